@@ -1,0 +1,6 @@
+"""The HTTP door: SQL, health, metrics and the description of the API."""
+
+from kalam_http.app import create_app
+from kalam_http.listener import Listening, serve_http
+
+__all__ = ["Listening", "create_app", "serve_http"]

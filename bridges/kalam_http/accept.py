@@ -1,0 +1,51 @@
+"""Which format an answer has, after the request's Accept header (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kalam.errors import Unsupported
+
+
+def choose_format(header: str | None, offered: Sequence[str]) -> str:
+    """The one of ``offered`` that the Accept header wants most, the first of several; no header takes the first.
+
+    Raises Unsupported where it allows none of them.
+    """
+    if header is None or not header.strip():
+        return offered[0]
+    best = max(offered, key=lambda media_type: quality(header, media_type))
+    if quality(header, best) > 0:
+        return best
+    raise Unsupported(
+        f"this route cannot answer in any format of Accept: {header[:200]!r}",
+        hint=f"ask for {', '.join(offered)}, or leave the Accept header out",
+    )
+
+
+def check_accepts(header: str | None, offered: str) -> None:
+    """Raise Unsupported unless the Accept header allows ``offered``; no header allows everything."""
+    choose_format(header, [offered])
+
+
+def quality(header: str, media_type: str) -> float:
+    """How much an Accept header wants ``media_type``, from 0 (not at all) to 1; the most specific range decides."""
+    ranges = {media_type: 3, media_type.partition("/")[0] + "/*": 2, "*/*": 1}
+    best_rank, best_quality = 0, 0.0
+    for item in header.lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        rank = ranges.get(name, 0)
+        if rank > best_rank:
+            best_rank, best_quality = rank, _weight(parameters)
+    return best_quality
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,43 @@
+"""The HTTP application: the routes, put together around an engine."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from kalam.engine import Engine
+from kalam.errors import KalamError
+from kalam.settings import Settings
+from kalam_http.description_routes import description_routes
+from kalam_http.edge import Edge, RequestMetrics
+from kalam_http.health_routes import health_routes
+from kalam_http.live_route import live_routes
+from kalam_http.own_host import OwnHost
+from kalam_http.problems import answer_http_exception, answer_kalam_error
+from kalam_http.rows_route import rows_routes
+from kalam_http.sql_route import SQL_PATH, SqlEndpoint, sql_routes
+
+
+def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> FastAPI:
+    """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows."""
+    sql = SqlEndpoint(engine, body_bytes_max=settings.statement_bytes_max, stall_s=settings.query_time_s)
+    edge = Middleware(
+        Edge,
+        own_host=OwnHost.of(settings.http_host),
+        metrics=RequestMetrics(registry),
+        direct={("POST", SQL_PATH): sql},
+    )
+    app = FastAPI(
+        openapi_url=None,  # description_routes serves a document and a page of our own
+        redirect_slashes=False,
+        middleware=[edge],
+        exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
+    )
+    app.include_router(sql_routes(sql))
+    app.include_router(rows_routes(engine, body_bytes_max=settings.rows_body_bytes_max))
+    app.include_router(live_routes(engine))
+    app.include_router(health_routes(engine, registry, health_s_max=settings.broker_timeout_s))
+    app.include_router(description_routes(app))
+    return app

@@ -1,0 +1,125 @@
+"""What is sent to the API and what comes back, as types: the decoder and /openapi.json are both made from these.
+
+A body is read piece by piece and given up the moment it exceeds its bound, so that no request can make the server hold
+more than the bound. msgspec decodes and validates it in one pass; pydantic takes part in no request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+
+from kalam.errors import InvalidValue, SyntaxFault, TooLarge, Unsupported
+
+JSON = "application/json"
+Decoded = TypeVar("Decoded")
+
+
+class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One or more SQL statements, separated by semicolons."""
+
+    sql: Annotated[str, Meta(description="the statements", examples=["SELECT 1 AS one"])]
+    params: Annotated[list[Any], Meta(description="values of $1 … $n; bound as values, never as text")] = []
+    namespace: Annotated[str | None, Meta(description="where a table named without a namespace is looked up")] = None
+
+
+class ResultColumn(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A column of a result and its type, as DESCRIBE TABLE spells it."""
+
+    name: str
+    type: str
+
+
+class SqlResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What one statement answered. Without rows, ``row_count`` is the rows touched, and there is a ``message``."""
+
+    columns: list[ResultColumn]
+    rows: list[list[Any]]
+    row_count: int
+    message: str | None
+
+
+class SqlAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The results of all statements, in order."""
+
+    results: list[SqlResult]
+    took_ms: float
+
+
+class RowsAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """All rows of a body are stored. ``discarded`` are those of an EPHEMERAL table to which nobody listens."""
+
+    rows: Annotated[int, Meta(description="how many rows were taken")]
+    seq: Annotated[int | None, Meta(description="the number of the last change, or of the last event")] = None
+    discarded: int = 0
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error (RFC 9457). Further members may stand beside these."""
+
+    type: Annotated[str, Meta(examples=["urn:kalam:error:table_not_found"])]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="what went wrong, where, and what to do")]
+    code: Annotated[str, Meta(description="the stable name of the error")]
+    statement: Annotated[int | None, Meta(description="number of the failed statement, from 1")] = None
+    line: Annotated[int | None, Meta(description="line of the SQL text, from 1")] = None
+    column: Annotated[int | None, Meta(description="column in that line, from 1")] = None
+    hint: str | None = None
+    stored: Annotated[
+        int | str | None, Meta(description="rows of a bulk insert that are stored all the same, or `unknown`")
+    ] = None
+    row: Annotated[int | None, Meta(description="number of the row in the body, from 1")] = None
+    results: Annotated[list[SqlResult] | None, Meta(description="what ran before the failed statement")] = None
+
+
+class HealthCheck(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One thing that must work before the server is ready."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Whether the server can take requests, and the checks that say so."""
+
+    ready: bool
+    checks: list[HealthCheck]
+
+
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """Read the body of a request; raise TooLarge as soon as it is known to exceed ``bytes_max``."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > bytes_max:
+        raise TooLarge(f"the body has {declared} bytes; at most {bytes_max} are taken (setting statement_bytes_max)")
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > bytes_max:
+            raise TooLarge(f"the body exceeds {bytes_max} bytes (setting statement_bytes_max)")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def check_content_type(request: Request, wanted: str) -> None:
+    """Raise Unsupported unless the body is declared to be ``wanted``, with or without parameters such as a charset."""
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != wanted:
+        found = f"{given[:80]!r}" if given else "none"
+        raise Unsupported(f"{request.url.path} takes a body of Content-Type {wanted}, found {found}")
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[Decoded]) -> Decoded:
+    """Decode a body strictly: SyntaxFault where it is no JSON, InvalidValue where it is the wrong JSON."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        raise InvalidValue(f"the body is not what this route takes: {exc}") from exc
+    except RecursionError as exc:
+        raise InvalidValue("the body is nested too deeply") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise SyntaxFault(f"the body is not valid JSON: {exc}") from exc

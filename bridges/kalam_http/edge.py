@@ -1,0 +1,104 @@
+"""The outermost layer of the API: who may enter, what is counted, and what becomes of an exception nobody expected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kalam.errors import Internal, PermissionDenied
+from kalam_http.own_host import OwnHost
+from kalam_http.problems import problem_response
+
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+CLIENT_GONE: Final = 499  # as web servers log a client that left before its answer
+log = structlog.get_logger(__name__)
+
+
+class RequestMetrics:
+    """Requests by route and status, and how long they took. An unknown path counts as one route, whatever it is."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "kalam_http_requests_total", "HTTP requests answered.", ["route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "kalam_http_request_seconds",
+            "Time from the head of an HTTP request to the end of its answer.",
+            ["route"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+
+        # What ``labels`` finds is kept: it takes longer than to count. Routes and statuses are few.
+        self._counter = lru_cache(lambda route, status: self._requests.labels(route, str(status)))
+        self._histogram = lru_cache(self._seconds.labels)
+
+    def record(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._counter(route, status).inc()
+        self._histogram(route).observe(seconds)
+
+
+class Edge:
+    """ASGI middleware around the whole application.
+
+    ``direct`` are applications that answer a method and path without the router.
+    """
+
+    def __init__(
+        self, app: ASGIApp, own_host: OwnHost, metrics: RequestMetrics, direct: Mapping[tuple[str, str], ASGIApp]
+    ) -> None:
+        self._app = app
+        self._direct = direct
+        self._own_host = own_host
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+        direct = self._direct.get((scope["method"], scope["path"]))
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            self._check_own(scope)
+            await (direct or self._app)(scope, receive, watched_send)
+        except PermissionDenied as exc:
+            await problem_response(exc)(scope, receive, watched_send)
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
+        except Exception:
+            log.exception("a request failed", method=scope["method"], path=scope["path"])
+            if status:  # half an answer is out: only a broken transfer can still tell that it is not whole
+                raise
+            error = Internal("the server failed to answer; its log has the reason")
+            await problem_response(error)(scope, receive, watched_send)
+        finally:
+            route = scope["path"] if direct else _route_of(scope)
+            self._metrics.record(route, status or CLIENT_GONE, time.perf_counter() - started)
+
+    def _check_own(self, scope: Scope) -> None:
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
+        address, port = scope["server"]
+        self._own_host.check(hosts, origin, address, port)
+
+
+def _route_of(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", "unmatched"))

@@ -1,0 +1,108 @@
+"""The listening socket and the HTTP server on it.
+
+The socket is bound here and not by uvicorn, because uvicorn ends the process where an address is taken, and because the
+port that was asked for may be 0. Signals stay with the process that composes the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from kalam.errors import InvalidOption
+from kalam.settings import Settings
+from kalam_http.own_host import WILDCARDS
+
+DRAIN_S = 5  # how long requests in flight may still take once the server stops
+BACKLOG = 1024
+START_POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the server answers."""
+
+    url: str
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve_http(app: ASGIApp, settings: Settings) -> AsyncIterator[Listening]:
+    """Serve ``app`` for as long as the context is open; leaving it answers what is in flight, for at most DRAIN_S.
+
+    Raises InvalidOption when the address cannot be listened on. Should the server die, the context's body is cancelled
+    and the error raised.
+    """
+    with _listen(settings.http_host, settings.http_port) as listener:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        async with _running(_Server(config), listener):
+            yield Listening(_url(settings.http_host, listener.getsockname()[1]))
+
+
+@contextlib.asynccontextmanager
+async def _running(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[listener]), name="http")
+            while not server.started:  # noqa: ASYNC110 - uvicorn tells it by nothing but this flag
+                await asyncio.sleep(START_POLL_S)
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await asyncio.wait([serving])
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:  # whoever left the context with an error gets that very error, its cause untouched
+        raise failure
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    bare = host.strip("[]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            bare or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise InvalidOption(f"http_host {host!r} is no address of this machine: {exc}") from exc
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        listener.close()
+        raise InvalidOption(
+            f"cannot listen for HTTP on {host}:{port}: {exc.strerror}", hint="--http-port 0 takes a free port"
+        ) from exc
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    name = host.strip("[]")
+    if name in WILDCARDS:
+        name = "127.0.0.1"
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

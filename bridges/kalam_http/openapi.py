@@ -1,0 +1,105 @@
+"""/openapi.json: the routes as FastAPI lists them, with the types that msgspec decodes and the errors that exist.
+
+FastAPI would describe pydantic models; none are used. So each operation's body and answers are written here, from the
+types in ``bodies`` and the tree in ``kalam.errors``: what the server does and what it says have one source.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
+
+from kalam import __version__
+from kalam.errors import KalamError
+from kalam_http.bodies import JSON, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
+from kalam_http.problems import PROBLEM
+from kalam_http.rows_body import ROW_FORMATS
+from kalam_http.streamed_answer import STREAMED
+
+SCHEMA_REF = "#/components/schemas/{name}"
+# What can befall a request before its route sees it.
+EDGE_STATUSES = (403, 500)
+
+
+def openapi_document(routes: list[BaseRoute]) -> dict[str, Any]:
+    """The OpenAPI document of an application with these routes."""
+    document = get_openapi(
+        title="Kalam",
+        version=__version__,
+        summary="SQL tables on NATS.",
+        description="Errors are `application/problem+json` (RFC 9457) with a stable `code`. Every request must name "
+        "this server in its Host, and may not come from a web page of another Origin: else 403 `permission_denied`.",
+        routes=routes,
+    )
+    _, schemas = msgspec.json.schema_components(
+        [SqlRequest, SqlAnswer, RowsAnswer, Problem, Readiness], ref_template=SCHEMA_REF
+    )
+    codes = error_codes()
+    schemas["Problem"]["properties"]["code"]["enum"] = sorted(code for group in codes.values() for code in group)
+    document["components"] = {"schemas": schemas}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _describe(path, operation, codes)
+    return document
+
+
+def error_codes() -> dict[int, list[str]]:
+    """The codes of every error that Kalam answers with, by HTTP status."""
+    codes: dict[int, set[str]] = {}
+    classes: list[type[KalamError]] = [KalamError]
+    while classes:
+        error = classes.pop()
+        classes += error.__subclasses__()
+        if error.__module__ == KalamError.__module__ and "code" in vars(error):
+            codes.setdefault(error.status, set()).add(error.code)
+    return {status: sorted(names) for status, names in sorted(codes.items())}
+
+
+def _describe(path: str, operation: dict[str, Any], codes: dict[int, list[str]]) -> None:
+    match path:
+        case "/v1/sql":
+            operation["requestBody"] = {"required": True, "content": _content(JSON, SqlRequest)}
+            streamed = {name: {"schema": {"type": "string"}} for name in STREAMED}
+            answers = {"200": _answer("The results.", _content(JSON, SqlAnswer) | streamed)}
+            statuses: tuple[int, ...] = tuple(codes)
+        case "/v1/tables/{namespace}/{table}/rows":
+            operation["requestBody"] = {"required": True, "content": {name: _rows_of(name) for name in ROW_FORMATS}}
+            answers = {"200": _answer("All rows are stored.", _content(JSON, RowsAnswer))}
+            statuses = tuple(codes)
+        case "/v1/live":
+            events = {"text/event-stream": {"schema": {"type": "string"}}}
+            answers = {"200": _answer("Events, until one side ends it.", events)}
+            statuses = tuple(codes)
+        case "/v1/queries/{query_id}":
+            operation["responses"] = {"204": {"description": "It is told to stop."}}
+            answers, statuses = operation["responses"], (*EDGE_STATUSES, 404)
+        case "/readyz":
+            checks = _content(JSON, Readiness)
+            answers = {"200": _answer("Ready.", checks), "503": _answer("Not ready.", checks)}
+            statuses = EDGE_STATUSES
+        case _:
+            media_type = {"/docs": "text/html", "/openapi.json": JSON}.get(path, "text/plain")
+            kind = "object" if media_type == JSON else "string"
+            answers = {"200": _answer("As described.", {media_type: {"schema": {"type": kind}}})}
+            statuses = EDGE_STATUSES
+    problem = _content(PROBLEM, Problem)
+    for status in statuses:
+        answers[str(status)] = _answer(", ".join(f"`{code}`" for code in codes[status]), problem)
+    operation["responses"] = answers
+
+
+def _rows_of(media_type: str) -> dict[str, Any]:
+    """What a body of rows looks like: only JSON has words for it here."""
+    row = {"type": "object", "description": "a value for each column; a missing one takes its default"}
+    return {"schema": {"type": "array", "items": row} if media_type == JSON else {"type": "string"}}
+
+
+def _answer(description: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": content}
+
+
+def _content(media_type: str, body: type[msgspec.Struct]) -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": SCHEMA_REF.format(name=body.__name__)}}}

@@ -1,0 +1,134 @@
+"""``POST /v1/tables/{ns}/{table}/rows``: rows in bulk, stored batch by batch while they come in.
+
+The law of its failures: batches are stored one after another, so at an error everything before the batch at fault is
+stored and nothing from it on; the error says how many rows that are. Sent again with the same Idempotency-Key, within
+two minutes, what is stored already is not stored twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kalam.engine import Engine, InsertMessage
+from kalam.errors import InvalidValue, KalamError, TooBusy
+from kalam.names import TableName, check_user
+from kalam.rows.batches import Batch
+from kalam_http.bodies import JSON, RowsAnswer
+from kalam_http.rows_body import BATCH_ROWS, batches, row_format
+from kalam_http.sql_route import DEFAULT_USER, USER_HEADER, USER_PARAMETER
+
+KEY_HEADER: Final = "Idempotency-Key"
+KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
+BUSY_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+KEY_PARAMETER: Final[dict[str, Any]] = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "makes the insert repeatable: the same body sent again with it, as the same user and within two "
+    "minutes, stores nothing twice",
+    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
+}
+
+_ANSWER: Final = msgspec.json.Decoder(RowsAnswer)
+
+
+def rows_routes(engine: Engine, *, body_bytes_max: int) -> APIRouter:
+    """The route that takes rows in bulk, in bodies of at most ``body_bytes_max`` bytes."""
+    router = APIRouter(tags=["Rows"])
+
+    @router.post(
+        "/v1/tables/{namespace}/{table}/rows",
+        summary="Insert rows in bulk",
+        operation_id="insert_rows",
+        openapi_extra={"parameters": [USER_PARAMETER, KEY_PARAMETER]},
+    )
+    async def insert_rows(
+        request: Request,
+        namespace: Annotated[str, Path(description="the table's namespace")],
+        table: Annotated[str, Path(description="the table")],
+    ) -> Response:
+        """Insert the rows of the body, in batches, while it comes in; it may be of any length up to the bound.
+
+        The Content-Type says what it is: a JSON array of objects, NDJSON, CSV (with the names of the columns in its
+        first line), msgpack (an array of maps, or maps one after another) or an Arrow IPC stream. Up to 5,000 rows
+        and 4 MiB are one transaction; of a longer body the batches before an error stay stored, and the error says
+        in `stored` how many rows that are.
+        """
+        media_type = row_format(request.headers.get("content-type"))
+        user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
+        key = _checked_key(request.headers.get(KEY_HEADER))
+        name = TableName(namespace.lower(), table.lower())
+        engine.catalogue.table(name)
+        insert = BulkInsert(engine, user, name, key)
+        try:
+            async for batch in batches(request, media_type, bytes_max=body_bytes_max):
+                await insert.add(batch)
+        except KalamError as exc:
+            raise insert.located(exc) from exc
+        return Response(msgspec.json.encode(insert.answer()), media_type=JSON)
+
+    return router
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not KEY_PATTERN.fullmatch(key):
+        raise InvalidValue(f"{KEY_HEADER} has to be 1 to 128 visible ASCII characters without blanks")
+    return key
+
+
+class BulkInsert:
+    """One insert in bulk, as far as it is."""
+
+    def __init__(self, engine: Engine, user: str, name: TableName, key: str | None) -> None:
+        self._engine, self._user, self._name, self._key = engine, user, name, key
+        self._batches = 0
+        self._read_rows = 0
+        self._stored_rows = 0
+        self._discarded_rows = 0
+        self._last_seq: int | None = None
+
+    async def add(self, batch: Batch) -> None:
+        """Insert one batch, after the ones before it."""
+        msg_id = None if self._key is None else f"http:{self._key}:{self._batches}"
+        message = InsertMessage(batch.payload, batch.arrow, msg_id)
+        answer = _ANSWER.decode(await self._insert(message))
+        self._batches += 1
+        self._read_rows += batch.rows
+        self._stored_rows += answer.rows
+        self._discarded_rows += answer.discarded
+        self._last_seq = answer.seq if answer.seq is not None else self._last_seq
+
+    async def _insert(self, message: InsertMessage) -> bytes:
+        """The answer of the engine, which may be busy for a while with what others send."""
+        for pause in (*BUSY_PAUSES_S, None):
+            (answer,) = await self._engine.inserts.insert(self._user, self._name, [message])
+            if isinstance(answer, bytes):
+                return answer
+            if pause is None or not isinstance(answer, TooBusy):
+                raise answer
+            await asyncio.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def answer(self) -> RowsAnswer:
+        """What the sender reads when all is stored."""
+        return RowsAnswer(rows=self._stored_rows, seq=self._last_seq, discarded=self._discarded_rows)
+
+    def located(self, error: KalamError) -> KalamError:
+        """The error of a batch, which says where in the body it is and what is stored of the body."""
+        if self._read_rows and "row" not in error.fields:
+            error.detail = f"after row {self._read_rows:,} of the body: {error.detail}"
+        stored = error.fields.get("stored", 0)
+        error.fields["stored"] = self._stored_rows + stored if isinstance(stored, int) else "unknown"
+        if self._stored_rows and "hint" not in error.fields:
+            error.fields["hint"] = (
+                f"batches of {BATCH_ROWS:,} rows are stored one after another: "
+                f"the first {error.fields['stored']} rows are stored, the others are not"
+            )
+        return error

@@ -1,0 +1,172 @@
+"""Answers that are sent while their rows are found: NDJSON, CSV, Arrow.
+
+The law: a client can always tell a whole answer from one that broke off. What goes wrong before the first row is an
+ordinary problem. Later NDJSON ends in a line ``{"error": {…}}``; the other formats have no place for it, so the
+transfer is broken off without its end, which every HTTP client notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from kalam.errors import Internal, KalamError
+from kalam.query.results import problem_json
+from kalam.query.row_text import csv, ndjson, widely_known
+from kalam.rows.door import ARROW_STREAM
+from kalam_http.rows_body import CSV, NDJSON
+
+STREAMED: Final = (NDJSON, CSV, ARROW_STREAM)
+log = structlog.get_logger(__name__)
+
+
+class BrokenOff(Exception):
+    """An answer failed half way: its end is left out."""
+
+
+class StreamedAnswer(StreamingResponse):
+    """A body that is made while it is sent, and let go of when the client has left or takes nothing for too long."""
+
+    def __init__(
+        self, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str], stall_s: float
+    ) -> None:
+        super().__init__(body, media_type=media_type, headers=headers)
+        self._body, self._stall_s = body, stall_s
+
+    @classmethod
+    async def begun(
+        cls, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str], stall_s: float
+    ) -> StreamedAnswer:
+        """The answer, once its first piece is there; raises what went wrong before that."""
+        first = await anext(body, b"")
+        return cls(_continued(first, body), media_type, headers, stall_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+
+        async def bounded_send(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await send(message)
+            except TimeoutError as exc:
+                raise ClientDisconnect from exc
+
+        try:
+            await super().__call__(scope, receive, bounded_send)
+        finally:
+            await self._body.aclose()
+
+
+async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield first
+        async for piece in rest:
+            yield piece
+    finally:
+        await rest.aclose()
+
+
+async def body_of(
+    tables: AsyncGenerator[pa.Table, None], media_type: str, on_end: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """The rows in a format, a piece for each table. ``on_end`` is called when it is over, however it ends."""
+    form = _Arrow() if media_type == ARROW_STREAM else _Text(media_type)
+    head, begun = b"", False
+    try:
+        try:
+            async for table in tables:
+                head += await asyncio.to_thread(form.encode, table)
+                if table.num_rows:  # until then nothing is sent, so that an error is still an ordinary answer
+                    begun = True
+                    yield head
+                    head = b""
+            yield head + form.end()
+        except KalamError as exc:
+            if not begun:
+                raise
+            yield _break_off(exc, media_type)
+        except Exception as exc:
+            if not begun:
+                raise
+            log.exception("a streamed answer failed")
+            yield _break_off(Internal(f"an internal error stopped the answer ({type(exc).__name__})"), media_type)
+    finally:
+        await tables.aclose()
+        on_end()
+
+
+def _break_off(error: KalamError, media_type: str) -> bytes:
+    """The last line of NDJSON; raises BrokenOff in a format that has no place for an error."""
+    if media_type != NDJSON:
+        raise BrokenOff(error.detail) from error
+    return msgspec.json.encode({"error": msgspec.Raw(problem_json(error))}) + b"\n"
+
+
+class _Text:
+    def __init__(self, media_type: str) -> None:
+        self._media_type = media_type
+        self._begun = False
+
+    def encode(self, table: pa.Table) -> bytes:
+        if self._media_type == NDJSON:
+            return ndjson(table)
+        header, self._begun = not self._begun, True
+        return csv(table, header=header)
+
+    def end(self) -> bytes:
+        return b""
+
+
+class _Arrow:
+    def __init__(self) -> None:
+        self._sink = _Sink()
+        self._writer: Any = None
+
+    def encode(self, table: pa.Table) -> bytes:
+        table = widely_known(table)
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._sink, table.schema)
+        if table.num_rows:
+            self._writer.write_table(table)
+        return self._sink.take()
+
+    def end(self) -> bytes:
+        """The mark that tells a reader that the stream is whole."""
+        self._writer.close()
+        return self._sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file that gives away what was written to it."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """All that was ever written."""
+        return self._size
+
+    def write(self, piece: Any) -> int:
+        """Keep a copy of a piece."""
+        self._pieces.append(bytes(piece))
+        self._size += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)

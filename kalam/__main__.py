@@ -1,0 +1,5 @@
+"""``python -m kalam`` is the command ``kalam``."""
+
+from kalam.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""``kalam bench``: how fast this machine's Kalam is, next to the bare engines that it stands on."""

@@ -1,0 +1,24 @@
+"""How a command says that it failed: text for stderr, and the exit status."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+
+class CommandFailed(Exception):
+    """The command could not do what was asked; ``text`` says why and what to do."""
+
+    def __init__(self, text: str, status: int = FAILED) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+
+
+class WrongUsage(CommandFailed):
+    """The command was called in a way that it does not understand."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"error: {text}", USAGE)

@@ -1,0 +1,79 @@
+"""``kalam``: the commands, and what becomes of their failures.
+
+A command's module is imported at the start so that ``--help`` can describe it, and therefore imports only what is
+light; a command imports its heavy libraries when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from kalam import __version__
+from kalam.cli import backup, demo, export, insert, serve, sql, tail
+from kalam.cli.bench import command as bench
+from kalam.cli.failure import CommandFailed
+from kalam.errors import KalamError
+
+app = typer.Typer(
+    name="kalam",
+    help="SQL tables on NATS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.command("sql")(sql.sql)
+app.command("insert")(insert.insert)
+app.command("tail")(tail.tail)
+app.command("export")(export.export)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
+app.command("bench")(bench.bench)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _version_option(given: bool) -> None:
+    if given:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version_option, is_eager=True)
+    ] = False,
+) -> None:
+    """SQL tables on NATS."""
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without some character is no reason to fail
+    # What nats-py has to say is raised, too; what it logs when a command is interrupted is noise. `serve` sets its own.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    try:
+        app(prog_name="kalam")
+    except CommandFailed as exc:
+        sys.stdout.flush()  # results that came before a failure stand before it, also where both go to one place
+        typer.echo(exc.text, err=True)
+        sys.exit(exc.status)
+    except KalamError as exc:
+        typer.echo(f"error [{exc.code}]: {exc.detail}", err=True)
+        if "hint" in exc.fields:
+            typer.echo(f"hint: {exc.fields['hint']}", err=True)
+        sys.exit(1)

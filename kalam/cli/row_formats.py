@@ -1,0 +1,188 @@
+"""The formats of ``kalam insert``: which one a file has, and its rows as batches.
+
+NDJSON is read line by line by ``rows_file``. A JSON array goes on as text, too. CSV, Parquet and Arrow become Arrow
+streams, which the server decodes a column at a time.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from kalam.cli.failure import CommandFailed
+from kalam.cli.rows_file import BadLine, RowBatch, read_ndjson
+from kalam.errors import KalamError
+
+if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
+    import pyarrow as pa
+
+    from kalam.rows.batches import Batch
+
+PIECE_BYTES: Final = 256 << 10
+TEXT_ROWS: Final = 1_000
+COLUMN_ROWS: Final = 5_000
+"""Rows that are sent as one message, unless the user says otherwise."""
+ARROW_BYTES_MAX: Final = 2 << 20
+
+
+class RowFormat(enum.StrEnum):
+    """What a file of rows is."""
+
+    NDJSON = "ndjson"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+
+SUFFIXES: Final = {
+    ".ndjson": RowFormat.NDJSON,
+    ".jsonl": RowFormat.NDJSON,
+    ".csv": RowFormat.CSV,
+    ".parquet": RowFormat.PARQUET,
+    ".arrow": RowFormat.ARROW,
+    ".arrows": RowFormat.ARROW,
+    ".feather": RowFormat.ARROW,
+    ".ipc": RowFormat.ARROW,
+}
+HEADS: Final = ((b"PAR1", RowFormat.PARQUET), (b"ARROW1", RowFormat.ARROW), (b"\xff\xff\xff\xff", RowFormat.ARROW))
+
+
+def format_of(path: Path, head: bytes) -> RowFormat:
+    """The format of a file, after its name and its first bytes: JSON is an array if it begins as one."""
+    known = SUFFIXES.get(path.suffix.lower())
+    if known is not None:
+        return known
+    for begin, found in HEADS:
+        if head.startswith(begin):
+            return found
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return RowFormat.JSON if text.startswith(b"[") else RowFormat.NDJSON
+
+
+def read_rows(
+    file: BinaryIO, row_format: RowFormat, *, rows_max: int | None, bytes_max: int, row_bytes_max: int
+) -> Iterator[RowBatch]:
+    """The rows of a file as batches of at most ``rows_max`` rows and about ``bytes_max`` bytes; raises BadLine.
+
+    A row that is longer makes a batch of its own; one over ``row_bytes_max`` is refused.
+    """
+    match row_format:
+        case RowFormat.NDJSON:
+            rows_max = rows_max or TEXT_ROWS
+            return read_ndjson(file, rows_max=rows_max, bytes_max=bytes_max, row_bytes_max=row_bytes_max)
+        case RowFormat.JSON:
+            found = _json_batches(file, rows_max or TEXT_ROWS, bytes_max, row_bytes_max)
+        case RowFormat.CSV:
+            found = _arrow_batches(_csv_tables(file, row_bytes_max), rows_max)
+        case RowFormat.PARQUET:
+            found = _arrow_batches(_parquet_tables(file), rows_max)
+        case RowFormat.ARROW:
+            found = _arrow_batches(_arrow_tables(file), rows_max)
+    return _numbered(found, row_bytes_max)
+
+
+Read = tuple["Batch", int]
+"""A batch, and how many bytes of the file were read for it."""
+
+
+def _numbered(batches: Iterable[Read], bytes_max: int) -> Iterator[RowBatch]:
+    rows = 0
+    try:
+        for batch, end_byte in batches:
+            if len(batch.payload) > bytes_max:
+                raise BadLine(rows + 1, f"is longer than the {bytes_max:,} bytes of a message", unit="row")
+            yield RowBatch(
+                payload=batch.payload,
+                rows=batch.rows,
+                first_line=rows + 1,
+                last_line=rows + batch.rows,
+                end_byte=end_byte,
+                arrow=batch.arrow,
+                unit="rows",
+            )
+            rows += batch.rows
+    except KalamError as exc:  # what is no row, as the cutters say it
+        raise CommandFailed(f"error: {exc.detail}") from exc
+
+
+def _json_batches(file: BinaryIO, rows_max: int, bytes_max: int, row_bytes_max: int) -> Iterator[Read]:
+    from kalam.rows.batches import RawBatcher
+    from kalam.rows.json_text import JsonArray
+
+    cutter, batcher, end_byte = JsonArray(row_bytes_max), RawBatcher(rows_max, bytes_max), 0
+    while piece := file.read(PIECE_BYTES):
+        end_byte += len(piece)
+        for batch in batcher.add(cutter.feed(piece)):
+            yield batch, end_byte
+    for batch in (*batcher.add(cutter.end()), *batcher.end()):
+        yield batch, end_byte
+
+
+def _arrow_batches(tables: Iterable[tuple[pa.Table, int]], rows_max: int | None) -> Iterator[Read]:
+    import pyarrow as pa
+
+    from kalam.rows.batches import TableBatcher
+
+    batcher, end_byte = TableBatcher(rows_max or COLUMN_ROWS, ARROW_BYTES_MAX), 0
+    try:
+        for table, end_byte in tables:
+            for batch in batcher.add(table):
+                yield batch, end_byte
+    except (pa.ArrowException, ValueError) as exc:
+        raise CommandFailed(f"error: cannot read the file: {exc}") from exc
+    for batch in batcher.end():
+        yield batch, end_byte
+
+
+def _csv_tables(file: BinaryIO, row_bytes_max: int) -> Iterator[tuple[pa.Table, int]]:
+    from kalam.rows.csv_text import CsvText
+
+    text, end_byte = CsvText(row_bytes_max), 0
+    while piece := file.read(PIECE_BYTES):
+        end_byte += len(piece)
+        table = text.feed(piece)
+        if table is not None:
+            yield table, end_byte
+    table = text.end() if end_byte else None
+    if table is not None:
+        yield table, end_byte
+
+
+def _parquet_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not file.seekable():
+        raise CommandFailed("error: Parquet has to be a file; it cannot be read from a pipe")
+    with pq.ParquetFile(file) as parquet:
+        total, rows = max(parquet.metadata.num_rows, 1), 0
+        for batch in parquet.iter_batches(batch_size=COLUMN_ROWS):
+            rows += batch.num_rows
+            yield pa.Table.from_batches([batch]), file_size(file) * rows // total
+
+
+def _arrow_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
+    import pyarrow as pa
+
+    if not file.seekable():
+        with pa.ipc.open_stream(file) as stream:
+            for batch in stream:
+                yield pa.Table.from_batches([batch]), 0
+        return
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
+        batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else reader
+        for batch in batches:
+            yield pa.Table.from_batches([batch]), file.tell()
+
+
+def file_size(file: BinaryIO) -> int:
+    """The length of a file in bytes; 0 for what is none."""
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -1,0 +1,191 @@
+"""Batches of rows sent over NATS, a bounded number of them unanswered, and what became of each.
+
+The connection lives in an event loop of its own thread and the caller in the main one, because a caller that waits for
+a line on stdin must neither stop the answers from being read nor be deaf to ^C. A connection that is lost is not made
+again by itself: batches without an answer then are neither known to be stored nor known not to be, and sending more
+would only blur the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from kalam.cli.address import HOW_TO_START
+from kalam.cli.failure import CommandFailed
+from kalam.cli.rows_file import RowBatch
+
+IN_FLIGHT_MAX: Final = 8
+ANSWER_S: Final = 60.0
+CONNECT_S: Final = 5.0
+PAYLOAD_SLACK_BYTES: Final = 256  # the reply subject and the headers count too
+ERROR_CODE_HEADER: Final = "Nats-Service-Error-Code"
+ARROW_HEADERS: Final = {"Content-Type": "application/vnd.apache.arrow.stream"}
+Answered = TypeVar("Answered")
+
+
+class Fate(enum.Enum):
+    """What is known of a batch."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a batch. ``stored_rows`` is what is known to be stored of it, ``problem`` why not all of it is."""
+
+    batch: RowBatch
+    fate: Fate
+    stored_rows: int = 0
+    discarded_rows: int = 0
+    problem: dict[str, Any] | None = None
+
+
+class RowSender:
+    """A connection that inserts batches. Use it as a context manager; ``on_outcome`` is called from its thread."""
+
+    def __init__(self, url: str, subject: str, on_outcome: Callable[[Outcome], None]) -> None:
+        self._url = url
+        self._subject = subject
+        self._on_outcome = on_outcome
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
+        self._slots = threading.BoundedSemaphore(IN_FLIGHT_MAX)
+        self._outcomes: list[Outcome] = []
+        self._failed = False
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._client = self._wait(self._connect())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._wait(self._client.close())
+        self._stop()
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest payload that the broker takes."""
+        return int(self._client.max_payload) - PAYLOAD_SLACK_BYTES
+
+    def send(self, batch: RowBatch) -> bool:
+        """Send a batch once fewer than IN_FLIGHT_MAX wait; False, and nothing is sent, if an earlier one failed."""
+        self._slots.acquire()
+        if self._failed:
+            self._slots.release()
+            return False
+        asyncio.run_coroutine_threadsafe(self._insert(batch), self._loop)
+        return True
+
+    def finish(self) -> list[Outcome]:
+        """Wait until every batch that was sent is answered or given up; return what became of each, in file order."""
+        for _ in range(IN_FLIGHT_MAX):
+            self._slots.acquire()
+        for _ in range(IN_FLIGHT_MAX):
+            self._slots.release()
+        return sorted(self._outcomes, key=lambda outcome: outcome.batch.first_line)
+
+    async def _connect(self) -> Client:
+        self._lost = asyncio.Event()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await nats.connect(
+                    self._url,
+                    name="kalam insert",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,  # a first connection is tried so often, whatever allow_reconnect says
+                    reconnect_time_wait=0,
+                    error_cb=self._note_error,
+                    closed_cb=self._note_lost,
+                )
+        except (OSError, NatsError, ValueError) as exc:
+            reason = self._error or exc
+            raise CommandFailed(
+                f"error: no answer from NATS at {self._url}: {str(reason) or type(reason).__name__}\n"
+                + HOW_TO_START.format(flag="--nats-url")
+            ) from exc
+
+    async def _note_error(self, error: Exception) -> None:
+        self._error = error  # told only where no connection is made; later the request that fails says more
+
+    async def _note_lost(self) -> None:
+        self._lost.set()
+
+    async def _insert(self, batch: RowBatch) -> None:
+        try:
+            outcome = await self._ask(batch)
+            self._failed |= outcome.fate is not Fate.STORED
+            self._outcomes.append(outcome)
+            self._on_outcome(outcome)
+        finally:
+            self._slots.release()
+
+    async def _ask(self, batch: RowBatch) -> Outcome:
+        if self._lost.is_set():
+            return _unanswered(batch, Fate.REFUSED, "the connection to NATS was lost before it was sent")
+        headers = ARROW_HEADERS if batch.arrow else None
+        request = asyncio.ensure_future(
+            self._client.request(self._subject, batch.payload, timeout=ANSWER_S, headers=headers)
+        )
+        lost = asyncio.ensure_future(self._lost.wait())
+        await asyncio.wait((request, lost), return_when=asyncio.FIRST_COMPLETED)
+        lost.cancel()
+        if not request.done():
+            request.cancel()
+            return _unanswered(batch, Fate.UNKNOWN, "the connection to NATS was lost before the server answered")
+        try:
+            return _outcome(batch, request.result())
+        except NoRespondersError:
+            return _unanswered(batch, Fate.REFUSED, f"no Kalam server listens on {self._subject}")
+        except (NatsError, OSError, asyncio.CancelledError) as exc:
+            return _unanswered(batch, Fate.UNKNOWN, f"the server did not answer: {str(exc) or type(exc).__name__}")
+
+    def _wait(self, waiting: Coroutine[Any, Any, Answered]) -> Answered:
+        return asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _unanswered(batch: RowBatch, fate: Fate, detail: str) -> Outcome:
+    return Outcome(batch=batch, fate=fate, problem={"code": "broker_unavailable", "detail": detail})
+
+
+def _outcome(batch: RowBatch, message: Msg) -> Outcome:
+    body: Any = None
+    with contextlib.suppress(msgspec.DecodeError):
+        body = msgspec.json.decode(message.data)
+    match body:
+        case {"rows": int(rows)} if ERROR_CODE_HEADER not in (message.headers or {}):
+            discarded = int(body.get("discarded", 0))
+            return Outcome(batch=batch, fate=Fate.STORED, stored_rows=rows - discarded, discarded_rows=discarded)
+        case {"code": _, "stored": int(stored)}:
+            return Outcome(batch=batch, fate=Fate.REFUSED, stored_rows=stored, problem=body)
+        case {"code": _, "stored": _}:
+            return Outcome(batch=batch, fate=Fate.UNKNOWN, problem=body)
+        case {"code": _}:
+            return Outcome(batch=batch, fate=Fate.REFUSED, problem=body)
+        case _:
+            return _unanswered(batch, Fate.UNKNOWN, f"the answer is none of Kalam's: {message.data[:80]!r}")

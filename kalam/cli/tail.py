@@ -1,0 +1,124 @@
+"""``kalam tail``: the rows of a live query, and then every change, until ^C."""
+
+from __future__ import annotations
+
+import enum
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kalam.cli.address import find_url
+from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.errors import InvalidName
+from kalam.names import NAME_PATTERN, check_user
+
+if TYPE_CHECKING:  # the client imports NATS, which the command does when it runs
+    from kalam.client import Change, LiveRows
+
+END_S = 2.0  # how long the last change may still take to be printed
+
+
+class TailFormat(enum.StrEnum):
+    """How changes are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def tail(
+    what: Annotated[str, typer.Argument(help="A table, as namespace.table, or SELECT … FROM … WHERE …")],
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Rows to begin with, those changed last.")] = 10,
+    form: Annotated[TailFormat, typer.Option("--format", help="How changes are written.")] = TailFormat.TEXT,
+    token: Annotated[
+        str | None, typer.Option(help="Go on where an earlier tail ended: the token that it printed.")
+    ] = None,
+    nats_url: Annotated[str | None, typer.Option(envvar="NATS_URL", help="Where NATS is.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where NATS is."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="The user whose rows are followed.")] = "admin",
+    subject_prefix: Annotated[
+        str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
+    ] = "kalam",
+) -> None:
+    """Print the rows of a table or query, and then every change as it happens.
+
+    ^C ends it and prints a token, with which --token goes on later without missing a change.
+    """
+    sql = _sql(what)
+    try:
+        check_user(user)
+    except InvalidName as exc:
+        raise WrongUsage(exc.detail) from exc
+    import asyncio
+
+    url = find_url("nats_url", nats_url, data_dir)
+    ended = asyncio.run(_follow(url, user, subject_prefix, sql, last, token, form))
+    if ended:
+        typer.echo(f"resume with --token {ended}", err=True)
+
+
+def _sql(what: str) -> str:
+    namespace, dot, table = what.strip().partition(".")
+    if dot and NAME_PATTERN.fullmatch(namespace) and NAME_PATTERN.fullmatch(table):
+        return f"SELECT * FROM {namespace}.{table}"  # noqa: S608 - both are names
+    if what.lstrip()[:6].upper() != "SELECT":
+        raise WrongUsage(f"{what[:80]!r} is neither namespace.table nor a SELECT")
+    return what
+
+
+async def _follow(
+    url: str, user: str, prefix: str, sql: str, last: int, token: str | None, form: TailFormat
+) -> str | None:
+    """Print changes until ^C; the token to go on with."""
+    import asyncio
+
+    from kalam.client import LiveClosed, connect
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with connect(url, user=user, prefix=prefix) as kalam:
+        live = kalam.live(sql, last_rows=None if token else last, token=token)
+        printing = asyncio.create_task(_print_all(live, form))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        printing.cancel()
+        await asyncio.wait((printing,), timeout=END_S)
+        failure = printing.exception() if printing.done() and not printing.cancelled() else None
+        if isinstance(failure, LiveClosed):
+            raise CommandFailed(f"error: {failure}") from failure
+        if isinstance(failure, BrokenPipeError):
+            return None
+        if failure is not None:
+            raise failure
+        return live.token
+
+
+async def _print_all(live: LiveRows, form: TailFormat) -> None:
+    write = _json_line if form is TailFormat.JSON else _text_line
+    async for change in live:
+        sys.stdout.write(write(change) + "\n")
+        sys.stdout.flush()
+
+
+def _json_line(change: Change) -> str:
+    members: dict[str, Any] = {"op": change.op, "seq": change.seq, "row": change.row, "old": change.old}
+    return json.dumps({name: value for name, value in members.items() if value is not None}, ensure_ascii=False)
+
+
+MARKS = {"snapshot": " ", "insert": "+", "update": "~", "delete": "-"}
+
+
+def _text_line(change: Change) -> str:
+    if change.op == "reset":
+        return "! the changes in between are not kept any more; the rows as they are now:"
+    shown = json.dumps(change.row, ensure_ascii=False)
+    former = f"  was {json.dumps(change.old, ensure_ascii=False)}" if change.old else ""
+    return f"{MARKS[change.op]} {shown}{former}"

@@ -1,0 +1,18 @@
+"""The Python client: rows in, SQL, and live queries, over NATS alone.
+
+::
+
+    async with kalam.client.connect("nats://127.0.0.1:4222", user="ada") as k:
+        await k.insert("lab.readings", {"sensor": "roof", "celsius": 21.5})
+        answer = await k.sql("SELECT count(*) AS n FROM lab.readings")
+        async for change in k.live("SELECT * FROM lab.readings WHERE celsius > 20", last_rows=10):
+            print(change.op, change.row)
+
+What the server refuses is raised as the same ``kalam.errors`` that the server itself uses.
+"""
+
+from kalam.client.answers import Answer
+from kalam.client.kalam import Kalam, connect
+from kalam.client.live import Change, LiveClosed, LiveRows
+
+__all__ = ["Answer", "Change", "Kalam", "LiveClosed", "LiveRows", "connect"]

@@ -1,0 +1,150 @@
+"""``connect``, and what one can do with the connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from kalam.client.answers import Answer
+from kalam.client.inserter import Inserter
+from kalam.client.link import Link
+from kalam.client.live import LiveRows
+from kalam.errors import InvalidValue
+from kalam.names import NAME_PATTERN, check_user
+
+LINGER_S = 0.002
+TIMEOUT_S = 30.0
+
+
+@asynccontextmanager
+async def connect(
+    url: str = "nats://127.0.0.1:4222",
+    *,
+    user: str = "admin",
+    namespace: str | None = None,
+    prefix: str = "kalam",
+    linger_s: float = LINGER_S,
+    timeout_s: float = TIMEOUT_S,
+    **nats_options: Any,
+) -> AsyncIterator[Kalam]:
+    """Connect to a Kalam server through its NATS while the block runs.
+
+    Args:
+        url: the broker, Kalam's own or an outside one.
+        user: as whom; with NATS permissions it must be the user that they allow.
+        namespace: where tables without a namespace are looked up.
+        prefix: the server's setting ``subject_prefix``.
+        linger_s: how long an insert waits for others to share its message.
+        timeout_s: how long a request may take, reconnects included, before it fails.
+        nats_options: what nats-py's ``connect`` takes for signing in (``user_credentials``, ``token``, ``tls``, …).
+
+    Raises BrokerUnavailable if there is no connection in time.
+    """
+    check_user(user)
+    link = Link(url, nats_options)
+    await link.open(min(timeout_s, 10.0))
+    kalam = Kalam(link, user, namespace, prefix, linger_s, timeout_s)
+    try:
+        yield kalam
+    finally:
+        await kalam.drain()
+        await link.close()
+
+
+class Kalam:
+    """A connection to a Kalam server. Made by ``connect``."""
+
+    def __init__(
+        self, link: Link, user: str, namespace: str | None, prefix: str, linger_s: float, timeout_s: float
+    ) -> None:
+        self._link, self._user, self._namespace, self._prefix = link, user, namespace, prefix
+        self._linger_s, self._timeout_s = linger_s, timeout_s
+        self._inserters: dict[str, Inserter] = {}
+
+    async def insert(self, table: str, rows: Any) -> int:
+        """Insert rows and return how many, once they are durable.
+
+        Args:
+            table: ``namespace.table``, or ``table`` in the connection's namespace.
+            rows: one row or an iterable of rows (dictionaries, dataclasses, msgspec structs), an Arrow table or record
+                batch, or a pandas data frame. Up to 1,000 rows and 256 KiB are stored all or none; more are split.
+
+        Raises the error that the server answered (``kalam.errors``), and BrokerUnavailable if none came in time.
+        """
+        name = self._full_name(table)
+        inserter = self._inserters.get(name)
+        if inserter is None:
+            subject = f"{self._prefix}.api.{self._user}.insert.{name}"
+            inserter = self._inserters[name] = Inserter(self._link, subject, self._linger_s, self._timeout_s)
+        return await inserter.insert(rows)
+
+    async def sql(self, text: str, params: Sequence[Any] = (), *, namespace: str | None = None) -> Answer:
+        """Run statements and return the answer of the last one; ``params`` are the values of ``$1 …``.
+
+        Raises the error of the first statement that failed. A statement whose answer is lost is not sent again.
+        """
+        body = msgspec.json.encode({"sql": text, "params": params, "namespace": namespace or self._namespace})
+        subject = f"{self._prefix}.api.{self._user}.sql"
+        answer = msgspec.json.decode(await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s))
+        return Answer.of(answer["results"][-1])
+
+    def live(
+        self,
+        sql: str,
+        *,
+        last_rows: int | None = None,
+        from_seq: int | None = None,
+        table_id: int | None = None,
+        token: str | None = None,
+        key: str | None = None,
+        follow: bool = True,
+    ) -> LiveRows:
+        """The rows of ``SELECT … FROM ns.t WHERE …``, and then every change of them, as an asynchronous iterator.
+
+        A task that is cancelled while it waits for the next change ends the live query; ``token`` is where to go on.
+
+        Args:
+            sql: one table (with its namespace), columns or ``*``, a WHERE.
+            last_rows: begin with only so many of the rows, those that changed last; None for all that match.
+            from_seq: begin behind a change that was seen earlier.
+            table_id: of which table that change was.
+            token: the same two as one text, as ``LiveRows.token`` gave it.
+            key: a selected column that tells the rows apart; then ``LiveRows.rows`` is the result as it is now.
+            follow: False for the rows as they are now, all of one moment, and nothing after them.
+        """
+        if token is not None:
+            table_id, from_seq = _read_token(token)
+        return LiveRows(
+            self._link,
+            self._prefix,
+            self._user,
+            sql,
+            last_rows=last_rows,
+            from_seq=from_seq,
+            table_id=table_id,
+            key=key,
+            follow=follow,
+            timeout_s=min(self._timeout_s, 10.0),
+        )
+
+    async def drain(self) -> None:
+        """Send the rows that linger and wait for their answers."""
+        for inserter in self._inserters.values():
+            await inserter.drain()
+
+    def _full_name(self, table: str) -> str:
+        name = table if "." in table or self._namespace is None else f"{self._namespace}.{table}"
+        parts = name.split(".")
+        if len(parts) != 2 or not all(NAME_PATTERN.fullmatch(part) for part in parts):
+            raise InvalidValue(f"{table!r} is no table: give it as namespace.table")
+        return name
+
+
+def _read_token(token: str) -> tuple[int, int]:
+    table_id, dash, seq = token.partition("-")
+    if not (dash and table_id.isdecimal() and seq.isdecimal()):
+        raise InvalidValue(f"{token[:60]!r} is no resume token; one is <table_id>-<seq>")
+    return int(table_id), int(seq)

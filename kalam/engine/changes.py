@@ -1,0 +1,328 @@
+"""INSERT, UPDATE and DELETE statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.engine.composed import Pieces, as_columns, compose, from_table, quoted_columns
+from kalam.engine.points import key_of
+from kalam.engine.queries import Queries, check_parameters, resolve
+from kalam.engine.returning import changed_rows, returned
+from kalam.engine.session import Request
+from kalam.engine.upserts import (
+    Upsert,
+    assign,
+    assigned_rows,
+    check_conflict,
+    constant_values,
+    exact_assignments,
+    existing_column,
+    matched_by_key,
+)
+from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
+from kalam.query.results import Result
+from kalam.rows.codec import Codecs
+from kalam.rows.columns import from_arrow
+from kalam.rows.sql_values import sql_value
+from kalam.rows.types import Row
+from kalam.schema import UPDATED, Column, Default, DefaultKind, Table, TableKind
+from kalam.settings import Settings
+from kalam.sql.statements import (
+    Assignment,
+    DefaultFunction,
+    DefaultValue,
+    Delete,
+    Insert,
+    Literal,
+    Parameter,
+    QueryText,
+    Update,
+    Value,
+)
+from kalam.storage.catalogue import Catalogue, from_us
+from kalam.storage.copies import View
+from kalam.storage.flush_worker import SEQ
+from kalam.storage.key_rows import KeyedRows
+from kalam.storage.writes import Inserted
+from kalam.tables.stored import Matched, StoredTables
+from kalam.tables.streams import StreamTables
+from kalam.tables.window_pieces import EVENT_SEQ
+
+
+class Changes:
+    """Carries out the statements that change rows."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        codecs: Codecs,
+        stored: StoredTables,
+        streams: StreamTables,
+        queries: Queries,
+    ) -> None:
+        self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
+        self._stored, self._streams, self._queries = stored, streams, queries
+
+    def _table(self, statement: Insert | Update | Delete, request: Request) -> Table:
+        return self._catalogue.table(resolve(statement.ref, request.session.namespace))
+
+    async def insert(self, statement: Insert, request: Request) -> Result:
+        """INSERT … VALUES or SELECT: validated whole, then stored whole."""
+        table = self._table(statement, request)
+        if statement.on_conflict is not None:
+            check_conflict(table, statement.on_conflict)
+        columns = _target_columns(table, statement.columns)
+        user = request.session.user
+        if isinstance(statement.source, QueryText):
+            rows = await self._selected_rows(table, columns, statement.source, request)
+        else:
+            values = await self._evaluate(statement.source, columns, request)
+            rows = self._codecs.of(table).decoder.convert(values, user=user)
+        self._check_count(len(rows))
+        if statement.on_conflict is not None:
+            return await self._upsert(table, statement, rows, request)
+        updated_us = discarded = 0
+        if table.kind is TableKind.STREAM:
+            discarded = (await self._streams.publish(table, self._streams.events(table, rows))).discarded
+        elif rows:
+            updated_us = await self._store(table, user, rows)
+        if statement.returning is not None:
+            data = changed_rows(table, rows, from_us(updated_us))
+            return await returned(self._queries, table, statement.returning, data, request)
+        lost = f", {discarded} of them discarded because nobody listens" if discarded else ""
+        return Result(row_count=len(rows), message=f"{counted(len(rows))} inserted{lost}")
+
+    async def _upsert(self, table: Table, statement: Insert, rows: Sequence[Row], request: Request) -> Result:
+        assert statement.on_conflict is not None
+        decoder = self._codecs.of(table).decoder
+        upsert = Upsert(self._queries, self._stored, decoder, table, statement.on_conflict.assignments, rows, request)
+        matched, updated_us = await self._stored.change(table, request.session.user, upsert.match)
+        inserts, news = (matched.inserts, matched.news or []) if matched else ([], [])
+        if statement.returning is not None:
+            data = changed_rows(table, upsert.in_order([*inserts, *news]), from_us(updated_us))
+            return await returned(self._queries, table, statement.returning, data, request)
+        skipped = len(rows) - len(inserts) - len(news)
+        message = f"{counted(len(inserts))} inserted, {len(news)} updated, {skipped} skipped"
+        return Result(row_count=len(inserts) + len(news), message=message)
+
+    async def _store(self, table: Table, user: str, rows: Sequence[Row]) -> int:
+        [outcome] = await self._stored.insert(table, user, [self._stored.statement(table, rows)])
+        if isinstance(outcome, KalamError):
+            raise outcome
+        assert isinstance(outcome, Inserted)
+        return outcome.updated_us
+
+    def _check_count(self, rows: int) -> None:
+        if rows > self._settings.statement_rows_max:
+            raise TooLarge(
+                f"the statement would change {rows} rows; statement_rows_max is {self._settings.statement_rows_max}"
+            )
+
+    async def _selected_rows(
+        self, table: Table, columns: Sequence[Column], query: QueryText, request: Request
+    ) -> list[Row]:
+        data = await self._queries.select(
+            query,
+            request.session.user,
+            request.session.namespace,
+            request.parameters,
+            rows_max=self._settings.statement_rows_max,
+        )
+        if data.num_columns != len(columns):
+            raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
+        named = data.rename_columns([column.name for column in columns])
+        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user)
+
+    async def _evaluate(
+        self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request
+    ) -> list[dict[str, Any]]:
+        """The rows of a VALUES list as Python values by column; expressions are evaluated together by DataFusion."""
+        expressions = [value for row in rows for value in row if isinstance(value, QueryText)]
+        evaluated = iter(await self._evaluate_expressions(expressions, request))
+        decoded: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(columns):
+                raise InvalidValue(f"row {number} has {len(row)} values for {len(columns)} columns")
+            values: dict[str, Any] = {}
+            for column, value in zip(columns, row, strict=True):
+                match value:
+                    case DefaultValue():
+                        continue
+                    case Literal(literal):
+                        values[column.name] = sql_value(column, literal)
+                    case Parameter(index):
+                        check_parameters(index, request.parameters)
+                        values[column.name] = sql_value(column, request.parameters[index - 1])
+                    case DefaultFunction(default):
+                        values[column.name] = self._generate(column, default, request.session.user)
+                    case QueryText():
+                        values[column.name] = sql_value(column, next(evaluated))
+            decoded.append(values)
+        return decoded
+
+    async def _evaluate_expressions(self, expressions: Sequence[QueryText], request: Request) -> list[Any]:
+        if not expressions:
+            return []
+        query = compose([("SELECT ", None), *as_columns(expressions, "v")])
+        data = await self._queries.select(
+            query, request.session.user, request.session.namespace, request.parameters, rows_max=1
+        )
+        return [_python_value(column) for column in data.columns]
+
+    def _generate(self, column: Column, default: Default, user: str) -> Any:
+        match default.kind:
+            case DefaultKind.NOW:
+                return sql_value(column, datetime.now(UTC))
+            case DefaultKind.CURRENT_USER:
+                return user
+            case DefaultKind.SNOWFLAKE_ID:
+                return self._codecs.generators.snowflakes.take(1)[0]
+            case DefaultKind.UUID_V7:
+                return sql_value(column, self._codecs.generators.uuids.take(1)[0])
+            case DefaultKind.LITERAL:
+                return sql_value(column, default.literal)
+
+    async def update(self, statement: Update, request: Request) -> Result:
+        """UPDATE: the rows that a snapshot picks get new values, all in one transaction."""
+        table = self._table(statement, request)
+        if table.kind is TableKind.STREAM:
+            raise Unsupported(
+                f"UPDATE on the STREAM table {table.name}: an event that happened is not changed",
+                hint="insert a new event, or use a SHARED table for rows that change",
+            )
+        columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
+        statement = replace(statement, assignments=exact_assignments(table, statement.assignments))
+
+        async def match(view: View) -> Matched:
+            found = await self._by_key(table, statement, request)
+            if found is not None:
+                return await self._assigned(table, columns, statement, found, request)
+            data = await self._matching(table, view, statement, request)
+            olds = from_arrow(data.select(range(len(table.columns))))
+            news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
+            return _picked(data, olds, news, view)
+
+        matched, updated_us = await self._stored.change(table, request.session.user, match)
+        news = matched.news or [] if matched else []
+        if statement.returning is not None:
+            data = changed_rows(table, news, from_us(updated_us))
+            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+        return Result(row_count=len(news), message=f"{counted(len(news))} updated")
+
+    async def _by_key(self, table: Table, statement: Update | Delete, request: Request) -> KeyedRows | None:
+        """The row of a WHERE that is ``key = value``; None for any other WHERE."""
+        if statement.where is None:
+            return None
+        called = statement.alias or table.name.table
+        key = key_of(table, statement.where.equality, called, request.parameters)
+        return None if key is None else await self._stored.rows_by_key(table, request.session.user, [key])
+
+    async def _assigned(
+        self, table: Table, columns: Sequence[Column], statement: Update, found: KeyedRows, request: Request
+    ) -> Matched:
+        olds = [found_row.row for found_row in found.rows]
+        if not olds:
+            return matched_by_key(found, [])
+        answer = constant_values(statement.assignments, len(olds), request)
+        if answer is None:
+            data = changed_rows(table, olds, [found_row.updated for found_row in found.rows])
+            answer = await assign(self._queries, table, statement.assignments, data, request, statement.alias)
+        return matched_by_key(found, assigned_rows(self._codecs.of(table).decoder, columns, olds, answer))
+
+    async def _matching(
+        self,
+        table: Table,
+        view: View,
+        statement: Update | Delete,
+        request: Request,
+    ) -> pa.Table:
+        """The rows of the view that a WHERE picks, with ``_seq``, ``_updated`` and assigned values as ``_set_<n>``."""
+        pieces: Pieces = [(f'SELECT {quoted_columns(table)}, "{SEQ}", "{UPDATED}"', None)]
+        assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
+        for number, assignment in enumerate(assignments):
+            pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
+        pieces.append((from_table(table, statement.alias), None))
+        if statement.where is not None:
+            pieces.append((" WHERE ", statement.where))
+        query = compose(pieces)
+        check_parameters(query.parameters, request.parameters)
+        executor = await self._queries.executor()
+        user = request.session.user
+        names, relations = await self._queries.bind(executor, query, user, request.session.namespace)
+        relations[table.name, False] = self._queries.relation(executor, table, user, view, with_seq=True)
+        data = await executor.run(query, names, relations, request.parameters[: query.parameters])
+        self._check_count(data.num_rows)
+        return data
+
+    async def delete(self, statement: Delete, request: Request) -> Result:
+        """DELETE: rows are marked deleted, events of a STREAM table are removed."""
+        table = self._table(statement, request)
+        if table.kind is TableKind.STREAM:
+            return await self._delete_events(table, statement, request)
+
+        async def match(view: View) -> Matched:
+            found = await self._by_key(table, statement, request)
+            if found is not None:
+                return matched_by_key(found, None)
+            data = await self._matching(table, view, statement, request)
+            olds = from_arrow(data.select(range(len(table.columns))))
+            return _picked(data, olds, None, view)
+
+        matched, updated_us = await self._stored.change(table, request.session.user, match)
+        olds = matched.olds if matched else []
+        if statement.returning is not None:
+            data = changed_rows(table, olds, from_us(updated_us), deleted=True)
+            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+        return Result(row_count=len(olds), message=f"{counted(len(olds))} deleted")
+
+    async def _delete_events(self, table: Table, statement: Delete, request: Request) -> Result:
+        events = await self._streams.rows(table, with_key=True, with_seq=True)
+        source = f'SELECT "{EVENT_SEQ}"{from_table(table, statement.alias)}'
+        query = compose([(source, None), *([(" WHERE ", statement.where)] if statement.where else [])])
+        check_parameters(query.parameters, request.parameters)
+        executor = await self._queries.executor()
+        user = request.session.user
+        names, relations = await self._queries.bind(executor, query, user, request.session.namespace)
+        relations[table.name, False] = self._queries.relation(executor, table, user, events)
+        data = await executor.run(query, names, relations, request.parameters[: query.parameters])
+        seqs = data.column(0).to_pylist()
+        self._check_count(len(seqs))
+        await self._streams.delete(table, seqs)
+        if statement.returning is not None:
+            gone = events.filter(pa.compute.is_in(events.column(EVENT_SEQ), pa.array(seqs, pa.int64())))
+            data = gone.drop_columns([EVENT_SEQ])
+            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+        return Result(row_count=len(seqs), message=f"{len(seqs)} {'event' if len(seqs) == 1 else 'events'} deleted")
+
+
+def _picked(data: pa.Table, olds: Sequence[Row], news: Sequence[Row] | None, view: View) -> Matched:
+    """What ``_matching`` found."""
+    updated_us = data.column(UPDATED).cast(pa.int64()).to_pylist()
+    seqs = data.column(SEQ).to_pylist()
+    return Matched(olds=olds, seqs=seqs, updated_us=updated_us, news=news, seen_seq=view.last_seq)
+
+
+def counted(rows: int) -> str:
+    """So many rows, in words."""
+    return f"{rows} {'row' if rows == 1 else 'rows'}"
+
+
+def _target_columns(table: Table, names: Sequence[str] | None) -> Sequence[Column]:
+    if names is None:
+        return table.declared_columns
+    columns = [existing_column(table, name) for name in names]
+    if len(set(names)) < len(names):
+        raise InvalidValue(f"a column comes twice in the column list of INSERT INTO {table.name}")
+    return columns
+
+
+def _python_value(column: pa.ChunkedArray) -> Any:
+    """The one value of a column; nanoseconds, in which DataFusion casts to TIMESTAMP, are no Python datetime."""
+    kind = column.type
+    return (column.cast(pa.timestamp("us", kind.tz), safe=False) if pa.types.is_timestamp(kind) else column)[0].as_py()

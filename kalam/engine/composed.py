@@ -1,0 +1,47 @@
+"""One query text from whole pieces: constants of ours, each followed by a text of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kalam.schema import Table
+from kalam.sql.statements import QueryText, TableUse
+
+Pieces = list[tuple[str, QueryText | None]]
+
+
+def compose(pieces: Sequence[tuple[str, QueryText | None]]) -> QueryText:
+    """One query text from constant pieces, each followed by a text of the user's."""
+    text, uses, parameters, names_key = "", [], 0, False
+    for constant, user_text in pieces:
+        text += constant
+        if user_text is not None:
+            uses += [_moved(use, len(text)) for use in user_text.tables]
+            parameters = max(parameters, user_text.parameters)
+            names_key |= user_text.names_key
+            text += user_text.text
+    return QueryText(text, tuple(uses), parameters, names_key)
+
+
+def _moved(use: TableUse, offset: int) -> TableUse:
+    return replace(use, start=use.start + offset, end=use.end + offset)
+
+
+def as_columns(expressions: Sequence[QueryText], prefix: str) -> Pieces:
+    """A select list of these expressions, named ``<prefix>0``, ``<prefix>1`` and so on."""
+    pieces: Pieces = []
+    for number, expression in enumerate(expressions):
+        pieces += [(", (" if number else "(", expression), (f') AS "{prefix}{number}"', None)]
+    return pieces
+
+
+def from_table(table: Table, alias: str | None) -> str:
+    """A FROM of this table under its own name or an alias."""
+    source = f' FROM "{table.name.namespace}"."{table.name.table}"'
+    return source if alias is None else f'{source} AS "{alias}"'
+
+
+def quoted_columns(table: Table) -> str:
+    """The table's columns as a select list."""
+    return ", ".join(f'"{column.name}"' for column in table.columns)

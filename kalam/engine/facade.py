@@ -1,0 +1,286 @@
+"""The engine: ``execute(statement, session)``, the one façade through which every door comes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+import pyarrow as pa
+import structlog
+
+from kalam.engine.changes import Changes
+from kalam.engine.definitions import Definitions
+from kalam.engine.inserts import Inserts
+from kalam.engine.live import Live
+from kalam.engine.parsed import ParsedText, ParsedTexts
+from kalam.engine.points import Points
+from kalam.engine.queries import Queries, resolve
+from kalam.engine.session import Check, Request, Session
+from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, TooLarge, Unsupported
+from kalam.names import check_user
+from kalam.query.results import Result, list_result, rows_result
+from kalam.schema import Table, TableKind
+from kalam.settings import Settings
+from kalam.sql.statements import (
+    AlterTable,
+    CompactTable,
+    CreateNamespace,
+    CreateTable,
+    Delete,
+    DescribeTable,
+    DropNamespace,
+    DropTable,
+    FlushAllTables,
+    FlushTable,
+    Insert,
+    KillJob,
+    KillLiveQuery,
+    QueryText,
+    Select,
+    ShowCreateTable,
+    ShowJobs,
+    ShowLiveQueries,
+    ShowNamespaces,
+    ShowStats,
+    ShowTables,
+    Statement,
+    Subscribe,
+    TableRef,
+    TableUse,
+    Update,
+    Use,
+)
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.compaction import Compactor
+from kalam.storage.database import Database
+from kalam.storage.flush import Flusher
+from kalam.storage.flush_schedule import FlushSchedule
+from kalam.storage.jobs import Jobs
+from kalam.tables.outbox import Outbox
+from kalam.tables.streams import StreamTables
+
+log = structlog.get_logger(__name__)
+
+FLUSH_FIELDS = (
+    ("job_id", pa.string()),
+    ("table", pa.string()),
+    ("rows_flushed", pa.int64()),
+    ("segments", pa.int64()),
+    ("bytes", pa.int64()),
+    ("duration_ms", pa.float64()),
+)
+PARSE_APART_CHARS = 20_000
+"""A longer statement is parsed in a thread: it takes more than a few milliseconds."""
+COMPACT_FIELDS = (
+    ("job_id", pa.string()),
+    ("table", pa.string()),
+    ("segments_before", pa.int64()),
+    ("segments_after", pa.int64()),
+    ("rows", pa.int64()),
+    ("rows_removed", pa.int64()),
+    ("overrides_forgotten", pa.int64()),
+    ("bytes", pa.int64()),
+    ("duration_ms", pa.float64()),
+)
+JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Carries out statements and inserts for sessions."""
+
+    settings: Settings
+    database: Database
+    catalogue: Catalogue
+    queries: Queries
+    points: Points
+    changes: Changes
+    definitions: Definitions
+    inserts: Inserts
+    live: Live
+    streams: StreamTables
+    flusher: Flusher
+    schedule: FlushSchedule
+    compactor: Compactor
+    jobs: Jobs
+    outbox: Outbox
+    broker_connected: Callable[[], bool]
+    parsed: ParsedTexts = field(default_factory=ParsedTexts)
+
+    async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
+        """Run the statements of a text in order and return a result for each.
+
+        Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
+        """
+        check_user(session.user)
+        if len(text.encode("utf-8", "surrogatepass")) > self.settings.statement_bytes_max:
+            raise TooLarge(f"the text is longer than statement_bytes_max ({self.settings.statement_bytes_max} bytes)")
+        parsed = self.parsed.parse(text)
+        if not parsed.texts:
+            raise SyntaxFault("the text holds no statement")
+        results: list[Result] = []
+        for number, statement in enumerate(parsed.texts, 1):
+            try:
+                result, session = await self._run(parsed, number - 1, params, session)
+            except KalamError as exc:
+                exc.fields["statement"] = number
+                exc.fields["results"] = results
+                raise
+            except Exception as exc:
+                log.exception("statement failed", statement=statement.text[:500])
+                detail = (
+                    f"an internal error stopped the statement ({type(exc).__name__}); the server's log has the details"
+                )
+                raise Internal(detail, statement=number, results=results) from exc
+            results.append(result)
+        return results
+
+    def answer_nowait(self, text: str, params: Sequence[Any], session: Session) -> bytes | None:
+        """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
+
+        None for everything else, and for whatever is wrong: ``execute`` answers it.
+        """
+        query = self.parsed.known_query(text)
+        if query is None or query.point is None:
+            return None
+        try:
+            check_user(session.user)
+            return self.points.answer_nowait(query, Request(session, params))
+        except Exception:  # noqa: BLE001 - execute meets the same, tells it and logs it
+            return None
+
+    async def _run(
+        self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session
+    ) -> tuple[Result, Session]:
+        long = len(parsed.texts[place].text) > PARSE_APART_CHARS
+        statement = await asyncio.to_thread(parsed.statement, place) if long else parsed.statement(place)
+        if isinstance(statement, Use):
+            if statement.namespace not in self.catalogue.namespaces:
+                raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
+            return Result(message=f"using {statement.namespace}"), replace(session, namespace=statement.namespace)
+        return await self._dispatch(statement, Request(session, params)), session
+
+    async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
+        session = request.session
+        match statement:
+            case Select(query):
+                return await self._select(query, request)
+            case Insert():
+                return await self.changes.insert(statement, request)
+            case Update():
+                return await self.changes.update(statement, request)
+            case Delete():
+                return await self.changes.delete(statement, request)
+            case CreateNamespace():
+                return await self.definitions.create_namespace(statement)
+            case DropNamespace():
+                return await self.definitions.drop_namespace(statement)
+            case ShowNamespaces():
+                return self.definitions.show_namespaces()
+            case ShowTables(namespace):
+                return self.definitions.show_tables(namespace or session.namespace)
+            case CreateTable():
+                return await self.definitions.create_table(statement, session)
+            case DropTable():
+                return await self.definitions.drop_table(statement, session)
+            case AlterTable():
+                return await self.definitions.alter_table(statement, session)
+            case DescribeTable():
+                return await self.definitions.describe(statement, session)
+            case ShowStats(ref):
+                return await self.definitions.show_stats(ref, session)
+            case ShowCreateTable(ref):
+                return self.definitions.show_create_table(ref, session)
+            case FlushTable(ref):
+                return await self._flush_table(ref, session)
+            case FlushAllTables(namespace):
+                return await self._flush_all(namespace)
+            case ShowJobs():
+                return await self._show_jobs(request)
+            case Subscribe():
+                return await self.live.subscribe(statement, session, request.parameters)
+            case ShowLiveQueries():
+                return self.live.show()
+            case KillLiveQuery(query_id):
+                return self.live.kill(query_id)
+            case CompactTable(ref):
+                return await self._compact_table(ref, session)
+            case KillJob(job_id):
+                await self.jobs.kill(job_id)
+                return Result(message=f"job {job_id} killed")
+            case Use():
+                raise AssertionError("USE is carried out by _run")
+            case other:
+                assert_never(other)
+
+    async def _select(self, query: QueryText, request: Request) -> Result:
+        found = await self.points.select(query, request)
+        if found is not None:
+            return found
+        data = await self.queries.select(
+            query,
+            request.session.user,
+            request.session.namespace,
+            request.parameters,
+            rows_max=self.settings.result_rows_max,
+        )
+        return rows_result(data)
+
+    async def _flush_table(self, ref: TableRef, session: Session) -> Result:
+        table = self.catalogue.table(resolve(ref, session.namespace))
+        if table.kind is TableKind.STREAM:
+            raise Unsupported(
+                f"FLUSH of the STREAM table {table.name}: its events stay in JetStream until they are evicted "
+                "and never go to Parquet"
+            )
+        return await self._flush([table])
+
+    async def _flush_all(self, namespace: str | None) -> Result:
+        if namespace is not None and namespace not in self.catalogue.namespaces:
+            raise NamespaceNotFound(f"there is no namespace {namespace!r}")
+        tables = sorted(self.catalogue.tables.values(), key=lambda table: table.name)
+        chosen = [t for t in tables if t.kind is not TableKind.STREAM and namespace in (None, t.name.namespace)]
+        return await self._flush(chosen)
+
+    async def _flush(self, tables: Sequence[Table]) -> Result:
+        done = [(table, await self.flusher.flush(table)) for table in tables]
+        rows = [
+            (
+                flushed.job_id,
+                str(table.name),
+                flushed.rows_flushed,
+                flushed.segments,
+                flushed.bytes,
+                flushed.duration_ms,
+            )
+            for table, flushed in done
+            if flushed.job_id
+        ]
+        return list_result(FLUSH_FIELDS, rows)
+
+    async def _compact_table(self, ref: TableRef, session: Session) -> Result:
+        table = self.catalogue.table(resolve(ref, session.namespace))
+        if table.kind is TableKind.STREAM:
+            raise Unsupported(f"COMPACT of the STREAM table {table.name}: its events never go to Parquet")
+        done = await self.compactor.compact(table)
+        values = {"job_id": done.job_id, "table": str(table.name), **done.result(), "duration_ms": done.duration_ms}
+        return list_result(COMPACT_FIELDS, [tuple(values[name] for name, _ in COMPACT_FIELDS)] if done.job_id else [])
+
+    async def _show_jobs(self, request: Request) -> Result:
+        start = JOBS_QUERY.index("system.jobs")
+        use = TableUse(TableRef("system", "jobs"), start, start + len("system.jobs"), aliased=False, sees_deleted=False)
+        return await self._select(QueryText(JOBS_QUERY, (use,)), request)
+
+    async def health(self) -> list[Check]:
+        """What has to be well for the server to be ready."""
+        free = shutil.disk_usage(self.settings.data_dir).free
+        beat = self.schedule.failing
+        return [
+            Check("sqlite", self.database.failure is None, self.database.failure or "writable"),
+            Check("nats", self.broker_connected(), "connected" if self.broker_connected() else "not connected"),
+            Check("flusher", not beat, f"failing for {', '.join(beat)}" if beat else "well"),
+            Check("disk", free >= self.settings.disk_free_bytes_min, f"{free} bytes free"),
+        ]

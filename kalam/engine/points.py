@@ -1,0 +1,150 @@
+"""Reading one row by its key: no plan, no DataFusion, no thread where the row is hot.
+
+Only what surely means the same as the planned query is answered here: a plain list of columns and ``key = value``
+with a value of the key's own type. Everything else is left to ``Queries``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.engine.queries import check_parameters, resolve
+from kalam.engine.session import Request
+from kalam.query.results import TYPE_METADATA, Result, ResultColumn, sql_type
+from kalam.query.row_answer import RowAnswer
+from kalam.rows.types import TIMESTAMP_ARROW, arrow_type
+from kalam.schema import DELETED, INTEGER_TYPES, UPDATED, Table, TableKind, TypeName
+from kalam.sql.statements import Equality, Literal, PointQuery, QueryText
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.copies import Key
+from kalam.storage.key_rows import KeyedRow
+from kalam.tables.stored import StoredTables
+
+TEXT_KEYS = (TypeName.TEXT, TypeName.UUID)
+SHAPES_MAX = 4_096
+SYSTEM_TYPES = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
+
+
+def key_of(table: Table, equality: Equality | None, called: str, parameters: Sequence[Any]) -> Key | None:
+    """The key that an equality picks from the table, which is ``called`` so there; None if it does not pick by key."""
+    if equality is None or table.key_column is None or equality.column != table.key:
+        return None
+    if equality.qualifier not in (None, called):
+        return None
+    value = equality.value
+    if isinstance(value, Literal):
+        key = value.value
+    else:
+        check_parameters(value.index, parameters)
+        key = parameters[value.index - 1]
+    kind = table.key_column.type.name
+    if kind in TEXT_KEYS:
+        return key if isinstance(key, str) else None
+    fits = kind in INTEGER_TYPES and isinstance(key, int) and not isinstance(key, bool)
+    return key if fits and -(1 << 63) <= key < 1 << 63 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a query by key answers: for each column its place in (row, _updated, _deleted) and its type."""
+
+    asked: tuple[tuple[str, str], ...]
+    table: Table
+    places: tuple[tuple[int, pa.DataType], ...]
+    schema: pa.Schema
+    columns: tuple[ResultColumn, ...]
+    answer: RowAnswer
+    wanted: frozenset[str] | None
+
+
+class Points:
+    """Answers queries for single rows."""
+
+    def __init__(self, catalogue: Catalogue, stored: StoredTables) -> None:
+        self._catalogue, self._stored = catalogue, stored
+        self._shapes: dict[tuple[int, int], Shape] = {}
+
+    async def select(self, query: QueryText, request: Request) -> Result | None:
+        """The answer to a query that asks for one row by its key; None for any other query."""
+        asked = self._asked(query, request)
+        if asked is None:
+            return None
+        shape, key = asked
+        found = await self._stored.rows_by_key(shape.table, request.session.user, [key], shape.wanted)
+        if found is None:
+            return None
+        rows = [_whole(row) for row in found.rows]
+        arrays = [pa.array([row[place] for row in rows], kind) for place, kind in shape.places]
+        data = pa.Table.from_arrays(arrays, schema=shape.schema)
+        return Result(columns=shape.columns, data=data, row_count=len(rows))
+
+    def answer_nowait(self, query: QueryText, request: Request) -> bytes | None:
+        """The JSON answer to a query for one row that is hot, or certainly not there; None for any other query."""
+        started = time.perf_counter()
+        asked = self._asked(query, request)
+        if asked is None:
+            return None
+        shape, key = asked
+        found = self._stored.row_by_key_nowait(shape.table, request.session.user, key)
+        if found is None:
+            return None
+        values = None
+        if found.rows:
+            row = _whole(found.rows[0])
+            values = [row[place] for place, _ in shape.places]
+        return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
+
+    def _asked(self, query: QueryText, request: Request) -> tuple[Shape, Key] | None:
+        """What is asked for, and the key of whose row; None for a query that has to be planned."""
+        point = query.point
+        if point is None:
+            return None
+        table = self._catalogue.tables.get(resolve(query.tables[0].ref, request.session.namespace))
+        if table is None or table.kind is TableKind.STREAM:
+            return None
+        key = key_of(table, point.where, point.where.qualifier or "", request.parameters)
+        shape = self._shape(table, point)
+        return None if key is None or shape is None else (shape, key)
+
+    def _shape(self, table: Table, point: PointQuery) -> Shape | None:
+        """What the answer looks like; None where the query names a column that the table does not have."""
+        name = (id(point.columns), table.table_id)  # the same for all keys that a text was sent with
+        known = self._shapes.get(name)
+        if known is not None and known.asked is point.columns and known.table is table:
+            return known
+        fields = _fields(table)
+        names = point.columns or tuple((name, name) for name in fields)
+        if any(column not in fields for column, _ in names):
+            return None
+        order = {name: place for place, name in enumerate(fields)}
+        schema = pa.schema([fields[column].with_name(shown) for column, shown in names])
+        columns = tuple(ResultColumn(field.name, sql_type(field)) for field in schema)
+        places = tuple((order[column], fields[column].type) for column, _ in names)
+        types = {column.name: column.type.name for column in table.columns} | SYSTEM_TYPES
+        if len(self._shapes) >= SHAPES_MAX:
+            self._shapes.clear()
+        answer = RowAnswer(columns, [types[column] for column, _ in names])
+        wanted = frozenset(column for column, _ in point.columns) or None
+        made = self._shapes[name] = Shape(point.columns, table, places, schema, columns, answer, wanted)
+        return made
+
+
+def _whole(found: KeyedRow) -> tuple[Any, ...]:
+    """The row with its system columns."""
+    return (*found.row, found.updated, False)
+
+
+def _fields(table: Table) -> dict[str, pa.Field]:
+    """The fields of what SELECT sees of a table, by name, in order."""
+    fields = {
+        column.name: pa.field(column.name, arrow_type(column.type), metadata={TYPE_METADATA: str(column.type)})
+        for column in table.columns
+    }
+    fields[UPDATED] = pa.field(UPDATED, TIMESTAMP_ARROW)
+    fields[DELETED] = pa.field(DELETED, pa.bool_())
+    return fields

@@ -1,0 +1,278 @@
+"""SELECT: what a query may name, bound to one snapshot, and run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import pyarrow as pa
+
+from kalam.engine.composed import from_table, quoted_columns
+from kalam.errors import InvalidValue, NamespaceNotFound, TableNotFound
+from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.query.system import SystemTables
+from kalam.rows.columns import from_arrow
+from kalam.rows.types import arrow_type
+from kalam.schema import UPDATED, Table, TableKind
+from kalam.settings import Settings
+from kalam.sql.statements import QueryText, TableRef
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.copies import EMPTY_VIEW, Key, View
+from kalam.storage.flush_worker import SEQ
+from kalam.storage.key_rows import KeyedRow
+from kalam.storage.segments import Folders, LinkFolders
+from kalam.tables.stored import StoredTables
+from kalam.tables.streams import StreamTables
+
+if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first query
+    from kalam.query.executor import Executor, Relation
+    from kalam.query.merge import CopyReader
+
+PARTITIONS = max(2, os.cpu_count() or 2)
+READERS_MAX = 4_096
+
+
+def resolve(ref: TableRef, namespace: str | None) -> TableName:
+    """The full name of a table as a statement names it; raises NamespaceNotFound where none is given."""
+    if ref.namespace is not None:
+        return TableName(ref.namespace, ref.table)
+    if namespace is None:
+        raise NamespaceNotFound(
+            f"table {ref.table!r} needs a namespace", hint=f"write <namespace>.{ref.table}, or name a default namespace"
+        )
+    return TableName(namespace, ref.table)
+
+
+def _spare_workers(concurrency_max: int) -> None:
+    """Give DataFusion's runtime workers to spare; it takes their number from the environment at its first use.
+
+    A join without an equality may go on for minutes after its rows were given up, and cannot be stopped. With one
+    worker a core, as is the default, two such queries would keep every other one waiting.
+    """
+    os.environ.setdefault("TOKIO_WORKER_THREADS", str((concurrency_max + 1) * PARTITIONS))
+
+
+class Queries:
+    """Runs queries for sessions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        folders: Folders,
+        stored: StoredTables,
+        streams: StreamTables,
+        system: SystemTables,
+    ) -> None:
+        self._settings, self._catalogue, self._folders = settings, catalogue, folders
+        self._stored, self._streams, self._system = stored, streams, system
+        _spare_workers(settings.query_concurrency_max)
+        self._links = LinkFolders(settings.data_dir.resolve() / "snapshots")
+        self._executor: Executor | None = None
+        self._ordered: Executor | None = None
+        self._making = threading.Lock()
+        self._readers: OrderedDict[tuple[int, int, str], CopyReader] = OrderedDict()
+
+    def warm(self) -> None:
+        """Import DataFusion and make its contexts; blocking, called from a thread."""
+        from kalam.query.executor import Executor
+
+        with self._making:
+            if self._executor is not None:
+                return
+            bounds: dict[str, Any] = {
+                "memory_bytes": self._settings.query_memory_bytes,
+                "time_s": self._settings.query_time_s,
+                "concurrency_max": self._settings.query_concurrency_max,
+            }
+            # One partition keeps the rows of a STREAM table in the order of their inserts.
+            self._ordered = Executor(**bounds, partitions=1)
+            self._executor = Executor(**bounds, partitions=PARTITIONS)
+
+    async def executor(self, *, ordered: bool = False) -> Executor:
+        """The executor, made on first use."""
+        if self._executor is None:
+            await asyncio.to_thread(self.warm)
+        chosen = self._ordered if ordered else self._executor
+        assert chosen is not None
+        return chosen
+
+    async def select(
+        self,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any] = (),
+        *,
+        rows_max: int | None = None,
+    ) -> pa.Table:
+        """The rows of a query as this user sees them."""
+        check_parameters(query.parameters, parameters)
+        executor = await self.executor(ordered=query.plain and self._reads_a_stream(query, namespace))
+        counted = counted_as(query)
+        if counted is not None:
+            table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
+            if table is not None and table.kind is not TableKind.STREAM:
+                return pa.table({counted: pa.array([await self._count(executor, table, user)], pa.int64())})
+        names, relations = await self.bind(executor, query, user, namespace)
+        return await executor.run(query, names, relations, parameters[: query.parameters], rows_max=rows_max)
+
+    async def _count(self, executor: Executor, table: Table, user: str) -> int:
+        view = await self._stored.view(table, user)
+        if view is None:
+            return 0
+        reader = self._reader(executor, table, self._stored.owner(table, user))
+        known = reader.count_nowait(view)
+        return known if known is not None else await asyncio.to_thread(reader.count, view)
+
+    async def stream(
+        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any] = ()
+    ) -> AsyncGenerator[pa.Table, None]:
+        """The rows of a query as this user sees them, while they are found; at least one table, for its schema."""
+        check_parameters(query.parameters, parameters)
+        executor = await self.executor(ordered=query.plain and self._reads_a_stream(query, namespace))
+        names, relations = await self.bind(executor, query, user, namespace)
+        found = executor.stream(query, names, relations, parameters[: query.parameters])
+        async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once
+            async for table in tables:
+                yield table
+
+    def _reads_a_stream(self, query: QueryText, namespace: str | None) -> bool:
+        tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
+        return any(table is not None and table.kind is TableKind.STREAM for table in tables)
+
+    async def bind(
+        self, executor: Executor, query: QueryText, user: str, namespace: str | None
+    ) -> tuple[list[TableName], dict[tuple[TableName, bool], Relation]]:
+        """The full names of the tables that a query mentions, and what they stand for, all of one moment."""
+        names = [resolve(use.ref, namespace) for use in query.tables]
+        tables = {name: None if self._system.has(name) else self._table(name) for name in names}
+        arrow = {name: await self._arrow(name, table, query) for name, table in tables.items() if not _stored(table)}
+        views = await self._views({name: table for name, table in tables.items() if _stored(table)}, user)
+        sources = {**arrow, **views}
+        relations: dict[tuple[TableName, bool], Relation] = {}
+        for use, name in zip(query.tables, names, strict=True):
+            relations[name, use.sees_deleted] = self.relation(
+                executor, tables[name], user, sources[name], sees_deleted=use.sees_deleted
+            )
+        return names, relations
+
+    def _table(self, name: TableName) -> Table:
+        if name.namespace == SYSTEM_NAMESPACE:
+            known = ", ".join(str(other) for other in self._system.names())
+            raise TableNotFound(f"there is no table {name}", hint=f"the system tables are {known}")
+        return self._catalogue.table(name)
+
+    async def _views(self, tables: Mapping[TableName, Table], user: str) -> dict[TableName, View | None]:
+        """The newest states of several copies, all of one moment; None for a copy that was never written."""
+        while True:
+            opened = {name: await self._stored.view(table, user) for name, table in tables.items()}
+            with self._stored.snapshot_lock:
+                views = {name: self._stored.view_nowait(table, user) for name, table in tables.items()}
+            # A copy that a failed transaction has just dropped from memory is loaded once more.
+            if all(views[name] is not None or view is None for name, view in opened.items()):
+                return views
+
+    async def _arrow(self, name: TableName, table: Table | None, query: QueryText) -> pa.Table:
+        if table is None:
+            return await asyncio.to_thread(self._system.table, name.table)
+        return await self._streams.rows(table, with_key=query.names_key)
+
+    def relation(
+        self,
+        executor: Executor,
+        table: Table | None,
+        user: str,
+        source: pa.Table | View | None,
+        *,
+        sees_deleted: bool = False,
+        with_seq: bool = False,
+    ) -> Relation:
+        """What makes the frame of a source."""
+        if isinstance(source, pa.Table):
+            return lambda: (executor.ctx.from_arrow(source), None)
+        assert table is not None
+        reader = self._reader(executor, table, self._stored.owner(table, user))
+        view = source or EMPTY_VIEW
+        return lambda: reader.frame(view, sees_deleted=sees_deleted, with_seq=with_seq)
+
+    def _reader(self, executor: Executor, table: Table, owner: str) -> CopyReader:
+        from kalam.query.merge import CopyReader
+
+        name = (table.table_id, table.schema_version, owner)
+        reader = self._readers.get(name)
+        if reader is None or executor is self._ordered:
+            folder = self._folders.folder(table, owner)
+            reader = CopyReader(executor.ctx, self._links, table, folder, self._catalogue.history(table))
+            if executor is self._ordered:
+                return reader
+            self._readers[name] = reader
+            if len(self._readers) > READERS_MAX:
+                self._readers.popitem(last=False)
+        else:
+            self._readers.move_to_end(name)
+        return reader
+
+    async def rows_by_key(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> list[KeyedRow]:
+        """The rows of a view that have one of these keys."""
+        if not view.last_seq or not keys:
+            return []
+        assert table.key_column is not None
+        wanted = TableName(table.name.namespace, f"{table.name.table}$keys")
+        text = f'SELECT {quoted_columns(table)}, "{UPDATED}", "{SEQ}"{from_table(table, None)}'
+        text += f' WHERE "{table.key}" IN (SELECT wanted FROM "{wanted.namespace}"."{wanted.table}")'  # noqa: S608
+        executor = await self.executor()
+        data = pa.table({"wanted": pa.array(keys, arrow_type(table.key_column.type))})
+        relations = {
+            (table.name, False): self.relation(executor, table, user, view, with_seq=True),
+            (wanted, False): self.relation(executor, table, user, data),
+        }
+        found = await executor.run(QueryText(text), [], relations)
+        rows = from_arrow(found.drop_columns([UPDATED, SEQ]))
+        updated, seqs = found.column(UPDATED).to_pylist(), found.column(SEQ).to_pylist()
+        return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]
+
+    def release(self, table_id: int, owner: str) -> None:
+        """Let go of the files of a copy, of which some were replaced."""
+        for name, reader in self._readers.items():
+            if name[0] == table_id and name[2] == owner:
+                reader.release()
+
+    def forget(self, table: Table) -> None:
+        """Let go of what is kept of a table that was dropped."""
+        for name in [name for name in self._readers if name[0] == table.table_id]:
+            del self._readers[name]
+
+    def close(self) -> None:
+        """Remove the link folders."""
+        self._readers.clear()
+        shutil.rmtree(Path(self._settings.data_dir) / "snapshots", ignore_errors=True)
+
+
+_COUNT = re.compile(r"\s*SELECT\s+COUNT\s*\(\s*\*\s*\)\s*(?:AS\s+([a-z_][a-z0-9_]*)\s+)?FROM\s+", re.IGNORECASE)
+
+
+def counted_as(query: QueryText) -> str | None:
+    """The column's name if the query counts all rows of one table and does nothing else; None for any other query."""
+    if len(query.tables) != 1 or query.tables[0].sees_deleted or query.text[query.tables[0].end :].strip():
+        return None
+    head = _COUNT.fullmatch(query.text[: query.tables[0].start])
+    return None if head is None else (head[1] or "count(*)").lower()
+
+
+def _stored(table: Table | None) -> TypeGuard[Table]:
+    return table is not None and table.kind is not TableKind.STREAM
+
+
+def check_parameters(highest: int, parameters: Sequence[Any]) -> None:
+    """Raise InvalidValue if a statement names more parameters than there are."""
+    if highest > len(parameters):
+        raise InvalidValue(f"the statement names ${highest}, and {len(parameters)} parameters were given")

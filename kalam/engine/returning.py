@@ -1,0 +1,47 @@
+"""RETURNING: a select list over the rows that a statement has just changed, and over nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import pyarrow as pa
+
+from kalam.engine.composed import compose
+from kalam.engine.queries import Queries, check_parameters
+from kalam.engine.session import Request
+from kalam.names import TableName
+from kalam.query.results import Result, rows_result
+from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.types import TIMESTAMP_ARROW, Row
+from kalam.schema import DELETED, UPDATED, Table, TableKind
+from kalam.sql.statements import QueryText
+
+CHANGED_SUFFIX = "$changed"
+
+
+def changed_rows(
+    table: Table, rows: Sequence[Row], updated: datetime | Sequence[datetime], *, deleted: bool = False
+) -> pa.Table:
+    """Rows that a statement changed, as a SELECT of that table shows them."""
+    data = pa.Table.from_batches([to_arrow(rows, arrow_schema(table.columns))])
+    if table.kind is not TableKind.STREAM:
+        times = [updated] * len(rows) if isinstance(updated, datetime) else updated
+        data = data.append_column(UPDATED, pa.array(times, TIMESTAMP_ARROW))
+        data = data.append_column(DELETED, pa.array([deleted] * len(rows), pa.bool_()))
+    return data
+
+
+async def returned(
+    queries: Queries, table: Table, returning: QueryText, data: pa.Table, request: Request, alias: str | None = None
+) -> Result:
+    """The select list of a RETURNING over ``data``; sub-queries see the tables as they are now."""
+    changed = TableName(table.name.namespace, table.name.table + CHANGED_SUFFIX)
+    source = f' FROM "{changed.namespace}"."{changed.table}" AS "{alias or table.name.table}"'
+    query = compose([("SELECT ", returning), (source, None)])
+    check_parameters(query.parameters, request.parameters)
+    executor = await queries.executor(ordered=True)
+    user = request.session.user
+    names, relations = await queries.bind(executor, query, user, request.session.namespace)
+    relations[changed, False] = queries.relation(executor, table, user, data)
+    return rows_result(await executor.run(query, names, relations, request.parameters[: query.parameters]))

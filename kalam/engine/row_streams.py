@@ -1,0 +1,53 @@
+"""The rows of one statement as a stream, for results that are larger than an answer should be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.engine.facade import Engine
+from kalam.engine.session import Session
+from kalam.errors import KalamError, SyntaxFault, TooLarge, Unsupported
+from kalam.names import check_user
+from kalam.sql import parse_statement, split
+from kalam.sql.statements import Select
+
+
+async def stream_rows(
+    engine: Engine,
+    text: str,
+    params: Sequence[Any] = (),
+    session: Session = Session(),  # noqa: B008 - frozen
+) -> AsyncGenerator[pa.Table, None]:
+    """The rows of a text with one statement, as tables of one schema, at least one.
+
+    A SELECT is read while it is sent and has no bound in rows; any other statement is carried out first.
+    """
+    check_user(session.user)
+    bound = engine.settings.statement_bytes_max
+    if len(text.encode("utf-8", "surrogatepass")) > bound:
+        raise TooLarge(f"the text is longer than statement_bytes_max ({bound} bytes)")
+    statements = split(text)
+    if not statements:
+        raise SyntaxFault("the text holds no statement")
+    if len(statements) > 1:
+        raise Unsupported(
+            f"a streamed answer has the rows of one statement, and the text holds {len(statements)}",
+            hint="ask for application/json, or send one statement",
+        )
+    try:
+        statement = parse_statement(statements[0])
+        if isinstance(statement, Select):
+            found = engine.queries.stream(statement.query, session.user, session.namespace, params)
+            async with aclosing(found) as tables:
+                async for table in tables:
+                    yield table
+            return
+    except KalamError as exc:
+        exc.fields["statement"] = 1
+        raise
+    (result,) = await engine.execute(text, params, session)
+    yield pa.table({}) if result.data is None else result.data

@@ -1,0 +1,34 @@
+"""Who asks, and in which namespace; and what the engine says of its health."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_USER = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The user and the default namespace of a request."""
+
+    user: str = DEFAULT_USER
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A statement's surroundings: who asks, and the values of its parameters."""
+
+    session: Session
+    parameters: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that has to be well for the server to be ready."""
+
+    name: str
+    ok: bool
+    detail: str = ""

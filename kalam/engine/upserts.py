@@ -1,0 +1,214 @@
+"""INSERT … ON CONFLICT: which rows are new, which are skipped, and what the others become.
+
+The rows that are there already are read from one view and changed by the same task of the writer as an UPDATE's; if
+one of them changes before the commit, or a key that was free is taken, the statement is prepared again. So upserts,
+updates and inserts of one key give a serial result.
+
+An assignment sees the row that is there as the table's own columns and the row that was to be inserted as ``excluded``,
+which is one column of structs, so that a bare name never is ambiguous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from kalam.engine.composed import as_columns, compose
+from kalam.engine.queries import Queries, check_parameters
+from kalam.engine.returning import changed_rows
+from kalam.engine.session import Request
+from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
+from kalam.names import TableName
+from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.door import RowDecoder
+from kalam.rows.normalise import shorten
+from kalam.rows.types import Row
+from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
+from kalam.sql.exact_numbers import with_exact_numbers
+from kalam.sql.statements import Assignment, OnConflict, Parameter
+from kalam.storage.copies import Key, View
+from kalam.storage.flush_worker import SEQ
+from kalam.storage.former_times import to_us
+from kalam.storage.key_rows import KeyedRows
+from kalam.tables.stored import Matched, StoredTables
+
+EXCLUDED = "excluded"
+_PROPOSED = re.compile(rf'\s*{EXCLUDED}\s*\.\s*(?:"([^"]+)"|([a-z_][a-z0-9_]*))\s*', re.IGNORECASE)
+CONFLICT_SUFFIX = "$conflict"
+
+
+def existing_column(table: Table, name: str) -> Column:
+    """The column that a statement writes; raises InvalidValue or ColumnNotFound."""
+    if name in (UPDATED, DELETED, STREAM_KEY) or name.startswith("_"):
+        raise InvalidValue(f"column {name} is kept by the server and cannot be written")
+    column = table.column(name)
+    if column is None:
+        known = ", ".join(column.name for column in table.declared_columns[:20])
+        raise ColumnNotFound(f"table {table.name} has no column {name!r}; it has {known}")
+    return column
+
+
+def matched_by_key(found: KeyedRows, news: Sequence[Row] | None) -> Matched:
+    """Rows that were found by their keys, and what they become."""
+    return Matched(
+        olds=[found_row.row for found_row in found.rows],
+        seqs=[found_row.seq for found_row in found.rows],
+        updated_us=[to_us(found_row.updated) for found_row in found.rows],
+        news=news,
+        seen_seq=found.seen_seq,
+    )
+
+
+def check_conflict(table: Table, conflict: OnConflict) -> None:
+    """Raise Unsupported, InvalidValue or ColumnNotFound for an ON CONFLICT that the table cannot have."""
+    if table.kind is TableKind.STREAM:
+        raise Unsupported(f"ON CONFLICT on the STREAM table {table.name}: its events have no key that could conflict")
+    if conflict.key is not None and conflict.key != table.key:
+        raise InvalidValue(f"ON CONFLICT ({conflict.key}): the key of table {table.name} is {table.key}")
+    for assignment in conflict.assignments:
+        if existing_column(table, assignment.column).name == table.key:
+            raise Unsupported(f"the key {table.key} cannot be set ON CONFLICT: both rows have the same")
+
+
+def assigned_rows(decoder: RowDecoder, columns: Sequence[Column], olds: Sequence[Row], data: pa.Table) -> list[Row]:
+    """The old rows with each of ``columns`` replaced by the values of ``_set_0``, ``_set_1``, … in ``data``."""
+    table = decoder.table
+    values: list[Sequence[object]] = list(zip(*olds, strict=True)) if olds else [() for _ in table.columns]
+    for number, column in enumerate(columns):
+        values[table.columns.index(column)] = decoder.decode_column(data.column(f"_set_{number}"), column)
+    return list(zip(*values, strict=True))
+
+
+def exact_assignments(table: Table, assignments: Sequence[Assignment]) -> tuple[Assignment, ...]:
+    """The assignments, those to a DECIMAL column with their numbers as DECIMAL."""
+    return tuple(
+        replace(assignment, value=with_exact_numbers(assignment.value))
+        if existing_column(table, assignment.column).type.name is TypeName.DECIMAL
+        else assignment
+        for assignment in assignments
+    )
+
+
+async def assign(
+    queries: Queries,
+    table: Table,
+    assignments: Sequence[Assignment],
+    data: pa.Table,
+    request: Request,
+    alias: str | None = None,
+) -> pa.Table:
+    """The assigned values, as ``_set_0``, ``_set_1``, …, for each of the given rows of the table, in their order."""
+    constants = constant_values(assignments, data.num_rows, request)
+    if constants is not None:
+        return constants
+    user = request.session.user
+    source = TableName(table.name.namespace, table.name.table + CONFLICT_SUFFIX)
+    data = data.append_column(SEQ, pa.array(range(data.num_rows), pa.int64()))
+    expressions = as_columns([assignment.value for assignment in assignments], "_set_")
+    text = f' FROM "{source.namespace}"."{source.table}" AS "{alias or table.name.table}"'
+    query = compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)])
+    check_parameters(query.parameters, request.parameters)
+    executor = await queries.executor(ordered=True)
+    names, relations = await queries.bind(executor, query, user, request.session.namespace)
+    relations[source, False] = queries.relation(executor, table, user, data)
+    answer = await executor.run(query, names, relations, request.parameters[: query.parameters])
+    return answer.sort_by(SEQ)
+
+
+def is_proposed(column: Column, assignment: Assignment) -> bool:
+    """Whether the column gets what the row had in it that was to be inserted: ``c = excluded.c``."""
+    named = _PROPOSED.fullmatch(assignment.value.text)
+    return named is not None and column.name == (named[1] or named[2].lower())
+
+
+def scalar(value: Any) -> Any:
+    """A parameter as Arrow has it; maps and lists are JSON texts."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise InvalidValue(f"parameter {shorten(value)} does not fit 64 bits; send it as a text")
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+
+
+def constant_values(assignments: Sequence[Assignment], rows: int, request: Request) -> pa.Table | None:
+    """The assigned values for so many rows, where they are the same for all; None where one has to be evaluated."""
+    values = [assignment.value.constant for assignment in assignments]
+    if None in values:
+        return None
+    columns = []
+    for value in values:
+        if isinstance(value, Parameter):
+            check_parameters(value.index, request.parameters)
+            columns.append(pa.array([scalar(request.parameters[value.index - 1])] * rows))
+        else:
+            columns.append(pa.array([value.value if value else None] * rows))
+    return pa.table(columns, names=[f"_set_{number}" for number in range(len(values))])
+
+
+class Upsert:
+    """One INSERT … ON CONFLICT; ``match`` judges its rows against a view."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        stored: StoredTables,
+        decoder: RowDecoder,
+        table: Table,
+        assignments: Sequence[Assignment],
+        rows: Sequence[Row],
+        request: Request,
+    ) -> None:
+        self._queries, self._decoder, self._table, self._request = queries, decoder, table, request
+        self._stored, self._assignments = stored, exact_assignments(table, assignments)
+        self._columns = [existing_column(table, assignment.column) for assignment in assignments]
+        self._by_key: dict[Key, Row] = {}
+        for row in rows:
+            key = row[table.key_index]
+            if key in self._by_key and assignments:
+                raise InvalidValue(
+                    f"key {table.key} = {shorten(key)} comes twice in this statement; DO UPDATE changes a row once"
+                )
+            self._by_key.setdefault(key, row)
+
+    async def match(self, view: View) -> Matched:
+        """The rows of the view that have one of the keys, what they become, and the rows that are new."""
+        found = await self._found(view)
+        index = self._table.key_index
+        there = {found_row.row[index] for found_row in found.rows}
+        inserts = [row for key, row in self._by_key.items() if key not in there]
+        if not self._assignments:
+            return Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=found.seen_seq, inserts=inserts)
+        olds = [found_row.row for found_row in found.rows]
+        news = await self._assigned(olds, [found_row.updated for found_row in found.rows]) if olds else []
+        return replace(matched_by_key(found, news), inserts=inserts)
+
+    async def _found(self, view: View) -> KeyedRows:
+        keys, user = list(self._by_key), self._request.session.user
+        found = await self._stored.rows_by_key(self._table, user, keys)
+        if found is not None:
+            return found
+        return KeyedRows(await self._queries.rows_by_key(self._table, user, view, keys), view.last_seq)
+
+    async def _assigned(self, olds: Sequence[Row], updated: Sequence[datetime]) -> list[Row]:
+        """What the rows that are there become, in their order."""
+        table = self._table
+        proposed = [self._by_key[row[table.key_index]] for row in olds]
+        if all(map(is_proposed, self._columns, self._assignments)):
+            values = list(zip(*olds, strict=True))
+            for place in map(table.columns.index, self._columns):
+                values[place] = tuple(row[place] for row in proposed)
+            return list(zip(*values, strict=True))
+        structs = to_arrow(proposed, arrow_schema(table.columns)).to_struct_array()
+        data = changed_rows(table, olds, updated).append_column(EXCLUDED, structs)
+        answer = await assign(self._queries, table, self._assignments, data, self._request)
+        return assigned_rows(self._decoder, self._columns, olds, answer)
+
+    def in_order(self, changed: Sequence[Row]) -> list[Row]:
+        """Changed rows in the order of the statement's rows."""
+        index = self._table.key_index
+        by_key = {row[index]: row for row in changed}
+        return [by_key[key] for key in self._by_key if key in by_key]

@@ -1,0 +1,236 @@
+"""One live query: what waits for its subscriber, and in which order it goes.
+
+The order is protocol.md's: snapshot, ``ready``, changes. While the opening (snapshot, or the changes of a resume) is
+still being handed over, later changes are held; what the opening has shown already is dropped from them. Both queues
+are bounded. When the queue of changes overflows it is dropped, and the next message is a ``resync``: after it come only
+later changes. Everything here happens in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from kalam.live.predicate import Predicate
+from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX, Shape
+from kalam.schema import Table
+
+CHANGE_OVERHEAD_BYTES = 64
+OPENING_BYTES_MAX = 2 << 20
+"""Messages of an opening that wait for the subscriber before more of it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to the subscriber. ``seq`` is where a resume would go on, None where none is possible yet."""
+
+    number: int
+    payload: bytes
+    kind: Literal["snapshot", "ready", "changes", "heartbeat", "resync", "closed"]
+    seq: int | None = None
+
+
+class Sink(Protocol):
+    """Whoever brings the messages of live queries to their subscribers."""
+
+    def subject(self, query: LiveQuery) -> str | None:
+        """Where the subscriber finds the messages, if on a subject."""
+
+    def note(self, query: LiveQuery) -> None:
+        """Something waits in ``query``: take it soon. Called often; must be quick."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the changes of a copy have been judged; shared by the live queries on it."""
+
+    seq: int = 0
+
+
+class LiveQuery:
+    """A live query that is open, or was. Made by the registry."""
+
+    def __init__(
+        self,
+        query_id: str,
+        user: str,
+        table: Table,
+        sql: str,
+        options: dict[str, Any],
+        predicate: Predicate,
+        shape: Shape,
+        sink: Sink,
+        *,
+        created_at: datetime,
+        queue_bytes_max: int,
+        held_bytes_max: int,
+    ) -> None:
+        self.id, self.user, self.table, self.sql, self.options = query_id, user, table, sql, options
+        self.predicate, self.shape, self.sink, self.created_at = predicate, shape, sink, created_at
+        self.progress = Progress()
+        self.delivered = self.resyncs = self.last_seq = 0
+        self.opener: asyncio.Task[None] | None = None
+        self.closed: str | None = None
+        self._queue_bytes_max, self._held_bytes_max = queue_bytes_max, held_bytes_max
+        self._opening: deque[tuple[bytes, Literal["snapshot", "ready", "changes"], int | None, int]] = deque()
+        self._opening_bytes = 0
+        self._room = asyncio.Event()
+        self._changes: deque[tuple[int, bytes]] = deque()
+        self._bytes = 0
+        self._ready = self._live = self._overflown = self._closed_told = False
+        self._start_seq = 0
+        self._number = 0
+
+    @property
+    def column_names(self) -> frozenset[str]:
+        """The columns that it shows or judges by."""
+        shown = frozenset(column.name for column in self.shape.columns)
+        condition = self.predicate.condition
+        return shown | condition.columns if condition else shown
+
+    @property
+    def queued(self) -> int:
+        """How many messages and changes wait."""
+        return len(self._opening) + len(self._changes)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether ``take`` would give something."""
+        if self.closed is not None:
+            return not self._closed_told
+        return bool(self._opening or (self._live and (self._changes or self._overflown)))
+
+    @property
+    def seq(self) -> int:
+        """The change up to which the subscriber has everything once what waits is taken."""
+        return max(self.progress.seq, self._start_seq) if self._live else self._start_seq
+
+    async def offer(
+        self, payload: bytes, kind: Literal["snapshot", "ready", "changes"], seq: int | None = None, changes: int = 0
+    ) -> None:
+        """Queue a message of the opening, once there is room for it."""
+        while self._opening_bytes > OPENING_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+        self._opening.append((payload, kind, seq, changes))
+        self._opening_bytes += len(payload)
+        if kind == "ready":
+            self._ready = True
+            self.reached(seq or 0)
+        self.sink.note(self)
+
+    def reached(self, seq: int) -> None:
+        """The opening has come as far as ``seq``; the heartbeats of a long resume tell."""
+        self._start_seq = seq
+
+    def start(self, seq: int) -> None:
+        """The opening is complete and covers everything up to ``seq``: go on with what was held."""
+        self._start_seq = self.last_seq = seq
+        self._live = True
+        while self._changes and self._changes[0][0] <= seq:
+            self._bytes -= len(self._changes.popleft()[1]) + CHANGE_OVERHEAD_BYTES
+        if self.waiting:
+            self.sink.note(self)
+
+    def push(self, seqs: Sequence[int], changes: Sequence[bytes], byte_count: int) -> None:
+        """Queue changes that match; ``byte_count`` is their size."""
+        if self.closed is not None or self._overflown:
+            return
+        if self._live and seqs[0] <= self._start_seq:
+            pairs = [(seq, change) for seq, change in zip(seqs, changes, strict=True) if seq > self._start_seq]
+            seqs, changes = [seq for seq, _ in pairs], [change for _, change in pairs]
+            byte_count = sum(map(len, changes))
+        size = byte_count + CHANGE_OVERHEAD_BYTES * len(changes)
+        bound = self._queue_bytes_max if self._live else self._held_bytes_max
+        if self._changes and self._bytes + size > bound:
+            self._overflow()
+        else:
+            self._changes.extend(zip(seqs, changes, strict=True))
+            self._bytes += size
+        if self._live:
+            self.sink.note(self)
+
+    def resync(self) -> None:
+        """Drop what waits: changes are missing, and the subscriber has to know."""
+        if self.closed is None and not self._overflown:
+            self._overflow()
+            self.sink.note(self)
+
+    def _overflow(self) -> None:
+        self._changes.clear()
+        self._bytes = 0
+        self._overflown = True
+        self.resyncs += 1
+
+    def close(self, reason: str) -> None:
+        """End it; the last message says why."""
+        if self.closed is not None:
+            return
+        self.closed = reason
+        if self.opener is not None:
+            self.opener.cancel()
+        self._opening.clear()
+        self._changes.clear()
+        self._bytes = self._opening_bytes = 0
+        self.sink.note(self)
+
+    def take(self) -> Message | None:
+        """The next message; None if nothing waits."""
+        if self.closed is not None:
+            return self._take_closed()
+        if self._opening:
+            return self._take_opening()
+        if not self._live:
+            return None
+        if self._overflown:
+            self._overflown = False
+            self.last_seq = self.seq
+            return self._message("resync", {"seq": self.seq}, self.seq)
+        return self._take_changes() if self._changes else None
+
+    def heartbeat(self) -> Message | None:
+        """The sign of life, if nothing else waits."""
+        if not self._ready or self.waiting or self.closed is not None:
+            return None
+        self.last_seq = self.seq
+        return self._message("heartbeat", {"seq": self.seq, "table_id": self.table.table_id}, self.seq)
+
+    def _take_closed(self) -> Message | None:
+        if self._closed_told:
+            return None
+        self._closed_told = True
+        return self._message("closed", {"reason": self.closed}, None)
+
+    def _take_opening(self) -> Message:
+        payload, kind, seq, changes = self._opening.popleft()
+        self._opening_bytes -= len(payload)
+        self._room.set()
+        self.delivered += changes
+        self._number += 1
+        return Message(self._number, payload, kind, seq)
+
+    def _take_changes(self) -> Message:
+        taken: list[bytes] = []
+        size, seq = 0, 0
+        while self._changes and len(taken) < MESSAGE_ROWS_MAX:
+            length = len(self._changes[0][1])
+            if taken and size + length > MESSAGE_BYTES_MAX:
+                break
+            seq, change = self._changes.popleft()
+            taken.append(change)
+            size += length
+        self._bytes -= size + CHANGE_OVERHEAD_BYTES * len(taken)
+        self.delivered += len(taken)
+        self.last_seq = seq
+        self._number += 1
+        return Message(self._number, self.shape.changes_message(taken), "changes", seq)
+
+    def _message(
+        self, kind: Literal["heartbeat", "resync", "closed"], body: dict[str, Any], seq: int | None
+    ) -> Message:
+        self._number += 1
+        return Message(self._number, self.shape.message({"type": kind, **body}), kind, seq)

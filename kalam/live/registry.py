@@ -1,0 +1,375 @@
+"""The open live queries of a server: opened, counted, found, ended. Everything happens in the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy
+from kalam.live.follower import Follower
+from kalam.live.handover import Past, Replay, hand_over, plan_replay, replayed, replayed_events, resume
+from kalam.live.live_query import LiveQuery, Sink
+from kalam.live.ports import ReplayPort, Snapshot, SnapshotPort
+from kalam.live.predicate import Predicate
+from kalam.live.shape import Shape
+from kalam.live.versions import Batch, batch_of_chunks, version_columns
+from kalam.live.watch import Watch, WatchName
+from kalam.names import TableName
+from kalam.rows.codec import Codecs
+from kalam.rows.ids import UuidV7s
+from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
+from kalam.sql.condition import read_shape
+from kalam.sql.statements import QueryText
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.writes import Announcement
+from kalam.tables.stored import StoredTables
+from kalam.tables.streams import StreamTables
+
+if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first WHERE that needs it
+    from kalam.live.judge import Contexts
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBounds:
+    """The bounds of live queries, from the settings of the same names."""
+
+    live_queries_max: int
+    live_queries_per_user_max: int
+    live_queue_bytes_max: int
+    live_held_bytes_max: int
+    row_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRequest:
+    """What a subscriber asks for. ``parameters`` are the values of ``$1 …`` in the WHERE."""
+
+    user: str
+    sql: str
+    table: TableName
+    columns: tuple[str, ...] | None
+    where: QueryText | None
+    parameters: tuple[object, ...] = ()
+    last_rows: int | None = None
+    from_seq: int | None = None
+    table_id: int | None = None
+    format: PayloadFormat = PayloadFormat.JSON
+
+    def options(self) -> dict[str, Any]:
+        """The options that were given."""
+        given = {"last_rows": self.last_rows, "from_seq": self.from_seq, "table_id": self.table_id}
+        return {name: value for name, value in given.items() if value is not None} | {"format": self.format.value}
+
+
+class Registry:
+    """Keeps live queries. ``announce`` and ``announce_events`` are told of every change, in order."""
+
+    def __init__(
+        self,
+        bounds: LiveBounds,
+        catalogue: Catalogue,
+        codecs: Codecs,
+        stored: StoredTables,
+        streams: StreamTables,
+        snapshots: SnapshotPort,
+        replay: ReplayPort,
+    ) -> None:
+        self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
+        self._stored, self._streams, self._snapshots = stored, streams, snapshots
+        self._past = Past(replay, stored)
+        self._queries: dict[str, LiveQuery] = {}
+        self._watches: dict[WatchName, Watch] = {}
+        self._followers: dict[WatchName, Follower] = {}
+        self._users: Counter[str] = Counter()
+        self._opening = 0
+        self._ids = UuidV7s()
+        self._contexts: Contexts | None = None
+        self._starts: dict[str, Any] = {}
+        self._closing = False
+        self.opened = 0
+
+    def queries(self) -> list[LiveQuery]:
+        """The open live queries, oldest first."""
+        return list(self._queries.values())
+
+    def interested(self, table: Table) -> bool:
+        """Whether a live query is open on a STREAM table; asked for each batch of inserts."""
+        return (table.table_id, "") in self._watches
+
+    def open_on(self, table: Table) -> list[LiveQuery]:
+        """The live queries that are open on a table."""
+        return [query for query in self._queries.values() if query.table.table_id == table.table_id]
+
+    # Opening.
+
+    async def open(self, request: LiveRequest, sink: Sink) -> LiveQuery:
+        """Register a live query and read what it begins with; ``begin`` lets its messages flow.
+
+        Raises TooBusy at the limits, CursorExpired, ColumnNotFound, Unsupported and what SELECT raises.
+        """
+        self._check_room(request.user)
+        self._opening += 1
+        self._users[request.user] += 1
+        query: LiveQuery | None = None
+        try:
+            query = await self._register(request, sink)
+            self._starts[query.id] = await self._beginning(query, request)
+        except BaseException:
+            if query is None or query.id in self._queries:  # else it was killed meanwhile, and is not counted any more
+                self._users[request.user] -= 1
+            if query is not None:
+                self._forget(query)
+            raise
+        finally:
+            self._opening -= 1
+        self.opened += 1
+        return query
+
+    def _check_room(self, user: str) -> None:
+        if self._closing:
+            raise TooBusy("the server is shutting down")
+        if len(self._queries) + self._opening >= self._bounds.live_queries_max:
+            raise TooBusy(f"{self._bounds.live_queries_max} live queries are open (setting live_queries_max)")
+        if self._users[user] >= self._bounds.live_queries_per_user_max:
+            raise TooBusy(
+                f"user {user} has {self._users[user]} live queries open (setting live_queries_per_user_max)",
+                hint="close some, or use one with an IN",
+            )
+
+    async def _register(self, request: LiveRequest, sink: Sink) -> LiveQuery:
+        if request.last_rows is not None and request.from_seq is not None:
+            raise InvalidOption("a live query has last_rows or from_seq, not both")
+        while True:
+            table = self._catalogue.table(request.table)
+            if request.table_id is not None and request.table_id != table.table_id:
+                raise CursorExpired(f"table {table.name} has been created again since; its changes are numbered anew")
+            watch = self._watch(table, request.user)
+            predicate, shape = await self._prepared(watch, request)
+            current = self._catalogue.by_id.get(table.table_id)
+            if current is not None and watch.follows(current) and self._watches.get(watch.name) is watch:
+                break  # else the table was dropped or altered meanwhile
+            self._drop_idle(watch)
+        query = LiveQuery(
+            self._ids.take(1)[0],
+            request.user,
+            table,
+            request.sql,
+            request.options(),
+            predicate,
+            shape,
+            sink,
+            created_at=datetime.now(UTC),
+            queue_bytes_max=self._bounds.live_queue_bytes_max,
+            held_bytes_max=self._bounds.live_held_bytes_max,
+        )
+        watch.add(query)
+        self._queries[query.id] = query
+        return query
+
+    async def _prepared(self, watch: Watch, request: LiveRequest) -> tuple[Predicate, Shape]:
+        """Read the request against the watch, which stays while this waits, and wait until it gets every change."""
+        watch.opening += 1
+        try:
+            predicate = await self._predicate(watch, request)
+            shape = _shape(watch, request, self._bounds.row_bytes_max)
+            follower = self._followers.get(watch.name)
+            if follower is not None:
+                await follower.wait_started()
+        except BaseException:
+            watch.opening -= 1
+            self._drop_idle(watch)
+            raise
+        watch.opening -= 1
+        return predicate, shape
+
+    def _watch(self, table: Table, user: str) -> Watch:
+        owner = self._stored.owner(table, user)
+        watch = self._watches.get((table.table_id, owner))
+        if watch is not None and watch.follows(table):
+            return watch
+        if watch is not None:
+            self.close_table(table, "the columns of the table have changed")
+            self._discard(watch)
+        watch = self._watches[table.table_id, owner] = Watch(table, owner, version_columns(table), self._fail)
+        if table.kind is TableKind.STREAM:
+            self._followers[table.table_id, owner] = Follower(watch, self._codecs.of(table), self._streams.port)
+        return watch
+
+    async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
+        places = {column.name: place for place, column in enumerate(watch.columns)}
+        text = request.where.text if request.where else None
+        parameters = request.parameters[: request.where.parameters] if request.where else ()
+        condition = read_shape(request.where, watch.table, parameters) if request.where else None
+        unknown = condition.columns - places.keys() if condition else frozenset()
+        if unknown:
+            raise _no_column(watch, min(unknown))
+        predicate = watch.predicate(text, parameters, lambda: Predicate(text, parameters, condition, places))
+        if predicate.needs_judge:
+            await asyncio.to_thread(self._check, watch, predicate)
+        return predicate
+
+    def _check(self, watch: Watch, predicate: Predicate) -> None:
+        from kalam.live.judge import Contexts, Judge
+
+        if self._contexts is None:
+            self._contexts = Contexts()
+        if watch.judge is None:
+            watch.judge = Judge(self._contexts, watch.table.name, watch.columns)
+        watch.judge.check(predicate)
+
+    async def _beginning(self, query: LiveQuery, request: LiveRequest) -> Snapshot | Replay:
+        table = query.table
+        if request.from_seq is None:
+            columns = [column.name for column in query.shape.columns]
+            base_seq = self._base_seq(query)  # before the snapshot: what comes meanwhile may not be in it
+            snapshot = await self._snapshots.snapshot(table, query.user, columns, query.predicate, request.last_rows)
+            return Snapshot(snapshot.rows, max(snapshot.seq, base_seq))
+        if table.kind is TableKind.STREAM:
+            return await self._plan_events(table, request.from_seq, self._base_seq(query))
+        view = await self._stored.view(table, query.user)
+        owner = self._stored.owner(table, query.user)
+        plan = await plan_replay(table, owner, view, request.from_seq, self._past)
+        condition = query.predicate.condition
+        if isinstance(plan.older, int) and condition is not None and UPDATED in condition.columns:
+            raise CursorExpired(f"a WHERE that names {UPDATED} needs times that the change feed does not keep")
+        return plan
+
+    def _base_seq(self, query: LiveQuery) -> int:
+        follower = self._followers.get((query.table.table_id, self._stored.owner(query.table, query.user)))
+        return follower.seq if follower else 0
+
+    async def _plan_events(self, table: Table, from_seq: int, upto_seq: int) -> Replay:
+        state = await self._streams.port.state(table)
+        if from_seq > max(state.last_seq, upto_seq) or (state.first_seq > from_seq + 1):
+            raise CursorExpired(f"the events behind {from_seq} of table {table.name} are not kept any more")
+        return Replay(from_seq, max(from_seq, upto_seq), None, ())
+
+    def begin(self, query: LiveQuery) -> None:
+        """Let the messages of a live query flow."""
+        start = self._starts.pop(query.id, None)
+        if start is None or query.closed is not None:
+            return
+        query.opener = asyncio.create_task(self._run_opening(query, start), name=f"live opening {query.id}")
+
+    async def _run_opening(self, query: LiveQuery, start: Snapshot | Replay) -> None:
+        try:
+            if isinstance(start, Snapshot):
+                await hand_over(query, start)
+                return
+            owner = self._stored.owner(query.table, query.user)
+            watch = self._watches[query.table.table_id, owner]
+            await resume(query, watch, self._replayed(query, owner, start), start.from_seq, start.upto_seq)
+        except KalamError as exc:
+            self._fail(query, f"{exc.code}: {exc.detail}")
+        except Exception:
+            log.exception("a live query could not begin", live_query=query.id)
+            self._fail(query, "internal: the server failed to read what it begins with; its log has the reason")
+        finally:
+            query.opener = None
+
+    def _replayed(self, query: LiveQuery, owner: str, plan: Replay) -> AsyncIterator[Batch]:
+        codec = self._codecs.of(query.table)
+        if query.table.kind is TableKind.STREAM:
+            return replayed_events(query.table, codec, self._streams.port, plan.from_seq, plan.upto_seq)
+        return replayed(query.table, owner, plan, self._past, codec)
+
+    # Changes.
+
+    def announce(self, announcement: Announcement) -> None:
+        """Take in a chunk that was committed."""
+        watch = self._watches.get((announcement.table.table_id, announcement.copy.user))
+        if watch is None:
+            return
+        chunk = announcement.chunk
+        if not watch.follows(announcement.table):
+            self.altered(announcement.table)
+            return
+        watch.take(partial(batch_of_chunks, (chunk,), self._codecs.of(announcement.table)), chunk.row_count)
+
+    def announce_events(self, table: Table, payloads: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """Take in events that the broker has stored, with their sequences."""
+        follower = self._followers.get((table.table_id, ""))
+        if follower is not None:
+            follower.announce(payloads, seqs)
+
+    # Ending.
+
+    def close(self, query_id: str, user: str | None, reason: str) -> None:
+        """End a live query; where ``user`` is given only if it is this user's. Raises NotFound."""
+        query = self._queries.get(query_id)
+        if query is None or user not in (None, query.user):
+            raise NotFound(f"there is no live query {query_id[:80]!r}", hint="SHOW LIVE QUERIES lists them")
+        self._fail(query, reason)
+
+    def close_table(self, table: Table, reason: str) -> None:
+        """End every live query on a table."""
+        for query in self.open_on(table):
+            self._fail(query, reason)
+
+    def altered(self, table: Table) -> None:
+        """End the live queries on a table whose columns are not what they were when they were opened."""
+        if any(name[0] == table.table_id and not watch.follows(table) for name, watch in self._watches.items()):
+            self.close_table(table, "the columns of the table have changed")
+
+    def close_all(self, reason: str) -> None:
+        """End everything, and take nothing new."""
+        self._closing = True
+        for query in self.queries():
+            self._fail(query, reason)
+
+    def _fail(self, query: LiveQuery, reason: str) -> None:
+        if self._queries.get(query.id) is query:
+            self._users[query.user] -= 1
+        self._forget(query)
+        query.close(reason)
+
+    def _forget(self, query: LiveQuery) -> None:
+        self._queries.pop(query.id, None)
+        self._starts.pop(query.id, None)
+        self._users += Counter()  # drops what fell to zero
+        watch = self._watches.get((query.table.table_id, self._stored.owner(query.table, query.user)))
+        if watch is not None:
+            watch.remove(query)
+            self._drop_idle(watch)
+
+    def _drop_idle(self, watch: Watch) -> None:
+        if not watch.queries and not watch.opening:
+            self._discard(watch)
+
+    def _discard(self, watch: Watch) -> None:
+        if self._watches.get(watch.name) is not watch:
+            return
+        del self._watches[watch.name]
+        watch.close()
+        follower = self._followers.pop(watch.name, None)
+        if follower is not None:
+            follower.stop()
+
+
+def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:
+    names = [column.name for column in watch.columns]
+    chosen = request.columns
+    if chosen is None:
+        chosen = tuple(name for name in names if name != STREAM_KEY)
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise _no_column(watch, unknown[0])
+    if len(set(chosen)) < len(chosen):
+        raise ColumnNotFound("a live query names each column once")
+    places = [names.index(name) for name in chosen]
+    make = partial(Shape, watch.columns, places, request.format, row_bytes_max)
+    return watch.shape((chosen, request.format), make)
+
+
+def _no_column(watch: Watch, name: str) -> ColumnNotFound:
+    known = ", ".join(column.name for column in watch.columns[:20])
+    return ColumnNotFound(f"table {watch.table.name} has no column {name!r}; it has {known}")

@@ -1,0 +1,96 @@
+"""What a live query sees of a table: rows with their system columns, and batches of changes between them.
+
+A *version* is a row of ``SELECT *``: the table's columns, then ``_updated`` and ``_deleted``, or ``_key`` in a STREAM
+table. WHERE and projection work on versions, so every column that SELECT knows can stand in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kalam.rows.codec import Codec
+from kalam.rows.types import Row
+from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, DataType, Table, TableKind, TypeName
+from kalam.storage.catalogue import from_us
+from kalam.storage.copies import Chunk
+from kalam.storage.former_times import unpack_times
+from kalam.tables.ports import StoredEvents
+
+
+def version_columns(table: Table) -> tuple[Column, ...]:
+    """The columns of a version."""
+    number = max(column.column_id for column in table.columns)
+    system = (
+        ((STREAM_KEY, TypeName.TEXT),)
+        if table.kind is TableKind.STREAM
+        else ((UPDATED, TypeName.TIMESTAMP), (DELETED, TypeName.BOOLEAN))
+    )
+    added = (
+        Column(column_id=number + place, name=name, type=DataType(name=kind))
+        for place, (name, kind) in enumerate(system, 1)
+    )
+    return (*table.columns, *added)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes of one copy in order: change ``seqs[i]`` turned version ``olds[i]`` into ``news[i]``; None is no row."""
+
+    seqs: list[int] = field(default_factory=list)
+    olds: list[Row | None] = field(default_factory=list)
+    news: list[Row | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of its last change; 0 for an empty batch."""
+        return self.seqs[-1] if self.seqs else 0
+
+    def add(self, seqs: Sequence[int], olds: Sequence[Row | None], news: Sequence[Row | None]) -> None:
+        """Take in changes that follow."""
+        self.seqs += seqs
+        self.olds += olds
+        self.news += news
+
+
+def batch_of_chunks(chunks: Iterable[Chunk], codec: Codec, after_seq: int = 0) -> Batch:
+    """The changes behind ``after_seq`` in chunks of the log, which follow each other without a hole."""
+    batch = Batch()
+    for chunk in chunks:
+        start = max(0, after_seq + 1 - chunk.first_seq)
+        rows = codec.stored.unpack(chunk.payload)[start:]
+        seqs = range(chunk.first_seq + start, chunk.last_seq + 1)
+        updated = chunk.updated
+        if chunk.op == "delete":
+            before = [(*row, was, False) for row, was in zip(rows, _former_times(chunk, start), strict=True)]
+            batch.add(seqs, before, [(*row, updated, True) for row in rows])
+            continue
+        news = [(*row, updated, False) for row in rows]
+        if chunk.op == "update" and chunk.old is not None:
+            former = codec.stored.unpack(chunk.old)[start:]
+            batch.add(
+                seqs, [(*row, was, False) for row, was in zip(former, _former_times(chunk, start), strict=True)], news
+            )
+        else:
+            batch.add(seqs, [None] * len(news), news)
+    return batch
+
+
+def _former_times(chunk: Chunk, start: int) -> Sequence[object]:
+    """``_updated`` of the versions before; where that is not known any more, the time of the change itself."""
+    if chunk.old_updated is None:
+        return [chunk.updated] * (chunk.row_count - start)
+    return [from_us(us) for us in unpack_times(chunk.old_updated, chunk.row_count)[start:]]
+
+
+def batch_of_events(events: StoredEvents, codec: Codec) -> Batch:
+    """The events of a STREAM table as inserts; what does not decode is no row, as in SELECT."""
+    batch = Batch()
+    rows = codec.decoder.decode_each(events.payloads, user="")
+    for seq, stored_us, row in zip(events.seqs, events.stored_us, rows, strict=True):
+        if isinstance(row, tuple):
+            batch.add([seq], [None], [(*row, f"{stored_us // 1_000}:{seq}")])
+    return batch

@@ -1,0 +1,273 @@
+"""The live queries on one copy (a table, or one user's rows of it), and the way of its changes to them.
+
+Changes that arrive together are judged together. A small batch that needs no more than the index is worked off where
+it arrives, before the insert is answered; everything else in a thread, one batch after another, so that the order of
+the changes stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import structlog
+
+from kalam.errors import Internal, KalamError
+from kalam.live.live_query import LiveQuery, Progress
+from kalam.live.predicate import Predicate, PredicateIndex
+from kalam.live.shape import Shape
+from kalam.live.transitions import Pick, transitions
+from kalam.live.versions import Batch
+from kalam.rows.types import Row
+from kalam.schema import Column, Table
+
+if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first WHERE that needs it
+    from kalam.live.judge import Judge
+
+INLINE_ROWS_MAX = 256
+BATCH_ROWS_MAX = 20_000
+
+log = structlog.get_logger(__name__)
+Audience = dict[Shape, tuple[LiveQuery, ...]]
+WatchName = tuple[int, str]
+"""A table's id, and whose copy it is ('' for one that everybody shares)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a batch gave for some live queries."""
+
+    queries: tuple[LiveQuery, ...]
+    seqs: Sequence[int]
+    changes: Sequence[bytes]
+    byte_count: int
+
+
+Outcome = tuple[list[Share], list[tuple[Predicate, KalamError]]]
+
+
+class Watch:
+    """The open live queries of one copy at one schema version. ``opening`` counts those that are not in it yet."""
+
+    def __init__(
+        self, table: Table, owner: str, columns: Sequence[Column], fail: Callable[[LiveQuery, str], None]
+    ) -> None:
+        self.table, self.owner, self.columns = table, owner, tuple(columns)
+        self.name: WatchName = (table.table_id, owner)
+        self.opening = 0
+        self.progress = Progress()
+        self.index = PredicateIndex()
+        self.judge: Judge | None = None
+        self._fail = fail
+        self.queries: dict[str, LiveQuery] = {}
+        self._predicates: dict[tuple[str | None, str], Predicate] = {}
+        self._audiences: dict[Predicate, Audience] = {}
+        self._shapes: WeakValueDictionary[tuple[object, ...], Shape] = WeakValueDictionary()
+        self._waiting: deque[tuple[int, Callable[[], Batch]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def follows(self, table: Table) -> bool:
+        """Whether the table still has the columns that the live queries were opened with."""
+        return self.table.columns == table.columns
+
+    def predicate(self, text: str | None, parameters: tuple[object, ...], make: Callable[[], Predicate]) -> Predicate:
+        """The predicate of a WHERE, shared by all live queries that have it."""
+        return self._predicates.get((text, repr(parameters))) or make()
+
+    def shape(self, key: tuple[object, ...], make: Callable[[], Shape]) -> Shape:
+        """The shape of a projection, shared likewise."""
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = make()
+        return shape
+
+    def add(self, query: LiveQuery) -> None:
+        """From now on the query gets what matches."""
+        query.progress = self.progress
+        self.queries[query.id] = query
+        # Another one with the same WHERE may have come in while this one's was checked.
+        name = (query.predicate.text, repr(query.predicate.parameters))
+        predicate = query.predicate = self._predicates.setdefault(name, query.predicate)
+        audience = self._audiences.get(predicate, {})
+        if not audience:
+            self.index.add(predicate)
+        self._audiences[predicate] = {**audience, query.shape: (*audience.get(query.shape, ()), query)}
+
+    def remove(self, query: LiveQuery) -> None:
+        """It gets nothing any more."""
+        if self.queries.pop(query.id, None) is None:
+            return
+        audience = dict(self._audiences[query.predicate])
+        left = tuple(other for other in audience[query.shape] if other is not query)
+        if left:
+            audience[query.shape] = left
+        else:
+            del audience[query.shape]
+        if audience:
+            self._audiences[query.predicate] = audience
+            return
+        del self._audiences[query.predicate]
+        del self._predicates[query.predicate.text, repr(query.predicate.parameters)]
+        self.index.remove(query.predicate)
+
+    def close(self) -> None:
+        """Stop working."""
+        if self._task is not None:
+            self._task.cancel()
+        self._waiting.clear()
+
+    def take(self, make: Callable[[], Batch], row_count: int) -> None:
+        """Take in changes; ``make`` decodes them."""
+        if self._task is None and row_count <= INLINE_ROWS_MAX and not self.index.judged:
+            self._deliver(make())
+            return
+        self._waiting.append((row_count, make))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name=f"live {self.table.name} {self.owner}")
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                makers = self._next()
+                batch, outcome = await asyncio.to_thread(self._prepare, makers)
+                self._apply(batch, outcome)
+        except Exception:
+            log.exception("live queries failed", table=str(self.table.name))
+            self._waiting.clear()  # or what comes next would overtake it
+            for query in list(self.queries.values()):
+                query.resync()
+        finally:
+            self._task = None
+
+    def _next(self) -> list[Callable[[], Batch]]:
+        makers: list[Callable[[], Batch]] = []
+        rows = 0
+        while self._waiting and rows < BATCH_ROWS_MAX:
+            count, make = self._waiting.popleft()
+            makers.append(make)
+            rows += count
+        return makers
+
+    def _prepare(self, makers: Sequence[Callable[[], Batch]]) -> tuple[Batch, Outcome]:
+        batch = makers[0]()
+        for make in makers[1:]:
+            more = make()
+            batch.add(more.seqs, more.olds, more.news)
+        return batch, self.match(batch)
+
+    def _deliver(self, batch: Batch) -> None:
+        self._apply(batch, self.match(batch))
+
+    def _apply(self, batch: Batch, outcome: Outcome) -> None:
+        self.progress.seq = max(self.progress.seq, batch.last_seq)
+        shares, failures = outcome
+        for share in shares:
+            for query in share.queries:
+                query.push(share.seqs, share.changes, share.byte_count)
+        for predicate, error in failures:
+            for queries in self._audiences.get(predicate, {}).values():
+                for query in queries:
+                    self._fail(query, f"the WHERE failed: {error.detail}")
+
+    def match(self, batch: Batch) -> Outcome:
+        """Who gets what of a batch."""
+        shares: list[Share] = []
+        failures: list[tuple[Predicate, KalamError]] = []
+        encoded: dict[Shape, dict[Pick, bytes | None]] = {}
+        for predicate, verdict in self._verdicts(batch, None).items():
+            if isinstance(verdict, KalamError):
+                failures.append((predicate, verdict))
+                continue
+            for shape, queries in self._audiences.get(predicate, {}).items():
+                share = _share(batch, verdict, shape, queries, encoded.setdefault(shape, {}))
+                if share is not None:
+                    shares.append(share)
+        return shares, failures
+
+    def picks(self, batch: Batch, predicate: Predicate) -> list[Pick]:
+        """What a batch does to the result of one predicate; raises why that cannot be said."""
+        verdict = self._verdicts(batch, predicate).get(predicate, [])
+        if isinstance(verdict, KalamError):
+            raise verdict
+        return verdict
+
+    def _verdicts(self, batch: Batch, only: Predicate | None) -> dict[Predicate, list[Pick] | KalamError]:
+        has_olds = any(old is not None for old in batch.olds)
+        if only is None:
+            new_hits = self.index.candidates(batch.news)
+            old_hits = self.index.candidates(batch.olds) if has_olds else {}
+            unpinned: Sequence[Predicate] = self.index.unpinned
+        else:
+            new_hits = {only: [i for i, row in enumerate(batch.news) if row is not None and only.may_match(row)]}
+            old_hits = {only: [i for i, row in enumerate(batch.olds) if row is not None and only.may_match(row)]}
+            unpinned = ()
+        verdicts: dict[Predicate, list[Pick] | KalamError] = {}
+        for predicate in (*unpinned, *new_hits, *(hit for hit in old_hits if hit not in new_hits)):
+            if not predicate.needs_judge:
+                news = new_hits.get(predicate, ()) if predicate.pins else _present(batch.news)
+                olds = old_hits.get(predicate, ()) if predicate.pins else _present(batch.olds)
+                verdicts[predicate] = transitions(batch, set(news), set(olds), sees_deleted=predicate.sees_deleted)
+        judged = [p for p in (*unpinned, *new_hits, *old_hits) if p.needs_judge and p not in verdicts]
+        if judged:
+            verdicts |= self._judged(batch, list(dict.fromkeys(judged)), new_hits, old_hits)
+        return verdicts
+
+    def _judged(
+        self,
+        batch: Batch,
+        predicates: Sequence[Predicate],
+        new_hits: dict[Predicate, list[int]],
+        old_hits: dict[Predicate, list[int]],
+    ) -> dict[Predicate, list[Pick] | KalamError]:
+        """Judge those whose pins do not decide, over the versions that one of them may concern."""
+        everything = any(not predicate.pins for predicate in predicates)
+        news = _wanted(batch.news, None if everything else new_hits)
+        olds = _wanted(batch.olds, None if everything else old_hits)
+        versions = [row for row in (*(batch.news[i] for i in news), *(batch.olds[i] for i in olds)) if row is not None]
+        verdicts: dict[Predicate, list[Pick] | KalamError] = {}
+        try:
+            assert self.judge is not None
+            found = self.judge.judge(predicates, versions)
+        except Exception as exc:
+            log.exception("live queries cannot be judged", table=str(self.table.name))
+            error = Internal(f"an internal error ({type(exc).__name__})")
+            return dict.fromkeys(predicates, error)
+        for predicate, verdict in found.items():
+            if isinstance(verdict, KalamError):
+                verdicts[predicate] = verdict
+                continue
+            new_places = {news[at] for at in verdict if at < len(news)}
+            old_places = {olds[at - len(news)] for at in verdict if at >= len(news)}
+            verdicts[predicate] = transitions(batch, new_places, old_places, sees_deleted=predicate.sees_deleted)
+        return verdicts
+
+
+def _present(versions: Sequence[Row | None]) -> list[int]:
+    return [place for place, version in enumerate(versions) if version is not None]
+
+
+def _wanted(versions: Sequence[Row | None], hits: dict[Predicate, list[int]] | None) -> list[int]:
+    if hits is None:
+        return _present(versions)
+    return sorted({place for predicate, places in hits.items() if predicate.needs_judge for place in places})
+
+
+def _share(
+    batch: Batch,
+    picks: Sequence[Pick],
+    shape: Shape,
+    queries: tuple[LiveQuery, ...],
+    known: dict[Pick, bytes | None],
+) -> Share | None:
+    if not picks:
+        return None
+    texts = shape.changes(batch, picks, known)
+    shown = [(batch.seqs[place], text) for (_, place), text in zip(picks, texts, strict=True) if text is not None]
+    if not shown:
+        return None
+    changes = [text for _, text in shown]
+    return Share(queries, [seq for seq, _ in shown], changes, sum(map(len, changes)))

@@ -1,0 +1,49 @@
+"""The log: structlog to standard error, as text or JSON lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+OWN_LOGGERS = ("kalam", "kalam_nats", "kalam_http")
+
+
+def configure_logs(log_format: str, level: str) -> None:
+    """Set up logging for the process; libraries' own records come out the same way."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+        shared.append(structlog.processors.format_exc_info)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # rich's shows local variables, which hold users' rows
+        )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Not less from libraries: DataFusion's engine logs from threads of its own, which at the level of debug hold locks
+    # that others wait for while it waits for Python, and then the server stands still for good.
+    root.setLevel(max(logging.getLevelName(level.upper()), logging.WARNING))
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("nats").setLevel(logging.ERROR)

@@ -1,0 +1,56 @@
+"""Names: what a namespace, table, column and user may be called.
+
+A name that is created is one token of a NATS subject, one folder of a file system and one SQL identifier at once, so
+the rule is the narrowest of the three. A name that is only looked up is not checked against the rule: it is simply
+not found.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kalam.errors import InvalidName
+
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+USER_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+RESERVED_NAMESPACES = frozenset({"system", "information_schema", "kalam"})
+SYSTEM_NAMESPACE = "system"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """A table's full name, ``namespace.table``."""
+
+    namespace: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}.{self.table}"
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` if a ``what`` (namespace, table, column) may be called so; raise InvalidName otherwise."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidName(
+            f"{what} name {name[:80]!r} is not allowed: a name is a lower-case letter, followed by at most "
+            "62 lower-case letters, digits and underscores"
+        )
+    return name
+
+
+def check_new_namespace(name: str) -> str:
+    """Return ``name`` if a namespace of that name may be created; raise InvalidName otherwise."""
+    check_name(name, "namespace")
+    if name in RESERVED_NAMESPACES:
+        raise InvalidName(
+            f"namespace name {name!r} is reserved (reserved are: {', '.join(sorted(RESERVED_NAMESPACES))})"
+        )
+    return name
+
+
+def check_user(user: str) -> str:
+    """Return ``user`` if it is a valid user id; raise InvalidName otherwise."""
+    if not USER_PATTERN.fullmatch(user):
+        raise InvalidName(f"user id {user[:80]!r} is not allowed: a user id is 1 to 64 letters, digits, '_' and '-'")
+    return user

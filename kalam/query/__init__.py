@@ -1,0 +1,1 @@
+"""SELECT on DataFusion: one snapshot, hot and cold merged, results."""

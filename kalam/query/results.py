@@ -1,0 +1,181 @@
+"""Results of statements, and how they are shown in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalam.errors import InvalidValue, KalamError, TooLarge
+from kalam.rows.shown import json_default, show_in_json, show_timestamp
+from kalam.schema import TypeName
+
+TYPE_METADATA = b"kalam.type"
+"""Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
+
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultColumn:
+    """A column of a result: its name and the name of its SQL type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one statement gave: ``data`` with its rows, or a ``message``. ``row_count`` counts rows given or touched."""
+
+    columns: tuple[ResultColumn, ...] = ()
+    data: pa.Table | None = None
+    row_count: int = 0
+    message: str | None = None
+
+
+def rows_result(data: pa.Table) -> Result:
+    """The result that shows an Arrow table."""
+    columns = tuple(ResultColumn(field.name, sql_type(field)) for field in data.schema)
+    return Result(columns=columns, data=data, row_count=data.num_rows)
+
+
+def list_result(columns: Sequence[tuple[str, pa.DataType]], rows: Sequence[Sequence[Any]]) -> Result:
+    """The result that shows some Python rows."""
+    values = list(zip(*rows, strict=True)) if rows else [() for _ in columns]
+    arrays = [pa.array(list(column), kind) for column, (_, kind) in zip(values, columns, strict=True)]
+    return rows_result(pa.table(arrays, names=[name for name, _ in columns]))
+
+
+def sql_type(field: pa.Field) -> str:
+    """The SQL name of an Arrow field's type; Arrow's own name for a type that no column can have."""
+    if field.metadata and TYPE_METADATA in field.metadata:
+        return str(field.metadata[TYPE_METADATA].decode())
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    name = _type_name(kind)
+    return name.value if name else str(kind).upper()
+
+
+@lru_cache(maxsize=1_024)
+def _type_name(kind: pa.DataType) -> TypeName | None:
+    types = pa.types
+    tests = (
+        (types.is_boolean, TypeName.BOOLEAN),
+        (lambda t: types.is_int8(t) or types.is_uint8(t) or types.is_int16(t), TypeName.SMALLINT),
+        (lambda t: types.is_uint16(t) or types.is_int32(t), TypeName.INT),
+        (types.is_integer, TypeName.BIGINT),
+        (lambda t: types.is_float16(t) or types.is_float32(t), TypeName.FLOAT),
+        (types.is_float64, TypeName.DOUBLE),
+        (types.is_decimal, TypeName.DECIMAL),
+        (lambda t: types.is_string(t) or types.is_large_string(t) or types.is_string_view(t), TypeName.TEXT),
+        (lambda t: types.is_binary(t) or types.is_large_binary(t) or types.is_binary_view(t), TypeName.BLOB),
+        (types.is_timestamp, TypeName.TIMESTAMP),
+        (types.is_date, TypeName.DATE),
+    )
+    return next((name for test, name in tests if test(kind)), None)
+
+
+def json_rows(result: Result) -> list[Sequence[Any]]:
+    """The rows of a result as values that msgspec writes by the contract's rules; InvalidValue for one beyond them."""
+    if result.data is None:
+        return []
+    columns = []
+    for values, column in zip(result.data.columns, result.columns, strict=True):
+        try:
+            columns.append(_shown(values, column.type))
+        except (pa.ArrowException, ValueError, OverflowError) as exc:  # a year beyond 9999 in a DATE, for one
+            raise InvalidValue(f"column {column.name} of the result has a value that JSON cannot show: {exc}") from exc
+    return list(zip(*columns, strict=True)) if columns else []
+
+
+def _shown(column: pa.ChunkedArray, type_name: str) -> Sequence[Any]:
+    kind = _in_microseconds(column.type)
+    if kind != column.type:
+        column = column.cast(kind, safe=False)
+    if pa.types.is_timestamp(kind):
+        return list(pc.strftime(column.cast(pa.timestamp("us", kind.tz)), "%Y-%m-%dT%H:%M:%SZ").to_pylist())
+    if pa.types.is_interval(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    values: Sequence[Any] = column.to_pylist()
+    name = TypeName.JSON if type_name == TypeName.JSON else _type_name(kind)
+    show = show_in_json(name) if name else None
+    if show is not None:
+        return show(values)
+    return values if name is not None else [_nested(value) for value in values]
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """The type with the nanoseconds of times, which Python does not have, cut to microseconds, and in UTC."""
+    match kind:
+        case pa.TimestampType():
+            return pa.timestamp("us" if kind.unit == "ns" else kind.unit, kind.tz and "UTC")
+        case pa.DurationType() if kind.unit == "ns":
+            return pa.duration("us")
+        case pa.Time64Type():
+            return pa.time64("us")
+        case pa.ListType():
+            return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+        case pa.StructType():
+            return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+        case pa.MapType():
+            return pa.map_(_in_microseconds(kind.key_type), _in_microseconds(kind.item_type))
+    return kind
+
+
+def _nested(value: Any) -> Any:
+    """A list, struct or map, and what is in it, in a form that JSON has."""
+    match value:
+        case dict():
+            return {str(name): _nested(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_nested(member) for member in value]
+        case datetime() if value.tzinfo is None:
+            return show_timestamp(value.replace(tzinfo=UTC))
+    return json_default(value)
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """One member of ``results``."""
+    return {
+        "columns": [{"name": column.name, "type": column.type} for column in result.columns],
+        "rows": json_rows(result),
+        "row_count": result.row_count,
+        "message": result.message,
+    }
+
+
+def results_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The member ``results`` of an answer or of a problem."""
+    return [result_json(result) for result in results]
+
+
+def answer_json(results: Sequence[Result], took_ms: float) -> bytes:
+    """The whole JSON answer of a request."""
+    return _ENCODER.encode({"results": results_json(results), "took_ms": round(took_ms, 3)})
+
+
+def problem_json(error: KalamError) -> bytes:
+    """The problem object of an error as JSON, with the results that came before it."""
+    problem = error.problem()
+    if "results" in problem:
+        problem["results"] = results_json(problem["results"])
+    return _ENCODER.encode(problem)
+
+
+def check_result_rows(rows: int, rows_max: int) -> None:
+    """Raise TooLarge for a result that the JSON format does not carry."""
+    if rows > rows_max:
+        raise TooLarge(
+            f"the result has more than {rows_max} rows, the bound of the JSON format (setting result_rows_max)",
+            hint="add a LIMIT or an aggregate",
+        )

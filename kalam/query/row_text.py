@@ -1,0 +1,81 @@
+"""Rows of a result as text, a table at a time: NDJSON and CSV.
+
+The values look as in the JSON format (``kalam.query.results``). In CSV a NULL is an empty field and the empty text is
+``""``, so that an insert of the CSV gives the same rows.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from kalam.query.results import json_rows, rows_result
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def ndjson(table: pa.Table) -> bytes:
+    """One JSON object a row."""
+    names = table.column_names
+    return _ENCODER.encode_lines([dict(zip(names, row, strict=True)) for row in json_rows(rows_result(table))])
+
+
+def csv(table: pa.Table, *, header: bool) -> bytes:
+    """The rows as CSV, with the names of the columns before them if asked."""
+    if not table.num_columns:
+        return b""
+    shown: Sequence[Sequence[Any]] = list(zip(*json_rows(rows_result(table)), strict=True))
+    columns = [
+        column if _is_plain(column) else pa.array([_text(value) for value in values], pa.string())
+        for column, values in zip(table.columns, shown or [()] * table.num_columns, strict=True)
+    ]
+    sink = io.BytesIO()
+    options = pa.csv.WriteOptions(include_header=header)
+    pa.csv.write_csv(pa.table(columns, names=table.column_names), sink, options)
+    return sink.getvalue()
+
+
+def _is_plain(column: pa.ChunkedArray) -> bool:
+    """Whether pyarrow writes these values as the contract shows them."""
+    kind, types = column.type, pa.types
+    if types.is_floating(kind):
+        return bool(pc.all(pc.is_finite(column)).as_py() is not False)
+    return bool(
+        types.is_integer(kind)
+        or types.is_boolean(kind)
+        or types.is_string(kind)
+        or types.is_decimal128(kind)
+        or types.is_date32(kind)
+    )
+
+
+def _text(value: Any) -> str | None:
+    match value:
+        case None | str():
+            return value
+        case bytes():
+            return base64.b64encode(value).decode()
+        case msgspec.Raw():
+            return bytes(value).decode()
+        case _:
+            found = msgspec.to_builtins(value)
+            return found if isinstance(found, str) else _ENCODER.encode(found).decode()
+
+
+def widely_known(table: pa.Table) -> pa.Table:
+    """The table with Arrow's newer layouts (views) as the older ones, which every reader of Arrow knows."""
+    fields = [field.with_type(_known_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _known_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind

@@ -1,0 +1,170 @@
+"""The tables of the namespace ``system``: views over the catalogue, made when they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.rows.types import TIMESTAMP_ARROW
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.database import Database
+
+TEXT, COUNT, TRUTH = pa.string(), pa.int64(), pa.bool_()
+Fields = Sequence[tuple[str, pa.DataType]]
+
+NAMESPACES: Fields = (("namespace", TEXT), ("created_at", TIMESTAMP_ARROW))
+TABLES: Fields = (
+    ("namespace", TEXT),
+    ("table_name", TEXT),
+    ("table_type", TEXT),
+    ("table_id", COUNT),
+    ("options", TEXT),
+    ("schema_version", COUNT),
+    ("created_at", TIMESTAMP_ARROW),
+)
+COLUMNS: Fields = (
+    ("namespace", TEXT),
+    ("table_name", TEXT),
+    ("column_name", TEXT),
+    ("ordinal", COUNT),
+    ("data_type", TEXT),
+    ("is_nullable", TRUTH),
+    ("column_default", TEXT),
+    ("is_primary_key", TRUTH),
+)
+SCHEMAS: Fields = (
+    ("namespace", TEXT),
+    ("table_name", TEXT),
+    ("schema_version", COUNT),
+    ("columns", TEXT),
+    ("created_at", TIMESTAMP_ARROW),
+)
+SEGMENTS: Fields = (
+    ("namespace", TEXT),
+    ("table_name", TEXT),
+    ("user_id", TEXT),
+    ("path", TEXT),
+    ("rows", COUNT),
+    ("bytes", COUNT),
+    ("min_seq", COUNT),
+    ("max_seq", COUNT),
+    ("schema_version", COUNT),
+    ("created_at", TIMESTAMP_ARROW),
+)
+JOBS: Fields = (
+    ("job_id", TEXT),
+    ("job_type", TEXT),
+    ("namespace", TEXT),
+    ("table_name", TEXT),
+    ("status", TEXT),
+    ("parameters", TEXT),
+    ("result", TEXT),
+    ("error", TEXT),
+    ("created_at", TIMESTAMP_ARROW),
+    ("started_at", TIMESTAMP_ARROW),
+    ("finished_at", TIMESTAMP_ARROW),
+)
+LIVE_QUERIES: Fields = (
+    ("id", TEXT),
+    ("user", TEXT),
+    ("table", TEXT),
+    ("sql", TEXT),
+    ("options", TEXT),
+    ("created_at", TIMESTAMP_ARROW),
+    ("delivered", COUNT),
+    ("queued", COUNT),
+    ("resyncs", COUNT),
+    ("last_seq", COUNT),
+)
+STATS: Fields = (("name", TEXT), ("value", pa.float64()))
+
+
+def build(fields: Fields, rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """An Arrow table of these rows; integers stand for times as microseconds since 1970."""
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in fields]
+    return pa.table(
+        {name: pa.array(list(values), kind) for (name, kind), values in zip(fields, columns, strict=True)},
+        schema=pa.schema(list(fields)),
+    )
+
+
+class SystemTables:
+    """Makes system tables; ``stats`` gives the present names and values of ``system.stats``. Blocking."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, stats: Callable[[], Sequence[tuple[str, float]]] = lambda: ()
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._stats = stats
+        self.live_queries: Callable[[], Sequence[Sequence[Any]]] = lambda: ()
+        self.progress: Callable[[], Mapping[str, str]] = dict
+        self._makers: dict[str, Callable[[], pa.Table]] = {
+            "namespaces": lambda: self._query(NAMESPACES, "SELECT namespace, created_us FROM namespaces"),
+            "tables": lambda: self._query(
+                TABLES,
+                "SELECT namespace, table_name, kind, table_id, options, schema_version, created_us FROM tables",
+            ),
+            "columns": self._columns,
+            "table_schemas": lambda: self._query(
+                SCHEMAS,
+                "SELECT namespace, table_name, table_schemas.schema_version, columns, table_schemas.created_us "
+                "FROM table_schemas JOIN tables USING (table_id)",
+            ),
+            "segments": lambda: self._query(
+                SEGMENTS,
+                "SELECT namespace, table_name, user_id, path, row_count, byte_count, min_seq, max_seq, "
+                "segments.schema_version, segments.created_us "
+                "FROM segments JOIN copies USING (copy_id) JOIN tables USING (table_id)",
+            ),
+            "jobs": self._jobs,
+            "live_queries": lambda: build(LIVE_QUERIES, self.live_queries()),
+            "stats": lambda: build(STATS, self._stats()),
+        }
+
+    def names(self) -> list[TableName]:
+        """The system tables that there are."""
+        return [TableName(SYSTEM_NAMESPACE, name) for name in self._makers]
+
+    def has(self, name: TableName) -> bool:
+        """Whether this is a system table."""
+        return name.namespace == SYSTEM_NAMESPACE and name.table in self._makers
+
+    def table(self, name: str) -> pa.Table:
+        """The rows of ``system.<name>``."""
+        return self._makers[name]()
+
+    def _query(self, fields: Fields, sql: str) -> pa.Table:
+        with self._database.reading() as conn:
+            return build(fields, conn.execute(sql).fetchall())
+
+    def _jobs(self) -> pa.Table:
+        """The jobs; the result of one that runs says how far it is."""
+        with self._database.reading() as conn:
+            rows = conn.execute(
+                "SELECT job_id, job_type, namespace, table_name, status, parameters, result, error, created_us, "
+                "started_us, finished_us FROM jobs ORDER BY created_us"
+            ).fetchall()
+        progress = self.progress()
+        shown = [(*row[:6], progress.get(row[0], row[6]), *row[7:]) for row in rows]
+        return build(JOBS, shown)
+
+    def _columns(self) -> pa.Table:
+        rows = [
+            (
+                table.name.namespace,
+                table.name.table,
+                column.name,
+                ordinal,
+                str(column.type),
+                column.nullable,
+                None if column.default is None else str(column.default),
+                column.name == table.key,
+            )
+            for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
+            for ordinal, column in enumerate(table.columns, 1)
+        ]
+        return build(COLUMNS, rows)

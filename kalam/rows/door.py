@@ -1,0 +1,311 @@
+"""Decoding what came in: a whole batch by one typed decoder that is generated from the table's schema.
+
+A message is JSON, msgpack (told apart by the first byte) or an Arrow IPC stream. msgspec decodes and checks in one
+pass, in C; after it a column at a time is normalised (``kalam.rows.normalise``). Nothing is stored of a batch that
+has one bad row, so the first bad value ends the work and becomes the error that the sender reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, NoReturn
+from uuid import UUID
+
+import msgspec
+import pyarrow as pa
+
+from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
+from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default
+from kalam.rows.sql_values import sql_value
+from kalam.rows.timestamps import timestamps
+from kalam.rows.types import Row, arrow_type, door_type
+from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TypeName
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+UNTYPED = frozenset({TypeName.JSON, TypeName.BLOB})
+"""Types that the decoder lets pass as they are, NULL included."""
+SERVER_COLUMNS = frozenset({UPDATED, DELETED, ROW_ID, STREAM_KEY})
+
+_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<column>[^.\[`]+))?[^`]*`)?", re.DOTALL)
+_FIELD = re.compile(r"(?:unknown|required) field `(?P<field>.*)`", re.DOTALL)
+_FOUND = re.compile(r"Expected `(?P<expected>.*?)`(?P<bound>.*?)(?:, got `(?P<found>.*)`)?", re.DOTALL)
+
+
+class RowDecoder:
+    """Decodes messages into rows of one table, at one schema version."""
+
+    def __init__(self, table: Table, generators: Generators) -> None:
+        self.table = table
+        self._generators = generators
+        self._columns = table.declared_columns
+        self.needs_user = any(
+            column.default is not None and column.default.kind is DefaultKind.CURRENT_USER for column in self._columns
+        )
+        self._has_row_id = len(self._columns) < len(table.columns)
+        self._defaults = tuple(_usable_default(column) for column in self._columns)
+        has_blob = any(column.type.name is TypeName.BLOB for column in self._columns)
+        plain, native = self._row_type(native=False), self._row_type(native=True)
+        self._json_row = msgspec.json.Decoder(plain)
+        self._json_rows = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
+        self._msgpack_row = msgspec.msgpack.Decoder(native if has_blob else plain)
+        self._msgpack_rows = msgspec.msgpack.Decoder(list[native if has_blob else plain])  # type: ignore[misc]
+        self._native_rows: Any = list[native]  # type: ignore[valid-type]
+        self._fixes = tuple(column_fix(column) for column in self._columns)
+        triples = zip(self._columns, self._defaults, self._fixes, strict=True)
+        self._work = [triple for triple in triples if triple[1] is not None or triple[2] is not None]
+
+    def _row_type(self, *, native: bool) -> Any:
+        fields: list[Any] = []
+        for column, default in zip(self._columns, self._defaults, strict=True):
+            kind = door_type(column, native=native)
+            if default is not None:
+                fields.append((column.name, kind | msgspec.UnsetType if kind is not Any else Any, msgspec.UNSET))
+            elif column.nullable:
+                fields.append((column.name, kind, None))
+            else:
+                fields.append((column.name, kind))
+        return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False, kw_only=True)
+
+    def decode(self, payload: bytes, *, user: str, arrow: bool = False) -> list[Row]:
+        """The rows of one message: one row or an array of rows, or an Arrow stream where ``arrow`` is set.
+
+        Raises InvalidValue, NotNullViolation or ColumnNotFound for the first thing that is wrong.
+        """
+        if arrow:
+            return self.decode_table(_read_arrow(payload), user=user)
+        return self._finish(self._structs(payload), user)
+
+    def decode_each(self, payloads: Sequence[bytes], *, user: str) -> list[Row | KalamError]:
+        """One row, or its error, for each message that is a single row; the way of single events.
+
+        All messages are normalised together; only when one of them is wrong, or they are not of one format, each is
+        judged alone.
+        """
+        decode = (self._json_row if payloads and payloads[0][:1] == b"{" else self._msgpack_row).decode
+        try:
+            return list(self._finish([decode(payload) for payload in payloads], user))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KalamError):
+            return [self._decode_or_error(payload, user) for payload in payloads]
+
+    def _decode_or_error(self, payload: bytes, user: str) -> Row | KalamError:
+        try:
+            [row] = self.decode(payload, user=user)
+        except KalamError as exc:
+            return exc
+        except ValueError:
+            return InvalidValue("the message is not a single row")
+        return row
+
+    def convert(self, rows: Sequence[dict[str, Any]], *, user: str) -> list[Row]:
+        """Rows of Python values by column name, as SQL gives them (see ``kalam.rows.sql_values``)."""
+        try:
+            structs = msgspec.convert(rows, self._native_rows)
+        except (msgspec.ValidationError, RecursionError) as exc:
+            self._refuse(exc, single=False)
+        return self._finish(structs, user)
+
+    def _structs(self, payload: bytes) -> list[Any]:
+        first = payload[:1]
+        if first in b" \t\r\n" and first:
+            payload = payload.lstrip()
+            first = payload[:1]
+        single = False
+        try:
+            if first == b"{":
+                single = True
+                return [self._json_row.decode(payload)]
+            if first == b"[":
+                return list(self._json_rows.decode(payload))
+            if first in (b"\xde", b"\xdf") or b"\x80" <= first <= b"\x8f":
+                single = True
+                return [self._msgpack_row.decode(payload)]
+            if first in (b"\xdc", b"\xdd") or b"\x90" <= first <= b"\x9f":
+                return list(self._msgpack_rows.decode(payload))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            self._refuse(exc, single=single)
+        raise InvalidValue(
+            "the payload is neither a row nor an array of rows, as JSON or msgpack"
+            if payload
+            else "the payload is empty; send one row, or an array of rows, as JSON or msgpack"
+        )
+
+    def _finish(self, structs: list[Any], user: str) -> list[Row]:
+        """Normalise decoded rows in place, column by column, touching only the values that need it."""
+        if not structs:
+            return []
+        now = datetime.now(UTC)
+        for column, default, fix in self._work:
+            values = list(map(attrgetter(column.name), structs))
+            fixed = self._fixed(column, default, fix, values, user, now)
+            if fixed is not values:
+                for struct, value, old in zip(structs, fixed, values, strict=True):
+                    if value is not old:
+                        setattr(struct, column.name, value)
+        rows = list(map(msgspec.structs.astuple, structs))
+        return self._with_row_ids(rows) if self._has_row_id else rows
+
+    def _fixed(
+        self, column: Column, default: Column | None, fix: Fix | None, values: Values, user: str, now: datetime
+    ) -> Values:
+        if default is not None:
+            values = fill_default(default, values, user, now, self._generators)
+        if fix is not None:
+            try:
+                values = fix(values)
+            except BadValue as exc:
+                raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
+        if not column.nullable and column.type.name in UNTYPED and None in values:
+            raise _null(column, values.index(None))
+        return values
+
+    def _with_row_ids(self, rows: list[Row]) -> list[Row]:
+        ids = self._generators.snowflakes.take(len(rows))
+        return [(*row, row_id) for row, row_id in zip(rows, ids, strict=True)]
+
+    def _finish_columns(self, columns: list[Values], user: str) -> list[Row]:
+        now = datetime.now(UTC)
+        triples = zip(self._columns, self._defaults, self._fixes, columns, strict=True)
+        fixed = [self._fixed(column, default, fix, values, user, now) for column, default, fix, values in triples]
+        rows = list(zip(*fixed, strict=True))
+        return self._with_row_ids(rows) if self._has_row_id else rows
+
+    def decode_table(self, table: pa.Table, *, user: str) -> list[Row]:
+        """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost."""
+        known = {column.name for column in self._columns}
+        for name in table.column_names:
+            if name not in known or table.column_names.count(name) > 1:
+                raise _unknown(self.table, name, None)
+        if not table.num_rows:
+            return []
+        pairs = zip(self._columns, self._defaults, strict=True)
+        return self._finish_columns([self._arrow_column(table, column, default) for column, default in pairs], user)
+
+    def decode_column(self, values: pa.ChunkedArray, column: Column) -> Sequence[Any]:
+        """The values of one Arrow column in a row's form."""
+        found = self._arrow_column(pa.table({column.name: values}), column, None)
+        fix = column_fix(column)
+        try:
+            return found if fix is None else fix(found)
+        except BadValue as exc:
+            raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
+
+    def _arrow_column(self, table: pa.Table, column: Column, default: Column | None) -> list[Any]:
+        if column.name not in table.column_names:
+            if default is not None:
+                return [msgspec.UNSET] * table.num_rows
+            if not column.nullable and table.num_rows:
+                raise _null(column, 0)
+            return [None] * table.num_rows
+        values = table.column(column.name)
+        if not column.nullable and values.null_count:
+            raise _null(column, values.is_null().to_pylist().index(True))
+        try:
+            converted: list[Any] = _arrow_values(values, column)
+        except (pa.ArrowException, ArithmeticError, ValueError, RecursionError) as exc:
+            raise InvalidValue(
+                f"column {column.name} expects {column.type}, "
+                f"the Arrow column of type {values.type} does not fit: {exc}"
+            ) from exc
+        return converted
+
+    def _refuse(self, exc: Exception, *, single: bool) -> NoReturn:
+        raise explain(self.table, exc, single=single) from exc
+
+
+def _read_arrow(payload: bytes) -> pa.Table:
+    try:
+        with pa.ipc.open_stream(payload) as reader:
+            return reader.read_all()
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise InvalidValue(f"the payload is not an Arrow IPC stream: {exc}") from exc
+
+
+def _arrow_values(values: pa.ChunkedArray, column: Column) -> list[Any]:
+    """Python values in the form that a typed decoder gives, from an Arrow column that can be cast without loss."""
+    match column.type.name:
+        case TypeName.TIMESTAMP:
+            if pa.types.is_integer(values.type):
+                values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
+            if pa.types.is_timestamp(values.type) and values.type.tz is None:
+                values = values.cast(pa.timestamp(values.type.unit, "UTC"))
+            # Nanoseconds, which SQL's NOW() has, are cut; but what is beyond microseconds is an error.
+            return timestamps(values.cast(arrow_type(column.type), safe=values.type != pa.timestamp("ns", "UTC")))
+        case TypeName.JSON:
+            texts = values.cast(pa.string()).to_pylist()
+            return [None if text is None else msgspec.json.decode(text) for text in texts]
+        case TypeName.DECIMAL:
+            texts = values.cast(pa.string()).to_pylist()
+            return [None if text is None else Decimal(text) for text in texts]
+        case TypeName.UUID:
+            return [None if text is None else UUID(text) for text in values.cast(pa.string()).to_pylist()]
+        case TypeName.BLOB if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            return list(values.to_pylist())  # base64, as everywhere where bytes come as text
+        case TypeName.TEXT if column.type.length_max:
+            texts = values.cast(pa.string()).to_pylist()
+            if any(len(text) > column.type.length_max for text in texts if text):
+                raise ValueError(f"a text is longer than {column.type.length_max} characters")
+            return list(texts)
+        case _:
+            return list(values.cast(arrow_type(column.type)).to_pylist())
+
+
+def _usable_default(column: Column) -> Column | None:
+    """The column with its literal default in the form that a decoder gives; None for a column without default."""
+    if column.default is None or (column.default.kind is DefaultKind.LITERAL and column.default.literal is None):
+        return None
+    if column.default.kind is not DefaultKind.LITERAL:
+        return column
+    literal = sql_value(column, column.default.literal)
+    return dataclasses.replace(column, default=Default(kind=DefaultKind.LITERAL, literal=literal))
+
+
+def explain(table: Table, exc: Exception, *, single: bool) -> KalamError:
+    """The error that a sender reads, from what msgspec said: row, column, expected and found."""
+    if isinstance(exc, RecursionError):
+        return InvalidValue("the payload is nested too deeply")
+    if not isinstance(exc, msgspec.ValidationError):
+        return InvalidValue(f"the payload is malformed: {exc}")
+    parts = _PATH.fullmatch(str(exc))
+    what, row, name = (parts["what"], parts["row"], parts["column"]) if parts else (str(exc), None, None)
+    index = 0 if single else None if row is None else int(row)
+    field = _FIELD.search(what)
+    if field and what.startswith("Object contains unknown"):
+        return _unknown(table, field["field"], index)
+    column = table.column(field["field"] if field else name or "")
+    if column is None:
+        return InvalidValue(f"{_place(index)}{what[:1].lower()}{what[1:]}: send one row (a map) or an array of rows")
+    if field or what.endswith(("got `null`", "got `None`")):
+        return _null(column, index)
+    found = _FOUND.fullmatch(what)
+    if found and found["found"]:
+        return _bad_value(column, index, str(column.type), found["found"])
+    return _bad_value(
+        column, index, f"{column.type}{found['bound'] if found else ''}", what if not found else "another value"
+    )
+
+
+def _place(index: int | None) -> str:
+    return "" if index is None else f"row {index + 1}: "
+
+
+def _bad_value(column: Column, index: int | None, expected: str, found: str) -> InvalidValue:
+    return InvalidValue(f"{_place(index)}column {column.name} expects {expected}, found {found}")
+
+
+def _null(column: Column, index: int | None) -> NotNullViolation:
+    return NotNullViolation(f"{_place(index)}column {column.name} is {column.type} NOT NULL and got no value")
+
+
+def _unknown(table: Table, name: str, index: int | None) -> KalamError:
+    if name in SERVER_COLUMNS:
+        return InvalidValue(
+            f"{_place(index)}column {name} is kept by the server and cannot be written",
+            hint="leave it out: SELECT names the columns that a file should have",
+        )
+    columns = ", ".join(column.name for column in table.declared_columns[:20])
+    return ColumnNotFound(f"{_place(index)}table {table.name} has no column {name[:80]!r}; it has {columns}")

@@ -1,0 +1,56 @@
+"""Rows as they lie in SQLite: msgpack arrays of values in column order, many rows to a blob.
+
+A blob is one msgpack array of rows, so any msgpack reader opens it. It is written by msgspec, whose bytes are plain
+msgpack and which packs and unpacks about nine times as fast as the ``msgpack`` package (measured; a test reads the
+blobs with that package).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kalam.rows.types import Row, stored_type
+from kalam.schema import Column
+
+_ENCODER = msgspec.msgpack.Encoder()
+_RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+def pack_rows(rows: Sequence[Row]) -> bytes:
+    """The rows as one blob."""
+    return _ENCODER.encode(rows)
+
+
+def row_sizes(blob: bytes) -> list[int]:
+    """The bytes of each row of a blob, without decoding it."""
+    return [len(memoryview(raw)) for raw in _RAW.decode(blob)]
+
+
+def array_of(rows: Sequence[bytes]) -> bytes:
+    """One blob from rows that were cut out of others."""
+    return b"\xdd" + len(rows).to_bytes(4, "big") + b"".join(rows)
+
+
+def join_packed(blobs: Sequence[bytes], count: int) -> bytes:
+    """One blob of ``count`` rows from blobs that ``pack_rows`` wrote, without decoding them."""
+    if len(blobs) == 1:
+        return blobs[0]
+    return b"\xdd" + count.to_bytes(4, "big") + b"".join(blob[_header_length(blob) :] for blob in blobs)
+
+
+def _header_length(blob: bytes) -> int:
+    return {0xDC: 3, 0xDD: 5}.get(blob[0], 1)
+
+
+class StoredRows:
+    """Reads blobs of rows that were written under one list of columns."""
+
+    def __init__(self, columns: Iterable[Column]) -> None:
+        types = tuple(stored_type(column) for column in columns)
+        self._decoder = msgspec.msgpack.Decoder(list[tuple[types]])  # type: ignore[valid-type]
+
+    def unpack(self, blob: bytes) -> list[Row]:
+        """The rows of a blob."""
+        return self._decoder.decode(blob)

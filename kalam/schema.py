@@ -1,0 +1,257 @@
+"""A table's definition: its kind, typed columns, key and options, as frozen values.
+
+``TableDefinition`` is what a CREATE TABLE asks for; ``Table`` is what the catalogue holds (it has an id and a version).
+Columns are matched by ``column_id`` and never by name, so that a name dropped and added again is empty.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, assert_never
+
+import msgspec
+
+from kalam.names import TableName
+
+ROW_ID = "_row_id"
+UPDATED = "_updated"
+DELETED = "_deleted"
+STREAM_KEY = "_key"
+SYSTEM_COLUMNS = (UPDATED, DELETED)
+
+
+class TableKind(enum.StrEnum):
+    """What a table is for; decides where its rows live."""
+
+    STREAM = "STREAM"
+    SHARED = "SHARED"
+    USER = "USER"
+
+
+class TypeName(enum.StrEnum):
+    """The column types, each in its one canonical spelling."""
+
+    BOOLEAN = "BOOLEAN"
+    SMALLINT = "SMALLINT"
+    INT = "INT"
+    BIGINT = "BIGINT"
+    FLOAT = "FLOAT"
+    DOUBLE = "DOUBLE"
+    DECIMAL = "DECIMAL"
+    TEXT = "TEXT"
+    BLOB = "BLOB"
+    TIMESTAMP = "TIMESTAMP"
+    DATE = "DATE"
+    JSON = "JSON"
+    UUID = "UUID"
+
+
+INTEGER_TYPES = frozenset({TypeName.SMALLINT, TypeName.INT, TypeName.BIGINT})
+KEY_TYPES = INTEGER_TYPES | {TypeName.TEXT, TypeName.UUID, TypeName.DATE, TypeName.TIMESTAMP, TypeName.DECIMAL}
+INTEGER_BITS = {TypeName.SMALLINT: 16, TypeName.INT: 32, TypeName.BIGINT: 64}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataType:
+    """A column type: ``precision`` and ``scale`` belong to DECIMAL, ``length_max`` (characters) to VARCHAR(n)."""
+
+    name: TypeName
+    precision: int | None = None
+    scale: int | None = None
+    length_max: int | None = None
+
+    def __str__(self) -> str:
+        if self.name is TypeName.DECIMAL:
+            return f"DECIMAL({self.precision},{self.scale})"
+        return f"VARCHAR({self.length_max})" if self.length_max else self.name.value
+
+
+class DefaultKind(enum.StrEnum):
+    """Where a column's default comes from: a literal, or a function evaluated for each insert."""
+
+    LITERAL = "LITERAL"
+    NOW = "NOW()"
+    SNOWFLAKE_ID = "SNOWFLAKE_ID()"
+    UUID_V7 = "UUID_V7()"
+    CURRENT_USER = "CURRENT_USER()"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """A column's default. ``literal`` is the value as JSON would carry it (so that it can be stored as JSON)."""
+
+    kind: DefaultKind
+    literal: Any = None
+
+    def __str__(self) -> str:
+        if self.kind is not DefaultKind.LITERAL:
+            return self.kind.value
+        match self.literal:
+            case None:
+                return "NULL"
+            case bool():
+                return "TRUE" if self.literal else "FALSE"
+            case int() | float():
+                return str(self.literal)
+            case str():
+                return "'" + self.literal.replace("'", "''") + "'"
+            case other:
+                return "'" + msgspec.json.encode(other).decode().replace("'", "''") + "'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a table. ``column_id`` is 1, 2, 3, … in order of creation and never used again.
+
+    ``fill`` is what older rows have in a column that an ALTER added, as JSON would carry it.
+    """
+
+    column_id: int
+    name: str
+    type: DataType
+    nullable: bool = True
+    default: Default | None = None
+    fill: Any = None
+
+
+class PayloadFormat(enum.StrEnum):
+    """How the payload of a table's events is written."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
+
+
+class StreamStorage(enum.StrEnum):
+    """Where JetStream keeps the events of a STREAM table."""
+
+    FILE = "file"
+    MEMORY = "memory"
+
+
+class Compression(enum.StrEnum):
+    """How the pages of a Parquet segment are compressed."""
+
+    ZSTD = "zstd"
+    SNAPPY = "snappy"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """The options of a STREAM table. ``retention_s`` is None for "kept until MAX_BUFFER"."""
+
+    retention_s: int | None = None
+    max_buffer_rows: int = 10_000
+    ephemeral: bool = False
+    subject_key: str | None = None
+    storage: StreamStorage = StreamStorage.FILE
+    replicas: int = 1
+    format: PayloadFormat = PayloadFormat.JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredOptions:
+    """The options of a SHARED or USER table.
+
+    At least one of ``flush_rows`` and ``flush_interval_s`` is set. ``deleted_retention_s`` is None for "kept for ever";
+    ``location`` is None for the folder under the data directory.
+    """
+
+    flush_rows: int | None = 100_000
+    flush_interval_s: int | None = 300
+    location: str | None = None
+    deleted_retention_s: int | None = 7 * 86_400
+    compression: Compression = Compression.ZSTD
+    subject_key: str | None = None
+    format: PayloadFormat = PayloadFormat.JSON
+
+
+TableOptions = StreamOptions | StoredOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDefinition:
+    """What CREATE TABLE asks for: checked, complete, not yet stored.
+
+    ``columns`` are the declared ones, followed by ``_row_id`` where the table has no key of its own. ``key`` names the
+    key column; it is None exactly for a STREAM table.
+    """
+
+    name: TableName
+    kind: TableKind
+    columns: tuple[Column, ...]
+    key: str | None
+    options: TableOptions
+
+    @property
+    def stream_options(self) -> StreamOptions:
+        """The options of a STREAM table; a TypeError on any other kind."""
+        if not isinstance(self.options, StreamOptions):
+            raise TypeError(f"{self.name} is no STREAM table")
+        return self.options
+
+    @property
+    def stored_options(self) -> StoredOptions:
+        """The options of a SHARED or USER table; a TypeError on a STREAM table."""
+        if not isinstance(self.options, StoredOptions):
+            raise TypeError(f"{self.name} is a STREAM table")
+        return self.options
+
+    @property
+    def declared_columns(self) -> tuple[Column, ...]:
+        """The columns that the user declared, which an INSERT without a column list means."""
+        return tuple(column for column in self.columns if column.name != ROW_ID)
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(TableDefinition):
+    """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1."""
+
+    table_id: int
+    schema_version: int
+    created_at: datetime
+    key_column: Column | None = field(init=False)
+    key_index: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        index = names.index(self.key) if self.key is not None else -1
+        object.__setattr__(self, "key_index", index)
+        object.__setattr__(self, "key_column", self.columns[index] if index >= 0 else None)
+
+
+def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions]:
+    """The class that holds the options of a table of this kind."""
+    match kind:
+        case TableKind.STREAM:
+            return StreamOptions
+        case TableKind.SHARED | TableKind.USER:
+            return StoredOptions
+        case other:
+            assert_never(other)
+
+
+def dump_columns(columns: tuple[Column, ...]) -> str:
+    """The columns as the JSON text that the catalogue keeps."""
+    return msgspec.json.encode(columns).decode()
+
+
+def load_columns(text: str) -> tuple[Column, ...]:
+    """The columns that ``dump_columns`` wrote."""
+    return msgspec.json.decode(text, type=tuple[Column, ...])
+
+
+def dump_options(options: TableOptions) -> str:
+    """The options as the JSON text that the catalogue keeps."""
+    return msgspec.json.encode(options).decode()
+
+
+def load_options(kind: TableKind, text: str) -> TableOptions:
+    """The options that ``dump_options`` wrote for a table of this kind."""
+    return msgspec.json.decode(text, type=options_type(kind))

@@ -1,0 +1,395 @@
+"""The composition root: everything is opened here, in one story, and closed in the reverse order.
+
+Start order is the order below: data directory, database, broker, connection, tables, requests, HTTP. A server is ready
+when all of it stands; then it says so in ``kalam.json`` and on standard output. SIGTERM and SIGINT drain: take no more
+requests, commit, publish what is committed, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+
+from kalam import __version__
+from kalam.collector import spare_the_collector
+from kalam.engine import Engine, Inserts
+from kalam.engine.changes import Changes
+from kalam.engine.definitions import Definitions, Parts
+from kalam.engine.live import Live, Snapshots
+from kalam.engine.points import Points
+from kalam.engine.queries import Queries
+from kalam.errors import Internal, KalamError
+from kalam.live import LiveBounds, Registry
+from kalam.logs import configure_logs
+from kalam.metrics import add_metrics
+from kalam.query.system import SystemTables
+from kalam.schema import TableKind
+from kalam.settings import Settings, fitted
+from kalam.storage.background import Background, open_background
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.core import Core, open_core
+from kalam.storage.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
+from kalam.storage.database import Database, warn_of_engine
+from kalam.storage.flush_schedule import FlushSchedule
+from kalam.storage.garbage import remove_garbage
+from kalam.storage.housekeeping import Housekeeping
+from kalam.storage.jobs import Jobs
+from kalam.storage.writes import Announcement
+from kalam.tables.evictions import Evictions
+from kalam.tables.outbox import Outbox
+from kalam.tables.stored import Bounds, StoredTables
+from kalam.tables.stream_counters import StreamCounters
+from kalam.tables.streams import StreamTables
+from kalam_nats.broker_address import connect_options
+from kalam_nats.connection import BrokerConnection, broker_connection
+from kalam_nats.discovery import Discovery
+from kalam_nats.embedded import EmbeddedBroker, embedded_broker
+from kalam_nats.feed import Feeds
+from kalam_nats.jetstream import JetStream
+from kalam_nats.live_delivery import LiveDelivery
+from kalam_nats.live_requests import LiveRequests
+from kalam_nats.loops import running
+from kalam_nats.notices import Notices
+from kalam_nats.replay import FeedReplay
+from kalam_nats.requests import Requests
+from kalam_nats.store_repair import StoreRepair
+from kalam_nats.streams import Streams
+from kalam_nats.subjects import Subjects
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10.0
+WARM_UP_S = 2.0
+"""How long after the start DataFusion is imported, unless a query asks for it before: a busy start comes first."""
+THREAD_SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter when another waits: the writer's turn comes soon after its fsync."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that is ready."""
+
+    http_url: str
+    nats_url: str
+    nats_ws_url: str | None
+    engine: Engine
+
+    def announcement(self) -> dict[str, Any]:
+        """What ``kalam.json`` and the line on standard output say."""
+        return {
+            "pid": os.getpid(),
+            "http_url": self.http_url,
+            "nats_url": self.nats_url,
+            "nats_ws_url": self.nats_ws_url,
+            "version": __version__,
+        }
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Running]:
+    """Run a server while the block runs; raises the KalamError that keeps it from starting."""
+    sys.setswitchinterval(THREAD_SWITCH_S)
+    registry = CollectorRegistry()
+    async with AsyncExitStack() as stack:
+        data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
+        database, data_id = await _open_database(stack, settings, data_dir)
+        connection, embedded = await _open_broker(stack, settings, data_dir)
+        engine, requests = await _open_engine(stack, settings, database, data_id, connection, embedded)
+        add_metrics(registry, engine, requests)
+        http_url = await _open_http(stack, settings, engine, registry)
+        stack.callback(engine.live.registry.close_all, "shutdown")  # first of all, or HTTP would wait for its readers
+        yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
+
+
+async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path) -> tuple[Database, str]:
+    data_id = await asyncio.to_thread(prepare_database, data_dir)
+    warn_of_engine()
+    database = Database(data_dir / DATABASE, commit_rows_max=settings.commit_rows_max)
+    database.start()
+    stack.push_async_callback(asyncio.to_thread, database.close)
+    return database, data_id
+
+
+async def _open_broker(
+    stack: AsyncExitStack, settings: Settings, data_dir: Path
+) -> tuple[BrokerConnection, EmbeddedBroker | None]:
+    options = connect_options(settings)
+    embedded = None
+    if options is None:
+        own = [f"http://{host}:{settings.http_port}" for host in (settings.http_host, "localhost")]
+        origins = [*own, *settings.nats_ws_origins]
+        embedded = await stack.enter_async_context(embedded_broker(settings, data_dir, allowed_origins=origins))
+        options = {"servers": embedded.url}
+    connection = await stack.enter_async_context(broker_connection(**options, connect_time_s=settings.broker_timeout_s))
+    return connection, embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What NATS gives: the ports, open."""
+
+    connection: BrokerConnection
+    jetstream: JetStream
+    subjects: Subjects
+    streams: Streams
+    feeds: Feeds
+    replay: FeedReplay
+    notices: Notices
+
+
+async def _open_ports(settings: Settings, connection: BrokerConnection, data_id: str, catalogue: Catalogue) -> Broker:
+    subjects = Subjects(settings.subject_prefix)
+    jetstream = JetStream(connection, settings.broker_timeout_s)
+    await jetstream.open()
+    feeds = Feeds(
+        connection,
+        jetstream,
+        subjects,
+        data_id,
+        bytes_max=settings.changes_bytes_max,
+        age_s=settings.changes_age_s,
+        replicas=settings.changes_replicas,
+    )
+    await feeds.open()
+    streams = Streams(connection, jetstream, subjects, data_id, settings.publish_window)
+    await streams.reconcile([table for table in catalogue.tables.values() if table.kind is TableKind.STREAM])
+    replay = FeedReplay(connection, jetstream, subjects)
+    return Broker(connection, jetstream, subjects, streams, feeds, replay, Notices(connection, subjects))
+
+
+async def _open_engine(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    data_id: str,
+    connection: BrokerConnection,
+    embedded: EmbeddedBroker | None,
+) -> tuple[Engine, Requests]:
+    core = await open_core(settings, database, data_id)
+    broker = await _open_ports(settings, connection, data_id, core.catalogue)
+    settings = fitted(settings, broker.feeds.payload_bytes_max)
+    if embedded is not None:
+        repair = StoreRepair(broker.jetstream, settings.data_dir, settings.disk_free_bytes_min, embedded.restart)
+        await stack.enter_async_context(running(repair.run(), "store repair"))
+    jobs = Jobs(database, lambda job: broker.notices.notice("job.finished", job))
+    await jobs.recover(settings.job_history_s)
+    background = open_background(stack, settings, core.store, core.folders, core.cold_keys, jobs)
+    schedule = background.schedule
+    outbox = Outbox(database, core.catalogue, core.store, core.codecs, broker.feeds)
+    connection.on_connected(outbox.reconnected)
+    database.on_announcements = _announcer(outbox, schedule)
+    await outbox.recover()
+    stack.push_async_callback(outbox.drain, DRAIN_S)
+    streams = await _open_streams(stack, settings, core, broker, jobs)
+    engine = _make_engine(settings, core, broker, background, outbox, streams)
+    stack.callback(engine.queries.close)
+    housekeeping = Housekeeping(database, core.catalogue, core.folders, settings.job_history_s)
+    await asyncio.to_thread(housekeeping.remove_strays)
+    await remove_garbage(database)
+    for loop, name in (
+        *background.loops(),
+        (outbox.keep_watermarks(), "watermarks"),
+        (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
+        (streams.evictions.run(), "evictions"),
+    ):
+        await stack.enter_async_context(running(loop, name))
+    stack.push_async_callback(_finish, engine)
+    database.on_announcements = _announcer(outbox, schedule, engine.live.registry)
+    requests = Requests(connection, broker.subjects, engine)
+    await requests.open()
+    stack.push_async_callback(requests.drain)
+    await _open_live(stack, broker, engine, requests, data_id)
+    return engine, requests
+
+
+async def _open_live(stack: AsyncExitStack, broker: Broker, engine: Engine, requests: Requests, data_id: str) -> None:
+    delivery = engine.live.sink = LiveDelivery(broker.connection, broker.subjects, engine.live.registry)
+    await delivery.open()
+    await stack.enter_async_context(running(delivery.run(), "live delivery"))
+    live = LiveRequests(broker.connection, broker.subjects, engine, delivery)
+    await live.open()
+    stack.push_async_callback(live.drain)
+    endpoints = (requests.insert_endpoint, requests.sql_endpoint, live.open_endpoint, live.close_endpoint)
+    await Discovery(broker.connection, data_id, endpoints).open()
+
+
+async def _open_streams(
+    stack: AsyncExitStack, settings: Settings, core: Core, broker: Broker, jobs: Jobs
+) -> StreamTables:
+    counters = StreamCounters(core.database)
+    await asyncio.to_thread(counters.load)
+    evictions = Evictions(broker.streams, counters, jobs)
+    evictions.start(table for table in core.catalogue.tables.values() if table.kind is TableKind.STREAM)
+    stack.push_async_callback(evictions.stop)
+    return StreamTables(
+        core.database,
+        core.codecs,
+        broker.streams,
+        counters,
+        evictions,
+        row_bytes_max=settings.row_bytes_max,
+        window_bytes_max=settings.stream_window_bytes_max,
+        windows_bytes_max=settings.stream_windows_bytes_max,
+    )
+
+
+def _make_engine(
+    settings: Settings,
+    core: Core,
+    broker: Broker,
+    background: Background,
+    outbox: Outbox,
+    streams: StreamTables,
+) -> Engine:
+    bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
+    stored = StoredTables(core.store, core.codecs, core.folders, core.cold_keys, outbox, bounds)
+    inserts = Inserts(settings, core.catalogue, core.codecs, stored, streams)
+    system = SystemTables(core.database, core.catalogue, lambda: statistics(inserts, outbox, core.database))
+    queries = Queries(settings, core.catalogue, core.folders, stored, streams, system)
+    registry = _make_registry(settings, core, broker, stored, streams, queries)
+    live = Live(registry)
+    system.live_queries = live.rows
+    streams.on_events = registry.announce_events
+    streams.has_live_query = registry.interested
+    system.progress = background.jobs.progress
+    background.compactor.on_replaced = queries.release
+    flusher = background.schedule.flusher
+    parts = Parts(
+        settings,
+        core.database,
+        core.catalogue,
+        background.jobs,
+        flusher,
+        background.compactor,
+        outbox,
+        streams,
+        broker.feeds,
+        broker.notices,
+        queries,
+        registry,
+    )
+    return Engine(
+        settings=settings,
+        database=core.database,
+        catalogue=core.catalogue,
+        queries=queries,
+        points=Points(core.catalogue, stored),
+        changes=Changes(settings, core.catalogue, core.codecs, stored, streams, queries),
+        definitions=Definitions(parts),
+        inserts=inserts,
+        live=live,
+        streams=streams,
+        flusher=flusher,
+        schedule=background.schedule,
+        compactor=background.compactor,
+        jobs=background.jobs,
+        outbox=outbox,
+        broker_connected=lambda: broker.connection.connected,
+    )
+
+
+def _make_registry(
+    settings: Settings, core: Core, broker: Broker, stored: StoredTables, streams: StreamTables, queries: Queries
+) -> Registry:
+    bounds = LiveBounds(
+        live_queries_max=settings.live_queries_max,
+        live_queries_per_user_max=settings.live_queries_per_user_max,
+        live_queue_bytes_max=settings.live_queue_bytes_max,
+        live_held_bytes_max=settings.live_held_bytes_max,
+        row_bytes_max=settings.row_bytes_max,
+    )
+    snapshots = Snapshots(queries, stored, streams, settings.live_snapshot_rows_max)
+    return Registry(bounds, core.catalogue, core.codecs, stored, streams, snapshots, broker.replay)
+
+
+def _announcer(
+    outbox: Outbox, schedule: FlushSchedule, live: Registry | None = None
+) -> Callable[[Sequence[Announcement]], None]:
+    def announce(announcements: Sequence[Announcement]) -> None:
+        for announcement in announcements:
+            if live is not None:
+                live.announce(announcement)
+            outbox.announce(announcement)
+            schedule.note_commit(announcement.table, announcement.copy)
+
+    return announce
+
+
+def statistics(inserts: Inserts, outbox: Outbox, database: Database) -> list[tuple[str, float]]:
+    """The rows of ``system.stats``."""
+    return [
+        ("rows_accepted", float(inserts.accepted_rows)),
+        ("rows_in_flight", float(inserts.rows_inflight)),
+        ("commits", float(database.commits)),
+        ("changes_published", float(outbox.published_rows)),
+        ("outbox_bytes", float(outbox.byte_count)),
+    ]
+
+
+async def _finish(engine: Engine) -> None:
+    """The end of work: no more flushes, but one of everything if the settings ask for it."""
+    await engine.schedule.stop()
+    if engine.settings.flush_at_shutdown:
+        try:
+            await engine.execute("FLUSH ALL TABLES")
+        except KalamError as exc:
+            log.error("flush at shutdown failed", error=exc.detail)
+
+
+async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry) -> str:
+    from kalam_http import create_app, serve_http  # FastAPI takes half a second, in which the broker starts
+
+    app = create_app(engine, settings=settings, registry=registry)
+    listening = await stack.enter_async_context(serve_http(app, settings))
+    return listening.url
+
+
+async def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_server(settings) as server:
+        announced = server.announcement()
+        line = msgspec.json.encode(announced).decode()
+        spare_the_collector()
+        announcement = settings.data_dir / ANNOUNCEMENT
+        temporary = announcement.with_suffix(".tmp")
+        temporary.write_text(line + "\n")
+        temporary.replace(announcement)
+        print(line, flush=True)  # noqa: T201 - the contract: the line that says that the server is ready
+        log.info("ready", http=announced["http_url"], nats=announced["nats_url"], data=str(settings.data_dir))
+        warming = threading.Timer(WARM_UP_S, server.engine.queries.warm)
+        warming.daemon = True
+        warming.start()
+        await stop.wait()
+        log.info("stopping")
+
+
+def run(settings: Settings) -> int:
+    """Run a server in this process until it is told to stop; returns the exit status."""
+    import uvloop
+
+    configure_logs(settings.log_format, settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+    except KalamError as exc:
+        hint = f" ({exc.fields['hint']})" if "hint" in exc.fields else ""
+        code = "" if exc.code == Internal.code else f" [{exc.code}]"  # to start is refused, and nothing is defective
+        print(f"error{code}: {exc.detail}{hint}", file=sys.stderr)  # noqa: T201 - what a person reads
+        return 1
+    return 0

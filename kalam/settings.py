@@ -1,0 +1,196 @@
+"""The settings of a server: defaults < TOML file < environment (``KALAM_<NAME>``) < flags.
+
+Every bound of the server stands here, with its unit last in the name. README.md has the same table; a test compares
+them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kalam.errors import InvalidOption
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+CHANGE_BYTES = 512
+"""What a change's message adds to the row that it carries."""
+
+
+class Settings(BaseSettings):
+    """What can be set. Built by ``load_settings``; immutable afterwards."""
+
+    model_config = SettingsConfigDict(env_prefix="KALAM_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
+    http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
+    http_port: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
+    nats_host: str = Field(default="127.0.0.1", description="address of the embedded nats-server")
+    nats_port: int = Field(default=4222, ge=0, le=65535, description="its port; 0 takes a free one")
+    nats_ws_port: int = Field(default=0, ge=0, le=65535, description="its WebSocket port; 0 for no WebSocket listener")
+    nats_ws_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="web origins, separated by commas, whose pages may open a WebSocket, besides Kalam's own",
+    )
+    nats_url: str | None = Field(
+        default=None, description="an outside NATS instead of the embedded one (also `NATS_URL`)"
+    )
+    nats_context: str | None = Field(default=None, description="a context of the `nats` CLI that says where NATS is")
+    subject_prefix: str = Field(
+        default="kalam",
+        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        description="first token of every subject, in capitals of every stream",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="how the log is written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least level that is logged"
+    )
+    location_roots: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="folders and fsspec URLs, separated by commas, under which LOCATION may lie, "
+        "besides the data directory",
+    )
+
+    row_bytes_max: int = Field(default=MIB, ge=KIB, description="largest event of a row, in bytes")
+    batch_rows_max: int = Field(default=100_000, ge=1, description="rows in one insert message")
+    statement_rows_max: int = Field(default=1_000_000, ge=1, description="rows that one statement may change")
+    statement_bytes_max: int = Field(
+        default=8 * MIB, ge=KIB, description="length of a SQL text and of an HTTP body, in bytes"
+    )
+    rows_body_bytes_max: int = Field(
+        default=16 * GIB, ge=KIB, description="length of an HTTP body of rows in bulk, in bytes"
+    )
+    result_rows_max: int = Field(default=100_000, ge=1, description="rows of a result in the JSON format")
+    query_time_s: float = Field(default=60.0, gt=0, description="how long a SELECT may run")
+    query_memory_bytes: int = Field(
+        default=2 * GIB, ge=16 * MIB, description="memory that all queries share before they spill to disk"
+    )
+    query_concurrency_max: int = Field(
+        default=8, ge=1, description="queries that run at the same time; the others wait"
+    )
+
+    insert_rows_inflight_max: int = Field(
+        default=200_000, ge=1_000, description="rows that wait for their commit or ack, over all tables"
+    )
+    insert_bytes_inflight_max: int = Field(default=256 * MIB, ge=MIB, description="the same in bytes of payload")
+    commit_rows_max: int = Field(default=20_000, ge=1, description="rows that are committed in one group")
+    outbox_bytes_max: int = Field(
+        default=GIB, ge=MIB, description="changes that are committed and not yet published, before writes are refused"
+    )
+    changes_bytes_max: int = Field(default=GIB, ge=MIB, description="size of each change feed kept for replay")
+    changes_age_s: int = Field(default=86_400, ge=1, description="age of a change feed kept for replay")
+    changes_replicas: int = Field(default=1, ge=1, le=5, description="replicas of the change feeds")
+    publish_window: int = Field(
+        default=2_000,
+        ge=1,
+        le=8_000,
+        description="events published and not yet acknowledged by JetStream, per STREAM table",
+    )
+    broker_timeout_s: float = Field(default=5.0, gt=0, description="how long an answer of the broker is waited for")
+    live_queries_max: int = Field(default=20_000, ge=1, description="live queries that are open at the same time")
+    live_queries_per_user_max: int = Field(default=10_000, ge=1, description="the same of one user")
+    live_queue_bytes_max: int = Field(
+        default=8 * MIB, ge=64 * KIB, description="changes that wait for the subscriber of one live query"
+    )
+    live_held_bytes_max: int = Field(
+        default=64 * MIB, ge=64 * KIB, description="changes that one live query holds while its snapshot is handed over"
+    )
+    live_snapshot_rows_max: int = Field(
+        default=1_000_000, ge=1, description="rows with which a live query without last_rows may begin"
+    )
+    stream_window_bytes_max: int = Field(
+        default=GIB, ge=MIB, description="memory that one STREAM table's window may take for SELECT"
+    )
+    stream_windows_bytes_max: int = Field(
+        default=2 * GIB, ge=MIB, description="memory of all windows; those used longest ago are let go of"
+    )
+
+    hot_bytes_max: int = Field(
+        default=512 * MIB, ge=MIB, description="hot rows held in memory before the largest table is flushed early"
+    )
+    user_flush_rows_min: int = Field(
+        default=1_000,
+        ge=1,
+        description="rows of a user's copy below which the interval does not flush it until a day has passed",
+    )
+    segment_cache_bytes_max: int = Field(
+        default=10 * GIB, ge=MIB, description="local copies of segments whose LOCATION is a URL, in bytes"
+    )
+    segment_rows_max: int = Field(default=1_000_000, ge=1_000, description="rows of one Parquet segment")
+    flush_worker_idle_s: float = Field(
+        default=60.0, ge=0, description="how long the flush process stays after its last job"
+    )
+    flush_retry_s_max: float = Field(
+        default=300.0, gt=0, description="longest pause between the tries of a failing flush"
+    )
+    compaction_segments_min: int = Field(
+        default=8, ge=2, description="small segments of a copy that are merged by themselves"
+    )
+    compaction_overrides_percent: int = Field(
+        default=10,
+        ge=1,
+        description="changed rows, in percent of a copy's cold rows, past which it is compacted by itself",
+    )
+    deleted_cleanup_interval_s: float = Field(
+        default=30.0, gt=0, description="how often rows past their `DELETED_RETENTION` are looked for"
+    )
+    flush_at_shutdown: bool = Field(default=False, description="flush every table before the server stops")
+    job_history_s: int = Field(default=7 * 86_400, ge=60, description="how long finished jobs are listed")
+    disk_free_bytes_min: int = Field(
+        default=64 * MIB, ge=0, description="free disk below which the server is not ready"
+    )
+
+    @field_validator("location_roots", "nats_ws_origins", mode="before")
+    @classmethod
+    def split_list(cls, value: Any) -> Any:
+        """In the environment a list is one text, separated by commas."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, the environment over the TOML file."""
+        toml = cls.model_config.get("toml_file")
+        return (init_settings, env_settings, *((TomlConfigSettingsSource(settings_cls),) if toml else ()))
+
+
+def fitted(settings: Settings, payload_bytes_max: int) -> Settings:
+    """The settings with ``row_bytes_max`` lowered to what a message of the broker carries, if it carries less."""
+    room = payload_bytes_max - CHANGE_BYTES
+    return settings if room >= settings.row_bytes_max else settings.model_copy(update={"row_bytes_max": room})
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Build the settings of a server.
+
+    ``config`` is a TOML file with the settings as top-level keys; ``flags`` are settings that were given by hand, those
+    that are None being left out. Raises InvalidOption that names each wrong setting.
+    """
+    if config is not None and not config.is_file():
+        raise InvalidOption(f"the settings file {config} does not exist")
+
+    class Located(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings.model_construct(**Located(**given).model_dump())
+    except ValidationError as exc:
+        wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        raise InvalidOption(f"wrong settings: {wrong}") from exc
+    except ValueError as exc:  # tomllib's syntax errors
+        raise InvalidOption(f"the settings file {config} is not valid TOML: {exc}") from exc

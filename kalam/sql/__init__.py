@@ -1,0 +1,20 @@
+"""Text → statement values. Pure: nothing here knows whether a table exists."""
+
+from __future__ import annotations
+
+from kalam.sql.grammar import parse, parse_live, parse_statement
+from kalam.sql.lexer import StatementText, split
+from kalam.sql.options import table_options
+from kalam.sql.spelling import create_table_sql, describe_options, options_sql
+
+__all__ = [
+    "StatementText",
+    "create_table_sql",
+    "describe_options",
+    "options_sql",
+    "parse",
+    "parse_live",
+    "parse_statement",
+    "split",
+    "table_options",
+]

@@ -1,0 +1,148 @@
+"""INSERT, UPDATE and DELETE: what changes rows."""
+
+from __future__ import annotations
+
+from kalam.errors import InvalidValue
+from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED
+from kalam.sql.cursor import Cursor
+from kalam.sql.lexer import fold
+from kalam.sql.queries import read_expression, read_query, read_select_list
+from kalam.sql.statements import Assignment, Delete, Insert, OnConflict, QueryText, Update, Value
+from kalam.sql.values import read_rows
+
+_UNWRITABLE = frozenset({UPDATED, DELETED, "_seq", ROW_ID, STREAM_KEY})
+_QUERY_WORDS = ("SELECT", "WITH", "VALUES")
+
+
+def insert(cursor: Cursor) -> Insert:
+    """Read INSERT INTO … VALUES or SELECT."""
+    cursor.expect("INSERT")
+    if cursor.token.word in ("OVERWRITE", "OR", "IGNORE"):
+        raise cursor.refusal(f"INSERT {cursor.token.word} is not supported; use ON CONFLICT (key) DO UPDATE SET …")
+    cursor.expect("INTO")
+    ref = cursor.table()
+    columns = _insert_columns(cursor)
+    source = _insert_source(cursor, columns)
+    conflict = _on_conflict(cursor)
+    return Insert(ref=ref, columns=columns, source=source, on_conflict=conflict, returning=_returning(cursor))
+
+
+def update(cursor: Cursor) -> Update:
+    """Read UPDATE t [alias] SET …."""
+    cursor.expect("UPDATE")
+    ref = cursor.table()
+    alias = _alias(cursor, "SET")
+    cursor.expect("SET")
+    assignments = _assignments(cursor, "WHERE", "RETURNING", "FROM")
+    if cursor.at("FROM"):
+        raise cursor.refusal("UPDATE … FROM is not supported; use a sub-query in SET or WHERE")
+    where = read_expression(cursor, "RETURNING") if cursor.take("WHERE") else None
+    return Update(ref=ref, alias=alias, assignments=assignments, where=where, returning=_returning(cursor))
+
+
+def delete(cursor: Cursor) -> Delete:
+    """Read DELETE FROM t [alias] …."""
+    cursor.expect("DELETE", "FROM")
+    ref = cursor.table()
+    alias = _alias(cursor, "WHERE", "RETURNING", "USING")
+    if cursor.at("USING"):
+        raise cursor.refusal("DELETE … USING is not supported; use a sub-query in WHERE")
+    where = read_expression(cursor, "RETURNING") if cursor.take("WHERE") else None
+    return Delete(ref=ref, alias=alias, where=where, returning=_returning(cursor))
+
+
+def _alias(cursor: Cursor, *stops: str) -> str | None:
+    if cursor.take("AS"):
+        return cursor.name("alias")
+    return None if cursor.at_end() or cursor.token.word in stops else cursor.name("alias")
+
+
+def _insert_columns(cursor: Cursor) -> tuple[str, ...] | None:
+    """Consume ``(column, …)``; None where no column list is next, but perhaps a query in brackets."""
+    start = cursor.token
+    if cursor.token.word and cursor.token.word not in (*_QUERY_WORDS, "DEFAULT"):
+        raise (
+            cursor.refusal("INSERT INTO t takes no alias")
+            if cursor.at("AS")
+            else cursor.unexpected("'(', VALUES or SELECT", choices=("VALUES", "SELECT"))
+        )
+    if not cursor.take_symbol("("):
+        return None
+    if cursor.token.word in _QUERY_WORDS or cursor.at_symbol("("):
+        cursor.seek(start.start)
+        return None
+    cursor.seek(start.start)
+    columns = cursor.names("column", lambda: _written_column(cursor))
+    twice = next((name for place, name in enumerate(columns) if name in columns[:place]), None)
+    if twice is not None:
+        raise cursor.error(InvalidValue, f"the column {twice!r} is named twice", at=start)
+    return columns
+
+
+def _insert_source(cursor: Cursor, columns: tuple[str, ...] | None) -> tuple[tuple[Value, ...], ...] | QueryText:
+    if cursor.at("DEFAULT", "VALUES"):
+        raise cursor.refusal("INSERT … DEFAULT VALUES is not supported; write VALUES (DEFAULT, …)")
+    if cursor.take("VALUES"):
+        return read_rows(cursor, len(columns) if columns is not None else None)
+    if cursor.token.word not in _QUERY_WORDS and not cursor.at_symbol("("):
+        raise cursor.unexpected("VALUES or a query", choices=("VALUES", "SELECT"))
+    return read_query(cursor, before_conflict=True)
+
+
+def _on_conflict(cursor: Cursor) -> OnConflict | None:
+    if not cursor.take("ON", "CONFLICT"):
+        return None
+    if cursor.at("ON", "CONSTRAINT"):
+        raise cursor.refusal("ON CONFLICT names the key column: ON CONFLICT (key)")
+    key = _conflict_key(cursor) if cursor.at_symbol("(") else None
+    cursor.expect("DO")
+    if cursor.take("NOTHING"):
+        return OnConflict(key, ())
+    cursor.expect("UPDATE", "SET")
+    assignments = _assignments(cursor, "WHERE", "RETURNING")
+    if cursor.at("WHERE"):
+        raise cursor.refusal("ON CONFLICT … DO UPDATE takes no WHERE")
+    return OnConflict(key, assignments)
+
+
+def _conflict_key(cursor: Cursor) -> str:
+    token = cursor.token
+    names = cursor.names("column")
+    if len(names) > 1:
+        raise cursor.refusal("ON CONFLICT names one column, the primary key", at=token)
+    return names[0]
+
+
+def _assignments(cursor: Cursor, *stops: str) -> tuple[Assignment, ...]:
+    assignments = [_assignment(cursor, stops)]
+    while cursor.take_symbol(","):
+        token = cursor.token
+        assignment = _assignment(cursor, stops)
+        if any(assignment.column == earlier.column for earlier in assignments):
+            raise cursor.error(InvalidValue, f"the column {assignment.column!r} is set twice", at=token)
+        assignments.append(assignment)
+    return tuple(assignments)
+
+
+def _assignment(cursor: Cursor, stops: tuple[str, ...]) -> Assignment:
+    if cursor.at_symbol("("):
+        raise cursor.refusal("SET takes one column at a time: SET a = …, b = …")
+    column = _written_column(cursor)
+    if cursor.at_symbol("."):
+        raise cursor.refusal("SET names a column alone, without its table")
+    cursor.expect_symbol("=")
+    if cursor.at("DEFAULT"):
+        raise cursor.refusal("SET … = DEFAULT is not supported; write the value")
+    return Assignment(column, read_expression(cursor, *stops))
+
+
+def _written_column(cursor: Cursor) -> str:
+    token = cursor.token
+    name = cursor.name("column")
+    if name in _UNWRITABLE:
+        raise cursor.error(InvalidValue, f"the column {fold(name)} is kept by Kalam; nobody writes it", at=token)
+    return name
+
+
+def _returning(cursor: Cursor) -> QueryText | None:
+    return read_select_list(cursor) if cursor.take("RETURNING") else None

@@ -1,0 +1,89 @@
+"""SHOW, DESCRIBE, USE, FLUSH, COMPACT and KILL: what tells of the server and its jobs."""
+
+from __future__ import annotations
+
+from kalam.sql.cursor import Cursor, did_you_mean
+from kalam.sql.statements import (
+    CompactTable,
+    DescribeTable,
+    FlushAllTables,
+    FlushTable,
+    KillJob,
+    KillLiveQuery,
+    ShowCreateTable,
+    ShowJobs,
+    ShowLiveQueries,
+    ShowNamespaces,
+    ShowStats,
+    ShowTables,
+    Statement,
+    Use,
+)
+
+_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, LIVE QUERIES, STATS FOR TABLE t and CREATE TABLE t"
+_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "LIVE", "STATS", "CREATE")
+_FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
+_KILL = "KILL takes JOB 'id', or LIVE QUERY 'id'"
+
+
+def show(cursor: Cursor) -> Statement:
+    """Read one of the SHOW statements."""
+    cursor.expect("SHOW")
+    if cursor.take("NAMESPACES"):
+        return ShowNamespaces()
+    if cursor.take("TABLES"):
+        return ShowTables(_in_namespace(cursor))
+    if cursor.take("JOBS"):
+        return ShowJobs()
+    if cursor.take("LIVE", "QUERIES"):
+        return ShowLiveQueries()
+    if cursor.take("STATS", "FOR", "TABLE"):
+        return ShowStats(cursor.table())
+    if cursor.take("CREATE", "TABLE"):
+        return ShowCreateTable(cursor.table())
+    raise cursor.refusal(_SHOW, hint=did_you_mean(cursor.token.word, _SHOW_WORDS))
+
+
+def describe(cursor: Cursor) -> DescribeTable:
+    """Read DESCRIBE [TABLE] t [HISTORY]."""
+    cursor.take_one(("DESCRIBE", "DESC"))
+    cursor.take("TABLE")
+    ref = cursor.table()
+    return DescribeTable(ref, cursor.take("HISTORY"))
+
+
+def use(cursor: Cursor) -> Use:
+    """Read USE ns."""
+    cursor.expect("USE")
+    return Use(cursor.name("namespace"))
+
+
+def flush(cursor: Cursor) -> FlushTable | FlushAllTables:
+    """Read [STORAGE] FLUSH TABLE t, or … ALL TABLES [IN ns]."""
+    cursor.take("STORAGE")
+    cursor.expect("FLUSH")
+    if cursor.take("ALL", "TABLES"):
+        return FlushAllTables(_in_namespace(cursor))
+    if not cursor.take("TABLE"):
+        raise cursor.fault(_FLUSH)
+    return FlushTable(cursor.table())
+
+
+def compact(cursor: Cursor) -> CompactTable:
+    """Read COMPACT TABLE t."""
+    cursor.expect("COMPACT", "TABLE")
+    return CompactTable(cursor.table())
+
+
+def kill(cursor: Cursor) -> KillJob | KillLiveQuery:
+    """Read KILL JOB 'id' or KILL LIVE QUERY 'id'."""
+    cursor.expect("KILL")
+    if cursor.take("JOB"):
+        return KillJob(cursor.string("the job's id"))
+    if cursor.take("LIVE", "QUERY"):
+        return KillLiveQuery(cursor.string("the live query's id"))
+    raise cursor.refusal(_KILL)
+
+
+def _in_namespace(cursor: Cursor) -> str | None:
+    return cursor.name("namespace") if cursor.take("IN") else None

@@ -1,0 +1,99 @@
+"""SUBSCRIBE TO, and the bare SELECT that opens a live query: one table, columns or ``*``, a WHERE without sub-query.
+
+Law: what is not exactly that is refused and never widened to something that is.
+"""
+
+from __future__ import annotations
+
+from kalam.errors import InvalidOption
+from kalam.sql.cursor import Cursor, did_you_mean
+from kalam.sql.lexer import Kind
+from kalam.sql.queries import read_condition
+from kalam.sql.statements import Subscribe, TableRef
+
+_FORM = "a live query is SELECT columns|* FROM table [WHERE …]"
+_CLAUSES = ("GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "QUALIFY", "UNION", "INTERSECT", "EXCEPT")
+_JOINS = ("JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL")
+_COUNT_MAX = 1 << 63
+
+
+def subscribe(cursor: Cursor) -> Subscribe:
+    """Read SUBSCRIBE TO SELECT … [OPTIONS (…)]."""
+    cursor.expect("SUBSCRIBE", "TO")
+    columns, ref = _select(cursor)
+    where = read_condition(cursor, "OPTIONS", *_CLAUSES) if cursor.take("WHERE") else None
+    options = _options(cursor) if cursor.take("OPTIONS") else {}
+    _refuse_rest(cursor)
+    return Subscribe(ref=ref, columns=columns, where=where, **options)
+
+
+def live_select(cursor: Cursor) -> Subscribe:
+    """Read the bare SELECT of a live query, or a whole SUBSCRIBE."""
+    if cursor.at("SUBSCRIBE"):
+        return subscribe(cursor)
+    if not cursor.at("SELECT"):
+        raise cursor.refusal(_FORM)
+    columns, ref = _select(cursor)
+    where = read_condition(cursor, *_CLAUSES) if cursor.take("WHERE") else None
+    _refuse_rest(cursor)
+    return Subscribe(ref=ref, columns=columns, where=where)
+
+
+def _select(cursor: Cursor) -> tuple[tuple[str, ...] | None, TableRef]:
+    """Consume ``SELECT columns|* FROM table``."""
+    cursor.expect("SELECT")
+    columns = None if cursor.take_symbol("*") else _columns(cursor)
+    if not cursor.at("FROM"):
+        raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
+    cursor.expect("FROM")
+    if cursor.at_symbol("("):
+        raise cursor.refusal(_FORM)
+    ref = cursor.table()
+    if cursor.at_symbol(",") or cursor.at_symbol("("):
+        raise cursor.refusal(f"{_FORM}, of one table")
+    return columns, ref
+
+
+def _columns(cursor: Cursor) -> tuple[str, ...]:
+    names: list[str] = []
+    while not names or cursor.take_symbol(","):
+        if cursor.token.kind not in (Kind.WORD, Kind.QUOTED) or cursor.at("DISTINCT"):
+            raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
+        names.append(cursor.name("column"))
+    return tuple(names)
+
+
+def _options(cursor: Cursor) -> dict[str, int]:
+    """Consume ``(last_rows = n, from_seq = n)``."""
+    cursor.expect_symbol("(")
+    options: dict[str, int] = {}
+    while not options or cursor.take_symbol(","):
+        token = cursor.token
+        name = cursor.name("option")
+        if name not in ("last_rows", "from_seq"):
+            hint = did_you_mean(name, ("last_rows", "from_seq"))
+            raise cursor.error(
+                InvalidOption, "a live query has the options last_rows and from_seq", at=token, hint=hint
+            )
+        if name in options:
+            raise cursor.error(InvalidOption, f"the option {name} is given twice", at=token)
+        cursor.expect_symbol("=")
+        options[name] = _count(cursor, name)
+    cursor.expect_symbol(")")
+    return options
+
+
+def _count(cursor: Cursor, name: str) -> int:
+    text = cursor.token.text
+    if cursor.token.kind is not Kind.NUMBER or not text.isdigit() or len(text) > 19 or int(text) >= _COUNT_MAX:
+        raise cursor.error(InvalidOption, f"{name} is a whole number from 0, found {cursor.found()}")
+    return int(cursor.advance().text)
+
+
+def _refuse_rest(cursor: Cursor) -> None:
+    word = cursor.token.word
+    if cursor.at_end():
+        return
+    if word in _CLAUSES or word in _JOINS or cursor.token.kind in (Kind.WORD, Kind.QUOTED):
+        raise cursor.refusal(f"{_FORM}; {cursor.found()} is not part of it")
+    raise cursor.unexpected("the end of the statement")

@@ -1,0 +1,69 @@
+"""The storage's own work: flushes, compactions and clean-ups, with their processes and schedules, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from kalam.settings import Settings
+from kalam.storage.cold_keys import ColdKeyIndex
+from kalam.storage.compaction import Compactor
+from kalam.storage.compaction_schedule import CompactionSchedule
+from kalam.storage.copy_store import CopyStore
+from kalam.storage.deleted_cleanup import DeletedCleanup
+from kalam.storage.flush import Flusher
+from kalam.storage.flush_schedule import FlushSchedule
+from kalam.storage.jobs import Jobs
+from kalam.storage.replaced import ReplacedFiles
+from kalam.storage.segments import Folders
+from kalam.storage.worker_process import WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What runs beside the statements, and what statements ask of it."""
+
+    jobs: Jobs
+    schedule: FlushSchedule
+    compactor: Compactor
+    compactions: CompactionSchedule
+    cleanup: DeletedCleanup
+
+    def loops(self) -> list[tuple[Coroutine[Any, Any, None], str]]:
+        """The loops that act on the schedules, with their names."""
+        return [
+            (self.schedule.run(), "flush schedule"),
+            (self.compactions.run(), "compaction schedule"),
+            (self.cleanup.run(), "clean-up of deleted rows"),
+        ]
+
+
+def open_background(
+    stack: AsyncExitStack, settings: Settings, store: CopyStore, folders: Folders, cold_keys: ColdKeyIndex, jobs: Jobs
+) -> Background:
+    """Put everything together; the processes end with the stack."""
+    processes = [
+        WorkerProcess(f"kalam.storage.{name}", settings.flush_worker_idle_s)
+        for name in ("flush_worker", "compact_worker")
+    ]
+    for process in processes:
+        stack.push_async_callback(process.stop)
+    database, catalogue, rows_max = store.database, store.catalogue, settings.segment_rows_max
+    retry_s_max = settings.flush_retry_s_max
+    flusher = Flusher(database, catalogue, store, jobs, folders, processes[0], rows_max)
+    compactor = Compactor(store, jobs, folders, cold_keys, processes[1], ReplacedFiles(), rows_max)
+    schedule = FlushSchedule(
+        catalogue, store, flusher, settings.user_flush_rows_min, settings.hot_bytes_max, retry_s_max
+    )
+    compactions = CompactionSchedule(
+        database,
+        catalogue,
+        compactor,
+        settings.compaction_segments_min,
+        settings.compaction_overrides_percent,
+        retry_s_max,
+    )
+    cleanup = DeletedCleanup(catalogue, flusher, compactor, settings.deleted_cleanup_interval_s, retry_s_max)
+    return Background(jobs, schedule, compactor, compactions, cleanup)

@@ -1,0 +1,155 @@
+"""Whether keys lie in segments: asked by every INSERT, answered mostly from statistics.
+
+Segments whose range of keys does not meet the batch's are out at once, which settles growing keys. For the others the
+segment's key filter says which keys it may hold, and only for those the key column is read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
+from kalam.rows.versions import Source, sources
+from kalam.schema import UPDATED, Table
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.copies import EMPTY, Key, Segment, View
+from kalam.storage.database import Database
+from kalam.storage.flush_worker import SEQ
+from kalam.storage.key_filter import KeyFilter, KeyHashes
+from kalam.storage.parquet import read_keys
+from kalam.storage.writes import ColdKeys
+
+FILTERS_BYTES_MAX = 256 << 20
+"""Bytes of key filters kept in memory; one has 3 bytes a row."""
+
+
+UNWANTED = Source(None, None, None)
+"""Where the values of a column come from that nobody asked for."""
+
+PASSES_ALL = KeyFilter(np.array([np.iinfo(np.uint64).max], dtype=np.uint64))
+
+
+def may_meet(segments: Sequence[Segment], keys: Sequence[Key]) -> list[Segment]:
+    """The segments whose range of keys meets the range of ``keys``."""
+    if not segments or not keys:
+        return []
+    least, greatest = min(keys), max(keys)
+    return [segment for segment in segments if segment.min_key <= greatest and least <= segment.max_key]
+
+
+@dataclass(frozen=True, slots=True)
+class ColdRow:
+    """A row in a segment, in the table's columns."""
+
+    row: Row
+    seq: int
+    updated: datetime
+
+
+class ColdKeyIndex:
+    """Looks keys up in segments. Blocking; used from worker threads."""
+
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        self._database, self._catalogue = database, catalogue
+        self._filters: OrderedDict[int, KeyFilter] = OrderedDict()
+        self._filters_bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, table: Table, folder: Path, view: View, keys: Sequence[Key]) -> ColdKeys:
+        """The newest version in segments of each of ``keys`` that has one: its seq, negative for a deleted row."""
+        candidates = may_meet(view.segments, keys)
+        if not candidates:
+            return EMPTY
+        found: dict[Key, int] = {}
+        hashes = KeyHashes.of(keys)
+        for segment in candidates:
+            maybe = [keys[place] for place in np.flatnonzero(self.key_filter(segment).may_contain(hashes)).tolist()]
+            for key, seq in self._read(table, folder, segment, maybe):
+                if seq > abs(found.get(key, 0)):
+                    found[key] = -seq if segment.deleted else seq
+        for key in found:
+            # The tombstone that hides an older row may be gone already; the override stays as long as the row does.
+            hidden_by = view.overrides.get(key, 0)
+            if hidden_by > abs(found[key]):
+                found[key] = -hidden_by
+        return found
+
+    def rows(
+        self, table: Table, folder: Path, view: View, keys: Sequence[Key], columns: Collection[str] | None = None
+    ) -> dict[Key, ColdRow]:
+        """The rows in segments that have one of ``keys`` and that nothing in segments hides.
+
+        ``columns`` are those that are wanted, None for all; the others are left None.
+        """
+        assert table.key_column is not None
+        found: dict[Key, ColdRow] = {}
+        live = [segment for segment in view.segments if not segment.deleted]
+        hashes = KeyHashes.of(keys)
+        for segment in may_meet(live, keys):
+            maybe = [keys[place] for place in np.flatnonzero(self.key_filter(segment).may_contain(hashes)).tolist()]
+            for row, updated, seq in self._read_rows(table, folder, segment, maybe, columns):
+                key = row[table.key_index]
+                if seq >= view.overrides.get(key, 0) and (key not in found or seq > found[key].seq):
+                    found[key] = ColdRow(row, seq, updated)
+        return found
+
+    def _read_rows(
+        self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key], columns: Collection[str] | None
+    ) -> list[tuple[Row, datetime, int]]:
+        if not keys:
+            return []
+        found = sources(table.columns, self._catalogue.history(table)[segment.schema_version])
+        if columns is not None:
+            pairs = zip(found, table.columns, strict=True)
+            found = tuple(at if own.name in columns or own.name == table.key else UNWANTED for at, own in pairs)
+        present = [(source.name, column) for source, column in zip(found, table.columns, strict=True) if source.name]
+        fields = [pa.field(name, arrow_type(column.type)) for name, column in present if name is not None]
+        schema = pa.schema([*fields, pa.field(UPDATED, TIMESTAMP_ARROW), pa.field(SEQ, pa.int64())])
+        key_name = found[table.key_index].name
+        assert key_name is not None
+        data = read_keys(folder / segment.path, schema, key_name, keys)
+        if not data.num_rows:
+            return []
+        values = {name: data.column(name).to_pylist() for name in data.column_names}
+        fill = [[source.fill] * data.num_rows if source.name is None else values[source.name] for source in found]
+        return list(zip(zip(*fill, strict=True), values[UPDATED], values[SEQ], strict=True))
+
+    def key_filter(self, segment: Segment) -> KeyFilter:
+        """The key filter of a segment."""
+        with self._lock:
+            key_filter = self._filters.get(segment.segment_id)
+            if key_filter is not None:
+                self._filters.move_to_end(segment.segment_id)
+                return key_filter
+        with self._database.reading() as conn:
+            row = conn.execute(
+                "SELECT key_filter FROM key_filters WHERE segment_id = ?", (segment.segment_id,)
+            ).fetchone()
+        if row is None:  # a compaction has replaced the segment, of which the caller still holds the file
+            return PASSES_ALL
+        key_filter = KeyFilter.from_bytes(row[0])
+        with self._lock:
+            if segment.segment_id not in self._filters:
+                self._filters[segment.segment_id] = key_filter
+                self._filters_bytes += key_filter.words.nbytes
+            while self._filters_bytes > FILTERS_BYTES_MAX and len(self._filters) > 1:
+                self._filters_bytes -= self._filters.popitem(last=False)[1].words.nbytes
+        return key_filter
+
+    def _read(self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key]) -> list[tuple[Key, int]]:
+        if not keys:
+            return []
+        assert table.key_column is not None
+        [source] = sources([table.key_column], self._catalogue.history(table)[segment.schema_version])
+        assert source.name is not None
+        key_field = pa.field(source.name, arrow_type(table.key_column.type))
+        data = read_keys(folder / segment.path, pa.schema([key_field, pa.field(SEQ, pa.int64())]), source.name, keys)
+        return list(zip(data.column(0).to_pylist(), data.column(1).to_pylist(), strict=True))

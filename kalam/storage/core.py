@@ -1,0 +1,40 @@
+"""What lies below the tables: the database, its catalogue and copies, where segments lie, and the codecs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from kalam.rows.codec import Codecs
+from kalam.rows.ids import SnowflakeIds, UuidV7s
+from kalam.rows.normalise import Generators
+from kalam.settings import Settings
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.cold_keys import ColdKeyIndex
+from kalam.storage.copy_store import CopyStore
+from kalam.storage.database import Database
+from kalam.storage.segments import Folders
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The parts, open."""
+
+    database: Database
+    catalogue: Catalogue
+    store: CopyStore
+    folders: Folders
+    codecs: Codecs
+    cold_keys: ColdKeyIndex
+
+
+async def open_core(settings: Settings, database: Database, data_id: str) -> Core:
+    """Read the catalogue and count what is hot."""
+    catalogue = Catalogue(database)
+    await asyncio.to_thread(catalogue.load)
+    store = CopyStore(database, catalogue)
+    await asyncio.to_thread(store.reconcile)
+    codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
+    folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
+    cold_keys = ColdKeyIndex(database, catalogue)
+    return Core(database, catalogue, store, folders, codecs, cold_keys)

@@ -1,0 +1,365 @@
+"""``kalam.db``: one thread writes, in groups; everybody else reads.
+
+The law of this file: a task's future is resolved only after the transaction that holds its changes has been committed
+with ``synchronous=FULL``. Tasks that wait at the same time share one transaction and one fsync (group commit), so the
+price of an fsync is divided by the load. Two connections never checkpoint or write at the same time, because there is
+only one that can (SQLite 3.7.0 to 3.51.2 may lose a commit when a checkpoint races it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from kalam.errors import KalamError, StorageFull, Unavailable
+from kalam.migrations import MIGRATIONS
+from kalam.storage.crash import crash_point
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+WAL_RESET_BUG = ((3, 7, 0), (3, 51, 3))
+"""The releases of SQLite in which a checkpoint that races a commit may lose it: first affected, first mended."""
+
+
+class WriteTask(Protocol):
+    """A unit of work in the writer's thread. ``cost`` counts towards the bound of a group, in rows."""
+
+    cost: int
+
+    def apply(self, conn: sqlite3.Connection) -> Any:
+        """Make the changes and return what the future gets.
+
+        A KalamError refuses this task alone: it is raised before anything was changed, in the database and in memory.
+        """
+
+    def committed(self) -> None:
+        """Called in the writer's thread after the commit and before any future is resolved; must not raise."""
+
+    def rolled_back(self) -> None:
+        """Undo what ``apply`` changed in memory: the transaction failed."""
+
+    def announcements(self) -> list[Any]:
+        """What the loop's thread is told after the commit, before any future of the group is resolved."""
+
+
+class Work:
+    """A task made of one function, isolated by a savepoint."""
+
+    cost = 1
+
+    def __init__(
+        self, function: Callable[[sqlite3.Connection], Any], committed: Callable[[], None] | None = None
+    ) -> None:
+        self._function = function
+        self._committed = committed
+
+    def apply(self, conn: sqlite3.Connection) -> Any:
+        """Run the function inside a savepoint."""
+        conn.execute("SAVEPOINT work")
+        try:
+            result = self._function(conn)
+        except BaseException:
+            if conn.in_transaction:  # SQLite itself rolls back the whole transaction when the disk is full
+                conn.execute("ROLLBACK TO work")
+                conn.execute("RELEASE work")
+            raise
+        conn.execute("RELEASE work")
+        return result
+
+    def committed(self) -> None:
+        """Tell whoever asked to be told."""
+        if self._committed is not None:
+            self._committed()
+
+    def rolled_back(self) -> None:
+        """Nothing to undo: the function changed the database only."""
+
+    def announcements(self) -> list[Any]:
+        """Nothing: a function tells its caller by its result."""
+        return []
+
+
+Waiting = tuple[WriteTask, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+Outcome = tuple[Waiting, Any, Exception | None]
+
+
+class Database:
+    """The open database of a data directory. ``snapshot_lock`` is held while commits become visible in memory."""
+
+    def __init__(self, path: Path, *, commit_rows_max: int) -> None:
+        self.path = path
+        self.snapshot_lock = threading.Lock()
+        self.commits = 0
+        self.failure: str | None = None
+        self.on_announcements: Callable[[list[Any]], None] = lambda announcements: None
+        self._commit_rows_max = commit_rows_max
+        self._conn = connect(path)
+        self._waiting: deque[Waiting] = deque()
+        self._wake = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, name="kalam-writer", daemon=True)
+        self._readers = threading.local()
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to take tasks."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the tasks that wait, checkpoint, and close."""
+        self._closing = True
+        self._wake.release()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._conn.close()
+
+    @property
+    def queued(self) -> int:
+        """How many tasks wait for their turn."""
+        return len(self._waiting)
+
+    def submit(self, task: WriteTask) -> asyncio.Future[Any]:
+        """Queue a task; the future resolves after its commit, or fails with the error that refused it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if self._closing:
+            future.set_exception(Unavailable("the server is shutting down"))
+            return future
+        self._waiting.append((task, future, loop))
+        self._wake.release()
+        return future
+
+    async def write(
+        self, function: Callable[[sqlite3.Connection], T], committed: Callable[[], None] | None = None
+    ) -> T:
+        """Run a function on the writing connection, in a transaction, and return its result after the commit."""
+        result: T = await self.submit(Work(function, committed))
+        return result
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection of this thread, inside one read transaction."""
+        conn: sqlite3.Connection | None = getattr(self._readers, "conn", None)
+        if conn is None:
+            conn = self._readers.conn = connect(self.path, read_only=True)
+        conn.execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            conn.execute("ROLLBACK")
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            group = self._take_group()
+            if group:
+                self._commit_group(group)
+            elif self._closing:
+                return
+
+    def _take_group(self) -> list[Waiting]:
+        group: list[Waiting] = []
+        rows = 0
+        while self._waiting and rows < self._commit_rows_max:
+            group.append(self._waiting.popleft())
+            rows += group[-1][0].cost
+        for _ in group[1:]:
+            self._wake.acquire(blocking=False)
+        return group
+
+    def _commit_group(self, group: list[Waiting]) -> None:
+        outcomes: list[Outcome] = []
+        applied: list[WriteTask] = []
+        announcements: list[Any] = []
+        changes_before = self._conn.total_changes
+        try:
+            self._conn.execute("BEGIN IMMEDIATE")
+            for waiting in group:
+                applied.append(waiting[0])  # first: one that fails in its middle has memory to undo, too
+                try:
+                    result = waiting[0].apply(self._conn)
+                except KalamError as exc:
+                    applied.pop()
+                    outcomes.append((waiting, None, exc))
+                    continue
+                outcomes.append((waiting, result, None))
+            crash_point("commit.before")
+            self._commit()
+            crash_point("commit.after")
+        except Exception as exc:  # noqa: BLE001 - whatever it was, the group is undone and its senders are told
+            self._roll_back(applied)
+            if len(group) > 1:  # one of them may be at fault: judge each alone
+                for waiting in group:
+                    self._commit_group([waiting])
+                return
+            error = self._failed(exc)
+            outcomes = [(waiting, None, error) for waiting in group]
+        else:
+            if self._conn.total_changes != changes_before:  # one that wrote nothing proves nothing of the disk
+                self.failure = None
+            self.commits += 1
+            with self.snapshot_lock:
+                for task in applied:
+                    task.committed()
+                    announcements += task.announcements()
+        self._tell(outcomes, announcements)
+
+    def _commit(self) -> None:
+        try:
+            self._conn.execute("COMMIT")
+        except sqlite3.Error:
+            self._bury()
+            raise
+
+    def _bury(self) -> None:
+        """Put an empty commit in the place of one that failed.
+
+        Where only the fsync failed, its pages stand in SQLite's log, whole, and a crash before the next commit would
+        bring back what its senders were told is not stored. What the empty one writes is the number that is there.
+        """
+        with suppress(sqlite3.Error):  # the disk may refuse this, too; then the write alone has done what it can
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+            [version] = self._conn.execute("PRAGMA user_version").fetchone()
+            self._conn.execute(f"PRAGMA user_version = {version}")
+
+    def _tell(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
+        """Tell the loop, with one call, what was committed and then who may go on."""
+        loop = outcomes[0][0][2]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._resolve, outcomes, announcements)
+
+    def _resolve(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
+        if announcements:
+            self.on_announcements(announcements)
+        for (_, future, _), result, error in outcomes:
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def _roll_back(self, applied: Sequence[WriteTask]) -> None:
+        if self._conn.in_transaction:
+            self._conn.execute("ROLLBACK")
+        for task in reversed(applied):
+            task.rolled_back()
+
+    def _failed(self, exc: Exception) -> Exception:
+        if isinstance(exc, sqlite3.Error):
+            self.failure = str(exc)
+            log.error("commit failed", error=str(exc))
+            return storage_error(exc.with_traceback(None))
+        log.error("task failed", exc_info=exc)
+        return exc.with_traceback(None)  # or it would hold itself, and with its frames the whole group
+
+
+def storage_error(exc: Exception) -> KalamError:
+    """The error that a user reads for what SQLite or the file system said."""
+    error = StorageFull(f"the data directory cannot be written: {exc}; nothing of this request was stored")
+    error.__cause__ = exc
+    return error
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the database file with the pragmas that its durability rests on."""
+    mode = "ro" if read_only else "rwc"
+    conn = sqlite3.connect(
+        f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    if read_only:
+        conn.execute("PRAGMA query_only=ON")
+        return conn
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=OFF", "foreign_keys=ON", "cache_size=-65536"):
+        conn.execute(f"PRAGMA {pragma}")
+    return conn
+
+
+def migrate(path: Path) -> None:
+    """Bring the database file up to date; a lock file keeps two processes from doing so at once."""
+    conn = connect(path)
+    try:
+        if conn.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+            return
+        with path.with_suffix(".migrating").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _apply_migrations(conn)
+    finally:
+        conn.close()
+
+
+def _apply_migrations(conn: sqlite3.Connection) -> None:
+    seen = conn.execute("PRAGMA user_version").fetchone()[0]
+    if seen > len(MIGRATIONS):
+        raise Unavailable(
+            "the data directory was written by a newer release of Kalam; install that release or a later one"
+        )
+    sqlite_utils = import_sqlite_utils()
+    migrations = sqlite_utils.migrations.Migrations("kalam")
+    for migration in MIGRATIONS:
+        migrations()(migration)
+    conn.isolation_level = "DEFERRED"
+    migrations.apply(sqlite_utils.Database(conn, execute_plugins=False))
+    conn.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    conn.commit()
+
+
+def import_sqlite_utils() -> Any:
+    """Import sqlite-utils without the pandas that it would pull in for a type mapping that Kalam does not use.
+
+    That import costs over a second at the first start of a server; pandas itself stays importable afterwards.
+    """
+    hidden = sys.modules.get("pandas")
+    if hidden is None:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        import sqlite_utils
+        import sqlite_utils.migrations
+    finally:
+        if hidden is None:
+            del sys.modules["pandas"]
+    return sqlite_utils
+
+
+def warn_of_engine() -> None:
+    """Say in the log when the SQLite in use has the WAL-reset bug (which Kalam's single writer does not meet)."""
+    if WAL_RESET_BUG[0] <= sqlite3.sqlite_version_info < WAL_RESET_BUG[1]:
+        log.debug(
+            "SQLite has the WAL-reset bug; Kalam writes from one connection and is not affected",
+            sqlite=sqlite3.sqlite_version,
+        )
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory, and its parents if need be, so that it survives a power cut."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename in this directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Files that nothing names any more: listed by the transaction that let go of them, removed after it.
+
+The law: only files of the table itself are removed, by their names or by a pattern that holds the ids of the data
+directory and of the table. So what others keep in a LOCATION stays, and a table that is created again under the same
+name, in the same folder, cannot lose a file to its predecessor, whose id was another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from kalam.schema import Table
+from kalam.storage.database import Database
+from kalam.storage.remote import MARKER, matching, remove_file
+from kalam.storage.segments import Folders
+
+log = structlog.get_logger(__name__)
+
+
+def garbage_of(database: Database, folders: Folders, table: Table) -> list[str]:
+    """Paths, the last part of which may be a pattern, of all files of a table; blocking."""
+    with database.reading() as conn:
+        rows = conn.execute(
+            "SELECT user_id, path FROM copies LEFT JOIN segments USING (copy_id) WHERE table_id = ?", (table.table_id,)
+        ).fetchall()
+    strays = {str(folders.folder(table, user) / f"*{folders.file_prefix(table)}*") for user, _ in rows}
+    # A backup that was restored has segments that are named after the data directory that it was taken from.
+    return [*strays, *(str(folders.folder(table, user) / path) for user, path in rows if path is not None)]
+
+
+async def remove_garbage(database: Database) -> None:
+    """Remove the files that are listed as garbage, and their folders when nothing else is in them."""
+
+    def listed() -> list[str]:
+        with database.reading() as conn:
+            return [path for (path,) in conn.execute("SELECT path FROM garbage")]
+
+    paths = await asyncio.to_thread(listed)
+    if paths:
+        removed = await asyncio.to_thread(_remove, paths)
+        await database.write(
+            lambda conn: conn.executemany("DELETE FROM garbage WHERE path = ?", [(path,) for path in removed])
+        )
+
+
+def _remove(paths: Sequence[str]) -> list[str]:
+    removed: list[str] = []
+    for text in paths:
+        path = Path(text)
+        try:
+            for file in matching(path.parent, path.name):
+                remove_file(file)
+        except OSError as exc:
+            log.warning("files of a dropped table stay until the next start", path=text, error=str(exc))
+        else:
+            removed.append(text)
+    for folder in {Path(text).parent for text in removed}:
+        if not matching(folder, "*.parquet"):
+            (folder / MARKER).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or never made
+            folder.rmdir()
+    return removed

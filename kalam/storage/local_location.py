@@ -1,0 +1,44 @@
+"""Where a table's LOCATION may lie on this machine.
+
+A location is a table's own: its files are written, replaced and, with the table, removed there. So it lies under a
+folder that the settings name, apart from every other table's, and never where the server keeps what is no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kalam.errors import InvalidOption
+from kalam.names import TableName
+
+OWN_FOLDERS = frozenset({"backup-links", "nats", "shared", "snapshots", "user"})
+
+
+def check_local_location(
+    location: str, folder: Path, data_dir: Path, roots: Sequence[Path], others: Mapping[TableName, Path]
+) -> None:
+    """Raise InvalidOption unless a table may have ``location``.
+
+    ``folder`` is the part of it that all users' copies share, ``roots`` are the settings' ``location_roots``, and
+    ``others`` are the folders of the other tables.
+    """
+    if not Path(location).is_absolute() or ".." in Path(location).parts:
+        raise InvalidOption(f"LOCATION {location!r} has to be an absolute path without '..'")
+    if not any(folder.is_relative_to(root) for root in (data_dir, *roots)):
+        listed = ", ".join(map(str, (data_dir, *roots)))
+        raise InvalidOption(f"LOCATION {location!r} is not under one of location_roots ({listed})")
+    if data_dir.is_relative_to(folder) or _is_own(folder, data_dir):
+        raise InvalidOption(
+            f"LOCATION {location!r} is the server's own; take another folder, such as {data_dir / 'tables'}"
+        )
+    for name, taken in others.items():
+        if folder.is_relative_to(taken) or taken.is_relative_to(folder):
+            raise InvalidOption(f"LOCATION {location!r} overlaps that of table {name} ({taken})")
+
+
+def _is_own(folder: Path, data_dir: Path) -> bool:
+    if not folder.is_relative_to(data_dir):
+        return False
+    first = folder.relative_to(data_dir).parts[0]
+    return first in OWN_FOLDERS or first == "lock" or first.startswith("kalam.")

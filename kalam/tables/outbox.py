@@ -1,0 +1,281 @@
+"""Commit, then tell: publishes the changes of SHARED and USER tables from the log.
+
+The law: the changes of a copy leave in the order of their commits, without hole or repeat, whatever dies in between.
+The log is the outbox, and the broker's own stream is the watermark that counts: before the first publish after a
+start, a reconnect or a failure the publisher asks which change of the copy the stream holds last, and goes on behind
+it. Each publish is fenced with that place, so a late message of a dead publisher and a new one cannot both be stored.
+
+The watermark in the database only saves the question from reading the whole log, and tells the flush which versions are
+needed no more; it is written with other work and may lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import structlog
+
+from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
+from kalam.rows.codec import Codec, Codecs
+from kalam.rows.stored import pack_rows
+from kalam.schema import Table
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.copies import Chunk
+from kalam.storage.copy_store import CopyStore, read_chunks
+from kalam.storage.crash import crash_point
+from kalam.storage.database import Database
+from kalam.storage.writes import Announcement
+from kalam.tables.dropped_feeds import DroppedFeeds
+from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
+from kalam.tables.runs import messages_of
+
+log = structlog.get_logger(__name__)
+
+TURN_BYTES_MAX = 4 << 20
+"""Bytes of rows that are encoded and published in one turn of one copy."""
+WATERMARK_PAUSE_S = 0.2
+RETRY_PAUSE_S = (0.05, 2.0)
+
+
+@dataclass(slots=True)
+class Feed:
+    """The unpublished changes of one copy. ``position`` is None until the broker has been asked."""
+
+    table: Table
+    user: str
+    copy_id: int
+    pending: deque[Chunk] = field(default_factory=deque)
+    byte_count: int = 0
+    position: FeedPosition | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Outbox:
+    """The publisher. ``announce`` is called in the loop's thread for every commit, in order."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, store: CopyStore, codecs: Codecs, port: FeedPort
+    ) -> None:
+        self._database, self._catalogue, self._store, self._codecs, self._port = (
+            database,
+            catalogue,
+            store,
+            codecs,
+            port,
+        )
+        self.dropped = DroppedFeeds(database, port)
+        self._feeds: dict[int, Feed] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._marked: dict[int, int] = {}
+        self.byte_count = 0
+        self.published_rows = 0
+
+    def check_room(self, bytes_max: int) -> None:
+        """Raise TooBusy when too much waits to be published."""
+        if self.byte_count > bytes_max:
+            raise TooBusy(
+                f"{self.byte_count} bytes of changes wait to be published, more than outbox_bytes_max ({bytes_max}); "
+                "is the broker up?"
+            )
+
+    def announce(self, announcement: Announcement) -> None:
+        """Take in a chunk that has been committed."""
+        copy = announcement.copy
+        feed = self._feeds.get(copy.copy_id)
+        if feed is None:
+            feed = self._feeds[copy.copy_id] = Feed(announcement.table, copy.user, copy.copy_id)
+        feed.table = announcement.table
+        feed.pending.append(announcement.chunk)
+        feed.byte_count += announcement.chunk.byte_count
+        self.byte_count += announcement.chunk.byte_count
+        self._start(feed)
+
+    def _start(self, feed: Feed) -> None:
+        if feed.task is None:
+            task = feed.task = asyncio.create_task(self._run(feed), name=f"outbox {feed.table.name} {feed.user}")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("outbox failed", exc_info=task.exception())
+
+    async def recover(self) -> None:
+        """At the start: take up every copy whose log goes beyond its watermark."""
+        await asyncio.to_thread(self.dropped.load)
+        await self.dropped.purge_all()
+        rows = await asyncio.to_thread(self._unpublished)
+        for copy_id, table_id, user in rows:
+            table = self._catalogue.by_id.get(table_id)
+            if table is None:
+                continue
+            chunks = await asyncio.to_thread(self._read_log, copy_id)
+            feed = self._feeds[copy_id] = Feed(table, user, copy_id, deque(chunks))
+            feed.byte_count = sum(chunk.byte_count for chunk in chunks)
+            self.byte_count += feed.byte_count
+            self._start(feed)
+
+    def _unpublished(self) -> list[tuple[int, int, str]]:
+        with self._database.reading() as conn:
+            return conn.execute(
+                """SELECT copy_id, table_id, user_id FROM copies WHERE published_seq <
+                (SELECT max(first_seq + row_count - 1) FROM log WHERE log.copy_id = copies.copy_id)"""
+            ).fetchall()
+
+    def _read_log(self, copy_id: int) -> list[Chunk]:
+        with self._database.reading() as conn:
+            return read_chunks(
+                conn,
+                copy_id,
+                "first_seq + row_count - 1 > (SELECT published_seq FROM copies WHERE copies.copy_id = log.copy_id)",
+            )
+
+    async def forget_table(self, table: Table) -> None:
+        """Drop what waits of a table that was dropped, and what the broker holds of it; raises BrokerUnavailable."""
+        self.dropped.note(table.name, table.kind)
+        ending: list[asyncio.Task[None]] = []
+        for copy_id in [copy_id for copy_id, feed in self._feeds.items() if feed.table.table_id == table.table_id]:
+            feed = self._feeds.pop(copy_id)
+            self.byte_count -= feed.byte_count
+            feed.byte_count = 0
+            feed.pending.clear()
+            self._marked.pop(copy_id, None)
+            ending += [feed.task] if feed.task is not None else []
+        if ending:
+            await asyncio.wait(ending)  # what is on its way would come after the purge
+        await self.dropped.purge(table.name)
+
+    def reconnected(self) -> None:
+        """After a reconnect: ask every feed's place anew."""
+        for feed in self._feeds.values():
+            feed.position = None
+
+    async def _run(self, feed: Feed) -> None:
+        pause = RETRY_PAUSE_S[0]
+        try:
+            while feed.pending:
+                try:
+                    await self._turn(feed)
+                    pause = RETRY_PAUSE_S[0]
+                except OutOfPlace:
+                    feed.position = None
+                except BrokerUnavailable as exc:
+                    feed.position = None
+                    log.warning("changes wait for the broker", table=str(feed.table.name), reason=exc.detail)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, RETRY_PAUSE_S[1])
+        finally:
+            feed.task = None
+
+    async def _turn(self, feed: Feed) -> None:
+        if feed.position is None:
+            await self.dropped.purge(feed.table.name)
+            feed.position = await self._port.position(feed.table, feed.user)
+            self._skip(feed, feed.position.change_seq)
+        chunks = _take(feed.pending)
+        if not chunks:
+            return
+        crash_point("outbox.before_publish")
+        messages: list[ChangeMessage] = []
+        for version, run in groupby(chunks, lambda chunk: chunk.schema_version):
+            messages += messages_of(run, self._codec(feed.table, version), self._port.payload_bytes_max)
+        feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)
+        crash_point("outbox.after_publish")
+        self.published_rows += sum(chunk.row_count for chunk in chunks)
+        self._skip(feed, feed.position.change_seq)
+
+    def _codec(self, table: Table, schema_version: int) -> Codec:
+        """What shows a chunk as it was committed, whatever an ALTER has done since."""
+        return self._codecs.of(self._catalogue.at_version(table, schema_version))
+
+    def _skip(self, feed: Feed, change_seq: int) -> None:
+        """Drop what the broker holds already; a chunk that it holds in part is cut."""
+        while feed.pending and feed.pending[0].last_seq <= change_seq:
+            chunk = feed.pending.popleft()
+            feed.byte_count -= chunk.byte_count
+            self.byte_count -= chunk.byte_count
+        if feed.pending and feed.pending[0].first_seq <= change_seq:
+            whole = feed.pending[0]
+            feed.pending[0] = cut(whole, change_seq, self._codec(feed.table, whole.schema_version))
+            self.byte_count -= whole.byte_count - feed.pending[0].byte_count
+            feed.byte_count -= whole.byte_count - feed.pending[0].byte_count
+        self._mark(feed, change_seq)
+
+    def _mark(self, feed: Feed, change_seq: int) -> None:
+        self._marked[feed.copy_id] = change_seq
+        copy = self._store.loaded.get((feed.table.table_id, feed.user))
+        if copy is not None and copy.copy_id == feed.copy_id:
+            copy.published_seq = max(copy.published_seq, change_seq)
+
+    async def keep_watermarks(self) -> None:
+        """Write the watermarks now and then; runs until cancelled."""
+        while True:
+            written = await self.write_watermarks()
+            await asyncio.sleep(WATERMARK_PAUSE_S if written else RETRY_PAUSE_S[1])
+
+    async def write_watermarks(self) -> bool:
+        """Write what has been published since the last time, and drop flushed versions that waited for it.
+
+        Returns False if the disk refused it; it is kept for the next time.
+        """
+        marked, self._marked = self._marked, {}
+        if not marked:
+            return True
+        rows = [(seq, copy_id) for copy_id, seq in marked.items()]
+
+        def update(conn: sqlite3.Connection) -> None:
+            conn.executemany("UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?", rows)
+            conn.executemany(
+                "DELETE FROM log WHERE flushed = 1 AND first_seq + row_count - 1 <= ? AND copy_id = ?", rows
+            )
+
+        try:
+            await self._database.write(update)
+        except StorageFull:
+            self._marked = marked | self._marked
+            return False
+        return True
+
+    async def drain(self, timeout_s: float) -> None:
+        """Publish what is committed, as far as the broker lets us within the time; then stop."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.write_watermarks()
+
+    def waiting(self) -> Sequence[tuple[str, int]]:
+        """For statistics: the tables whose changes wait, with the bytes."""
+        return [(str(feed.table.name), feed.byte_count) for feed in self._feeds.values() if feed.pending]
+
+
+def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:
+    """The part of a chunk behind ``change_seq``."""
+    offset = change_seq + 1 - chunk.first_seq
+    return replace(
+        chunk,
+        first_seq=change_seq + 1,
+        row_count=chunk.row_count - offset,
+        payload=pack_rows(codec.stored.unpack(chunk.payload)[offset:]),
+        old=None if chunk.old is None else pack_rows(codec.stored.unpack(chunk.old)[offset:]),
+        old_updated=None,  # which the feed does not tell
+    )
+
+
+def _take(pending: deque[Chunk]) -> list[Chunk]:
+    """The chunks of the next turn: at least one, at most about ``TURN_BYTES_MAX``."""
+    taken: list[Chunk] = []
+    size = 0
+    for chunk in pending:
+        taken.append(chunk)
+        size += chunk.byte_count
+        if size >= TURN_BYTES_MAX:
+            break
+    return taken

@@ -1,0 +1,164 @@
+"""What the tables need from a broker: two ports, fulfilled by the NATS bridge.
+
+Every method raises BrokerUnavailable when the broker does not answer or does not store, and then says in the field
+``stored`` how many of the events are known to be stored, or ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from kalam.names import TableName
+from kalam.schema import Table, TableKind
+from kalam.storage.copies import Op
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """What the broker holds of a STREAM table.
+
+    ``created`` tells a stream from one that was made anew; the times are None for an empty one.
+    """
+
+    created: str
+
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvents:
+    """Events as the broker holds them, in order: their sequences, the times they were stored at, their payloads."""
+
+    seqs: Sequence[int]
+    stored_us: Sequence[int]
+    payloads: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events to publish.
+
+    ``keys`` are the last tokens of their subjects where the table has a SUBJECT_KEY. An event whose id, of ``ids``, is
+    among those stored in the last two minutes is not stored again.
+    """
+
+    payloads: Sequence[bytes]
+    keys: Sequence[str] | None
+    ids: Sequence[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The sequences of events that are stored; ``repeats`` of them were before."""
+
+    seqs: Sequence[int]
+    repeats: int = 0
+
+
+class StreamPort(Protocol):
+    """The streams that hold STREAM tables."""
+
+    def subject(self, table: Table) -> str:
+        """The subject to subscribe to for the table's events."""
+
+    def stream_name(self, table: Table) -> str:
+        """The broker's name for the table's stream."""
+
+    async def create(self, table: Table) -> None:
+        """Make the stream of a new table; an empty leftover of the same table is taken over."""
+
+    async def drop(self, table: Table) -> None:
+        """Remove the stream with all its events; nothing if it is not there."""
+
+    async def publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Acked:
+        """Publish events in order; returns once all are stored.
+
+        ``handed_over`` is called when they are on their way and nothing that is published later comes before them.
+        """
+
+    async def state(self, table: Table) -> StreamState:
+        """What the stream holds now."""
+
+    def read(self, table: Table, after_seq: int) -> AsyncIterator[StoredEvents]:
+        """The events with a larger sequence that are stored now, in order, some thousand at a time.
+
+        What is stored while they are read may be among them; what is evicted before it was read is not.
+        """
+
+    async def delete(self, table: Table, seqs: Sequence[int]) -> int:
+        """Remove single events; how many were still there."""
+
+    async def purge(self, table: Table, before_seq: int) -> int:
+        """Remove every event with a smaller sequence; how many were still there."""
+
+    async def expire(self, table: Table, before: datetime, last_seq: int) -> None:
+        """Remove the events up to ``last_seq`` that were stored before a time."""
+
+    async def alter(self, table: Table) -> None:
+        """Change the stream in place to the table's present options."""
+
+    async def interested(self, table: Table, key: str | None) -> bool:
+        """Whether anybody listens on the subject of the table's events (of that key); True if it cannot be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMessage:
+    """A run of changes of one kind as it is published: ``row_count`` changes, the first numbered ``first_seq``."""
+
+    op: Op
+    key: str | None
+    first_seq: int
+    row_count: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPosition:
+    """Where the feed of a copy stands: the last change that the broker holds, and that message's sequence there."""
+
+    change_seq: int
+    stream_seq: int
+
+
+class FeedPort(Protocol):
+    """The change feeds of SHARED and USER tables."""
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest payload that the broker takes."""
+
+    def subject(self, table: Table) -> str:
+        """The subject to subscribe to for the table's changes."""
+
+    async def position(self, table: Table, user: str) -> FeedPosition:
+        """The last change of this copy that the broker holds; zeros for none."""
+
+    async def publish(
+        self, table: Table, user: str, messages: Sequence[ChangeMessage], after: FeedPosition
+    ) -> FeedPosition:
+        """Store the messages behind ``after``, all or none; raises OutOfPlace if the feed does not stand there."""
+
+    async def purge(self, name: TableName, kind: TableKind) -> None:
+        """Remove the changes of a dropped table."""
+
+
+class NoticePort(Protocol):
+    """Where Kalam tells of what it did; nothing is kept and nobody waits."""
+
+    def notice(self, what: str, body: dict[str, object]) -> None:
+        """Publish a JSON notice on ``kalam.event.<what>``."""
+
+
+class OutOfPlace(Exception):
+    """The feed does not stand where the publisher believed: ask for its position again."""

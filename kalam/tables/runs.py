@@ -1,0 +1,102 @@
+"""From chunks of the log to the messages of the change feed; pure.
+
+A message carries a run of consecutive changes of one kind: as many as waited together, at most ``RUN_ROWS_MAX`` rows
+and about ``RUN_BYTES_MAX`` bytes, and with a SUBJECT_KEY only changes of one key. Chunks of one kind that follow each
+other share a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from kalam.rows.codec import Codec
+from kalam.rows.shown import show_timestamp
+from kalam.rows.subject_key import key_token
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.copies import Chunk, Op
+from kalam.tables.ports import ChangeMessage
+
+RUN_ROWS_MAX = 1_000
+RUN_BYTES_MAX = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive changes of one kind, as values that the encoder writes."""
+
+    op: Op
+    key: str | None
+    first_seq: int
+    rows: list[Any]
+    old: list[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def halves(self) -> tuple[Run, Run]:
+        """The run in two."""
+        middle = len(self) // 2
+        old = (None, None) if self.old is None else (self.old[:middle], self.old[middle:])
+        return (
+            Run(self.op, self.key, self.first_seq, self.rows[:middle], old[0]),
+            Run(self.op, self.key, self.first_seq + middle, self.rows[middle:], old[1]),
+        )
+
+
+def messages_of(chunks: Iterable[Chunk], codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMessage]:
+    """The messages that publish these chunks, in order. The chunks follow each other without a hole."""
+    pending: Run | None = None
+    for chunk in chunks:
+        for run in _runs(chunk, codec):
+            joined = _join(pending, run) if pending else run
+            if joined is None and pending:
+                yield from _encode(pending, codec, payload_bytes_max)
+            pending = joined or run
+    if pending:
+        yield from _encode(pending, codec, payload_bytes_max)
+
+
+def _join(first: Run, second: Run) -> Run | None:
+    if first.op != second.op or first.key != second.key or len(first) + len(second) > RUN_ROWS_MAX:
+        return None
+    old = None if first.old is None or second.old is None else first.old + second.old
+    return Run(first.op, first.key, first.first_seq, first.rows + second.rows, old)
+
+
+def _runs(chunk: Chunk, codec: Codec) -> Iterator[Run]:
+    rows = codec.stored.unpack(chunk.payload)
+    updated: Any = show_timestamp(chunk.updated) if codec.changes.is_json else chunk.updated
+    shown = codec.changes.maps(rows, (updated, chunk.op == "delete"))
+    old = None if chunk.old is None else codec.events.changed(codec.stored.unpack(chunk.old), rows)
+    offset = 0
+    for key, members in groupby(subject_keys(codec.table, rows)) if codec.table.options.subject_key else [(None, rows)]:
+        count = sum(1 for _ in members)
+        for start in range(offset, offset + count, RUN_ROWS_MAX):
+            end = min(start + RUN_ROWS_MAX, offset + count)
+            part = None if old is None else old[start:end]
+            yield Run(chunk.op, key, chunk.first_seq + start, shown[start:end], part)
+        offset += count
+
+
+def subject_keys(table: Table, rows: Sequence[Row]) -> list[str]:
+    """The last token of each row's subject; raises InvalidValue for a value that cannot be one."""
+    index = [column.name for column in table.columns].index(table.options.subject_key or "")
+    return [key_token(row[index]) for row in rows]
+
+
+def _encode(run: Run, codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMessage]:
+    body: dict[str, Any] = {"op": run.op, "seq": run.first_seq, "rows": run.rows}
+    if run.old is not None:
+        body["old"] = run.old
+    payload = codec.changes.encode(body)
+    if len(payload) > RUN_BYTES_MAX and len(run) > 1:
+        for half in run.halves():
+            yield from _encode(half, codec, payload_bytes_max)
+        return
+    if len(payload) > payload_bytes_max and body.pop("old", None) is not None:
+        payload = codec.changes.encode({**body, "old_omitted": True})
+    yield ChangeMessage(run.op, run.key, run.first_seq, len(run), payload)

@@ -1,0 +1,281 @@
+"""SHARED and USER tables: inserts, updates and deletes.
+
+A statement is prepared outside the writer's thread (decode, look keys up in segments, read the rows that a WHERE
+picks) and appended inside it, where it is checked against the newest state. If that state has moved on in a way that
+matters, the statement is prepared again; so updates of one key by many writers give a serial result without holding a
+lock while DataFusion works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
+from kalam.rows.codec import Codecs
+from kalam.rows.stored import pack_rows, row_sizes
+from kalam.rows.types import Row
+from kalam.schema import Table, TableKind
+from kalam.storage.cold_keys import ColdKeyIndex, may_meet
+from kalam.storage.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
+from kalam.storage.copy_store import CopyStore, read_chunks
+from kalam.storage.former_times import pack_times
+from kalam.storage.key_rows import KeyedRows, KeyRows
+from kalam.storage.segments import Folders
+from kalam.storage.writes import (
+    Change,
+    ChangeTask,
+    ColdKeys,
+    Inserted,
+    InsertStatement,
+    InsertTask,
+    Repeated,
+    Stale,
+)
+from kalam.tables.outbox import Outbox
+from kalam.tables.runs import subject_keys
+
+TRIES_MAX = 1_000
+JSON_GROWTH = 6
+"""A byte of a stored text may become as many in JSON (a control character, escaped)."""
+
+Outcome = Inserted | Repeated | KalamError
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of a write, from the settings of the same names."""
+
+    row_bytes_max: int
+    outbox_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
+
+    ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
+    the snapshot does not have.
+    """
+
+    olds: Sequence[Row]
+    seqs: Sequence[int]
+    updated_us: Sequence[int]
+    news: Sequence[Row] | None
+    seen_seq: int
+    inserts: Sequence[Row] = ()
+
+
+class StoredTables:
+    """Writes to SHARED and USER tables. ``user`` is always the session's; a SHARED table ignores it."""
+
+    def __init__(
+        self,
+        store: CopyStore,
+        codecs: Codecs,
+        folders: Folders,
+        cold_keys: ColdKeyIndex,
+        outbox: Outbox,
+        bounds: Bounds,
+    ) -> None:
+        self._store, self._codecs, self._folders = store, codecs, folders
+        self._cold_keys, self._outbox, self._bounds = cold_keys, outbox, bounds
+        self._changing: dict[tuple[int, str], asyncio.Lock] = {}
+        self._key_rows = KeyRows(store, cold_keys, folders)
+
+    def owner(self, table: Table, user: str) -> str:
+        """The user whose copy a statement of ``user`` touches: '' for a SHARED table."""
+        return user if table.kind is TableKind.USER else ""
+
+    async def rows_by_key(
+        self, table: Table, user: str, keys: Sequence[Key], columns: Collection[str] | None = None
+    ) -> KeyedRows | None:
+        """The rows with these keys as ``user`` sees them; None where only a query can tell.
+
+        ``columns`` are those that are wanted, None for all; what is read from a segment has no others.
+        """
+        return await self._key_rows.find(table, self.owner(table, user), keys, columns)
+
+    def row_by_key_nowait(self, table: Table, user: str, key: Key) -> KeyedRows | None:
+        """The row with this key as ``user`` sees it; None where memory alone cannot tell."""
+        return self._key_rows.find_nowait(table, self.owner(table, user), key)
+
+    async def view(self, table: Table, user: str) -> View | None:
+        """The newest state of the copy that ``user`` sees; None if it has never been written."""
+        copy = await self._store.open(table, self.owner(table, user))
+        return copy.view if copy else None
+
+    async def logged(self, table: Table, owner: str, seq: int, before_seq: int) -> list[Chunk]:
+        """The chunks of the log, flushed ones too, that have changes from ``seq`` on and before ``before_seq``."""
+        copy = await self._store.open(table, owner)
+        return await asyncio.to_thread(self._read_log, copy.copy_id, seq, before_seq) if copy else []
+
+    def _read_log(self, copy_id: int, seq: int, before_seq: int) -> list[Chunk]:
+        with self._store.database.reading() as conn:
+            return read_chunks(conn, copy_id, f"first_seq + row_count > {int(seq)} AND first_seq < {int(before_seq)}")
+
+    @property
+    def snapshot_lock(self) -> threading.Lock:
+        """Held while a commit becomes visible; views that are taken under it are of one moment."""
+        return self._store.database.snapshot_lock
+
+    def view_nowait(self, table: Table, user: str) -> View | None:
+        """The newest state of a copy that is in memory."""
+        copy = self._store.loaded.get((table.table_id, self.owner(table, user)))
+        return copy.view if copy else None
+
+    def statement(
+        self, table: Table, rows: Sequence[Row], msg_id: str | None = None, sender: str = ""
+    ) -> InsertStatement:
+        """One INSERT of these rows; raises TooLarge and InvalidValue for what an event cannot carry."""
+        packed = pack_rows(rows)
+        self._check_rows(table, rows, packed)
+        index = table.key_index
+        return InsertStatement([row[index] for row in rows], packed, msg_id, sender)
+
+    def _check_rows(self, table: Table, rows: Sequence[Row], packed: bytes) -> None:
+        if table.options.subject_key is not None:
+            subject_keys(table, rows)
+        bound = self._bounds.row_bytes_max
+        overhead = 200 + sum(len(column.name) + 24 for column in table.columns)
+        if len(packed) * JSON_GROWTH + overhead <= bound or max(row_sizes(packed)) * JSON_GROWTH + overhead <= bound:
+            return
+        shower = self._codecs.of(table).events
+        for number, row in enumerate(rows, 1):
+            if len(pack_rows([row])) * JSON_GROWTH + overhead > bound:
+                size = len(shower.each([row])[0])
+                if size > bound:
+                    raise TooLarge(f"row {number}: its event would have {size} bytes; row_bytes_max is {bound}")
+
+    def insert(
+        self,
+        table: Table,
+        user: str,
+        statements: Sequence[InsertStatement],
+        answer: Callable[[InsertStatement, int], bytes] | None = None,
+    ) -> Awaitable[list[Outcome]]:
+        """Append the rows of each statement, all or none of it; the outcomes in order, after the commit.
+
+        The task is queued before this returns whenever no segment may hold one of the keys, so inserts that are handed
+        in one after another are committed in that order.
+        """
+        self._outbox.check_room(self._bounds.outbox_bytes_max)
+        owner = self.owner(table, user)
+        copy = self._store.loaded.get((table.table_id, owner))
+        keys = _all_keys(statements)
+        if copy is not None and not may_meet(copy.segments, keys):
+            task = InsertTask(self._store, table, owner, statements, epoch=copy.epoch, answer=answer)
+            return self._insert_again(self._store.database.submit(task), table, owner, statements, answer)
+        return self._insert_prepared(table, owner, statements, keys, answer)
+
+    async def _insert_again(
+        self,
+        first_try: Awaitable[list[Outcome]],
+        table: Table,
+        owner: str,
+        statements: Sequence[InsertStatement],
+        answer: Callable[[InsertStatement, int], bytes] | None,
+    ) -> list[Outcome]:
+        try:
+            return await first_try
+        except Stale:
+            return await self._insert_prepared(table, owner, statements, _all_keys(statements), answer)
+
+    async def _insert_prepared(
+        self,
+        table: Table,
+        owner: str,
+        statements: Sequence[InsertStatement],
+        keys: Sequence[Key],
+        answer: Callable[[InsertStatement, int], bytes] | None,
+    ) -> list[Outcome]:
+        for _ in range(TRIES_MAX):
+            cold, epoch = await self._look_up(table, owner, keys)
+            task = InsertTask(self._store, table, owner, statements, cold=cold, epoch=epoch, answer=answer)
+            try:
+                outcomes: list[Outcome] = await self._store.database.submit(task)
+            except Stale:
+                continue
+            return outcomes
+        raise TooBusy(f"table {table.name} changes faster than the statement can be prepared; try again")
+
+    async def _look_up(self, table: Table, owner: str, keys: Sequence[Key]) -> tuple[ColdKeys, int]:
+        copy = await self._store.open(table, owner)
+        if copy is None:
+            return EMPTY, 0
+        view = copy.view
+        if not may_meet(view.segments, keys):
+            return EMPTY, view.epoch
+        folder = self._folders.folder(table, owner)
+        return await asyncio.to_thread(self._cold_keys.find, table, folder, view, keys), view.epoch
+
+    async def change(
+        self, table: Table, user: str, match: Callable[[View], Awaitable[Matched]]
+    ) -> tuple[Matched | None, int]:
+        """Run an UPDATE, DELETE or upsert as one transaction.
+
+        ``match`` reads the rows from a view; it is called again on a newer one when the rows changed before the commit.
+        Returns what was matched, None for nothing, and the time of the change in microseconds.
+        """
+        self._outbox.check_room(self._bounds.outbox_bytes_max)
+        owner = self.owner(table, user)
+        async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
+            for _ in range(TRIES_MAX):
+                matched = await match(await self.view(table, user) or EMPTY_VIEW)
+                if not matched.olds and not matched.inserts:
+                    return None, 0
+                changes = self._changes(table, matched)
+                new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
+                cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
+                task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch)
+                try:
+                    return matched, await self._store.database.submit(task)
+                except Stale:
+                    continue
+                except DuplicateKey:
+                    if not matched.inserts:
+                        raise
+        raise TooBusy(f"the rows of table {table.name} change faster than the statement can follow; try again")
+
+    def _changes(self, table: Table, matched: Matched) -> list[Change]:
+        changes = self._changes_of_old(table, matched) if matched.olds else []
+        if matched.inserts:
+            packed = pack_rows(matched.inserts)
+            self._check_rows(table, matched.inserts, packed)
+            changes.append(Change("insert", [row[table.key_index] for row in matched.inserts], packed))
+        return changes
+
+    def _changes_of_old(self, table: Table, matched: Matched) -> list[Change]:
+        index = table.key_index
+        old_keys = [row[index] for row in matched.olds]
+        if matched.news is None:
+            times = pack_times(matched.updated_us)
+            return [Change("delete", old_keys, pack_rows(matched.olds), matched.seqs, old_updated=times)]
+        self._check_rows(table, matched.news, pack_rows(matched.news))
+        moved = [place for place, row in enumerate(matched.news) if row[index] != old_keys[place]]
+        if not moved:
+            return [_update(matched, range(len(old_keys)), index)]
+        stayed = sorted(set(range(len(old_keys))) - set(moved))
+        olds, news = [matched.olds[i] for i in moved], [matched.news[i] for i in moved]
+        seqs, times = [matched.seqs[i] for i in moved], pack_times([matched.updated_us[i] for i in moved])
+        changes = [Change("delete", [old_keys[i] for i in moved], pack_rows(olds), seqs, old_updated=times)]
+        changes.append(Change("insert", [row[index] for row in news], pack_rows(news)))
+        if stayed:
+            changes.insert(0, _update(matched, stayed, index))
+        return changes
+
+
+def _update(matched: Matched, places: Sequence[int], key_index: int) -> Change:
+    """The update of the matched rows at these places."""
+    assert matched.news is not None
+    olds, news = [matched.olds[i] for i in places], [matched.news[i] for i in places]
+    seqs, times = [matched.seqs[i] for i in places], pack_times([matched.updated_us[i] for i in places])
+    return Change("update", [row[key_index] for row in olds], pack_rows(news), seqs, pack_rows(olds), times)
+
+
+def _all_keys(statements: Sequence[InsertStatement]) -> Sequence[Key]:
+    if len(statements) == 1:
+        return statements[0].keys
+    return [key for statement in statements for key in statement.keys]

@@ -1,0 +1,234 @@
+"""STREAM tables: validated here, held by the broker, read through a window, and accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import compress
+
+import pyarrow as pa
+import structlog
+
+from kalam.errors import TooLarge
+from kalam.rows.codec import Codecs
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.database import Database, now_us
+from kalam.storage.writes import ANSWER_US
+from kalam.tables.evictions import Evictions
+from kalam.tables.ports import Events, StreamPort
+from kalam.tables.runs import subject_keys
+from kalam.tables.stream_counters import StreamCounters
+from kalam.tables.windows import Window
+
+log = structlog.get_logger(__name__)
+
+WINDOW_IDLE_S = 300.0
+QUESTIONS_MAX = 16
+"""Subjects of one batch that interest is asked for; a batch with more is stored."""
+DISCARD_LOG_S = 1.0
+SELECT_ANSWER = "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?"
+MessageName = tuple[str, str]
+"""The user and the ``Nats-Msg-Id`` of an insert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of events: the sequences of those that were stored, and for each whether it was stored.
+
+    ``stored`` is None where all were.
+    """
+
+    seqs: Sequence[int]
+    stored: Sequence[bool] | None = None
+
+    @property
+    def discarded(self) -> int:
+        """How many were not stored because nobody listens."""
+        return 0 if self.stored is None else self.stored.count(False)
+
+
+class StreamTables:
+    """Writes to and reads from STREAM tables."""
+
+    def __init__(
+        self,
+        database: Database,
+        codecs: Codecs,
+        port: StreamPort,
+        counters: StreamCounters,
+        evictions: Evictions,
+        *,
+        row_bytes_max: int,
+        window_bytes_max: int,
+        windows_bytes_max: int,
+    ) -> None:
+        self._database, self._codecs, self.port = database, codecs, port
+        self.counters, self.evictions = counters, evictions
+        self._row_bytes_max, self._window_bytes_max = row_bytes_max, window_bytes_max
+        self._windows_bytes_max = windows_bytes_max
+        self._windows: dict[int, Window] = {}
+        self._logged: dict[int, tuple[float, int]] = {}
+        self._turns: dict[int, asyncio.Lock] = {}
+        self.on_events: Callable[[Table, Sequence[bytes], Sequence[int]], None] = lambda table, payloads, seqs: None
+        self.has_live_query: Callable[[Table], bool] = lambda table: False
+
+    def events(self, table: Table, rows: Sequence[Row], ids: Sequence[str | None] | None = None) -> Events:
+        """The events of these rows; raises TooLarge and InvalidValue."""
+        payloads = self._codecs.of(table).events.each(rows)
+        if payloads and max(map(len, payloads)) > self._row_bytes_max:
+            number, size = next((i, len(p)) for i, p in enumerate(payloads, 1) if len(p) > self._row_bytes_max)
+            raise TooLarge(f"row {number}: its event has {size} bytes; row_bytes_max is {self._row_bytes_max}")
+        return Events(payloads, subject_keys(table, rows) if table.options.subject_key else None, ids)
+
+    def turn(self, table: Table) -> asyncio.Lock:
+        """Held, by one insert after another, until its events are on their way: nobody overtakes one that asks."""
+        return self._turns.setdefault(table.table_id, asyncio.Lock())
+
+    async def publish(self, table: Table, events: Events, *, in_turn: bool = False) -> Published:
+        """Publish events in order; of an EPHEMERAL table those that somebody listens for."""
+        if in_turn:
+            return await self._publish(table, events, lambda: None)
+        turn = self.turn(table)
+        await turn.acquire()
+        with ExitStack() as stack:
+            stack.callback(turn.release)
+            return await self._publish(table, events, stack.close)
+
+    async def _publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Published:
+        stored = await self._interesting(table, events) if table.stream_options.ephemeral else None
+        if stored is not None:
+            events = _only(events, stored)
+        if not len(events):
+            return Published((), stored)
+        acked = await self.port.publish(table, events, handed_over)
+        self.on_events(table, events.payloads, acked.seqs)
+        self.counters.of(table.table_id).published += len(events) - acked.repeats
+        self.evictions.note_publish(table)
+        return Published(acked.seqs, stored)
+
+    async def _interesting(self, table: Table, events: Events) -> list[bool] | None:
+        """For each event whether anybody listens; None if all are to be stored."""
+        if self.has_live_query(table):
+            return None
+        distinct = [None] if events.keys is None else list(dict.fromkeys(events.keys))
+        if len(distinct) > QUESTIONS_MAX:
+            return None
+        answers = await asyncio.gather(*(self.port.interested(table, key) for key in distinct))
+        if all(answers):
+            return None
+        listened = dict(zip(distinct, answers, strict=True))
+        keys: Sequence[str | None] = events.keys or [None] * len(events)
+        stored = [listened[key] for key in keys]
+        self._note_discarded(table, stored.count(False))
+        return stored
+
+    def _note_discarded(self, table: Table, count: int) -> None:
+        self.counters.of(table.table_id).discarded += count
+        logged_at, since = self._logged.get(table.table_id, (0.0, 0))
+        now = time.monotonic()
+        if now - logged_at >= DISCARD_LOG_S:
+            log.info("discarded events that nobody listens for", table=str(table.name), events=since + count)
+            self._logged[table.table_id] = (now, 0)
+        else:
+            self._logged[table.table_id] = (logged_at, since + count)
+
+    async def rows(self, table: Table, *, with_key: bool = False, with_seq: bool = False) -> pa.Table:
+        """The events that a reader sees now."""
+        rows = await self._window(table).rows(table, with_key=with_key, with_seq=with_seq)
+        self._drop_surplus_windows()
+        return rows
+
+    def _window(self, table: Table) -> Window:
+        window = self._windows.get(table.table_id)
+        if window is None:
+            counts = self.counters.of(table.table_id)
+            window = Window(self._codecs.of(table), self.port, self._window_bytes_max, counts)
+            self._windows[table.table_id] = window
+        return window
+
+    async def delete(self, table: Table, seqs: Sequence[int]) -> None:
+        """Remove events that a query has found; a reader sees all of them or none."""
+        if not seqs:
+            return
+        seqs, window, counts = sorted(seqs), self._window(table), self.counters.of(table.table_id)
+        async with window.lock, self.evictions.lock(table):
+            together, removed = window.prefix(table, seqs), 0
+            if together:  # the oldest events go in one step; some may have been evicted, expired ones go along
+                removed = min(together, await self.port.purge(table, seqs[together - 1] + 1))
+            removed += await self.port.delete(table, seqs[together:])
+            counts.deleted += removed
+            counts.accounted_gone += removed
+            window.forget(seqs)
+        await self.counters.write()
+
+    async def alter(self, table: Table) -> None:
+        """Change the stream in place to new options, of which the window and the evictions take note."""
+        await self.port.alter(table)
+        self.evictions.note_publish(table)
+
+    def forget(self, table: Table) -> None:
+        """Let go of what is kept of a table that was dropped."""
+        self._windows.pop(table.table_id, None)
+        self._logged.pop(table.table_id, None)
+        self._turns.pop(table.table_id, None)
+        self.counters.forget(table.table_id)
+        self.evictions.forget(table)
+
+    async def answered(self, table: Table, names: Sequence[MessageName]) -> dict[MessageName, bytes]:
+        """What inserts with these names were answered, as far as there were any."""
+
+        def read() -> dict[MessageName, bytes]:
+            found: dict[MessageName, bytes] = {}
+            with self._database.reading() as conn:
+                for name in set(names):
+                    row = conn.execute(SELECT_ANSWER, (table.table_id, *name, now_us() - ANSWER_US)).fetchone()
+                    if row is not None:
+                        found[name] = bytes(row[0])
+            return found
+
+        return await asyncio.to_thread(read)
+
+    async def remember(self, table: Table, answers: Mapping[MessageName, bytes]) -> None:
+        """Keep the answers of inserts that had a ``Nats-Msg-Id``."""
+        if not answers:
+            return
+        rows = [(table.table_id, *name, answer, now_us()) for name, answer in answers.items()]
+
+        def insert(conn: sqlite3.Connection) -> None:
+            conn.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+
+        await self._database.write(insert)
+
+    def drop_idle_windows(self) -> None:
+        """Let go of the windows that nobody has asked for a while."""
+        now = time.monotonic()
+        for table_id in [i for i, window in self._windows.items() if now - window.used_at > WINDOW_IDLE_S]:
+            del self._windows[table_id]
+
+    def _drop_surplus_windows(self) -> None:
+        """Let go of those that were used longest ago, while all together are too large."""
+        surplus = sum(window.byte_count for window in self._windows.values()) - self._windows_bytes_max
+        if surplus <= 0:
+            return
+        idle = sorted(self._windows.items(), key=lambda item: item[1].used_at)[:-1]
+        for table_id, window in idle:
+            if surplus <= 0:
+                return
+            if not window.lock.locked():
+                surplus -= window.byte_count
+                del self._windows[table_id]
+
+
+def _only(events: Events, stored: Sequence[bool]) -> Events:
+    chosen = list(compress(range(len(events)), stored))
+    keys, ids = events.keys, events.ids
+    return Events(
+        [events.payloads[place] for place in chosen],
+        None if keys is None else [keys[place] for place in chosen],
+        None if ids is None else [ids[place] for place in chosen],
+    )

@@ -1,0 +1,111 @@
+"""Reads a change feed with plain JetStream, as a program in any language would, and replays it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+
+SHARED_STREAM = "KALAM-CHANGES"
+USER_STREAM = "KALAM-USER-CHANGES"
+
+
+@dataclass(frozen=True)
+class FeedMessage:
+    """A message of the feed: a run of changes, the first numbered ``seq``."""
+
+    subject: str
+    table_id: str
+    op: str
+    seq: int
+    rows: list[dict[str, Any]]
+    old: list[dict[str, Any]] | None
+    stream_seq: int
+
+
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Client]:
+    """A plain NATS client, which gives up rather than reconnect."""
+    client = await nats.connect(url, allow_reconnect=False, error_cb=_ignore, **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def work_until_cut_off(url: str, work: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` with a client until the connection ends, which nats-py does not tell those who wait for a reply.
+
+    An error of ``work`` is raised, but for those by which the client notices the end.
+    """
+    ended = asyncio.Event()
+
+    async def note() -> None:
+        ended.set()
+
+    async with connected(url, disconnected_cb=note) as client:
+        tasks = [asyncio.create_task(work(client)), asyncio.create_task(ended.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError, nats_errors.Error, OSError):
+            await tasks[0]
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py would print it; the caller sees the failing request."""
+
+
+async def read_feed(url: str, subject: str) -> list[FeedMessage]:
+    """Every message that the feed's stream holds under ``subject`` (with wildcards), from its start."""
+    stream = USER_STREAM if ".user." in subject else SHARED_STREAM
+    async with connected(url) as client:
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True)
+        sub = await client.jetstream().pull_subscribe(subject, stream=stream, config=config)
+        waiting = (await sub.consumer_info()).num_pending or 0
+        messages: list[FeedMessage] = []
+        while len(messages) < waiting:
+            messages += [_decode(msg) for msg in await sub.fetch(min(1_000, waiting - len(messages)), timeout=10)]
+        return messages
+
+
+def _decode(msg: Any) -> FeedMessage:
+    body = json.loads(msg.data)
+    return FeedMessage(
+        subject=msg.subject,
+        table_id=msg.headers["Kalam-Table"],
+        op=body["op"],
+        seq=body["seq"],
+        rows=body["rows"],
+        old=body.get("old"),
+        stream_seq=msg.metadata.sequence.stream,
+    )
+
+
+def last_seq(messages: Sequence[FeedMessage]) -> int:
+    """The number of the last change; 0 for none."""
+    return messages[-1].seq + len(messages[-1].rows) - 1 if messages else 0
+
+
+def replay(messages: Sequence[FeedMessage], key: str) -> dict[Any, dict[str, Any]]:
+    """The content of the table that these messages describe; fails on a hole, a repeat, or an impossible change."""
+    rows: dict[Any, dict[str, Any]] = {}
+    seq = 0
+    for message in messages:
+        assert message.seq == seq + 1, f"change {message.seq} follows {seq}"
+        seq += len(message.rows)
+        for row in message.rows:
+            assert (row[key] in rows) is (message.op != "insert"), f"{message.op} of {row[key]}"
+            if message.op == "delete":
+                del rows[row[key]]
+            else:
+                rows[row[key]] = row
+    return rows

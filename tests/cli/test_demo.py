@@ -1,0 +1,105 @@
+"""``kalam demo`` from its start to its end, and ended early."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def processes_that_name(text: str) -> list[str]:
+    """The command lines of the processes that run and mention ``text``."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture
+def temporary(tmp_path):
+    """The folder in which the demo makes its temporary one."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+def test_every_check_holds_and_nothing_is_left_behind(kalam, temporary):
+    done = kalam("demo", "--fast", env={"TMPDIR": str(temporary)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "FAILED" not in done.stdout
+    assert "All checks held" in done.stdout
+    assert all(f"CREATE {kind} TABLE" in done.stdout for kind in ("STREAM", "SHARED", "USER"))
+    assert "22km NNE of Hualian, Taiwan" in done.stdout
+    assert "\x1b" not in done.stdout, "control characters where there is no terminal"
+    assert list(temporary.iterdir()) == []
+    assert processes_that_name(str(temporary)) == []
+
+
+def test_a_given_data_directory_stays_and_is_not_used_twice(kalam, tmp_path):
+    folder = tmp_path / "data"
+    done = kalam("demo", "--fast", "--data-dir", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(folder.rglob("*.parquet"))
+    assert f"kalam serve --data-dir {folder}" in done.stdout
+    again = kalam("demo", "--fast", "--data-dir", str(folder))
+    assert again.returncode == 1
+    assert "has a namespace 'quakes' already" in again.stderr
+    assert processes_that_name(str(folder)) == []
+
+
+def test_settings_of_a_real_server_do_not_reach_the_demo(kalam, temporary):
+    env = {"TMPDIR": str(temporary), "NATS_URL": "nats://127.0.0.1:1", "KALAM_SUBJECT_PREFIX": "other"}
+    done = kalam("demo", "--fast", "--keep", env=env | {"KALAM_HTTP_HOST": "203.0.113.1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (kept,) = temporary.iterdir()
+    assert str(kept) in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_cleans_up(start, temporary, number):
+    process = start("demo", env={"TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert any(b"what the subscriber sees" in line for line in process.stdout)
+    assert processes_that_name(str(temporary))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert list(temporary.iterdir()) == []
+    assert processes_that_name(str(temporary)) == []
+
+
+def test_a_data_directory_that_cannot_be_one_fails_plainly(kalam, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    done = kalam("demo", "--fast", "--data-dir", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "error: cannot use " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_sees_colours_and_a_progress_bar(start, temporary):
+    ours, theirs = pty.openpty()
+    process = start("demo", "--fast", env={"TMPDIR": str(temporary), "TERM": "xterm"}, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:  # the other end is closed
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert b"\x1b[" in shown
+    assert "━".encode() in shown

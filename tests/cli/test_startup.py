@@ -1,0 +1,60 @@
+"""The command line starts quickly, because it imports little."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from kalam import __version__
+
+HEAVY = {
+    "pyarrow",
+    "datafusion",
+    "fastapi",
+    "pydantic_settings",
+    "httpx",
+    "pandas",
+    "numpy",
+    "nats",
+    "asyncio",
+    "sqlglot",
+}
+
+
+def imported(stderr: str) -> set[str]:
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in stderr.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("sql", "SELECT 1", "--url", "http://127.0.0.1:9")])
+def test_nothing_heavy_is_imported(kalam, arguments):
+    done = kalam(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "kalam" in imported(done.stderr)
+    assert not imported(done.stderr) & HEAVY
+
+
+def test_help_lists_the_commands(kalam):
+    done = kalam("--help")
+    assert done.returncode == 0
+    assert all(f"  {command} " in done.stdout for command in ("serve", "demo", "sql", "insert", "version"))
+
+
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_goes_to_stdout(kalam, word):
+    done = kalam(word)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_no_command_and_an_unknown_one_are_wrong_usage(kalam):
+    assert kalam().returncode == 2
+    assert kalam("nonsense").returncode == 2
+
+
+def test_wrong_settings_of_serve_are_wrong_usage(kalam):
+    done = kalam("serve", "--http-port", "70000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "http_port" in done.stderr
+    done = kalam("serve", "--config", "no-such.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-such.toml" in done.stderr
+    assert sys.executable not in done.stderr

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+from server_process import ServerProcess
+
+
+def tail(server: ServerProcess, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kalam", "tail", *arguments, f"--nats-url={server.nats_url}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def stopped(process: subprocess.Popen[str]) -> str:
+    """What it said on stderr after ^C."""
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_tail_prints_rows_and_changes_and_a_token_to_go_on_with(shared_server: ServerProcess) -> None:
+    shared_server.sql("CREATE NAMESPACE tails; CREATE SHARED TABLE tails.t (id BIGINT PRIMARY KEY, v TEXT)")
+    shared_server.sql("INSERT INTO tails.t VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+    process = tail(shared_server, "SELECT id, v FROM tails.t", "--last", "2")
+    assert [next_line(process), next_line(process)] == ['  {"id": 2, "v": "b"}', '  {"id": 3, "v": "c"}']
+    shared_server.sql("UPDATE tails.t SET v = 'z' WHERE id = 1; DELETE FROM tails.t WHERE id = 2")
+    assert next_line(process) == '~ {"id": 1, "v": "z"}  was {"v": "a"}'
+    assert next_line(process) == '- {"id": 2, "v": "b"}'
+    token = stopped(process).split()[-1]
+    shared_server.sql("INSERT INTO tails.t VALUES (9, 'new')")
+    process = tail(shared_server, "SELECT id, v FROM tails.t", "--token", token, "--format", "json")
+    assert json.loads(next_line(process)) == {"op": "insert", "seq": 6, "row": {"id": 9, "v": "new"}}
+    stopped(process)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kalam", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_tail_says_what_is_wrong(shared_server: ServerProcess) -> None:
+    where = f"--nats-url={shared_server.nats_url}"
+    assert run("tail", "what", where).returncode == 2
+    refused = run("tail", "SELECT count(*) FROM a.b", where)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "error [unsupported]" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def bounded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose other bounds on rows are far below what is exported."""
+    bounds = {"KALAM_LIVE_SNAPSHOT_ROWS_MAX": "1000", "KALAM_RESULT_ROWS_MAX": "1000"}
+    server = ServerProcess(tmp_path_factory.mktemp("bounded") / "data", environment=bounds).start()
+    server.sql("CREATE NAMESPACE exported")
+    yield server
+    server.kill()
+
+
+def exported(server: ServerProcess, table: str, file: Path | str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return run("export", table, str(file), f"--url={server.http_url}", *flags)
+
+
+def ids_in(file: Path, form: str) -> list[int]:
+    match form:
+        case "ndjson":
+            return [json.loads(line)["id"] for line in file.read_text().splitlines()]
+        case "csv":
+            return [int(row["id"]) for row in csv.DictReader(file.open(newline=""))]
+        case "parquet":
+            return pyarrow.parquet.read_table(file).column("id").to_pylist()
+        case _:
+            return pyarrow.ipc.open_file(file).read_all().column("id").to_pylist()
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv", "parquet", "arrow"])
+def test_export_writes_every_row_of_one_moment(bounded_server: ServerProcess, tmp_path: Path, form: str) -> None:
+    table = f"exported.{form}"
+    bounded_server.sql(f"CREATE SHARED TABLE {table} (id BIGINT PRIMARY KEY, at TIMESTAMP, said TEXT)")
+    bounded_server.sql(f"INSERT INTO {table} (id, said) SELECT value, 'a,\n\"b\"' FROM range(0, 20000)")
+    bounded_server.sql(f"FLUSH TABLE {table}; INSERT INTO {table} (id) SELECT value FROM range(20000, 30000)")
+    bounded_server.sql(f"DELETE FROM {table} WHERE id < 10")
+    by_name, by_flag = tmp_path / f"rows.{form}", tmp_path / "rows"
+    done = exported(bounded_server, table, by_name)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "29,990 rows" in done.stderr
+    assert sorted(ids_in(by_name, form)) == list(range(10, 30_000))
+    assert exported(bounded_server, table, by_flag, "--format", form).returncode == 0
+    assert sorted(ids_in(by_flag, form)) == list(range(10, 30_000))
+    assert sorted(tmp_path.iterdir()) == [by_flag, by_name]
+
+
+def test_what_was_exported_can_be_inserted_again(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    columns = "id BIGINT PRIMARY KEY, doc JSON, raw BLOB, price DECIMAL(8,2), day DATE, at TIMESTAMP, x DOUBLE"
+    row = """1, '{"a": [1, null]}', 'AAE=', 1.50, '2026-01-02', '2026-01-02T03:04:05.000006Z', 'NaN'"""
+    bounded_server.sql(f"CREATE SHARED TABLE exported.types ({columns}); INSERT INTO exported.types VALUES ({row})")
+    bounded_server.sql("INSERT INTO exported.types (id) VALUES (2)")
+    file = tmp_path / "types.ndjson"
+    assert exported(bounded_server, "exported.types", file).returncode == 0
+    first, second = map(json.loads, file.read_text().splitlines())
+    if first["id"] == 2:
+        first, second = second, first
+    assert {name: first[name] for name in ("doc", "raw", "price", "day", "at", "x")} == {
+        "doc": {"a": [1, None]},
+        "raw": "AAE=",
+        "price": "1.50",
+        "day": "2026-01-02",
+        "at": "2026-01-02T03:04:05.000006Z",
+        "x": "NaN",
+    }
+    assert second["doc"] is None
+
+
+def test_export_shows_only_the_users_rows_and_writes_to_stdout(bounded_server: ServerProcess) -> None:
+    bounded_server.sql("CREATE USER TABLE exported.mine (id BIGINT PRIMARY KEY)")
+    for number, user in enumerate(("ada", "bob")):
+        bounded_server.sql(f"INSERT INTO exported.mine VALUES ({number})", user=user)
+    done = exported(bounded_server, "exported.mine", "-", "--user", "bob", "--format", "ndjson")
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1]
+    empty = exported(bounded_server, "exported.mine", "-", "--user", "eve", "--format", "csv")
+    assert (empty.returncode, empty.stdout) == (0, '"id","_updated","_deleted"\n')
+
+
+def test_export_says_what_is_wrong_and_leaves_no_file(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    missing = exported(bounded_server, "exported.nothing", file)
+    assert missing.returncode == 1
+    assert "table_not_found" in missing.stderr
+    assert exported(bounded_server, "exported.nothing", tmp_path / "rows.xls").returncode == 2
+    assert exported(bounded_server, "nothing", file).returncode == 2
+    assert run("export", "a.b", str(file), "--url=http://127.0.0.1:1").returncode == 1
+    assert not list(tmp_path.iterdir())

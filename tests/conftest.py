@@ -1,0 +1,165 @@
+"""Shared fixtures: a real nats-server of the test's own, and a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("change_feed", "failing_calls", "live_subscriber", "small_disk", "table_model")
+
+from server_process import ServerProcess  # noqa: E402
+
+from kalam_nats.embedded import find_nats_server  # noqa: E402
+
+PATIENCE_S = 10.0
+
+
+class NatsServer:
+    """An outside broker with JetStream and otherwise nats-server's defaults, on a free port that it keeps."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = -1
+        self.ports: dict[str, list[str]] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, **configuration: object) -> None:
+        """Start it, again on the same port and store; further configuration keys may be given, None drops one."""
+        file = self._folder / "nats.conf"
+        fixed = {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "ports_file_dir": str(self._folder),
+            "jetstream": {"store_dir": str(self._folder)},
+        }
+        file.write_text(
+            json.dumps({name: value for name, value in (fixed | configuration).items() if value is not None})
+        )
+        with (self._folder / "nats.log").open("ab") as log:
+            self._process = subprocess.Popen([find_nats_server(), "-c", file], stdout=log, stderr=log)
+        self.ports = self._wait_ports()
+        self._port = int(self.ports["nats"][0].rsplit(":", 1)[1])
+
+    def stop(self) -> None:
+        self._end(force=False)
+
+    def kill(self) -> None:
+        self._end(force=True)
+
+    def _end(self, *, force: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if force:
+            process.kill()
+        else:
+            process.terminate()
+        process.wait(PATIENCE_S)
+
+    def _wait_ports(self) -> dict[str, list[str]]:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            for file in self._folder.glob(f"*_{self.pid}.ports"):
+                if text := file.read_text():
+                    return dict(json.loads(text))
+            assert self._process is not None
+            assert self._process.poll() is None, (self._folder / "nats.log").read_text()
+            time.sleep(0.005)
+        raise TimeoutError("nats-server did not listen")
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
+    """Waits until a condition, plain or async, is true; raises TimeoutError after ten seconds."""
+
+    async def wait_until(condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                met = condition()
+                if await met if inspect.isawaitable(met) else met:
+                    return
+                await asyncio.sleep(0.005)
+
+    return wait_until
+
+
+@pytest.fixture
+def start_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., NatsServer]]:
+    """Starts nats-servers of the test's own; takes further configuration keys."""
+    servers: list[NatsServer] = []
+
+    def start(**configuration: object) -> NatsServer:
+        servers.append(NatsServer(tmp_path_factory.mktemp("nats")))
+        servers[-1].start(**configuration)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def nats_server(start_nats_server: Callable[..., NatsServer]) -> NatsServer:
+    """A nats-server of the test's own: ``url``, ``stop()``, ``kill()``, ``start()`` again on its port and store."""
+    return start_nats_server()
+
+
+@pytest.fixture
+def nats_url(nats_server: NatsServer) -> str:
+    return nats_server.url
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """An empty data directory."""
+    folder = tmp_path / "kalam-data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_kalam(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Start real Kalam servers: ``start_kalam(name="data", flags=(), environment={}, start=True)``."""
+    servers: list[ServerProcess] = []
+
+    def start(
+        name: str = "data", flags: Sequence[str] = (), *, start: bool = True, **environment: str
+    ) -> ServerProcess:
+        server = ServerProcess(tmp_path / name, flags, environment)
+        servers.append(server)
+        return server.start() if start else server
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def kalam_server(start_kalam: Callable[..., ServerProcess]) -> ServerProcess:
+    """A real server on an empty data directory."""
+    return start_kalam()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A real server that the tests of a module share; each uses a namespace of its own."""
+    server = ServerProcess(tmp_path_factory.mktemp("kalam") / "data").start()
+    yield server
+    server.kill()

@@ -1,0 +1,53 @@
+"""COUNT(*) of a table is put together from the sizes of its parts; it is what counting the rows would give."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+NAMES = (f"counts_{number}" for number in itertools.count())
+
+
+@pytest.mark.parametrize("kind", ["SHARED", "USER"])
+def test_the_count_is_right_after_every_kind_of_change(shared_server, kind):
+    space = next(NAMES)
+    sql = shared_server.sql
+    sql(f"CREATE NAMESPACE {space}; CREATE {kind} TABLE {space}.t (id BIGINT PRIMARY KEY, v INT)")
+
+    def counts() -> tuple[int, int, int]:
+        [[fast]] = sql(f"SELECT COUNT(*) FROM {space}.t")
+        [[named]] = sql(f"select count(*) as n from {space}.t")
+        [[slow]] = sql(f"SELECT COUNT(*) FROM {space}.t WHERE id >= 0 OR id < 0")
+        return fast, named, slow
+
+    assert counts() == (0, 0, 0)
+    values = ", ".join(f"({number}, {number})" for number in range(100))
+    sql(f"INSERT INTO {space}.t VALUES {values}")
+    assert counts() == (100, 100, 100)
+    sql(f"FLUSH TABLE {space}.t")
+    assert counts() == (100, 100, 100)
+    sql(f"UPDATE {space}.t SET v = v + 1 WHERE id < 10")
+    sql(f"DELETE FROM {space}.t WHERE id >= 95")
+    assert counts() == (95, 95, 95)
+    sql(f"INSERT INTO {space}.t VALUES (95, 1), (200, 1)")
+    assert counts() == (97, 97, 97)
+    sql(f"FLUSH TABLE {space}.t")
+    assert counts() == (97, 97, 97)
+    sql(f"UPDATE {space}.t SET v = 0; DELETE FROM {space}.t WHERE id = 200")
+    assert counts() == (96, 96, 96)
+    sql(f"FLUSH TABLE {space}.t")
+    assert counts() == (96, 96, 96)
+    deleted = sql(f"SELECT COUNT(*) FROM {space}.t WHERE _deleted")
+    assert deleted == [[5]]
+
+
+def test_the_column_is_called_as_the_planned_query_would_call_it(shared_server):
+    space = next(NAMES)
+    shared_server.sql(f"CREATE NAMESPACE {space}; CREATE TABLE {space}.t (id BIGINT PRIMARY KEY)")
+    names = [
+        shared_server.results(f"SELECT {what} FROM {space}.t{where}")[0]["columns"][0]["name"]
+        for what in ("COUNT(*)", "count ( * ) AS Rows_All")
+        for where in ("", " WHERE id > 0")
+    ]
+    assert names == ["count(*)", "count(*)", "rows_all", "rows_all"]

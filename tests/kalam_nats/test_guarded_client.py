@@ -1,0 +1,128 @@
+"""The short way in and out of nats-py's client: what it hands over is what nats-py would have."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import nats
+import pytest
+
+from kalam_nats.connection import broker_connection
+from kalam_nats.guarded_client import GuardedClient, TappingParser
+
+Taken = list[tuple[bytes, bytes, bytes, object]]
+
+
+async def test_a_tap_takes_messages_with_and_without_reply_and_headers(nats_url, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a.*", lambda *message: taken.append(message))
+        await client.publish("a.b", b"one")
+        await client.publish("a.c", b"", reply="r.x")
+        await client.publish("a.d", b"three", headers={"Nats-Msg-Id": "7"})
+        await wait_until(lambda: len(taken) == 3)
+    assert taken == [
+        (b"a.b", b"", b"one", None),
+        (b"a.c", b"r.x", b"", None),
+        (b"a.d", b"", b"three", {"Nats-Msg-Id": "7"}),
+    ]
+
+
+async def test_a_batch_arrives_whole_and_in_order_whatever_its_size(nats_url, wait_until):
+    payloads = [bytes([i % 256]) * (i * 7 % 3_000) for i in range(5_000)] + [b"x" * 900_000, b"end"]
+    taken: Taken = []
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        await client.publish_batch([(b"a", b"", payload) for payload in payloads])
+        await wait_until(lambda: len(taken) == len(payloads))
+    assert [payload for _, _, payload, _ in taken] == payloads
+
+
+async def test_a_tap_ends_with_its_subscription_and_others_go_on(nats_url, wait_until):
+    taken: Taken = []
+    plain: list[bytes] = []
+
+    async def take(msg):
+        plain.append(msg.data)
+
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        tapped = await client.tap("a", lambda *message: taken.append(message))
+        await client.subscribe("b", cb=take)
+        for number in range(10):
+            await client.publish_batch([(b"a", b"", b"%d" % number), (b"b", b"", b"%d" % number)])
+        await wait_until(lambda: len(taken) == len(plain) == 10)
+        await tapped.unsubscribe()
+        await client.publish_batch([(b"a", b"", b"late"), (b"b", b"", b"last")])
+        await wait_until(lambda: len(plain) == 11)
+    assert len(taken) == 10
+
+
+HEADER = b"NATS/1.0\r\nNats-Msg-Id: 7\r\n\r\n"
+
+
+def message_of(sid: int, subject: bytes, reply: bytes, payload: bytes, header: bytes = b"") -> bytes:
+    """A message as the broker writes it."""
+    sizes = b"%d %d" % (len(header), len(header) + len(payload)) if header else b"%d" % len(payload)
+    name, answer = b"HMSG" if header else b"MSG", reply + b" " if reply else b""
+    return b"%b %b %d %b%b\r\n%b%b\r\n" % (name, subject, sid, answer, sizes, header, payload)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_wherever_the_bytes_are_cut_the_same_messages_come_out(seed):
+    chance = random.Random(seed)
+    wanted, stream = [], b""
+    for i in range(60):
+        subject, reply = b"s.%d" % i, b"" if i % 3 else b"r"
+        payload = chance.randbytes(chance.choice((0, 1, 50, 70_000)))
+        header = HEADER if chance.random() < 0.2 else b""
+        wanted.append((subject, reply, payload, {"Nats-Msg-Id": "7"} if header else None))
+        stream += message_of(1, subject, reply, payload, header)
+        while chance.random() < 0.4:  # what nobody taps comes between
+            others = (b"+OK\r\n", message_of(2, b"o", b"", b"MSG"), message_of(2, b"o", b"r", b"", HEADER))
+            stream += chance.choice(others)
+    taken: Taken = []
+    client = GuardedClient()
+    taps = client._taps  # noqa: SLF001 - as after `tap`, which needs a connection
+    taps[1] = lambda *message: taken.append(message)
+    parser = TappingParser(client, taps)
+    place = 0
+    while place < len(stream):
+        size = chance.choice((1, 3, 20, 1_000, 32_768))
+        await parser.parse(stream[place : place + size])
+        place += size
+    assert taken == wanted
+
+
+async def test_what_is_published_one_by_one_and_in_batches_stays_in_order(nats_url, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        for number in range(0, 3_000, 3):
+            await client.publish("a", b"%d" % number)
+            await client.publish_batch([(b"a", b"", b"%d" % (number + 1))])
+            await client.publish_headed_batch([("a", "", b"", b"%d" % (number + 2))])
+        await wait_until(lambda: len(taken) == 3_000)
+    assert [payload for _, _, payload, _ in taken] == [b"%d" % number for number in range(3_000)]
+
+
+async def test_a_pong_that_nobody_waits_for_any_more_does_not_end_the_reading(nats_server, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_server.url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(nats.errors.FlushTimeoutError):
+                await client.flush(0.2)
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
+        await client.flush()
+        await client.publish("a", b"still here")
+        await wait_until(lambda: taken)
+    assert taken == [(b"a", b"", b"still here", None)]

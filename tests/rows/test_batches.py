@@ -1,0 +1,138 @@
+"""Rows in bulk: where a body is cut into pieces changes neither its rows nor the messages that are made of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kalam.rows.batches import BadRow, Batch, Cutter, RawBatcher, TableBatcher
+from kalam.rows.csv_text import CsvText
+from kalam.rows.json_text import JsonArray, JsonLines
+from kalam.rows.msgpack_maps import MsgpackMaps
+from kalam.rows.timestamps import timestamps
+
+ROW_BYTES = 1 << 20
+values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+rows_of_any_kind = st.lists(st.dictionaries(st.text(), values, max_size=4), max_size=8)
+cuts = st.lists(st.integers(0, 10_000), max_size=12)
+stamps = st.datetimes(timezones=st.just(UTC))
+
+
+def pieces(body: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({place % (len(body) + 1) for place in places} | {len(body)})
+    return [body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def cut(cutter: Cutter, body: bytes, places: list[int]) -> list[bytes]:
+    return [row for piece in pieces(body, places) for row in cutter.feed(piece)] + list(cutter.end())
+
+
+@settings(deadline=None)
+@given(rows_of_any_kind, cuts, st.sampled_from([None, 1]), st.booleans())
+def test_json_rows_are_the_same_in_any_pieces(rows, places, indent, ascii_only):
+    body = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert [json.loads(row) for row in cut(JsonArray(ROW_BYTES), body, places)] == rows
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    assert [json.loads(row) for row in cut(JsonLines(ROW_BYTES), lines, places)] == rows
+
+
+@settings(deadline=None)
+@given(rows_of_any_kind, cuts, st.booleans())
+def test_msgpack_rows_are_the_same_in_any_pieces(rows, places, as_array):
+    body = msgpack.packb(rows) if as_array else b"".join(map(msgpack.packb, rows))
+    assert [msgpack.unpackb(row) for row in cut(MsgpackMaps(ROW_BYTES), body, places)] == rows
+
+
+texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(), texts), max_size=8), cuts)
+def test_csv_rows_are_the_same_in_any_pieces(rows, places):
+    sink = io.StringIO(newline="")
+    sink.write('id,"the ""text"""\n')
+    for number, text in rows:
+        quoted = "" if text is None else '"' + text.replace('"', '""') + '"'
+        sink.write(f"{number},{quoted}\n")
+    cutter = CsvText(ROW_BYTES)
+    tables = [cutter.feed(piece) for piece in pieces(sink.getvalue().encode(), places)] + [cutter.end()]
+    found = [tuple(row.values()) for table in tables if table is not None for row in table.to_pylist()]
+    assert found == [(str(number), text) for number, text in rows]
+    assert next(csv.reader([sink.getvalue().splitlines()[0]])) == ["id", 'the "text"']
+
+
+def rows_of(batch: Batch) -> list[int]:
+    with pa.ipc.open_stream(batch.payload) as reader:
+        ids: list[int] = reader.read_all().column("id").to_pylist()
+        return ids
+
+
+def sizes(batches: list[Batch]) -> list[int]:
+    return [batch.rows for batch in batches]
+
+
+def test_a_batch_is_bounded_in_rows_and_in_bytes():
+    batcher = RawBatcher(rows_max=3, bytes_max=10)
+    found = [*batcher.add([b"{}"] * 7), *batcher.add([b"x" * 20, b"{}"]), *batcher.end()]
+    assert sizes(found) == [3, 3, 1, 1, 1]
+    assert found[0].payload == b"[{},{},{}]"
+    assert list(batcher.end()) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=8))
+def test_tables_make_the_same_batches_however_they_are_cut(lengths):
+    whole = pa.table({"id": range(sum(lengths)), "t": ["x" * 50] * sum(lengths)})
+
+    def batches(cuts: list[int]) -> list[Batch]:
+        batcher, found, begin = TableBatcher(rows_max=16, bytes_max=1_000), [], 0
+        for length in cuts:
+            found += batcher.add(whole.slice(begin, length))
+            begin += length
+        return found + list(batcher.end())
+
+    assert sizes(batches(lengths)) == sizes(batches([sum(lengths)]))
+    assert [number for batch in batches(lengths) for number in rows_of(batch)] == list(range(sum(lengths)))
+    assert sum(sizes(batches(lengths))) == sum(lengths)
+    assert all(size <= 16 for size in sizes(batches(lengths)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"[", b"[{}", b'["a"]', b"[1]", b"[{}}", b"[{},{}]]", b'{"a": [}', b"[[{}]]", b"[{}{}]", b"[] []"]
+)
+def test_what_is_no_array_of_objects_is_refused_in_any_pieces(body):
+    for place in range(len(body)):
+        with pytest.raises(BadRow):
+            cut(JsonArray(ROW_BYTES), body, [place])
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | stamps))
+def test_timestamps_are_those_of_arrow(found):
+    column = pa.chunked_array([pa.array(found, pa.timestamp("us", "UTC"))])
+    assert timestamps(column) == found
+    assert all(value is None or value.tzinfo is UTC for value in timestamps(column))
+
+
+@pytest.mark.parametrize("value", [-62_135_596_800_000_001, 253_402_300_800_000_000, -(2**63), 2**63 - 1])
+def test_a_timestamp_beyond_the_years_is_refused(value):
+    with pytest.raises(ValueError, match="year"):
+        timestamps(pa.chunked_array([pa.array([value], pa.timestamp("us", "UTC"))]))
+
+
+def test_the_latest_and_the_earliest_timestamps_are_kept():
+    for value in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        assert timestamps(pa.chunked_array([pa.array([value], pa.timestamp("us", "UTC"))])) == [value]

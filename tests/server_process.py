@@ -1,0 +1,134 @@
+"""A real ``kalam serve`` in a process of its own, as tests start, cut off and start again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+START_S = 30.0
+
+
+class SqlFailed(Exception):
+    """The problem object that the server answered with."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
+        self.status, self.problem, self.code = status, problem, problem.get("code")
+
+
+@dataclass
+class ServerProcess:
+    """The server of one data directory; ``environment`` is added to the process's own."""
+
+    data_dir: Path
+    flags: Sequence[str] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    announcement: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def http_url(self) -> str:
+        return str(self.announcement["http_url"])
+
+    @property
+    def nats_url(self) -> str:
+        return str(self.announcement["nats_url"])
+
+    @property
+    def log_file(self) -> Path:
+        return self.data_dir.parent / f"{self.data_dir.name}.log"
+
+    def start(self, **environment: str) -> ServerProcess:
+        """Start the server and wait until it has announced itself."""
+        self.launch(**environment)
+        deadline = time.monotonic() + START_S
+        file = self.data_dir / "kalam.json"
+        assert self.process is not None
+        while not file.exists():
+            assert self.process.poll() is None, f"the server ended: {self.log_file.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"the server did not start: {self.log_file.read_text()[-3000:]}"
+            time.sleep(0.01)
+        self.announcement = json.loads(file.read_text())
+        return self
+
+    def launch(self, **environment: str) -> None:
+        """Start the server without waiting."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "kalam.json").unlink(missing_ok=True)
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "kalam",
+                    "serve",
+                    f"--data-dir={self.data_dir}",
+                    "--http-port=0",
+                    "--nats-port=0",
+                    *self.flags,
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment, **environment},
+            )
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut for the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+
+    def wait_end(self) -> int:
+        """Wait until the process ends by itself; its exit status."""
+        assert self.process is not None
+        return self.process.wait(START_S)
+
+    def restart(self) -> None:
+        """Start again after ``kill`` or ``stop``."""
+        self.start()
+
+    def sql(self, text: str, *params: Any, user: str = "admin", namespace: str | None = None) -> list[Any]:
+        """The rows of the last statement, or its message; raises SqlFailed."""
+        last = self.results(text, *params, user=user, namespace=namespace)[-1]
+        return last["rows"] if last["columns"] else last["message"]
+
+    def results(
+        self, text: str, *params: Any, user: str = "admin", namespace: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Every result of a text; raises SqlFailed."""
+        body: dict[str, Any] = {"sql": text, "params": list(params)}
+        if namespace is not None:
+            body["namespace"] = namespace
+        headers = {"Content-Type": "application/json", "X-Kalam-User": user}
+        request = urllib.request.Request(f"{self.http_url}/v1/sql", json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                results: list[dict[str, Any]] = json.load(response)["results"]
+                return results
+        except urllib.error.HTTPError as exc:
+            with exc:
+                raise SqlFailed(exc.code, json.load(exc)) from None
+
+    def metrics(self) -> str:
+        """What Prometheus reads."""
+        with urllib.request.urlopen(f"{self.http_url}/metrics") as response:
+            return str(response.read().decode())
+
+    def log_text(self) -> str:
+        return self.log_file.read_text()

@@ -1,0 +1,134 @@
+"""What memory holds of a copy is what the database holds, also when one transaction both changes and loads it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalam.names import TableName
+from kalam.rows.stored import pack_rows
+from kalam.schema import Column, DataType, StoredOptions, Table, TableDefinition, TableKind, TypeName
+from kalam.settings import Settings
+from kalam.storage.core import Core, open_core
+from kalam.storage.data_dir import prepare_database
+from kalam.storage.database import Database, make_directory, now_us
+from kalam.storage.flush import FlushRecord, Step, rename_files
+from kalam.storage.flush_worker import FlushRequest, flush
+from kalam.storage.writes import InsertStatement, InsertTask, Stale
+
+
+@dataclass
+class Storage:
+    """Storage without a server: one table, with rows 1, 2 and 3."""
+
+    core: Core
+    table: Table
+
+    @property
+    def database(self) -> Database:
+        return self.core.database
+
+    async def insert(self, *row_ids: int, epoch: int | None = None) -> None:
+        statement = InsertStatement(row_ids, pack_rows([(row_id,) for row_id in row_ids]))
+        await self.database.submit(InsertTask(self.core.store, self.table, "", [statement], epoch=epoch))
+
+    def written_flush(self, upto_seq: int) -> FlushRecord:
+        """A flush of which all is done but its transaction."""
+        folder = self.core.folders.folder(self.table, "")
+        make_directory(folder)
+        assert self.table.key is not None
+        request = FlushRequest(
+            database=str(self.database.path),
+            copy_id=1,
+            upto_seq=upto_seq,
+            columns=self.table.columns,
+            history=dict(self.core.catalogue.history(self.table)),
+            key=self.table.key,
+            folder=str(folder),
+            name=f"{self.core.folders.file_prefix(self.table)}{now_us()}",
+            compression=self.table.stored_options.compression,
+            segment_rows_max=1_000_000,
+            forget_deleted_us=0,
+        )
+        answer = flush(request)
+        rename_files(folder, answer.files)
+        return FlushRecord(self.core.store, self.table, Step(1, "", upto_seq, answer))
+
+    async def together(self, *works: Callable[[], Awaitable[Any]]) -> None:
+        """Let all of this wait for the writer at the same time, so that it is one transaction."""
+        entered, opened = threading.Event(), threading.Event()
+
+        def hold(_: sqlite3.Connection) -> None:
+            entered.set()
+            assert opened.wait(10)
+
+        holding = asyncio.ensure_future(self.database.write(hold))
+        await asyncio.to_thread(entered.wait, 10)
+        futures = [asyncio.ensure_future(work()) for work in works]
+        await asyncio.sleep(0)  # in which each of them hands its task in
+        assert self.database.queued == len(works)
+        opened.set()
+        await asyncio.gather(holding, *futures, return_exceptions=True)
+
+
+@pytest.fixture
+async def storage(data_dir: Path) -> AsyncIterator[Storage]:
+    data_id = prepare_database(data_dir)
+    database = Database(data_dir / "kalam.db", commit_rows_max=1_000)
+    database.start()
+    core = await open_core(Settings(data_dir=data_dir), database, data_id)
+    await core.catalogue.create_namespace("n")
+    key = Column(column_id=1, name="id", type=DataType(name=TypeName.BIGINT), nullable=False)
+    definition = TableDefinition(
+        name=TableName("n", "t"), kind=TableKind.SHARED, columns=(key,), key="id", options=StoredOptions()
+    )
+    storage = Storage(core, await core.catalogue.create_table(definition))
+    await storage.insert(1, 2, 3)
+    yield storage
+    database.close()
+
+
+async def fail(database: Database) -> None:
+    def refuse(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    await database.write(refuse)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_copy_that_is_loaded_behind_a_flush_in_one_transaction_has_its_segment_once(
+    storage: Storage, fails: bool
+) -> None:
+    record = storage.written_flush(3)
+    storage.core.store.forget(storage.table.table_id, "")  # as after a start
+    works = [lambda: storage.database.submit(record), lambda: storage.core.store.open(storage.table, "")]
+    commits = storage.database.commits
+    await storage.together(*works, *([lambda: fail(storage.database)] if fails else []))
+    assert fails or storage.database.commits == commits + 2, "the one that held, and one for both"
+    copy = await storage.core.store.open(storage.table, "")
+    assert copy is not None
+    assert [segment.row_count for segment in copy.view.segments] == [3]
+    assert (copy.view.chunk_count, copy.row_count, copy.versions) == (0, 0, {})
+
+
+async def test_a_copy_read_again_after_a_failure_is_told_from_the_one_that_an_insert_was_prepared_for(
+    storage: Storage,
+) -> None:
+    store, table = storage.core.store, storage.table
+    await storage.database.submit(storage.written_flush(3))
+    store.forget(table.table_id, "")
+    prepared_for = await store.open(table, "")
+    assert prepared_for is not None
+    epoch = prepared_for.epoch
+    await storage.insert(4, epoch=epoch)
+    await storage.database.submit(storage.written_flush(4))
+    store.forget(table.table_id, "")  # as a failed commit does
+    with pytest.raises(Stale):  # the segment that holds row 4 was not looked at
+        await storage.insert(4, epoch=epoch)

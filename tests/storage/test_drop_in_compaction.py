@@ -1,0 +1,93 @@
+"""DROP does not wait for a compaction: it ends it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import ServerProcess, SqlFailed
+
+PATIENCE_S = 20.0
+ROWS = 60_000
+
+
+def compact_worker(server: ServerProcess) -> int:
+    """The process id of the server's worker for compactions."""
+    assert server.process is not None
+    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if b"compact_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+    raise AssertionError("no worker for compactions runs")
+
+
+def make(server: ServerProcess, namespace: str, rows: int) -> Path:
+    """A table of two segments; the folder in which they are."""
+    server.sql(f"CREATE NAMESPACE IF NOT EXISTS {namespace}; CREATE TABLE {namespace}.t (id BIGINT PRIMARY KEY)")
+    for offset in range(2):
+        server.sql(f"INSERT INTO {namespace}.t SELECT value * 2 + {offset} FROM range(0, {rows})")
+        server.sql(f"FLUSH TABLE {namespace}.t")
+    return server.data_dir / "shared" / namespace / "t"
+
+
+@contextmanager
+def stopped_compaction(server: ServerProcess, table: str, folder: Path) -> Iterator[Future[Any]]:
+    """Compact a table, and stop the worker for good as soon as it writes."""
+    pid = compact_worker(server)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(server.sql, f"COMPACT TABLE {table}")
+        deadline = time.monotonic() + PATIENCE_S
+        try:
+            while not list(folder.glob(".*.tmp")):
+                assert not future.done(), "the compaction was over before it could be held"
+                assert time.monotonic() < deadline, "the compaction did not begin"
+                time.sleep(0.0005)
+            os.kill(pid, signal.SIGSTOP)
+            assert list(folder.glob(".*.tmp")), "the compaction was over before it could be held"
+            yield future
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def jobs(server: ServerProcess, namespace: str) -> list[list[str]]:
+    query = "SELECT status, error FROM system.jobs WHERE namespace = $1 AND job_type = 'compaction' ORDER BY created_at"
+    return server.sql(query, namespace)
+
+
+def test_a_drop_cancels_the_compaction_that_runs_and_leaves_none_of_its_files(shared_server: ServerProcess) -> None:
+    make(shared_server, "warm", 10)
+    shared_server.sql("COMPACT TABLE warm.t")
+    folder = make(shared_server, "busy", ROWS)
+    with stopped_compaction(shared_server, "busy.t", folder) as compaction:
+        shared_server.sql("DROP TABLE busy.t")  # although the worker will never answer
+        with pytest.raises(SqlFailed) as failed:
+            compaction.result(PATIENCE_S)
+    assert failed.value.code == "cancelled"
+    assert "the table was dropped" in str(failed.value)
+    assert jobs(shared_server, "busy") == [["cancelled", "the table was dropped"]]
+    assert not folder.exists()
+    make(shared_server, "busy", 10)
+    assert shared_server.sql("SELECT count(*), max(id) FROM busy.t") == [[20, 19]]
+    shared_server.sql("COMPACT TABLE busy.t")
+    assert shared_server.sql("SELECT count(*), max(id) FROM busy.t") == [[20, 19]]
+    assert [status for status, _ in jobs(shared_server, "busy")] == ["cancelled", "completed"]
+
+
+def test_a_drop_of_the_namespace_does_so_too(shared_server: ServerProcess) -> None:
+    make(shared_server, "warm_again", 10)
+    shared_server.sql("COMPACT TABLE warm_again.t")
+    folder = make(shared_server, "whole", ROWS)
+    with stopped_compaction(shared_server, "whole.t", folder) as compaction:
+        shared_server.sql("DROP NAMESPACE whole CASCADE")
+        with pytest.raises(SqlFailed) as failed:
+            compaction.result(PATIENCE_S)
+    assert failed.value.code == "cancelled"
+    assert not folder.exists()

@@ -1,0 +1,215 @@
+"""Which module may import which: README.md draws the rule, and this file holds it.
+
+The sources are read, not run, so an import inside a function, a type-checking block or ``import_module("…")`` counts
+like one at the top. Only what is written counts: that importing ``kalam.sql.parser`` also runs
+``kalam/sql/__init__.py`` is no import of it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+# From the bottom to the top: a layer imports itself and what stands before it. `kalam` alone is `kalam/__init__.py`,
+# which runs before every other module; the migrations are frozen once released, so they lean on nothing that changes.
+LAYERS = (
+    ("kalam", "kalam.migrations"),
+    ("kalam.errors", "kalam.names", "kalam.settings"),
+    ("kalam.schema", "kalam.rows"),
+    ("kalam.sql",),
+    ("kalam.storage",),
+    ("kalam.tables", "kalam.query", "kalam.live"),
+    ("kalam.engine",),
+    ("kalam_nats", "kalam_http"),
+    ("kalam.server", "kalam.logs", "kalam.metrics", "kalam.collector"),
+    ("kalam.client", "kalam.cli", "kalam.__main__"),
+)
+RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+BRIDGES = ("kalam_nats", "kalam_http")
+OUTSIDE = ("nats", "fastapi", "starlette", "uvicorn")
+MAY_KNOW_THE_OUTSIDE = (*BRIDGES, "kalam.client", "kalam.cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A parsed source file under the name that it is imported by."""
+
+    name: str
+    is_package: bool
+    tree: ast.Module
+
+
+def read_modules(checkout: Path) -> dict[str, Module]:
+    """Every module of a checkout by its name. ``kalam/migrations`` is a link, and ``rglob`` follows none on its way."""
+    roots = ("kalam", checkout), ("kalam/migrations", checkout), ("", checkout / "bridges")
+    modules = (
+        read_module(file.relative_to(base), base) for folder, base in roots for file in (base / folder).rglob("*.py")
+    )
+    return {module.name: module for module in modules}
+
+
+def read_module(file: Path, base: Path) -> Module:
+    is_package = file.name == "__init__.py"
+    parts = file.parent.parts if is_package else file.with_suffix("").parts
+    return Module(".".join(parts), is_package, ast.parse((base / file).read_text()))
+
+
+def imported_names(module: Module) -> Iterator[str]:
+    """The full name of everything that the module imports, ``a.b.c`` for ``from a.b import c``."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(names=names):
+                origin = absolute_origin(node, module)
+                yield from (f"{origin}.{alias.name}" for alias in names)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
+
+
+def absolute_origin(node: ast.ImportFrom, module: Module) -> str:
+    """What stands between ``from`` and ``import``, its leading dots resolved."""
+    if node.level == 0:
+        return node.module or ""
+    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def inside(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def nearest(name: str, known: Mapping[str, object]) -> str | None:
+    """The longest leading part of ``name`` that is known: the module that holds an imported attribute."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def part_of(module: str) -> str | None:
+    """The part of the picture that a module belongs to; ``kalam`` itself is no parent of the others here."""
+    part = nearest(module, RANKS)
+    return None if part == "kalam" and module != "kalam" else part
+
+
+def violations(checkout: Path) -> list[str]:
+    """Every breach of the rule in a checkout, in words."""
+    modules = read_modules(checkout)
+    found = [f"{name} stands in no layer" for name in modules if part_of(name) is None]
+    graph: dict[str, set[str]] = {}
+    for name, module in modules.items():
+        imports = set(imported_names(module))
+        targets = {target for target in (nearest(imported, modules) for imported in imports) if target} - {name}
+        graph[name] = targets
+        found += [f"{name} imports {other}" for other in sorted(imports) if reaches_outside(name, other)]
+        found += [f"{name} imports {target}" for target in sorted(targets) if breaks_order(name, target)]
+    return found + cycles(graph)
+
+
+def reaches_outside(name: str, imported: str) -> bool:
+    return inside(imported, OUTSIDE) and not inside(name, MAY_KNOW_THE_OUTSIDE)
+
+
+def breaks_order(name: str, target: str) -> bool:
+    mine, other = part_of(name), part_of(target)
+    if mine is None or other is None or mine == other:
+        return False
+    if other in BRIDGES:
+        return mine != "kalam.server"
+    return RANKS[other] > RANKS[mine]
+
+
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        return [f"cycle: {' → '.join(reversed(exc.args[1]))}"]
+    return []
+
+
+def test_every_import_goes_down_the_layers() -> None:
+    assert violations(CHECKOUT) == []
+
+
+def test_the_link_makes_the_migrations_a_part_of_kalam() -> None:
+    assert "kalam.migrations" in read_modules(CHECKOUT)
+
+
+SOUND = {
+    "kalam/__init__.py": "",
+    "kalam/__main__.py": "from kalam.cli.main import main",
+    "kalam/errors.py": "import enum",
+    "kalam/schema.py": "from kalam.errors import KalamError",
+    "kalam/migrations/__init__.py": "import sqlite_utils",
+    "kalam/storage/__init__.py": "from kalam.storage.database import Database",
+    "kalam/storage/database.py": "from kalam import __version__, migrations\nfrom ..schema import Table",
+    "kalam/tables/__init__.py": "import kalam.storage",
+    "kalam/live/registry.py": "from kalam.tables import Row",
+    "kalam/engine.py": "from kalam import live, tables",
+    "bridges/kalam_nats/__init__.py": "import nats\nfrom . import ingest",
+    "bridges/kalam_nats/ingest.py": "from kalam.engine import Engine",
+    "bridges/kalam_http/__init__.py": "import fastapi",
+    "kalam/server.py": "import kalam_nats, kalam_http\nfrom kalam.engine import Engine",
+    "kalam/client/__init__.py": "import nats",
+    "kalam/cli/main.py": "def serve():\n    import uvicorn\n    from kalam.server import Server",
+}
+
+
+def write_tree(folder: Path, sources: Mapping[str, str]) -> Path:
+    for path, source in sources.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    return folder
+
+
+def test_a_sound_tree_breaks_nothing(tmp_path: Path) -> None:
+    assert violations(write_tree(tmp_path, SOUND)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "breach"),
+    [
+        ("kalam/errors.py", "from kalam.schema import Table", "kalam.errors imports kalam.schema"),
+        ("kalam/errors.py", "from kalam import schema", "kalam.errors imports kalam.schema"),
+        ("kalam/errors.py", "def late():\n    import kalam.schema", "kalam.errors imports kalam.schema"),
+        ("kalam/errors.py", "if TYPE_CHECKING:\n    from .schema import Table", "kalam.errors imports kalam.schema"),
+        ("kalam/errors.py", "importlib.import_module('kalam.schema')", "kalam.errors imports kalam.schema"),
+        ("kalam/__init__.py", "from kalam.errors import KalamError", "kalam imports kalam.errors"),
+        ("kalam/migrations/first.py", "import kalam.schema", "kalam.migrations.first imports kalam.schema"),
+        ("kalam/storage/flush.py", "from ..live import registry", "kalam.storage.flush imports kalam.live.registry"),
+        ("kalam/engine.py", "import kalam.server", "kalam.engine imports kalam.server"),
+        ("kalam/engine.py", "import kalam_nats", "kalam.engine imports kalam_nats"),
+        ("kalam/engine.py", "import nats.js", "kalam.engine imports nats.js"),
+        ("kalam/server.py", "def late():\n    import uvicorn", "kalam.server imports uvicorn"),
+        ("kalam/cli/main.py", "import kalam_http", "kalam.cli.main imports kalam_http"),
+        ("kalam/client/live.py", "from kalam_nats import ingest", "kalam.client.live imports kalam_nats.ingest"),
+        ("bridges/kalam_nats/ingest.py", "import kalam_http", "kalam_nats.ingest imports kalam_http"),
+        ("bridges/kalam_nats/ingest.py", "import kalam.server", "kalam_nats.ingest imports kalam.server"),
+        ("kalam/extras.py", "", "kalam.extras stands in no layer"),
+        ("bridges/kalam_mqtt/__init__.py", "", "kalam_mqtt stands in no layer"),
+    ],
+)
+def test_a_breach_is_found_and_named(tmp_path: Path, path: str, source: str, breach: str) -> None:
+    assert breach in violations(write_tree(tmp_path, SOUND | {path: source}))
+
+
+def test_a_cycle_is_found_though_it_hides_in_a_function(tmp_path: Path) -> None:
+    sources = SOUND | {
+        "kalam/storage/flush.py": "from kalam.storage import segments",
+        "kalam/storage/segments.py": "def late():\n    from kalam.storage.flush import Flush",
+    }
+    (breach,) = violations(write_tree(tmp_path, sources))
+    assert breach.startswith("cycle: ")
+    assert {"kalam.storage.flush", "kalam.storage.segments"} <= set(breach.removeprefix("cycle: ").split(" → "))
