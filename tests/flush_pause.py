@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from held_process import held
 from server_process import ServerProcess
 
 PATIENCE_S = 20.0
 
 
-def flush_worker(server: ServerProcess) -> int | None:
-    """The process id of the server's flush worker, if it runs."""
+def worker_process(server: ServerProcess, module: str) -> int:
+    """The process id of the server's worker that runs this module: ``"flush_worker"`` or ``"compact_worker"``."""
     assert server.process is not None
     for task in Path(f"/proc/{server.process.pid}/task").iterdir():
         for pid in (task / "children").read_text().split():
-            if b"flush_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return int(pid)
-    return None
+    raise AssertionError(f"no {module} runs")
 
 
 @contextmanager
@@ -36,24 +35,20 @@ def paused_flush(server: ServerProcess, table: str, folder: Path) -> Iterator[Fu
     server.sql("CREATE TABLE IF NOT EXISTS pause.warm_up (x BIGINT)")
     server.sql("INSERT INTO pause.warm_up VALUES (1)")
     server.sql("FLUSH TABLE pause.warm_up")
-    pid = flush_worker(server)
-    assert pid is not None
+    pid = worker_process(server, "flush_worker")
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(server.sql, f"FLUSH TABLE {table}")
-        try:
-            _wait_writing(folder, future)
-            os.kill(pid, signal.SIGSTOP)
+        wait_writing(folder, future)
+        with held(pid):  # a killed job takes its worker with it
             assert list(folder.glob(".*.tmp")), "the flush was over before it could be held"
             yield future
-        finally:
-            with suppress(ProcessLookupError):  # a killed job takes its worker with it
-                os.kill(pid, signal.SIGCONT)
         future.result(PATIENCE_S)
 
 
-def _wait_writing(folder: Path, future: Future[Any]) -> None:
+def wait_writing(folder: Path, job: Future[Any]) -> None:
+    """Wait until a flush or a compaction has begun to write a segment into the folder."""
     deadline = time.monotonic() + PATIENCE_S
     while not list(folder.glob(".*.tmp")):
-        assert not future.done(), "the flush was over before it could be held"
-        assert time.monotonic() < deadline, "the flush did not begin"
+        assert not job.done(), "the job was over before it could be held"
+        assert time.monotonic() < deadline, "the job did not begin"
         time.sleep(0.0005)

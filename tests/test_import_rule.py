@@ -47,18 +47,17 @@ class Module:
 
 
 def read_modules(checkout: Path) -> dict[str, Module]:
-    """Every module of a checkout by its name. ``kalam/migrations`` is a link, and ``rglob`` follows none on its way."""
-    roots = ("kalam", checkout), ("kalam/migrations", checkout), ("", checkout / "bridges")
-    modules = (
-        read_module(file.relative_to(base), base) for folder, base in roots for file in (base / folder).rglob("*.py")
-    )
+    """Every module of a checkout by the name that it has for Python."""
+    roots = (checkout / "kalam", "kalam"), (checkout / "migrations", "kalam.migrations"), (checkout / "bridges", "")
+    modules = (read_module(file, base, package) for base, package in roots for file in base.rglob("*.py"))
     return {module.name: module for module in modules}
 
 
-def read_module(file: Path, base: Path) -> Module:
+def read_module(file: Path, base: Path, package: str) -> Module:
     is_package = file.name == "__init__.py"
-    parts = file.parent.parts if is_package else file.with_suffix("").parts
-    return Module(".".join(parts), is_package, ast.parse((base / file).read_text()))
+    path = file.relative_to(base)
+    parts = (path.parent if is_package else path.with_suffix("")).parts
+    return Module(".".join(filter(None, (package, *parts))), is_package, ast.parse(file.read_text()))
 
 
 def imported_names(module: Module) -> Iterator[str]:
@@ -142,8 +141,8 @@ def test_every_import_goes_down_the_layers() -> None:
     assert violations(CHECKOUT) == []
 
 
-def test_the_link_makes_the_migrations_a_part_of_kalam() -> None:
-    assert "kalam.migrations" in read_modules(CHECKOUT)
+def test_the_migrations_are_a_part_of_kalam() -> None:
+    assert "kalam.migrations.m001_first_release" in read_modules(CHECKOUT)
 
 
 SOUND = {
@@ -151,7 +150,8 @@ SOUND = {
     "kalam/__main__.py": "from kalam.cli.main import main",
     "kalam/errors.py": "import enum",
     "kalam/schema.py": "from kalam.errors import KalamError",
-    "kalam/migrations/__init__.py": "import sqlite_utils",
+    "kalam/migrations/__init__.py": "import pkgutil",
+    "migrations/m001_first_release.py": "import sqlite_utils",
     "kalam/storage/__init__.py": "from kalam.storage.database import Database",
     "kalam/storage/database.py": "from kalam import __version__, migrations\nfrom ..schema import Table",
     "kalam/tables/__init__.py": "import kalam.storage",
@@ -187,7 +187,7 @@ def test_a_sound_tree_breaks_nothing(tmp_path: Path) -> None:
         ("kalam/errors.py", "if TYPE_CHECKING:\n    from .schema import Table", "kalam.errors imports kalam.schema"),
         ("kalam/errors.py", "importlib.import_module('kalam.schema')", "kalam.errors imports kalam.schema"),
         ("kalam/__init__.py", "from kalam.errors import KalamError", "kalam imports kalam.errors"),
-        ("kalam/migrations/first.py", "import kalam.schema", "kalam.migrations.first imports kalam.schema"),
+        ("migrations/first.py", "import kalam.schema", "kalam.migrations.first imports kalam.schema"),
         ("kalam/storage/flush.py", "from ..live import registry", "kalam.storage.flush imports kalam.live.registry"),
         ("kalam/engine.py", "import kalam.server", "kalam.engine imports kalam.server"),
         ("kalam/engine.py", "import kalam_nats", "kalam.engine imports kalam_nats"),

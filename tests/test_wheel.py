@@ -96,14 +96,14 @@ def test_the_wheel_holds_all_that_a_server_reads(wheel: Path) -> None:
     names = members(wheel)
     for package in ("kalam", "kalam_nats", "kalam_http"):
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= set(names)
-    assert "kalam/migrations/__init__.py" in names
+    assert "kalam/migrations/m001_first_release.py" in names
     assert [name for name in names if name.startswith("kalam/") and "earthquakes" in name], "the data of the demo"
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel: Path) -> None:
-    roots = {CHECKOUT: "kalam", CHECKOUT / "kalam": "migrations", CHECKOUT / "bridges": "."}
-    paths = {file.relative_to(base) for base, folder in roots.items() for file in (base / folder).rglob("*.py")}
+    roots = ("kalam", CHECKOUT), ("migrations", CHECKOUT), (".", CHECKOUT / "bridges")
+    paths = {file.relative_to(base) for folder, base in roots for file in (base / folder).rglob("*.py")}
     inside = {str(Path("kalam") / path if path.parts[0] == "migrations" else path) for path in paths}
     assert inside == {name for name in members(wheel) if name.endswith(".py")}
 
@@ -113,7 +113,7 @@ def test_the_source_archive_holds_the_tests_and_no_leftovers(archives: Path) -> 
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "compose.yaml", "tests/test_wheel.py"} <= names
-    assert "kalam/migrations/__init__.py" in names
+    assert "migrations/m001_first_release.py" in names
     assert not [name for name in names if re.search(r"__pycache__|kalam-data|\.venv|_cache", name)]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 
 import nats
 import pytest
+from held_process import held
 
 from kalam_nats.connection import broker_connection
 from kalam_nats.guarded_client import GuardedClient, TappingParser
@@ -116,12 +115,8 @@ async def test_a_pong_that_nobody_waits_for_any_more_does_not_end_the_reading(na
     async with broker_connection(nats_server.url) as connection:
         client = connection.client
         await client.tap("a", lambda *message: taken.append(message))
-        os.kill(nats_server.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(nats.errors.FlushTimeoutError):
-                await client.flush(0.2)
-        finally:
-            os.kill(nats_server.pid, signal.SIGCONT)
+        with held(nats_server.pid), pytest.raises(nats.errors.FlushTimeoutError):
+            await client.flush(0.2)
         await client.flush()
         await client.publish("a", b"still here")
         await wait_until(lambda: taken)

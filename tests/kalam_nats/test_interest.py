@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 
 import nats
 import pytest
+from held_process import held
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -289,10 +288,7 @@ async def test_while_a_server_of_the_cluster_is_silent_there_is_no_answer(
 
         await wait_until(lambda: answers("reached", 1))
         await wait_until(lambda: answers(EVENTS, 0))
-        os.kill(there.pid, signal.SIGSTOP)
-        try:
+        with held(there.pid):
             await wait_until(lambda: answers(EVENTS, None))
-        finally:
-            os.kill(there.pid, signal.SIGCONT)
         await wait_until(lambda: answers(EVENTS, 0))
     await remote.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import socket
 import urllib.parse
 from collections import Counter
@@ -13,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from held_process import held
 from live_subscriber import ask, connected, subscribe
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -138,12 +137,9 @@ async def test_a_broker_that_pauses_does_not_bring_a_message_twice(
     async with connected(nats_server.url) as client:
         await client.subscribe("kalam.live.ada.>", cb=take)
         await client.flush()
-        os.kill(nats_server.pid, signal.SIGSTOP)
-        try:
+        with held(nats_server.pid):
             server.sql("SUBSCRIBE TO SELECT * FROM p.t", user="ada")
             await asyncio.sleep(0.5)  # many times the pause after which the first message is tried again
-        finally:
-            os.kill(nats_server.pid, signal.SIGCONT)
         await wait_until(lambda: "ready" in kinds)
         server.sql("INSERT INTO p.t VALUES (2)")
         await wait_until(lambda: "changes" in kinds)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from conftest import NatsServer
+from held_process import held
 from server_process import ServerProcess
 
 import kalam.client
@@ -92,11 +91,8 @@ async def running(coroutines: list[Any]) -> AsyncIterator[list[asyncio.Task[None
 
 
 async def pause(pid: int, seconds: float) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with held(pid):
         await asyncio.sleep(seconds)
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def disturb(server: ServerProcess, broker: NatsServer) -> None:

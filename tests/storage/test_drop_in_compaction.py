@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flush_pause import wait_writing, worker_process
+from held_process import held
 from server_process import ServerProcess, SqlFailed
 
 PATIENCE_S = 20.0
 ROWS = 60_000
-
-
-def compact_worker(server: ServerProcess) -> int:
-    """The process id of the server's worker for compactions."""
-    assert server.process is not None
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if b"compact_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-    raise AssertionError("no worker for compactions runs")
 
 
 def make(server: ServerProcess, namespace: str, rows: int) -> Path:
@@ -40,21 +29,13 @@ def make(server: ServerProcess, namespace: str, rows: int) -> Path:
 @contextmanager
 def stopped_compaction(server: ServerProcess, table: str, folder: Path) -> Iterator[Future[Any]]:
     """Compact a table, and stop the worker for good as soon as it writes."""
-    pid = compact_worker(server)
+    pid = worker_process(server, "compact_worker")
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(server.sql, f"COMPACT TABLE {table}")
-        deadline = time.monotonic() + PATIENCE_S
-        try:
-            while not list(folder.glob(".*.tmp")):
-                assert not future.done(), "the compaction was over before it could be held"
-                assert time.monotonic() < deadline, "the compaction did not begin"
-                time.sleep(0.0005)
-            os.kill(pid, signal.SIGSTOP)
+        wait_writing(folder, future)
+        with held(pid):
             assert list(folder.glob(".*.tmp")), "the compaction was over before it could be held"
             yield future
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def jobs(server: ServerProcess, namespace: str) -> list[list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flush_pause import flush_worker, paused_flush
+from flush_pause import paused_flush, worker_process
 from server_process import ServerProcess, SqlFailed
 
 MANY = 60_000
@@ -193,8 +193,7 @@ def test_a_flush_that_runs_out_of_disk_leaves_no_file_behind(shared_server: Serv
     shared_server.sql("CREATE TABLE short.warm_up (x BIGINT)")
     shared_server.sql("INSERT INTO short.warm_up VALUES (1)")
     shared_server.sql("FLUSH TABLE short.warm_up")
-    worker = flush_worker(shared_server)
-    assert worker is not None
+    worker = worker_process(shared_server, "flush_worker")
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
     with pytest.raises(SqlFailed) as failed:
         shared_server.sql(f"FLUSH TABLE {table}")

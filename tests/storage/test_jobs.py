@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from flush_pause import flush_worker, paused_flush
+from flush_pause import paused_flush, worker_process
 from server_process import ServerProcess, SqlFailed
 
 
@@ -94,10 +94,8 @@ def test_a_worker_that_dies_fails_its_job_and_the_next_one_works(kalam_server: S
     sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY, a TEXT)")
     sql("INSERT INTO n.t SELECT value, 'v' || CAST(value AS TEXT) FROM range(0, 90000)")
     folder = Path(kalam_server.data_dir) / "shared" / "n" / "t"
-    with pytest.raises(SqlFailed) as failed, paused_flush(kalam_server, "n.t", folder):  # noqa: PT012 - raised at its end
-        pid = flush_worker(kalam_server)
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(SqlFailed) as failed, paused_flush(kalam_server, "n.t", folder):
+        os.kill(worker_process(kalam_server, "flush_worker"), signal.SIGKILL)
     assert failed.value.code == "internal"
     assert sql("SELECT status FROM system.jobs WHERE table_name = 't'") == [["failed"]]
     assert sql("FLUSH TABLE n.t")[0][2] == 90000

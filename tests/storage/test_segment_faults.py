@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 from failing_calls import RENAME, SYNC, WRITE, failing_calls, log_of, pid_of, refused
+from flush_pause import worker_process
 from server_process import ServerProcess, SqlFailed
 
 COLUMNS = "(id BIGINT PRIMARY KEY, v TEXT)"
-
-
-def worker(server: ServerProcess, name: str) -> int:
-    """The process that writes segments for flushes or for compactions."""
-    for task in Path(f"/proc/{pid_of(server)}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if f"kalam.storage.{name}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-    raise AssertionError(f"no {name} runs")
 
 
 def wait(condition: Callable[[], bool], patience_s: float = 20.0) -> None:
@@ -58,7 +50,7 @@ class Place:
     when: str = "1+"
 
     def failing(self, server: ServerProcess, worker_name: str, folder: Path) -> AbstractContextManager[None]:
-        pid = worker(server, worker_name) if self.in_worker else pid_of(server)
+        pid = worker_process(server, worker_name) if self.in_worker else pid_of(server)
         paths = {"": [], "folder": [folder], "log": log_of(server)}[self.on]
         return failing_calls(pid, self.calls, self.error, paths=paths, when=self.when)
 

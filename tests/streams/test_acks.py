@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 from foreign_program import Program
+from held_process import held
 from server_process import ServerProcess, SqlFailed
 
 Connect = Callable[..., Awaitable[Program]]
@@ -167,11 +166,8 @@ async def test_a_repeat_of_an_insert_of_unknown_outcome_is_not_stored_twice(
             return exc.code, json.loads(exc.read())
 
     server.sql("INSERT INTO a.t VALUES (-1)")
-    os.kill(nats_server.pid, signal.SIGSTOP)
-    try:
+    with held(nats_server.pid):
         status, problem = await asyncio.to_thread(send)
-    finally:
-        os.kill(nats_server.pid, signal.SIGCONT)
     assert (status, problem["code"], problem["stored"]) == (503, "broker_unavailable", "unknown")
     await asyncio.to_thread(wait_for, lambda: len(stored(server, "a.t")) == 301)  # it was stored after all
     assert await asyncio.to_thread(send) == (200, {"rows": 300, "seq": 301})
