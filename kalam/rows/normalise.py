@@ -19,8 +19,10 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from kalam.rows.ids import SnowflakeIds, UuidV7s
+from kalam.rows.timestamps import from_micros
 from kalam.rows.types import NONFINITE_TEXTS
 from kalam.schema import Column, DefaultKind, TypeName
 
@@ -70,10 +72,14 @@ def fix_timestamps(values: Values) -> Values:
     if kinds == {datetime} and set(map(_ZONE, values)) == {UTC}:
         return values
     if kinds == {int} and min(values) > -FLOAT_EXACT_MS and max(values) < FLOAT_EXACT_MS:
-        return [_from_seconds(value / 1_000, UTC) for value in values]
+        if len(values) < ARRAY_VALUES_MIN:
+            return [_from_seconds(value / 1_000, UTC) for value in values]
+        return from_micros(np.array(values, np.int64) * 1_000)
     return each(values, _timestamp, "a TIMESTAMP between the years 1 and 9999")
 
 
+ARRAY_VALUES_MIN = 32
+"""So many values are faster converted as an array than one by one."""
 _ZONE = attrgetter("tzinfo")
 _from_seconds = datetime.fromtimestamp
 FLOAT_EXACT_MS = 2**32 * 1_000

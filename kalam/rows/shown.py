@@ -41,9 +41,16 @@ _MICROSECOND = attrgetter("microsecond")
 
 
 def _show_timestamps(values: Sequence[Any]) -> Sequence[Any]:
-    if None not in values and all(map(_MICROSECOND, values)):
+    try:
+        whole = [place for place, micros in enumerate(map(_MICROSECOND, values)) if not micros]
+    except AttributeError:  # of a NULL
+        return [show_timestamp(value) for value in values]
+    if not whole:
         return values
-    return [show_timestamp(value) for value in values]
+    shown = list(values)
+    for place in whole:
+        shown[place] = timestamp_text(values[place])
+    return shown
 
 
 def _show_floats(values: Sequence[Any]) -> Sequence[Any]:

@@ -17,6 +17,7 @@ import msgspec
 from kalam.errors import Conflict, DuplicateKey, KalamError
 from kalam.rows.normalise import shorten
 from kalam.rows.stored import join_packed
+from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.copies import EMPTY, Chunk, Copy, Key, Op
 from kalam.storage.copy_store import CopyStore, write_chunk
@@ -37,11 +38,15 @@ class Stale(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A chunk that has been committed, for the event feed, live queries and the flusher."""
+    """A chunk that has been committed, for the event feed, live queries and the flusher.
+
+    ``rows`` are those of the chunk where they were at hand, which saves decoding them again.
+    """
 
     table: Table
     copy: Copy
     chunk: Chunk
+    rows: Sequence[Row] | None = None
 
 
 class InsertStatement(msgspec.Struct, gc=False):
@@ -51,6 +56,7 @@ class InsertStatement(msgspec.Struct, gc=False):
     """
 
     keys: Sequence[Key]
+    rows: Sequence[Row]
     packed: bytes
     msg_id: str | None = None
     sender: str = ""
@@ -89,6 +95,7 @@ class InsertTask:
         self._statements, self._cold, self._epoch, self._answer = statements, cold, epoch, answer
         self._copy: Copy | None = None
         self._chunk: Chunk | None = None
+        self._rows: Sequence[Row] = ()
 
     def apply(self, conn: sqlite3.Connection) -> list[Inserted | Repeated | KalamError]:
         """Judge and append; the outcome of each statement, in order."""
@@ -98,7 +105,7 @@ class InsertTask:
         self._chunk = None  # the writer applies a task again when the group that it was in could not be committed
         updated_us = now_us()
         outcomes: list[Inserted | Repeated | KalamError] = []
-        accepted: list[bytes] = []
+        accepted: list[InsertStatement] = []
         next_seq, superseding = copy.last_seq + 1, False
         if self._all_free(copy):
             next_seq = self._take_all(copy, updated_us, accepted, outcomes)
@@ -115,7 +122,7 @@ class InsertTask:
             after = next_seq + len(statement.keys)
             copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
             next_seq = after
-            accepted.append(statement.packed)
+            accepted.append(statement)
             outcomes.append(Inserted(after - 1, updated_us))
             self._remember(conn, statement, after - 1, updated_us)
         if accepted:
@@ -127,8 +134,9 @@ class InsertTask:
                 updated_us=updated_us,
                 schema_version=self._table.schema_version,
                 superseding=superseding,
-                payload=join_packed(accepted, count),
+                payload=join_packed([statement.packed for statement in accepted], count),
             )
+            self._rows = accepted[0].rows if len(accepted) == 1 else [row for each in accepted for row in each.rows]
             write_chunk(conn, copy.copy_id, self._chunk)
             copy.append(self._chunk)
         return outcomes
@@ -142,13 +150,17 @@ class InsertTask:
         return len(distinct) == len(keys) and copy.versions.keys().isdisjoint(distinct)
 
     def _take_all(
-        self, copy: Copy, updated_us: int, accepted: list[bytes], outcomes: list[Inserted | Repeated | KalamError]
+        self,
+        copy: Copy,
+        updated_us: int,
+        accepted: list[InsertStatement],
+        outcomes: list[Inserted | Repeated | KalamError],
     ) -> int:
         seq = copy.last_seq
         for statement in self._statements:
             first, seq = seq + 1, seq + len(statement.keys)
             copy.versions.update(zip(statement.keys, range(first, seq + 1), strict=True))
-            accepted.append(statement.packed)
+            accepted.append(statement)
             outcomes.append(Inserted(seq, updated_us))
         return seq + 1
 
@@ -185,7 +197,9 @@ class InsertTask:
 
     def announcements(self) -> list[Announcement]:
         """What was committed."""
-        return [Announcement(self._table, self._copy, self._chunk)] if self._copy and self._chunk else []
+        if self._copy is None or self._chunk is None:
+            return []
+        return [Announcement(self._table, self._copy, self._chunk, self._rows)]
 
 
 def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:

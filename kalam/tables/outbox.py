@@ -32,7 +32,7 @@ from kalam.storage.database import Database
 from kalam.storage.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
-from kalam.tables.runs import messages_of
+from kalam.tables.runs import Unpublished, messages_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Feed:
     table: Table
     user: str
     copy_id: int
-    pending: deque[Chunk] = field(default_factory=deque)
+    pending: deque[Unpublished] = field(default_factory=deque)
     byte_count: int = 0
     position: FeedPosition | None = None
     task: asyncio.Task[None] | None = None
@@ -90,7 +90,9 @@ class Outbox:
         if feed is None:
             feed = self._feeds[copy.copy_id] = Feed(announcement.table, copy.user, copy.copy_id)
         feed.table = announcement.table
-        feed.pending.append(announcement.chunk)
+        # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
+        rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
+        feed.pending.append(Unpublished(announcement.chunk, rows))
         feed.byte_count += announcement.chunk.byte_count
         self.byte_count += announcement.chunk.byte_count
         self._start(feed)
@@ -116,7 +118,7 @@ class Outbox:
             if table is None:
                 continue
             chunks = await asyncio.to_thread(self._read_log, copy_id)
-            feed = self._feeds[copy_id] = Feed(table, user, copy_id, deque(chunks))
+            feed = self._feeds[copy_id] = Feed(table, user, copy_id, deque(map(Unpublished, chunks)))
             feed.byte_count = sum(chunk.byte_count for chunk in chunks)
             self.byte_count += feed.byte_count
             self._start(feed)
@@ -178,16 +180,16 @@ class Outbox:
             await self.dropped.purge(feed.table.name)
             feed.position = await self._port.position(feed.table, feed.user)
             self._skip(feed, feed.position.change_seq)
-        chunks = _take(feed.pending)
-        if not chunks:
+        waiting = _take(feed.pending)
+        if not waiting:
             return
         crash_point("outbox.before_publish")
         messages: list[ChangeMessage] = []
-        for version, run in groupby(chunks, lambda chunk: chunk.schema_version):
+        for version, run in groupby(waiting, lambda each: each.chunk.schema_version):
             messages += messages_of(run, self._codec(feed.table, version), self._port.payload_bytes_max)
         feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)
         crash_point("outbox.after_publish")
-        self.published_rows += sum(chunk.row_count for chunk in chunks)
+        self.published_rows += sum(each.chunk.row_count for each in waiting)
         self._skip(feed, feed.position.change_seq)
 
     def _codec(self, table: Table, schema_version: int) -> Codec:
@@ -196,15 +198,16 @@ class Outbox:
 
     def _skip(self, feed: Feed, change_seq: int) -> None:
         """Drop what the broker holds already; a chunk that it holds in part is cut."""
-        while feed.pending and feed.pending[0].last_seq <= change_seq:
-            chunk = feed.pending.popleft()
+        while feed.pending and feed.pending[0].chunk.last_seq <= change_seq:
+            chunk = feed.pending.popleft().chunk
             feed.byte_count -= chunk.byte_count
             self.byte_count -= chunk.byte_count
-        if feed.pending and feed.pending[0].first_seq <= change_seq:
-            whole = feed.pending[0]
-            feed.pending[0] = cut(whole, change_seq, self._codec(feed.table, whole.schema_version))
-            self.byte_count -= whole.byte_count - feed.pending[0].byte_count
-            feed.byte_count -= whole.byte_count - feed.pending[0].byte_count
+        if feed.pending and feed.pending[0].chunk.first_seq <= change_seq:
+            whole = feed.pending[0].chunk
+            part = cut(whole, change_seq, self._codec(feed.table, whole.schema_version))
+            feed.pending[0] = Unpublished(part)
+            self.byte_count -= whole.byte_count - part.byte_count
+            feed.byte_count -= whole.byte_count - part.byte_count
         self._mark(feed, change_seq)
 
     def _mark(self, feed: Feed, change_seq: int) -> None:
@@ -269,13 +272,13 @@ def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:
     )
 
 
-def _take(pending: deque[Chunk]) -> list[Chunk]:
+def _take(pending: deque[Unpublished]) -> list[Unpublished]:
     """The chunks of the next turn: at least one, at most about ``TURN_BYTES_MAX``."""
-    taken: list[Chunk] = []
+    taken: list[Unpublished] = []
     size = 0
-    for chunk in pending:
-        taken.append(chunk)
-        size += chunk.byte_count
+    for each in pending:
+        taken.append(each)
+        size += each.chunk.byte_count
         if size >= TURN_BYTES_MAX:
             break
     return taken

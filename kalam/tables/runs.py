@@ -25,6 +25,14 @@ RUN_BYTES_MAX = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A chunk that waits to be published, and its rows where they are at hand."""
+
+    chunk: Chunk
+    rows: Sequence[Row] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive changes of one kind, as values that the encoder writes."""
 
@@ -47,11 +55,11 @@ class Run:
         )
 
 
-def messages_of(chunks: Iterable[Chunk], codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMessage]:
+def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMessage]:
     """The messages that publish these chunks, in order. The chunks follow each other without a hole."""
     pending: Run | None = None
-    for chunk in chunks:
-        for run in _runs(chunk, codec):
+    for each in waiting:
+        for run in _runs(each, codec):
             joined = _join(pending, run) if pending else run
             if joined is None and pending:
                 yield from _encode(pending, codec, payload_bytes_max)
@@ -67,8 +75,10 @@ def _join(first: Run, second: Run) -> Run | None:
     return Run(first.op, first.key, first.first_seq, first.rows + second.rows, old)
 
 
-def _runs(chunk: Chunk, codec: Codec) -> Iterator[Run]:
-    rows = codec.stored.unpack(chunk.payload)
+def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
+    chunk, rows = unpublished.chunk, unpublished.rows
+    if rows is None:
+        rows = codec.stored.unpack(chunk.payload)
     updated: Any = show_timestamp(chunk.updated) if codec.changes.is_json else chunk.updated
     shown = codec.changes.maps(rows, (updated, chunk.op == "delete"))
     old = None if chunk.old is None else codec.events.changed(codec.stored.unpack(chunk.old), rows)

@@ -133,7 +133,7 @@ class StoredTables:
         packed = pack_rows(rows)
         self._check_rows(table, rows, packed)
         index = table.key_index
-        return InsertStatement([row[index] for row in rows], packed, msg_id, sender)
+        return InsertStatement([row[index] for row in rows], rows, packed, msg_id, sender)
 
     def _check_rows(self, table: Table, rows: Sequence[Row], packed: bytes) -> None:
         if table.options.subject_key is not None:
