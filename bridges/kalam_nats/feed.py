@@ -9,7 +9,7 @@ is refused.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +21,7 @@ from kalam.names import TableName
 from kalam.schema import Table, TableKind
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
 from kalam_nats.connection import BrokerConnection
+from kalam_nats.guarded_client import header_block
 from kalam_nats.jetstream import (
     NOT_FOUND_CODES,
     WRONG_LAST_SEQUENCE_CODES,
@@ -245,21 +246,15 @@ class Feeds:
     async def _publish_batch(
         self, table: Table, user: str, messages: Sequence[ChangeMessage], after: FeedPosition
     ) -> FeedPosition:
-        headers = {
-            TABLE_HEADER: str(table.table_id),
-            "Nats-Expected-Last-Subject-Sequence": str(after.stream_seq),
-            "Nats-Expected-Last-Subject-Sequence-Subject": self._pattern(table.name, table.kind, user),
-        }
-        batch = {} if len(messages) == 1 else {"Nats-Batch-Id": uuid.uuid4().hex}
-        for number, message in enumerate(messages[:-1], 1):
-            numbered = {**headers, **batch, "Nats-Batch-Sequence": str(number)}
-            await self._send(self._subject(table, user, message), message.payload, headers=numbered)
-            headers = {TABLE_HEADER: str(table.table_id)}
-        if batch:
-            headers |= {**batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-        last = messages[-1]
         reply, future = self._jetstream.expect_ack()
-        await self._send(self._subject(table, user, last), last.payload, reply=reply, headers=headers)
+        try:
+            await self._connection.client.publish_headed_batch(
+                (self._subject(table, user, message), reply if message is messages[-1] else "", header, message.payload)
+                for message, header in zip(messages, self._headers(table, user, len(messages), after), strict=True)
+            )
+        except (nats_errors.Error, OSError) as exc:
+            self._jetstream.give_up_ack(reply)
+            raise BrokerUnavailable(f"a change cannot be sent: {exc or type(exc).__name__}") from exc
         try:
             ack = await self._jetstream.wait_ack(reply, future)
         except NoStreamError:
@@ -269,13 +264,24 @@ class Feeds:
             if exc.error.err_code in WRONG_LAST_SEQUENCE_CODES:
                 raise OutOfPlace(str(exc)) from exc
             raise unavailable(exc, f"changes of table {table.name}") from exc
+        last = messages[-1]
         return FeedPosition(last.first_seq + last.row_count - 1, ack.seq)
 
-    async def _send(self, subject: str, payload: bytes, *, headers: dict[str, str], reply: str = "") -> None:
-        try:
-            await self._connection.client.publish(subject, payload, reply=reply, headers=headers)
-        except (nats_errors.Error, OSError) as exc:
-            raise BrokerUnavailable(f"a change cannot be sent: {exc or type(exc).__name__}") from exc
+    def _headers(self, table: Table, user: str, count: int, after: FeedPosition) -> Iterator[bytes]:
+        """The header blocks of ``count`` messages, of which the first is fenced and several are one atomic batch."""
+        headers = {
+            TABLE_HEADER: str(table.table_id),
+            "Nats-Expected-Last-Subject-Sequence": str(after.stream_seq),
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._pattern(table.name, table.kind, user),
+        }
+        if count == 1:
+            yield header_block(headers)
+            return
+        batch = {"Nats-Batch-Id": uuid.uuid4().hex}
+        for number in range(1, count):
+            yield header_block({**headers, **batch, "Nats-Batch-Sequence": str(number)})
+            headers = {TABLE_HEADER: str(table.table_id)}
+        yield header_block({**headers, **batch, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"})
 
     def _subject(self, table: Table, user: str, message: ChangeMessage) -> str:
         name = table.name

@@ -22,8 +22,15 @@ Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
 """Takes the subject, the reply subject or nothing, the payload and the headers of a message."""
 
 DRAIN_S = 10.0
+UNSENT_BYTES_MAX = 64 << 10
+"""So much may wait for the socket before a writer waits, too; asyncio's own mark."""
 HELD_BYTES_MAX = 64 << 10
 """A message that has come in part is held back for the short way up to this size."""
+
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """The headers as they go before a payload; the caller vouches that names and values have no line breaks."""
+    return "".join(("NATS/1.0\r\n", *(f"{name}: {value}\r\n" for name, value in headers.items()), "\r\n")).encode()
 
 
 class TappingParser(Parser):
@@ -166,10 +173,17 @@ class GuardedClient(Client):
                 await self._flush_pending()
             return
         self._transport.write(whole)  # nothing waits that it would overtake, so nats-py's flusher need not be woken
+        if self._unsent_bytes() < UNSENT_BYTES_MAX:
+            return
         # nats-py, which reads there, sees a broken socket too and connects again; one that takes nothing never breaks.
         with contextlib.suppress(OSError):
             async with asyncio.timeout(DRAIN_S):
                 await self._transport.drain()  # type: ignore[no-untyped-call]
+
+    def _unsent_bytes(self) -> int:
+        """What the socket has not taken yet of what was written."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return UNSENT_BYTES_MAX if writer is None else writer.transport.get_write_buffer_size()
 
 
 async def _ignore(_: Msg) -> None:

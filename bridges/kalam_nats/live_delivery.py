@@ -25,6 +25,7 @@ from nats.aio.msg import Msg
 from kalam.errors import BrokerUnavailable, NotFound
 from kalam.live import LiveQuery, Message, Registry
 from kalam_nats.connection import BrokerConnection
+from kalam_nats.guarded_client import header_block
 from kalam_nats.reader_backlog import ReaderBacklog
 from kalam_nats.subjects import Subjects
 
@@ -162,6 +163,7 @@ class LiveDelivery:
 
     async def run(self) -> None:
         """Send until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 await self._turn()
@@ -171,11 +173,9 @@ class LiveDelivery:
             except Exception:
                 log.exception("live messages were not sent")
                 await asyncio.sleep(TICK_S)
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            tick = loop.call_later(TICK_S, self._wake.set)
+            await self._wake.wait()
+            tick.cancel()
             self._wake.clear()
 
     async def _turn(self) -> None:
@@ -274,7 +274,7 @@ class LiveDelivery:
 
     def _message(self, delivery: Delivery, message: Message, *, ask: bool) -> Outgoing:
         reply = f"{self._inbox}.{delivery.query.id}" if ask else ""
-        header = f"NATS/1.0\r\n{SEQ_HEADER}: {message.number}\r\n\r\n".encode()
+        header = header_block({SEQ_HEADER: str(message.number)})
         return delivery.subject, reply, header, message.payload
 
     async def drain(self, timeout_s: float) -> None:

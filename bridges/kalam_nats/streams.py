@@ -17,6 +17,7 @@ from kalam.errors import BrokerUnavailable, InvalidOption, KalamError, TableNotF
 from kalam.schema import StreamStorage, Table
 from kalam.tables.ports import Acked, Events, StoredEvents, StreamState
 from kalam_nats.connection import BrokerConnection
+from kalam_nats.guarded_client import header_block
 from kalam_nats.interest import Interest
 from kalam_nats.jetstream import NOT_FOUND_CODES, JetStream, NoStreamError, RefusedError, unavailable
 from kalam_nats.stream_publisher import Message, StreamPublisher
@@ -315,4 +316,4 @@ def _time(text: str) -> datetime:
 
 def _header(event_id: str | None) -> bytes:
     """The header block by which JetStream knows an event again within its duplicate window."""
-    return b"" if event_id is None else f"NATS/1.0\r\nNats-Msg-Id: {event_id}\r\n\r\n".encode()
+    return b"" if event_id is None else header_block({"Nats-Msg-Id": event_id})

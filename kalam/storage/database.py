@@ -15,10 +15,10 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -107,8 +107,7 @@ class Database:
         self.on_announcements: Callable[[list[Any]], None] = lambda announcements: None
         self._commit_rows_max = commit_rows_max
         self._conn = connect(path)
-        self._waiting: deque[Waiting] = deque()
-        self._wake = threading.Semaphore(0)
+        self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="kalam-writer", daemon=True)
         self._readers = threading.local()
         self._closing = False
@@ -120,7 +119,7 @@ class Database:
     def close(self) -> None:
         """Finish the tasks that wait, checkpoint, and close."""
         self._closing = True
-        self._wake.release()
+        self._waiting.put(None)
         if self._thread.is_alive():
             self._thread.join()
         self._conn.close()
@@ -128,7 +127,7 @@ class Database:
     @property
     def queued(self) -> int:
         """How many tasks wait for their turn."""
-        return len(self._waiting)
+        return self._waiting.qsize()
 
     def submit(self, task: WriteTask) -> asyncio.Future[Any]:
         """Queue a task; the future resolves after its commit, or fails with the error that refused it."""
@@ -137,8 +136,7 @@ class Database:
         if self._closing:
             future.set_exception(Unavailable("the server is shutting down"))
             return future
-        self._waiting.append((task, future, loop))
-        self._wake.release()
+        self._waiting.put((task, future, loop))
         return future
 
     async def write(
@@ -161,23 +159,24 @@ class Database:
             conn.execute("ROLLBACK")
 
     def _run(self) -> None:
-        while True:
-            self._wake.acquire()
-            group = self._take_group()
-            if group:
-                self._commit_group(group)
-            elif self._closing:
+        while (first := self._waiting.get()) is not None:
+            group = [first]
+            last = self._fill_group(group)
+            self._commit_group(group)
+            if last:
                 return
 
-    def _take_group(self) -> list[Waiting]:
-        group: list[Waiting] = []
-        rows = 0
-        while self._waiting and rows < self._commit_rows_max:
-            group.append(self._waiting.popleft())
-            rows += group[-1][0].cost
-        for _ in group[1:]:
-            self._wake.acquire(blocking=False)
-        return group
+    def _fill_group(self, group: list[Waiting]) -> bool:
+        """Add what waits, up to the bound; whether the end of all tasks was among it."""
+        rows = group[0][0].cost
+        with suppress(Empty):
+            while rows < self._commit_rows_max:
+                waiting = self._waiting.get_nowait()
+                if waiting is None:
+                    return True
+                group.append(waiting)
+                rows += waiting[0].cost
+        return False
 
     def _commit_group(self, group: list[Waiting]) -> None:
         outcomes: list[Outcome] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import nats
@@ -121,3 +122,16 @@ async def test_a_pong_that_nobody_waits_for_any_more_does_not_end_the_reading(na
         await client.publish("a", b"still here")
         await wait_until(lambda: taken)
     assert taken == [(b"a", b"", b"still here", None)]
+
+
+async def test_a_writer_waits_for_a_broker_that_takes_nothing(nats_server):
+    async with broker_connection(nats_server.url) as connection:
+        client = connection.client
+
+        async def write_on() -> None:
+            while True:  # without a pause it would never end, and its memory neither
+                await client.publish_batch([(b"a", b"", bytes(10_000))])
+
+        with held(nats_server.pid), pytest.raises(TimeoutError):
+            await asyncio.wait_for(write_on(), 1)
+        await client.flush()

@@ -23,6 +23,8 @@ from kalam.query.results import json_rows, rows_result
 from kalam.rows.codec import Codec
 from kalam.rows.columns import arrow_schema, from_arrow, to_arrow
 from kalam.rows.stored import join_packed, pack_rows
+from kalam.storage.copies import Chunk
+from kalam.tables.runs import Unpublished, messages_of
 
 MakeCodec = Callable[[str], Codec]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -188,6 +190,28 @@ def test_a_stored_blob_and_arrow_keep_the_rows_to_the_bit(codec_of: MakeCodec, g
 
 
 @settings(deadline=None, max_examples=150)
+@given(given_rows=some_rows(), payload_format=st.sampled_from(["json", "msgpack"]))
+def test_the_feed_tells_rows_at_hand_as_it_tells_them_from_the_log(
+    codec_of: MakeCodec, given_rows: Rows, payload_format: str
+) -> None:
+    if not all(fits_msgpack(value) for row in given_rows.rows for value in row):
+        return
+    codec = codec_of(f"{given_rows.create} WITH (format = '{payload_format}')")
+    rows = codec.decoder.decode(json.dumps(given_rows.shown()).encode(), user="ann")
+    chunk = Chunk(
+        first_seq=1,
+        row_count=len(rows),
+        op="insert",
+        updated_us=1_700_000_000_000_000,
+        schema_version=1,
+        superseding=False,
+        payload=pack_rows(rows),
+    )
+    at_hand, logged = (list(messages_of([Unpublished(chunk, known)], codec, 1 << 20)) for known in (rows, None))
+    assert at_hand == logged
+
+
+@settings(deadline=None, max_examples=150)
 @given(given_rows=some_rows())
 def test_an_answer_shows_a_row_as_its_event_does(codec_of: MakeCodec, given_rows: Rows) -> None:
     codec = codec_of(given_rows.create)
@@ -232,7 +256,8 @@ def test_no_bytes_whatever_make_the_decoder_stumble(codec_of: MakeCodec, payload
 
 
 @given(
-    st.lists(st.integers(-(2**42), 2**42) | st.integers(-62_135_596_800_000, 253_402_300_799_999), min_size=1),
+    st.lists(st.integers(-(2**42), 2**42) | st.integers(-62_135_596_800_000, 253_402_300_799_999), min_size=1)
+    | st.lists(st.integers(1 - 2**32 * 1_000, 2**32 * 1_000 - 1), min_size=32, max_size=64),
 )
 def test_milliseconds_become_the_moment_they_are_to_the_microsecond(
     codec_of: MakeCodec, milliseconds: list[int]

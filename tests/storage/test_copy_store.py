@@ -36,7 +36,8 @@ class Storage:
         return self.core.database
 
     async def insert(self, *row_ids: int, epoch: int | None = None) -> None:
-        statement = InsertStatement(row_ids, pack_rows([(row_id,) for row_id in row_ids]))
+        rows = [(row_id,) for row_id in row_ids]
+        statement = InsertStatement(row_ids, rows, pack_rows(rows))
         await self.database.submit(InsertTask(self.core.store, self.table, "", [statement], epoch=epoch))
 
     def written_flush(self, upto_seq: int) -> FlushRecord:
