@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     segment_cache_bytes_max: int = Field(
         default=10 * GIB, ge=MIB, description="local copies of segments whose LOCATION is a URL, in bytes"
     )
+    key_cache_bytes_max: int = Field(
+        default=64 * MIB, ge=0, description="columns of segments that are kept in memory for reads by key, in bytes"
+    )
     segment_rows_max: int = Field(default=1_000_000, ge=1_000, description="rows of one Parquet segment")
     flush_worker_idle_s: float = Field(
         default=60.0, ge=0, description="how long the flush process stays after its last job"

@@ -84,13 +84,13 @@ class Points:
         return Result(columns=shape.columns, data=data, row_count=len(rows))
 
     def answer_nowait(self, query: QueryText, request: Request) -> bytes | None:
-        """The JSON answer to a query for one row that is hot, or certainly not there; None for any other query."""
+        """The JSON answer to a query for one row that memory knows of; None for any other query."""
         started = time.perf_counter()
         asked = self._asked(query, request)
         if asked is None:
             return None
         shape, key = asked
-        found = self._stored.row_by_key_nowait(shape.table, request.session.user, key)
+        found = self._stored.row_by_key_nowait(shape.table, request.session.user, key, shape.wanted)
         if found is None:
             return None
         values = None

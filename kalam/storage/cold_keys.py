@@ -24,7 +24,7 @@ from kalam.storage.copies import EMPTY, Key, Segment, View
 from kalam.storage.database import Database
 from kalam.storage.flush_worker import SEQ
 from kalam.storage.key_filter import KeyFilter, KeyHashes
-from kalam.storage.parquet import read_keys
+from kalam.storage.key_reader import KeyReader, NotKept
 from kalam.storage.writes import ColdKeys
 
 FILTERS_BYTES_MAX = 256 << 20
@@ -57,8 +57,8 @@ class ColdRow:
 class ColdKeyIndex:
     """Looks keys up in segments. Blocking; used from worker threads."""
 
-    def __init__(self, database: Database, catalogue: Catalogue) -> None:
-        self._database, self._catalogue = database, catalogue
+    def __init__(self, database: Database, catalogue: Catalogue, reader: KeyReader) -> None:
+        self._database, self._catalogue, self._reader = database, catalogue, reader
         self._filters: OrderedDict[int, KeyFilter] = OrderedDict()
         self._filters_bytes = 0
         self._lock = threading.Lock()
@@ -83,26 +83,42 @@ class ColdKeyIndex:
         return found
 
     def rows(
-        self, table: Table, folder: Path, view: View, keys: Sequence[Key], columns: Collection[str] | None = None
+        self,
+        table: Table,
+        folder: Path,
+        view: View,
+        keys: Sequence[Key],
+        columns: Collection[str] | None = None,
+        *,
+        kept_only: bool = False,
     ) -> dict[Key, ColdRow]:
         """The rows in segments that have one of ``keys`` and that nothing in segments hides.
 
-        ``columns`` are those that are wanted, None for all; the others are left None.
+        ``columns`` are those that are wanted, None for all; the others are left None. With ``kept_only`` raises
+        NotKept where something would have to be read from the disk.
         """
         assert table.key_column is not None
         found: dict[Key, ColdRow] = {}
         live = [segment for segment in view.segments if not segment.deleted]
         hashes = KeyHashes.of(keys)
         for segment in may_meet(live, keys):
+            if kept_only and segment.segment_id not in self._filters:
+                raise NotKept
             maybe = [keys[place] for place in np.flatnonzero(self.key_filter(segment).may_contain(hashes)).tolist()]
-            for row, updated, seq in self._read_rows(table, folder, segment, maybe, columns):
+            for row, updated, seq in self._read_rows(table, folder, segment, maybe, columns, kept_only):
                 key = row[table.key_index]
                 if seq >= view.overrides.get(key, 0) and (key not in found or seq > found[key].seq):
                     found[key] = ColdRow(row, seq, updated)
         return found
 
     def _read_rows(
-        self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key], columns: Collection[str] | None
+        self,
+        table: Table,
+        folder: Path,
+        segment: Segment,
+        keys: Sequence[Key],
+        columns: Collection[str] | None,
+        kept_only: bool,
     ) -> list[tuple[Row, datetime, int]]:
         if not keys:
             return []
@@ -115,7 +131,7 @@ class ColdKeyIndex:
         schema = pa.schema([*fields, pa.field(UPDATED, TIMESTAMP_ARROW), pa.field(SEQ, pa.int64())])
         key_name = found[table.key_index].name
         assert key_name is not None
-        data = read_keys(folder / segment.path, schema, key_name, keys)
+        data = self._reader.read(folder / segment.path, schema, key_name, keys, kept_only=kept_only)
         if not data.num_rows:
             return []
         values = {name: data.column(name).to_pylist() for name in data.column_names}
@@ -151,5 +167,6 @@ class ColdKeyIndex:
         [source] = sources([table.key_column], self._catalogue.history(table)[segment.schema_version])
         assert source.name is not None
         key_field = pa.field(source.name, arrow_type(table.key_column.type))
-        data = read_keys(folder / segment.path, pa.schema([key_field, pa.field(SEQ, pa.int64())]), source.name, keys)
+        schema = pa.schema([key_field, pa.field(SEQ, pa.int64())])
+        data = self._reader.read(folder / segment.path, schema, source.name, keys)
         return list(zip(data.column(0).to_pylist(), data.column(1).to_pylist(), strict=True))

@@ -13,6 +13,7 @@ from kalam.storage.catalogue import Catalogue
 from kalam.storage.cold_keys import ColdKeyIndex
 from kalam.storage.copy_store import CopyStore
 from kalam.storage.database import Database
+from kalam.storage.key_reader import KeyReader
 from kalam.storage.segments import Folders
 
 
@@ -36,5 +37,5 @@ async def open_core(settings: Settings, database: Database, data_id: str) -> Cor
     await asyncio.to_thread(store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
-    cold_keys = ColdKeyIndex(database, catalogue)
+    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max))
     return Core(database, catalogue, store, folders, codecs, cold_keys)

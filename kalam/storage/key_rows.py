@@ -11,20 +11,23 @@ import asyncio
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
 
+from kalam.errors import Internal
 from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
 from kalam.storage.catalogue import from_us
-from kalam.storage.cold_keys import ColdKeyIndex, may_meet
+from kalam.storage.cold_keys import ColdKeyIndex, ColdRow, may_meet
 from kalam.storage.copies import Chunk, Key, View
 from kalam.storage.copy_store import CopyStore
+from kalam.storage.key_reader import NotKept
+from kalam.storage.remote import is_remote
 from kalam.storage.segments import Folders
 
 SMALL_CHUNK_ROWS = 32
@@ -63,8 +66,13 @@ class KeyRows:
         self._places: OrderedDict[tuple[int, int, int], tuple[Chunk, array[int]]] = OrderedDict()
         self._placed_rows = 0
 
-    def find_nowait(self, table: Table, owner: str, key: Key) -> KeyedRows | None:
-        """The live row that has the key, if memory alone can tell; None where segments or a query have to be asked."""
+    def find_nowait(
+        self, table: Table, owner: str, key: Key, columns: Collection[str] | None = None
+    ) -> KeyedRows | None:
+        """The live row that has the key, if memory alone can tell; None where files or a query have to be asked.
+
+        ``columns`` as for ``find``.
+        """
         copy = self._store.loaded.get((table.table_id, owner))
         if copy is None:
             return None
@@ -73,7 +81,7 @@ class KeyRows:
         if copy.epoch != view.epoch or (seq is not None and abs(seq) > view.last_seq):
             return None
         if seq is None:
-            return None if may_meet(view.segments, [key]) else KeyedRows([], view.last_seq)
+            return self._kept_row(table, owner, view, key, columns)
         return KeyedRows(self._hot_rows(table, view, [seq]) if seq > 0 else [], view.last_seq)
 
     async def find(
@@ -97,8 +105,23 @@ class KeyRows:
                 return None
             folder = self._folders.folder(table, owner)
             cold = await asyncio.to_thread(self._cold_keys.rows, table, folder, view, missing, columns)
-            rows += [KeyedRow(found.row, found.seq, found.updated) for found in cold.values()]
+            rows += _keyed(cold)
         return KeyedRows(rows, view.last_seq)
+
+    def _kept_row(
+        self, table: Table, owner: str, view: View, key: Key, columns: Collection[str] | None
+    ) -> KeyedRows | None:
+        """The row from what is kept in memory of segments."""
+        if not may_meet(view.segments, [key]):
+            return KeyedRows([], view.last_seq)
+        if is_remote(self._folders.location(table)):
+            return None
+        folder = self._folders.folder(table, owner)
+        try:
+            found = self._cold_keys.rows(table, folder, view, [key], columns, kept_only=True)
+        except (NotKept, Internal):  # an error is told by who reads the file
+            return None
+        return KeyedRows(_keyed(found), view.last_seq)
 
     def _hot_rows(self, table: Table, view: View, seqs: Iterable[int]) -> list[KeyedRow]:
         """The rows of these versions, in their order; those of one chunk are decoded together."""
@@ -143,3 +166,7 @@ class KeyRows:
             reader = StoredVersions(table.columns, self._store.catalogue.history(table))
             known = self._versions[table.table_id] = (table, reader)
         return known[1]
+
+
+def _keyed(found: Mapping[Key, ColdRow]) -> list[KeyedRow]:
+    return [KeyedRow(cold.row, cold.seq, cold.updated) for cold in found.values()]

@@ -16,7 +16,6 @@ pyarrow's. What holds for both, and is tested for both:
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -261,47 +260,3 @@ def read_segment(path: str | PathLike[str], schema: pa.Schema, columns: Sequence
             f"the segment {path} cannot be read ({exc}): restore the file from a backup, or remove its table"
         ) from exc
     return pa.Table.from_arrays(arrays, schema=wanted)
-
-
-def read_keys(path: str | PathLike[str], schema: pa.Schema, key: str, keys: Sequence[object]) -> pa.Table:
-    """The rows of a segment whose column ``key`` is one of ``keys``; only row groups that may have one are read.
-
-    ``schema`` is the wanted columns as the file holds them. Raises Internal, which names the file, as ``read_segment``.
-    """
-    wanted = pa.array(keys, schema.field(key).type)
-    try:
-        with pq.ParquetFile(readable(Path(path))) as file:
-            found = [_rows_with(file, group, schema.names, key, wanted) for group in _groups_with(file, key, wanted)]
-            parts = [part.cast(schema) for part in found if part is not None]
-    except (OSError, pa.ArrowException, KeyError) as exc:
-        raise Internal(
-            f"the segment {path} cannot be read ({exc}): restore the file from a backup, or remove its table"
-        ) from exc
-    return pa.concat_tables(parts) if parts else schema.empty_table()
-
-
-def _rows_with(file: pq.ParquetFile, group: int, names: Sequence[str], key: str, wanted: pa.Array) -> pa.Table | None:
-    """The rows of a row group whose key is wanted; the other columns are read only if there is one."""
-    keys = file.read_row_group(group, columns=[key]).column(key)
-    is_wanted = pc.is_in(keys.cast(wanted.type), wanted)
-    if not pc.any(is_wanted).as_py():
-        return None
-    others = file.read_row_group(group, columns=[name for name in names if name != key])
-    return others.append_column(key, keys).select(names).filter(is_wanted)
-
-
-def _groups_with(file: pq.ParquetFile, key: str, wanted: pa.Array) -> list[int]:
-    """The row groups whose bounds of the key leave room for one of ``wanted``."""
-    metadata = file.metadata
-    place = file.schema_arrow.get_field_index(key)
-    ordered = wanted.take(pc.array_sort_indices(wanted)).to_pylist()
-    groups: list[int] = []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(place).statistics
-        if statistics is None or not statistics.has_min_max:
-            groups.append(group)
-            continue
-        first = bisect_left(ordered, statistics.min)
-        if first < len(ordered) and ordered[first] <= statistics.max:
-            groups.append(group)
-    return groups

@@ -98,9 +98,11 @@ class StoredTables:
         """
         return await self._key_rows.find(table, self.owner(table, user), keys, columns)
 
-    def row_by_key_nowait(self, table: Table, user: str, key: Key) -> KeyedRows | None:
-        """The row with this key as ``user`` sees it; None where memory alone cannot tell."""
-        return self._key_rows.find_nowait(table, self.owner(table, user), key)
+    def row_by_key_nowait(
+        self, table: Table, user: str, key: Key, columns: Collection[str] | None = None
+    ) -> KeyedRows | None:
+        """The same for one key; None also where memory alone cannot tell."""
+        return self._key_rows.find_nowait(table, self.owner(table, user), key, columns)
 
     async def view(self, table: Table, user: str) -> View | None:
         """The newest state of the copy that ``user`` sees; None if it has never been written."""
