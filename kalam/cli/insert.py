@@ -16,6 +16,7 @@ from kalam.cli.address import find_url
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.problem_text import problem_text
 from kalam.cli.row_formats import RowFormat, file_size, format_of, read_rows
+from kalam.cli.server_columns import ServerColumns
 from kalam.errors import InvalidName
 from kalam.names import NAME_PATTERN, TableName, check_user
 
@@ -56,7 +57,8 @@ def insert(
 ) -> None:
     """Insert the rows of a file into a table.
 
-    Stops at the first batch that is refused, and says which lines are stored.
+    Stops at the first batch that is refused, and says which lines are stored. Columns that the server keeps itself,
+    as in a file of `kalam export`, are left out.
     """
     name = _table_name(table)
     subject = f"{subject_prefix}.api.{_user(user)}.insert.{name.namespace}.{name.table}"
@@ -72,12 +74,22 @@ def insert(
     ):
         started = time.perf_counter()
         chosen = row_format or format_of(file, _head(rows_file))
-        stopped = _send_all(rows_file, chosen, sender, batch_rows)
+        server_columns = ServerColumns()
+        stopped = _send_all(rows_file, chosen, sender, batch_rows, server_columns)
         outcomes = sender.finish()
     _report(name, outcomes, stopped, time.perf_counter() - started)
+    if server_columns.found:
+        left_out = ", ".join(sorted(server_columns.found))
+        typer.echo(f"left out of the file, because the server keeps it itself: {left_out}", err=True)
 
 
-def _send_all(rows_file: BinaryIO, row_format: RowFormat, sender: RowSender, batch_rows: int | None) -> str | None:
+def _send_all(
+    rows_file: BinaryIO,
+    row_format: RowFormat,
+    sender: RowSender,
+    batch_rows: int | None,
+    server_columns: ServerColumns,
+) -> str | None:
     """Send every batch; return why the sending stopped early, if not because of an answer."""
     from kalam.cli.rows_file import BadLine
 
@@ -88,6 +100,7 @@ def _send_all(rows_file: BinaryIO, row_format: RowFormat, sender: RowSender, bat
         rows_max=batch_rows,
         bytes_max=min(BATCH_BYTES_MAX, payload_bytes_max),
         row_bytes_max=payload_bytes_max,
+        server_columns=server_columns,
     )
     try:
         for batch in batches:

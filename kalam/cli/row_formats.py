@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from kalam.cli.failure import CommandFailed
 from kalam.cli.rows_file import BadLine, RowBatch, read_ndjson
+from kalam.cli.server_columns import DeletedRow, ServerColumns
 from kalam.errors import KalamError
 
 if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
@@ -65,24 +66,36 @@ def format_of(path: Path, head: bytes) -> RowFormat:
 
 
 def read_rows(
-    file: BinaryIO, row_format: RowFormat, *, rows_max: int | None, bytes_max: int, row_bytes_max: int
+    file: BinaryIO,
+    row_format: RowFormat,
+    *,
+    rows_max: int | None,
+    bytes_max: int,
+    row_bytes_max: int,
+    server_columns: ServerColumns,
 ) -> Iterator[RowBatch]:
     """The rows of a file as batches of at most ``rows_max`` rows and about ``bytes_max`` bytes; raises BadLine.
 
-    A row that is longer makes a batch of its own; one over ``row_bytes_max`` is refused.
+    A row that is longer makes a batch of its own; one over ``row_bytes_max`` is refused. What the server keeps itself
+    is left out, and noted in ``server_columns``.
     """
     match row_format:
         case RowFormat.NDJSON:
-            rows_max = rows_max or TEXT_ROWS
-            return read_ndjson(file, rows_max=rows_max, bytes_max=bytes_max, row_bytes_max=row_bytes_max)
+            return read_ndjson(
+                file,
+                rows_max=rows_max or TEXT_ROWS,
+                bytes_max=bytes_max,
+                row_bytes_max=row_bytes_max,
+                server_columns=server_columns,
+            )
         case RowFormat.JSON:
-            found = _json_batches(file, rows_max or TEXT_ROWS, bytes_max, row_bytes_max)
+            found = _json_batches(file, rows_max or TEXT_ROWS, bytes_max, row_bytes_max, server_columns)
         case RowFormat.CSV:
-            found = _arrow_batches(_csv_tables(file, row_bytes_max), rows_max)
+            found = _arrow_batches(_csv_tables(file, row_bytes_max), rows_max, server_columns)
         case RowFormat.PARQUET:
-            found = _arrow_batches(_parquet_tables(file), rows_max)
+            found = _arrow_batches(_parquet_tables(file), rows_max, server_columns)
         case RowFormat.ARROW:
-            found = _arrow_batches(_arrow_tables(file), rows_max)
+            found = _arrow_batches(_arrow_tables(file), rows_max, server_columns)
     return _numbered(found, row_bytes_max)
 
 
@@ -108,22 +121,29 @@ def _numbered(batches: Iterable[Read], bytes_max: int) -> Iterator[RowBatch]:
             rows += batch.rows
     except KalamError as exc:  # what is no row, as the cutters say it
         raise CommandFailed(f"error: {exc.detail}") from exc
+    except DeletedRow as exc:
+        raise CommandFailed(f"error: a row behind row {rows:,} {exc}") from exc
 
 
-def _json_batches(file: BinaryIO, rows_max: int, bytes_max: int, row_bytes_max: int) -> Iterator[Read]:
+def _json_batches(
+    file: BinaryIO, rows_max: int, bytes_max: int, row_bytes_max: int, server_columns: ServerColumns
+) -> Iterator[Read]:
     from kalam.rows.batches import RawBatcher
     from kalam.rows.json_text import JsonArray
 
     cutter, batcher, end_byte = JsonArray(row_bytes_max), RawBatcher(rows_max, bytes_max), 0
     while piece := file.read(PIECE_BYTES):
         end_byte += len(piece)
-        for batch in batcher.add(cutter.feed(piece)):
+        for batch in batcher.add([server_columns.out_of_json(row) for row in cutter.feed(piece)]):
             yield batch, end_byte
-    for batch in (*batcher.add(cutter.end()), *batcher.end()):
+    last = [server_columns.out_of_json(row) for row in cutter.end()]
+    for batch in (*batcher.add(last), *batcher.end()):
         yield batch, end_byte
 
 
-def _arrow_batches(tables: Iterable[tuple[pa.Table, int]], rows_max: int | None) -> Iterator[Read]:
+def _arrow_batches(
+    tables: Iterable[tuple[pa.Table, int]], rows_max: int | None, server_columns: ServerColumns
+) -> Iterator[Read]:
     import pyarrow as pa
 
     from kalam.rows.batches import TableBatcher
@@ -131,7 +151,7 @@ def _arrow_batches(tables: Iterable[tuple[pa.Table, int]], rows_max: int | None)
     batcher, end_byte = TableBatcher(rows_max or COLUMN_ROWS, ARROW_BYTES_MAX), 0
     try:
         for table, end_byte in tables:
-            for batch in batcher.add(table):
+            for batch in batcher.add(server_columns.out_of_table(table)):
                 yield batch, end_byte
     except (pa.ArrowException, ValueError) as exc:
         raise CommandFailed(f"error: cannot read the file: {exc}") from exc

@@ -1,8 +1,8 @@
 """A file of rows, cut into batches that are each one insert message.
 
 A reader of a format is a function that yields ``RowBatch`` values; whoever sends them does not know the format. This
-one reads NDJSON: it checks that every line is one JSON object and passes its bytes on as they are, so that no number
-is rounded on the way.
+one reads NDJSON: it checks that every line is one JSON object and passes the bytes of its values on as they are, so
+that no number is rounded on the way.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import msgspec
+
+from kalam.cli.server_columns import DeletedRow, ServerColumns
 
 LINE_BYTES_MAX: Final = 16 << 20  # a file without line ends must not be read into memory
 BOM: Final = b"\xef\xbb\xbf"
@@ -42,7 +44,9 @@ class BadLine(Exception):
         self.line = line
 
 
-def read_ndjson(file: BinaryIO, *, rows_max: int, bytes_max: int, row_bytes_max: int) -> Iterator[RowBatch]:
+def read_ndjson(
+    file: BinaryIO, *, rows_max: int, bytes_max: int, row_bytes_max: int, server_columns: ServerColumns
+) -> Iterator[RowBatch]:
     """Yield the rows of an NDJSON file, at most ``rows_max`` rows and ``bytes_max`` bytes of payload a batch.
 
     A row over ``bytes_max`` is a batch of its own. Blank lines are skipped. Raises BadLine at the first line that is no
@@ -51,7 +55,7 @@ def read_ndjson(file: BinaryIO, *, rows_max: int, bytes_max: int, row_bytes_max:
     """
     rows: list[bytes] = []
     size, first_line, last_line, end_byte = 2, 0, 0, 0
-    for number, row, row_end in _rows(file):
+    for number, row, row_end in _rows(file, server_columns):
         if len(row) + 2 > row_bytes_max:
             raise BadLine(number, f"has {len(row):,} bytes, more than the {row_bytes_max:,} that a message may have")
         if rows and (len(rows) == rows_max or size + len(row) + 1 > bytes_max):
@@ -66,7 +70,7 @@ def read_ndjson(file: BinaryIO, *, rows_max: int, bytes_max: int, row_bytes_max:
         yield _batch(rows, first_line, last_line, end_byte)
 
 
-def _rows(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
+def _rows(file: BinaryIO, server_columns: ServerColumns) -> Iterator[tuple[int, bytes, int]]:
     """The rows with their line numbers and the byte after them."""
     decoder = msgspec.json.Decoder()
     number, end_byte = 0, 0
@@ -78,6 +82,10 @@ def _rows(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
         row = (line.removeprefix(BOM) if number == 1 else line).strip()
         if row:
             _check_object(decoder, row, number)
+            try:
+                row = server_columns.out_of_json(row)
+            except DeletedRow as exc:
+                raise BadLine(number, str(exc)) from exc
             yield number, row, end_byte
 
 

@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalam.cli.rows_file import LINE_BYTES_MAX, BadLine, RowBatch, read_ndjson
+from kalam.cli.server_columns import ServerColumns
 
 
 def batches(text: bytes, rows_max: int = 1_000, bytes_max: int = 1 << 20) -> list[RowBatch]:
-    return list(read_ndjson(io.BytesIO(text), rows_max=rows_max, bytes_max=bytes_max, row_bytes_max=1 << 20))
+    return list(
+        read_ndjson(
+            io.BytesIO(text),
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            row_bytes_max=1 << 20,
+            server_columns=ServerColumns(),
+        )
+    )
 
 
 @given(
@@ -45,5 +54,5 @@ def test_a_row_over_the_size_of_a_batch_is_a_batch_of_its_own():
 def test_a_file_without_line_ends_is_not_read_whole():
     file = io.BytesIO(b" " * (LINE_BYTES_MAX + 1000))
     with pytest.raises(BadLine, match="line 1 is longer"):
-        list(read_ndjson(file, rows_max=1, bytes_max=1 << 30, row_bytes_max=1 << 30))
+        list(read_ndjson(file, rows_max=1, bytes_max=1 << 30, row_bytes_max=1 << 30, server_columns=ServerColumns()))
     assert file.tell() == LINE_BYTES_MAX + 1

@@ -73,6 +73,10 @@ def exported(server: ServerProcess, table: str, file: Path | str, *flags: str) -
     return run("export", table, str(file), f"--url={server.http_url}", *flags)
 
 
+def inserted(server: ServerProcess, table: str, file: Path) -> subprocess.CompletedProcess[str]:
+    return run("insert", table, str(file), f"--nats-url={server.nats_url}")
+
+
 def ids_in(file: Path, form: str) -> list[int]:
     match form:
         case "ndjson":
@@ -121,6 +125,41 @@ def test_what_was_exported_can_be_inserted_again(bounded_server: ServerProcess, 
         "x": "NaN",
     }
     assert second["doc"] is None
+    select = "SELECT id, doc, raw, price, day, at, x FROM exported.{} ORDER BY id"
+    for form in ("ndjson", "csv", "parquet", "arrow"):
+        file, copy = tmp_path / f"rows.{form}", f"types_{form}"
+        bounded_server.sql(f"CREATE SHARED TABLE exported.{copy} ({columns})")
+        assert exported(bounded_server, "exported.types", file).returncode == 0
+        done = inserted(bounded_server, f"exported.{copy}", file)
+        assert done.returncode == 0, done.stderr
+        assert "left out of the file, because the server keeps it itself: _deleted, _updated" in done.stderr
+        assert bounded_server.sql(select.format(copy)) == bounded_server.sql(select.format("types"))
+
+
+def test_a_deleted_row_does_not_come_back_to_life(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    bounded_server.sql("CREATE SHARED TABLE exported.gone (id BIGINT PRIMARY KEY)")
+    files = {
+        "rows.ndjson": '{"id": 1, "_deleted": false}\n{"id": 2, "_deleted": true}\n',
+        "rows.json": '[{"id": 1, "_deleted": false}, {"id": 2, "_deleted": true}]',
+        "rows.csv": "id,_deleted\n1,false\n2,true\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        done = inserted(bounded_server, "exported.gone", tmp_path / name)
+        assert done.returncode == 1
+        assert "is a deleted row (_deleted is true)" in done.stderr
+        assert bounded_server.sql("SELECT * FROM exported.gone") == []
+
+
+def test_a_key_of_the_servers_own_is_made_anew(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    bounded_server.sql(
+        "CREATE SHARED TABLE exported.keyless (v TEXT); INSERT INTO exported.keyless VALUES ('a'), ('b')"
+    )
+    file = tmp_path / "rows.ndjson"
+    assert exported(bounded_server, "exported.keyless", file).returncode == 0
+    done = inserted(bounded_server, "exported.keyless", file)
+    assert done.returncode == 0, done.stderr
+    assert bounded_server.sql("SELECT v FROM exported.keyless ORDER BY v") == [["a"], ["a"], ["b"], ["b"]]
 
 
 def test_export_shows_only_the_users_rows_and_writes_to_stdout(bounded_server: ServerProcess) -> None:
