@@ -36,7 +36,7 @@ from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.system import SystemTables
 from kalam.schema import TableKind
-from kalam.settings import Settings, fitted
+from kalam.settings import Settings, fitted, unknown_variables
 from kalam.storage.background import Background, open_background
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.core import Core, open_core
@@ -384,6 +384,8 @@ def run(settings: Settings) -> int:
     import uvloop
 
     configure_logs(settings.log_format, settings.log_level)
+    for name, meant in unknown_variables(os.environ).items():
+        log.warning("an environment variable is no setting", variable=name, meant=meant)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

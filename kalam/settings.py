@@ -6,6 +6,8 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,10 +27,15 @@ CHANGE_BYTES = 512
 """What a change's message adds to the row that it carries."""
 
 
+PREFIX = "KALAM_"
+NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CRASHPOINT"})
+"""Variables of the same form that others read: the command line's, and the tests'."""
+
+
 class Settings(BaseSettings):
     """What can be set. Built by ``load_settings``; immutable afterwards."""
 
-    model_config = SettingsConfigDict(env_prefix="KALAM_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
@@ -175,6 +182,13 @@ def fitted(settings: Settings, payload_bytes_max: int) -> Settings:
     """The settings with ``row_bytes_max`` lowered to what a message of the broker carries, if it carries less."""
     room = payload_bytes_max - CHANGE_BYTES
     return settings if room >= settings.row_bytes_max else settings.model_copy(update={"row_bytes_max": room})
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Variables that look like settings and are none, each with the one that was probably meant."""
+    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    found = (name for name in environment if name.startswith(PREFIX) and name.upper() not in (*known, *NO_SETTINGS))
+    return {name: next(iter(get_close_matches(name.upper(), known, 1, 0.8)), None) for name in sorted(found)}
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:

@@ -113,6 +113,17 @@ def test_settings_come_from_toml_then_the_environment_then_flags(start_kalam: St
     assert all(isinstance(json.loads(line), dict) for line in lines)
 
 
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant(start_kalam: Start) -> None:
+    server = start_kalam(
+        KALAM_LOG_FORMAT="json", KALAM_QUERY_TIME="5", KALAM_URL="http://localhost:1", KALAM_WHATEVER=""
+    )
+    told = [json.loads(line) for line in server.log_file.read_text().splitlines() if "is no setting" in line]
+    assert [(line["variable"], line["meant"]) for line in told] == [
+        ("KALAM_QUERY_TIME", "KALAM_QUERY_TIME_S"),
+        ("KALAM_WHATEVER", None),
+    ]
+
+
 @pytest.mark.parametrize("toml", ["nonsense = 1", "row_bytes_max = 'x'", "row_bytes_max = 1", "= broken"])
 def test_wrong_settings_are_told_by_name(tmp_path: Path, toml: str) -> None:
     config = tmp_path / "kalam.toml"
