@@ -1,9 +1,14 @@
 """The change feeds of SHARED and USER tables on JetStream.
 
 Every publish is fenced: it carries the sequence of the last message on the copy's subjects, and JetStream stores it
-only if that is still so. A window of several messages is an atomic batch (JetStream stores all of it or nothing),
-fenced by its first message. So whatever a dead publisher left on its way arrives at a place that has been taken, and
-is refused.
+only if that is still so. So whatever a dead publisher left on its way arrives at a place that has been taken, and is
+refused. Of several messages that go together the first is fenced; what holds the others to it depends on their size:
+
+- Large ones are a *chain*: each has an id, and expects that the stream's last message is the one before it. The ack of
+  the last one then proves them all, and what comes between from elsewhere breaks the chain there, so that no hole can
+  be. What was refused, and why, a chain does not tell: after a broken one the next try is an atomic batch.
+- Small ones are an *atomic batch*, of which JetStream stores all or nothing. It stores it twice, and makes a store for
+  it, which costs large messages half of the broker's time.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 TABLE_HEADER = "Kalam-Table"
 BATCH_MESSAGES_MAX = 1_000
+CHAINED_BYTES_MIN = 16 << 10
+"""Messages of so many bytes each go as a chain."""
 FOREIGN_MESSAGES_MAX = 1_000
 """Messages of other publishers that are removed from the end of a copy's feed in one go."""
 NO_MESSAGE_CODES = frozenset({10037, 10043, 10057})
@@ -84,6 +91,7 @@ class Feeds:
     ) -> None:
         self._connection, self._jetstream, self._subjects, self._data_id = connection, jetstream, subjects, data_id
         self._bytes_max, self._age_s, self._replicas = bytes_max, age_s, replicas
+        self._broken: set[str] = set()
 
     @property
     def payload_bytes_max(self) -> int:
@@ -246,11 +254,20 @@ class Feeds:
     async def _publish_batch(
         self, table: Table, user: str, messages: Sequence[ChangeMessage], after: FeedPosition
     ) -> FeedPosition:
+        pattern = self._pattern(table.name, table.kind, user)
+        chained = pattern not in self._broken and len(messages) > 1 and self._replicas == 1
+        chained = chained and all(len(message.payload) >= CHAINED_BYTES_MIN for message in messages)
+        headers = {
+            TABLE_HEADER: str(table.table_id),
+            "Nats-Expected-Last-Subject-Sequence": str(after.stream_seq),
+            "Nats-Expected-Last-Subject-Sequence-Subject": pattern,
+        }
+        blocks = (_chain if chained else _atomic_batch)(headers, len(messages))
         reply, future = self._jetstream.expect_ack()
         try:
             await self._connection.client.publish_headed_batch(
-                (self._subject(table, user, message), reply if message is messages[-1] else "", header, message.payload)
-                for message, header in zip(messages, self._headers(table, user, len(messages), after), strict=True)
+                (self._subject(table, user, message), reply if message is messages[-1] else "", block, message.payload)
+                for message, block in zip(messages, blocks, strict=True)
             )
         except (nats_errors.Error, OSError) as exc:
             self._jetstream.give_up_ack(reply)
@@ -262,26 +279,14 @@ class Feeds:
             raise
         except RefusedError as exc:
             if exc.error.err_code in WRONG_LAST_SEQUENCE_CODES:
+                if chained:
+                    self._broken.add(pattern)
+                    log.debug("a chain of changes was broken", table=str(table.name), reason=str(exc))
                 raise OutOfPlace(str(exc)) from exc
             raise unavailable(exc, f"changes of table {table.name}") from exc
+        self._broken.discard(pattern)
         last = messages[-1]
         return FeedPosition(last.first_seq + last.row_count - 1, ack.seq)
-
-    def _headers(self, table: Table, user: str, count: int, after: FeedPosition) -> Iterator[bytes]:
-        """The header blocks of ``count`` messages, of which the first is fenced and several are one atomic batch."""
-        headers = {
-            TABLE_HEADER: str(table.table_id),
-            "Nats-Expected-Last-Subject-Sequence": str(after.stream_seq),
-            "Nats-Expected-Last-Subject-Sequence-Subject": self._pattern(table.name, table.kind, user),
-        }
-        if count == 1:
-            yield header_block(headers)
-            return
-        batch = {"Nats-Batch-Id": uuid.uuid4().hex}
-        for number in range(1, count):
-            yield header_block({**headers, **batch, "Nats-Batch-Sequence": str(number)})
-            headers = {TABLE_HEADER: str(table.table_id)}
-        yield header_block({**headers, **batch, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"})
 
     def _subject(self, table: Table, user: str, message: ChangeMessage) -> str:
         name = table.name
@@ -299,6 +304,28 @@ class Feeds:
         except RefusedError as exc:
             if exc.error.err_code not in NOT_FOUND_CODES:
                 raise unavailable(exc, f"to purge the changes of table {name}") from exc
+
+
+def _chain(fence: Mapping[str, str], count: int) -> Iterator[bytes]:
+    """The header blocks of messages of which each expects the one before it; the first has the fence."""
+    chain = uuid.uuid4().hex  # another one each time: JetStream is to find no repeats
+    yield header_block({**fence, "Nats-Msg-Id": f"{chain}.1"})
+    for number in range(2, count + 1):
+        ids = {"Nats-Msg-Id": f"{chain}.{number}", "Nats-Expected-Last-Msg-Id": f"{chain}.{number - 1}"}
+        yield header_block({TABLE_HEADER: fence[TABLE_HEADER], **ids})
+
+
+def _atomic_batch(fence: Mapping[str, str], count: int) -> Iterator[bytes]:
+    """The header blocks of an atomic batch, whose first message has the fence; one message alone is none."""
+    if count == 1:
+        yield header_block(fence)
+        return
+    batch = {"Nats-Batch-Id": uuid.uuid4().hex}
+    yield header_block({**fence, **batch, "Nats-Batch-Sequence": "1"})
+    for number in range(2, count):
+        yield header_block({TABLE_HEADER: fence[TABLE_HEADER], **batch, "Nats-Batch-Sequence": str(number)})
+    last = {"Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
+    yield header_block({TABLE_HEADER: fence[TABLE_HEADER], **batch, **last})
 
 
 def _word(kind: TableKind) -> Literal["shared", "user"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 from change_feed import SHARED_STREAM, USER_STREAM, FeedMessage, connected, last_seq, read_feed, replay
 from conftest import NatsServer
+from held_process import held
 from live_subscriber import subscribe
 from server_process import ServerProcess, SqlFailed
 
@@ -272,3 +274,62 @@ async def test_what_others_publish_on_a_tables_subjects_stops_nothing(
         await wait_until(lambda: server.sql(WAITING_BYTES) == [[0.0]])
         feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.foreign.t.>", number)
         assert replay(feed, "id") == content(server, table)
+
+
+def fill_widely(server: ServerProcess, table: str, batches: int, first: int = 0) -> int:
+    """Insert statements of 100 wide rows each, which make messages of 50 kB; the number of rows."""
+    for start in range(first, first + batches * 100, 100):
+        server.sql(f"INSERT INTO {table} SELECT value, repeat('x', 400), 0 FROM range({start}, {start + 100})")
+    return batches * 100
+
+
+async def headers_of(url: str, count: int) -> list[dict[str, str]]:
+    async with connected(url) as client:
+        jetstream = client.jetstream()
+        return [(await jetstream.get_msg(SHARED_STREAM, seq)).headers or {} for seq in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("cut", ["nothing", "broker", "server"])
+async def test_large_messages_that_waited_follow_each_other_whatever_is_cut_off(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_until: Any, cut: str
+) -> None:
+    server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
+    table = create(server, "wide")
+    nats_server.stop()
+    rows = fill_widely(server, table, 120)
+    nats_server.start()
+    for pause_s in (0.06, 0.1) if cut != "nothing" else ():
+        await asyncio.sleep(pause_s)
+        if cut == "broker":
+            nats_server.kill()
+            nats_server.start()
+        else:
+            server.kill()
+            server.restart()
+    feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.wide.t.>", rows)
+    assert replay(feed, "id") == content(server, table)
+    if cut == "nothing":
+        assert any("Nats-Expected-Last-Msg-Id" in headers for headers in await headers_of(nats_server.url, len(feed)))
+
+
+async def test_messages_of_others_between_large_ones_make_no_hole(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_until: Any
+) -> None:
+    server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
+    table = create(server, "crossed")
+    rows, done = 0, asyncio.Event()
+
+    async def cross() -> None:
+        async with connected(nats_server.url) as client:
+            while not done.is_set():
+                await client.publish("kalam.shared.another.t.insert", b"x")
+                await client.flush()
+
+    crossing = asyncio.create_task(cross())
+    for _ in range(4):
+        with held(nats_server.pid):
+            rows += await asyncio.to_thread(fill_widely, server, table, 30, rows)
+        feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.crossed.t.>", rows)
+    done.set()
+    await crossing
+    assert replay(feed, "id") == content(server, table)
