@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,16 @@ class Footer:
         return [None if known is None or not known.has_min_max else (known.min, known.max) for known in told]
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A segment that is being read. Without a ``stamp`` nothing of it is kept; ``kept_only`` forbids to decode."""
+
+    source: Any
+    stamp: Stamp | None
+    footer: Footer
+    kept_only: bool
+
+
 class KeyReader:
     """Reads by key. Blocking; used from worker threads. ``bytes_max`` bounds the columns that are kept."""
 
@@ -84,62 +94,68 @@ class KeyReader:
         """
         ordered = sorted(set(keys))
         try:
-            source = readable(path)
-            stamp = _stamp(path) if source is path and len(ordered) <= FEW_KEYS else None
-            footer = self._footer(source, stamp, kept_only)
-            parts: list[pa.Table] = []
-            for group in footer.groups_with(key, ordered):
-
-                def columns(names: Sequence[str], group: int = group) -> list[pa.Array]:
-                    return self._decoded(source, stamp, footer, group, names, kept_only)
-
-                rows = _rows_with(columns, schema, key, ordered)
-                parts += [] if rows is None else [rows]
+            opened = self._open(path, keeps=len(ordered) <= FEW_KEYS, kept_only=kept_only)
+            groups = opened.footer.groups_with(key, ordered)
+            found = [self._rows_with(opened, group, schema, key, ordered) for group in groups]
         except (OSError, pa.ArrowException, KeyError) as exc:
             raise Internal(
                 f"the segment {path} cannot be read ({exc}): restore the file from a backup, or remove its table"
             ) from exc
+        parts = [rows for rows in found if rows is not None]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
-    def _footer(self, source: Any, stamp: Stamp | None, kept_only: bool) -> Footer:
+    def _open(self, path: Path, *, keeps: bool, kept_only: bool) -> Opened:
+        source = readable(path)
+        stamp = _stamp(path) if keeps and source is path else None
         with self._lock:
             footer = None if stamp is None else self._footers.get(stamp)
-            if footer is not None and stamp is not None:
-                self._footers.move_to_end(stamp)
-                return footer
-        if kept_only:
-            raise NotKept
-        footer = Footer(pq.read_metadata(source))
+        if footer is None:
+            if kept_only:
+                raise NotKept
+            footer = Footer(pq.read_metadata(source))
         if stamp is not None:
             with self._lock:
                 self._footers[stamp] = footer
+                self._footers.move_to_end(stamp)
                 if len(self._footers) > FOOTERS_MAX:
                     self._footers.popitem(last=False)
-        return footer
+        return Opened(source, stamp, footer, kept_only)
 
-    def _decoded(
-        self, source: Any, stamp: Stamp | None, footer: Footer, group: int, names: Sequence[str], kept_only: bool
-    ) -> list[pa.Array]:
+    def _rows_with(
+        self, opened: Opened, group: int, schema: pa.Schema, key: str, ordered: Sequence[Any]
+    ) -> pa.Table | None:
+        """The rows of a row group whose key is wanted; the other columns are decoded only if there is one."""
+        [keys] = self._decoded(opened, group, [key])
+        places = _places(keys, ordered, schema.field(key).type)
+        if not len(places):
+            return None
+        taken = [column.take(places) for column in self._decoded(opened, group, schema.names)]
+        return pa.table(taken, names=schema.names).cast(schema)
+
+    def _decoded(self, opened: Opened, group: int, names: Sequence[str]) -> list[pa.Array]:
         """Columns of a row group: those that are kept, and the others from the file."""
-        found: dict[str, pa.Array] = {}
-        if stamp is not None:
-            with self._lock:
-                for name in names:
-                    kept = self._columns.get((stamp, group, name))
-                    if kept is not None:
-                        self._columns.move_to_end((stamp, group, name))
-                        found[name] = kept
+        found = {} if opened.stamp is None else self._kept(opened.stamp, group, names)
         missing = [name for name in names if name not in found]
-        if missing and kept_only:
-            raise NotKept
         if missing:
-            with pq.ParquetFile(source, metadata=footer.metadata) as file:
+            if opened.kept_only:
+                raise NotKept
+            with pq.ParquetFile(opened.source, metadata=opened.footer.metadata) as file:
                 data = file.read_row_group(group, columns=missing)
             decoded = {name: data.column(name).combine_chunks() for name in missing}
-            if stamp is not None:
-                self._keep(stamp, group, decoded)
+            if opened.stamp is not None:
+                self._keep(opened.stamp, group, decoded)
             found |= decoded
         return [found[name] for name in names]
+
+    def _kept(self, stamp: Stamp, group: int, names: Sequence[str]) -> dict[str, pa.Array]:
+        found: dict[str, pa.Array] = {}
+        with self._lock:
+            for name in names:
+                column = self._columns.get((stamp, group, name))
+                if column is not None:
+                    self._columns.move_to_end((stamp, group, name))
+                    found[name] = column
+        return found
 
     def _keep(self, stamp: Stamp, group: int, columns: dict[str, pa.Array]) -> None:
         with self._lock:
@@ -154,18 +170,6 @@ class KeyReader:
 def _stamp(path: Path) -> Stamp:
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _rows_with(
-    columns: Callable[[Sequence[str]], list[pa.Array]], schema: pa.Schema, key: str, ordered: Sequence[Any]
-) -> pa.Table | None:
-    """The rows of a row group whose key is wanted; the other columns are decoded only if there is one."""
-    [keys] = columns([key])
-    places = _places(keys, ordered, schema.field(key).type)
-    if not len(places):
-        return None
-    taken = [column.take(places) for column in columns(schema.names)]
-    return pa.table(taken, names=schema.names).cast(schema)
 
 
 def _places(keys: pa.Array, ordered: Sequence[Any], kind: pa.DataType) -> pa.Array:
