@@ -32,14 +32,16 @@ class HotState:
     """What a view adds to the segments.
 
     ``rows`` are the newest hot versions with ``_updated``, ``_deleted``, ``_seq``, and ``live`` those that are not
-    deleted. ``hidden`` has the keys whose copies with a smaller seq in segments do not count, and ``hidden_since`` the
-    least of its seqs; they are the same objects for as long as the keys are the same.
+    deleted. ``hidden`` has the keys whose copies with a smaller seq in segments do not count, the same object for as
+    long as they are the same; ``hidden_since`` and ``hidden_upto`` are the least and the greatest of its seqs, 0 where
+    it is empty.
     """
 
     rows: pa.Table
     live: pa.Table
     hidden: pa.Table
     hidden_since: int
+    hidden_upto: int
 
 
 class HotRows:
@@ -62,7 +64,7 @@ class HotRows:
         self._batches: list[pa.RecordBatch] = []
         self._superseding: list[pa.RecordBatch] = []
         self._state: tuple[Sequence[Chunk], int, Mapping[Key, int], HotState] | None = None
-        self._known_hidden: tuple[int, Mapping[Key, int], tuple[pa.Table, int]] | None = None
+        self._known_hidden: tuple[int, Mapping[Key, int], tuple[pa.Table, int, int]] | None = None
 
     def state(self, view: View) -> HotState:
         """The hot rows and hidden keys of a view; blocking for the chunks that are new."""
@@ -111,14 +113,15 @@ class HotRows:
         last[codes] = np.arange(len(codes))  # of assignments to one place numpy keeps the last
         return rows.take(pa.array(np.sort(last)))
 
-    def _hidden(self, overrides: Mapping[Key, int]) -> tuple[pa.Table, int]:
+    def _hidden(self, overrides: Mapping[Key, int]) -> tuple[pa.Table, int, int]:
         known = self._known_hidden
         if known is not None and known[0] == len(self._superseding) and known[1] is overrides:
             return known[2]
         hidden = self._make_hidden(overrides)
-        since: int = pa.compute.min(hidden.column(HIDDEN_SEQ)).as_py() or 0
-        self._known_hidden = (len(self._superseding), overrides, (hidden, since))
-        return hidden, since
+        bounds = pa.compute.min_max(hidden.column(HIDDEN_SEQ)).as_py()
+        made = (hidden, bounds["min"] or 0, bounds["max"] or 0)
+        self._known_hidden = (len(self._superseding), overrides, made)
+        return made
 
     def _make_hidden(self, overrides: Mapping[Key, int]) -> pa.Table:
         schema = pa.schema([self._key_field, pa.field(HIDDEN_SEQ, pa.int64())])

@@ -6,6 +6,7 @@ files. A window function over all versions would be shorter and takes twenty tim
 
 from __future__ import annotations
 
+import enum
 import threading
 import weakref
 from collections.abc import Mapping
@@ -50,15 +51,31 @@ def _forget(schema: Schema, name: str, links: LinkFolder) -> None:
     links.remove()
 
 
+class Hiding(enum.Enum):
+    """How it is told which rows of a segment are hidden."""
+
+    NONE = "none is"
+    BY_KEY = "every row is older than everything that hides one"
+    BY_SEQ = "some are older and some newer"
+
+    @classmethod
+    def of(cls, segment: Segment, state: HotState) -> Hiding:
+        """For the rows of a segment.
+
+        A flush writes the newest version of each key, and a compaction leaves out what is hidden by then. So nothing
+        that is older than the newest row of a segment hides one of its rows.
+        """
+        if segment.max_seq >= state.hidden_upto:
+            return cls.NONE
+        return cls.BY_KEY if segment.max_seq < state.hidden_since else cls.BY_SEQ
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Segments that are read alike.
-
-    ``all_older`` says that every row of theirs is older than everything that hides one, so that the keys alone decide.
-    """
+    """Segments that are read alike."""
 
     deleted: bool
-    all_older: bool
+    hiding: Hiding
     layout: Layout
 
 
@@ -117,7 +134,7 @@ class CopyReader:
         parts: list[DataFrame] = []
         for part, files in cold.items():
             frame = files.frame().select(*self._as_now(part.layout), col(UPDATED), col(SEQ))
-            if state.hidden.num_rows:
+            if part.hiding is not Hiding.NONE:
                 frame = frame.join_on(self._ctx.from_arrow(state.hidden), *self._is_hidden(part), how="anti")
             seq = [col(SEQ)] if with_seq else []
             parts.append(frame.select(*self._shown, lit(part.deleted).alias(DELETED), *seq))
@@ -159,6 +176,8 @@ class CopyReader:
         found = 0
         for part, files in self._cold_files(view, state, sees_deleted=False).items():
             files.links.check()
+            if part.hiding is Hiding.NONE:
+                continue
             keys = files.frame().select(*self._as_now(part.layout), col(SEQ))
             found += keys.join_on(self._ctx.from_arrow(state.hidden), *self._is_hidden(part), how="semi").count()
         return found
@@ -166,7 +185,7 @@ class CopyReader:
     def _is_hidden(self, part: Part) -> list[Expr]:
         """When a row of these segments is hidden by a row of ``hidden``."""
         same_key = col(f'"{self._table.key}"') == col(HIDDEN_KEY)
-        return [same_key] if part.all_older else [same_key, col(SEQ) < col(HIDDEN_SEQ)]
+        return [same_key] if part.hiding is Hiding.BY_KEY else [same_key, col(SEQ) < col(HIDDEN_SEQ)]
 
     def _as_now(self, layout: Layout) -> list[Expr]:
         """The table's columns from those of files with that layout."""
@@ -185,8 +204,7 @@ class CopyReader:
         groups: dict[Part, list[Segment]] = {}
         for segment in view.segments:
             if sees_deleted or not segment.deleted:
-                all_older = not state.hidden_since or segment.max_seq < state.hidden_since
-                part = Part(segment.deleted, all_older, self._layout(segment.schema_version))
+                part = Part(segment.deleted, Hiding.of(segment, state), self._layout(segment.schema_version))
                 groups.setdefault(part, []).append(segment)
         with self._lock:
             return {part: self._files(part, tuple(segments)) for part, segments in groups.items()}

@@ -51,3 +51,25 @@ def test_the_column_is_called_as_the_planned_query_would_call_it(shared_server):
         for where in ("", " WHERE id > 0")
     ]
     assert names == ["count(*)", "count(*)", "rows_all", "rows_all"]
+
+
+def test_only_segments_that_may_hold_a_hidden_row_are_joined_with_what_hides(shared_server):
+    space = next(NAMES)
+    sql = shared_server.sql
+    sql(f"CREATE NAMESPACE {space}; CREATE TABLE {space}.t (id BIGINT PRIMARY KEY, v INT)")
+    everything = f"SELECT count(*), sum(v) FROM {space}.t WHERE v >= 0"
+
+    def joins() -> int:
+        [logical] = [plan for kind, plan in sql(f"EXPLAIN {everything}") if kind == "logical_plan"]
+        return logical.count("Anti Join")
+
+    sql(f"INSERT INTO {space}.t SELECT value, 1 FROM range(0, 100); FLUSH TABLE {space}.t")
+    assert (sql(everything), joins()) == ([[100, 100]], 0)
+    sql(f"UPDATE {space}.t SET v = 2 WHERE id < 10; DELETE FROM {space}.t WHERE id = 99")
+    assert (sql(everything), joins()) == ([[99, 109]], 1)
+    sql(f"FLUSH TABLE {space}.t; UPDATE {space}.t SET v = 3 WHERE id = 50; FLUSH TABLE {space}.t")
+    assert (sql(everything), joins()) == ([[99, 111]], 2)  # all segments but the newest
+    sql(f"UPDATE {space}.t SET v = 4 WHERE id = 50")
+    assert (sql(everything), joins()) == ([[99, 112]], 2)  # all of them, those that are not the oldest together
+    sql(f"FLUSH TABLE {space}.t; COMPACT TABLE {space}.t")
+    assert (sql(everything), joins()) == ([[99, 112]], 0)
