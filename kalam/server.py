@@ -36,7 +36,7 @@ from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.system import SystemTables
 from kalam.schema import TableKind
-from kalam.settings import Settings, fitted, unknown_variables
+from kalam.settings import Settings, fitted, unknown_variables, with_http_port
 from kalam.storage.background import Background, open_background
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.core import Core, open_core
@@ -104,6 +104,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
     registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
+        settings = with_http_port(settings)
         database, data_id = await _open_database(stack, settings, data_dir)
         connection, embedded = await _open_broker(stack, settings, data_dir)
         engine, requests = await _open_engine(stack, settings, database, data_id, connection, embedded)

@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -182,6 +183,15 @@ def fitted(settings: Settings, payload_bytes_max: int) -> Settings:
     """The settings with ``row_bytes_max`` lowered to what a message of the broker carries, if it carries less."""
     room = payload_bytes_max - CHANGE_BYTES
     return settings if room >= settings.row_bytes_max else settings.model_copy(update={"row_bytes_max": room})
+
+
+def with_http_port(settings: Settings) -> Settings:
+    """The settings with a free port for 0 where the broker has to know it, as an origin of WebSockets, beforehand."""
+    if settings.http_port or not settings.nats_ws_port:
+        return settings
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    with socket.create_server((settings.http_host, 0), family=family) as probe:
+        return settings.model_copy(update={"http_port": probe.getsockname()[1]})
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kalam.errors import Internal, PermissionDenied
+from kalam.errors import Internal, PermissionDenied, Unavailable
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import problem_response
 
@@ -82,6 +83,12 @@ class Edge:
             await problem_response(exc)(scope, receive, watched_send)
         except ClientDisconnect:
             status = status or CLIENT_GONE
+        except asyncio.CancelledError:  # it works on while the server has waited long enough to stop
+            if status:
+                raise
+            await problem_response(Unavailable("the server stopped before the answer was ready"))(
+                scope, receive, watched_send
+            )
         except Exception:
             log.exception("a request failed", method=scope["method"], path=scope["path"])
             if status:  # half an answer is out: only a broken transfer can still tell that it is not whole

@@ -83,14 +83,19 @@ class SqlEndpoint:
         asked = decode_json(await read_body(request, self._body_bytes_max), self._decoder)
         query = self.running.start(query_id)
         session = Session(user, asked.namespace)
-        if media_type == JSON:
-            try:
-                return await whole_answer(self._engine, asked, session, query_id)
-            finally:
-                self.running.end(query)
-        rows = stream_rows(self._engine, asked.sql, asked.params, session)
-        body = body_of(rows, media_type, lambda: self.running.end(query))
-        return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id}, self._stall_s)
+        try:
+            if media_type == JSON:
+                try:
+                    return await whole_answer(self._engine, asked, session, query_id)
+                finally:
+                    self.running.end(query)
+            rows = stream_rows(self._engine, asked.sql, asked.params, session)
+            body = body_of(rows, media_type, lambda: self.running.end(query))
+            return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id}, self._stall_s)
+        except KalamError as exc:
+            response = problem_response(exc)
+            response.headers[QUERY_ID_HEADER] = query_id
+            return response
 
 
 def sql_routes(endpoint: SqlEndpoint) -> APIRouter:

@@ -20,8 +20,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from kalam.errors import Internal, KalamError
-from kalam.query.results import problem_json
-from kalam.query.row_text import csv, ndjson, widely_known
+from kalam.query.results import problem_json, widely_known
+from kalam.query.row_text import csv, ndjson
 from kalam.rows.door import ARROW_STREAM
 from kalam_http.rows_body import CSV, NDJSON
 

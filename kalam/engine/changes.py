@@ -12,7 +12,7 @@ import pyarrow as pa
 from kalam.engine.composed import Pieces, as_columns, compose, from_table, quoted_columns
 from kalam.engine.points import key_of
 from kalam.engine.queries import Queries, check_parameters, resolve
-from kalam.engine.returning import changed_rows, returned
+from kalam.engine.returning import changed_rows, check_returning, returned
 from kalam.engine.session import Request
 from kalam.engine.upserts import (
     Upsert,
@@ -25,12 +25,12 @@ from kalam.engine.upserts import (
     matched_by_key,
 )
 from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
-from kalam.query.results import Result
+from kalam.query.results import Result, TooManyRows
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import from_arrow
 from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
-from kalam.schema import UPDATED, Column, Default, DefaultKind, Table, TableKind
+from kalam.schema import STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.statements import (
     Assignment,
@@ -88,6 +88,7 @@ class Changes:
         if statement.on_conflict is not None:
             return await self._upsert(table, statement, rows, request)
         updated_us = discarded = 0
+        await self._check_returning(table, statement, rows, request)
         if table.kind is TableKind.STREAM:
             discarded = (await self._streams.publish(table, self._streams.events(table, rows))).discarded
         elif rows:
@@ -102,7 +103,13 @@ class Changes:
         assert statement.on_conflict is not None
         decoder = self._codecs.of(table).decoder
         upsert = Upsert(self._queries, self._stored, decoder, table, statement.on_conflict.assignments, rows, request)
-        matched, updated_us = await self._stored.change(table, request.session.user, upsert.match)
+
+        async def match(view: View) -> Matched:
+            found = await upsert.match(view)
+            await self._check_returning(table, statement, [*found.inserts, *(found.news or [])], request)
+            return found
+
+        matched, updated_us = await self._stored.change(table, request.session.user, match)
         inserts, news = (matched.inserts, matched.news or []) if matched else ([], [])
         if statement.returning is not None:
             data = changed_rows(table, upsert.in_order([*inserts, *news]), from_us(updated_us))
@@ -110,6 +117,20 @@ class Changes:
         skipped = len(rows) - len(inserts) - len(news)
         message = f"{counted(len(inserts))} inserted, {len(news)} updated, {skipped} skipped"
         return Result(row_count=len(inserts) + len(news), message=message)
+
+    async def _check_returning(
+        self,
+        table: Table,
+        statement: Insert | Update | Delete,
+        rows: Sequence[Row],
+        request: Request,
+        *,
+        deleted: bool = False,
+    ) -> None:
+        if statement.returning is not None:
+            data = changed_rows(table, rows, datetime.now(UTC), deleted=deleted)
+            alias = None if isinstance(statement, Insert) else statement.alias
+            await check_returning(self._queries, table, statement.returning, data, request, alias)
 
     async def _store(self, table: Table, user: str, rows: Sequence[Row]) -> int:
         [outcome] = await self._stored.insert(table, user, [self._stored.statement(table, rows)])
@@ -127,17 +148,19 @@ class Changes:
     async def _selected_rows(
         self, table: Table, columns: Sequence[Column], query: QueryText, request: Request
     ) -> list[Row]:
-        data = await self._queries.select(
-            query,
-            request.session.user,
-            request.session.namespace,
-            request.parameters,
-            rows_max=self._settings.statement_rows_max,
-        )
+        rows_max = self._settings.statement_rows_max
+        try:
+            data = await self._queries.select(
+                query, request.session.user, request.session.namespace, request.parameters, rows_max=rows_max
+            )
+        except TooManyRows as exc:
+            raise TooLarge(
+                f"the statement would change more than {rows_max} rows (setting statement_rows_max)"
+            ) from exc
         if data.num_columns != len(columns):
             raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
         named = data.rename_columns([column.name for column in columns])
-        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user)
+        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, zoneless=True)
 
     async def _evaluate(
         self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request
@@ -202,11 +225,14 @@ class Changes:
         async def match(view: View) -> Matched:
             found = await self._by_key(table, statement, request)
             if found is not None:
-                return await self._assigned(table, columns, statement, found, request)
-            data = await self._matching(table, view, statement, request)
-            olds = from_arrow(data.select(range(len(table.columns))))
-            news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
-            return _picked(data, olds, news, view)
+                picked = await self._assigned(table, columns, statement, found, request)
+            else:
+                data = await self._matching(table, view, statement, request)
+                olds = from_arrow(data.select(range(len(table.columns))))
+                news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
+                picked = _picked(data, olds, news, view)
+            await self._check_returning(table, statement, picked.news or [], request)
+            return picked
 
         matched, updated_us = await self._stored.change(table, request.session.user, match)
         news = matched.news or [] if matched else []
@@ -269,10 +295,12 @@ class Changes:
         async def match(view: View) -> Matched:
             found = await self._by_key(table, statement, request)
             if found is not None:
-                return matched_by_key(found, None)
-            data = await self._matching(table, view, statement, request)
-            olds = from_arrow(data.select(range(len(table.columns))))
-            return _picked(data, olds, None, view)
+                picked = matched_by_key(found, None)
+            else:
+                data = await self._matching(table, view, statement, request)
+                picked = _picked(data, from_arrow(data.select(range(len(table.columns)))), None, view)
+            await self._check_returning(table, statement, picked.olds, request, deleted=True)
+            return picked
 
         matched, updated_us = await self._stored.change(table, request.session.user, match)
         olds = matched.olds if matched else []
@@ -293,11 +321,15 @@ class Changes:
         data = await executor.run(query, names, relations, request.parameters[: query.parameters])
         seqs = data.column(0).to_pylist()
         self._check_count(len(seqs))
-        await self._streams.delete(table, seqs)
-        if statement.returning is not None:
+        if statement.returning is None:
+            await self._streams.delete(table, seqs)
+        else:
             gone = events.filter(pa.compute.is_in(events.column(EVENT_SEQ), pa.array(seqs, pa.int64())))
-            data = gone.drop_columns([EVENT_SEQ])
-            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+            hidden = [EVENT_SEQ] if statement.returning.names_key else [EVENT_SEQ, STREAM_KEY]
+            given = (table, statement.returning, gone.drop_columns(hidden), request, statement.alias)
+            await check_returning(self._queries, *given)
+            await self._streams.delete(table, seqs)
+            return await returned(self._queries, *given)
         return Result(row_count=len(seqs), message=f"{len(seqs)} {'event' if len(seqs) == 1 else 'events'} deleted")
 
 

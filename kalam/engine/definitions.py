@@ -249,6 +249,8 @@ class Definitions:
             await remove_garbage(parts.database)
         name = table.name
         parts.notices.notice("table.dropped", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
+        segments = sum("*" not in path for path in garbage)
+        await parts.jobs.record("table_deletion", name, {"kind": table.kind}, {"segments": segments})
 
     def _check_unwatched(self, table: Table) -> None:
         watching = self._parts.live.open_on(table)

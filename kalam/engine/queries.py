@@ -23,6 +23,7 @@ from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
 from kalam.schema import UPDATED, Table, TableKind
 from kalam.settings import Settings
+from kalam.sql.select_names import REFUSAL, with_distinct_names
 from kalam.sql.statements import QueryText, TableRef
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.copies import EMPTY_VIEW, Key, View
@@ -116,12 +117,30 @@ class Queries:
     ) -> pa.Table:
         """The rows of a query as this user sees them."""
         check_parameters(query.parameters, parameters)
-        executor = await self.executor(ordered=query.plain and self._reads_a_stream(query, namespace))
+        executor = await self.executor(ordered=query.in_order and self._reads_a_stream(query, namespace))
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
             if table is not None and table.kind is not TableKind.STREAM:
                 return pa.table({counted: pa.array([await self._count(executor, table, user)], pa.int64())})
+        try:
+            return await self._run(executor, query, user, namespace, parameters, rows_max)
+        except InvalidValue as exc:
+            named = with_distinct_names(query) if exc.detail.startswith(REFUSAL) else None
+            if named is None:
+                raise
+        table = await self._run(executor, named[0], user, namespace, parameters, rows_max)
+        return table.rename_columns(named[1])
+
+    async def _run(
+        self,
+        executor: Executor,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        rows_max: int | None,
+    ) -> pa.Table:
         names, relations = await self.bind(executor, query, user, namespace)
         return await executor.run(query, names, relations, parameters[: query.parameters], rows_max=rows_max)
 
@@ -138,7 +157,7 @@ class Queries:
     ) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as this user sees them, while they are found; at least one table, for its schema."""
         check_parameters(query.parameters, parameters)
-        executor = await self.executor(ordered=query.plain and self._reads_a_stream(query, namespace))
+        executor = await self.executor(ordered=query.in_order and self._reads_a_stream(query, namespace))
         names, relations = await self.bind(executor, query, user, namespace)
         found = executor.stream(query, names, relations, parameters[: query.parameters])
         async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once

@@ -11,7 +11,7 @@ from kalam.engine.composed import compose
 from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
 from kalam.names import TableName
-from kalam.query.results import Result, rows_result
+from kalam.query.results import TYPE_METADATA, Result, rows_result
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW, Row
 from kalam.schema import DELETED, UPDATED, Table, TableKind
@@ -25,11 +25,27 @@ def changed_rows(
 ) -> pa.Table:
     """Rows that a statement changed, as a SELECT of that table shows them."""
     data = pa.Table.from_batches([to_arrow(rows, arrow_schema(table.columns))])
+    types = [{TYPE_METADATA: str(column.type)} for column in table.columns]
+    typed = [field.with_metadata(said) for field, said in zip(data.schema, types, strict=True)]
+    data = data.cast(pa.schema(typed))
     if table.kind is not TableKind.STREAM:
         times = [updated] * len(rows) if isinstance(updated, datetime) else updated
         data = data.append_column(UPDATED, pa.array(times, TIMESTAMP_ARROW))
         data = data.append_column(DELETED, pa.array([deleted] * len(rows), pa.bool_()))
     return data
+
+
+async def check_returning(
+    queries: Queries,
+    table: Table,
+    returning: QueryText | None,
+    data: pa.Table,
+    request: Request,
+    alias: str | None = None,
+) -> None:
+    """Raise now what ``returned`` would raise over ``data``, after a change that could not be undone."""
+    if returning is not None and returning.text.strip() != "*":
+        await returned(queries, table, returning, data, request, alias)
 
 
 async def returned(

@@ -34,6 +34,7 @@ from kalam.errors import (
 from kalam.names import TableName
 from kalam.query.cancellation import interruptible
 from kalam.query.merge import SEGMENTS_SCHEMA
+from kalam.query.results import TooManyRows, plainly_typed, widely_known
 from kalam.sql.statements import QueryText, TableUse
 
 READ_ONLY = SQLOptions().with_allow_ddl(allow=False).with_allow_dml(allow=False).with_allow_statements(allow=False)
@@ -49,6 +50,7 @@ class Executor:
     def __init__(self, *, memory_bytes: int, time_s: float, concurrency_max: int, partitions: int) -> None:
         runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(memory_bytes)
         config = SessionConfig().with_target_partitions(partitions).with_information_schema(enabled=False)
+        config = config.set("datafusion.sql_parser.map_string_types_to_utf8view", "false")  # CAST AS TEXT gives TEXT
         self.ctx = SessionContext(config, runtime)
         self._catalog = self.ctx.catalog()
         self._catalog.register_schema(SEGMENTS_SCHEMA, Schema.memory_schema())
@@ -85,7 +87,7 @@ class Executor:
             except Exception as exc:
                 raise explain(exc) from exc
         del held
-        return table
+        return plainly_typed(widely_known(table), query.casts)
 
     async def stream(
         self,
@@ -104,14 +106,14 @@ class Executor:
             started = time.monotonic()
             stream, held = await self._step(lambda: asyncio.to_thread(self._start, text, relations, parameters), left_s)
             left_s -= time.monotonic() - started
-            yield held[1].schema().empty_table()
+            yield plainly_typed(held[1].schema().empty_table(), query.casts)
             while True:
                 started = time.monotonic()
                 batch = await self._step(lambda: anext(stream, None), left_s)
                 left_s -= time.monotonic() - started
                 if batch is None:
                     break
-                yield pa.Table.from_batches([batch.to_pyarrow()])
+                yield plainly_typed(pa.Table.from_batches([batch.to_pyarrow()]), query.casts)
         del held
 
     @asynccontextmanager
@@ -167,10 +169,7 @@ async def _collect(stream: Any, schema: pa.Schema, rows_max: int | None) -> pa.T
         batches.append(batch.to_pyarrow())
         rows += batches[-1].num_rows
         if rows_max is not None and rows > rows_max:
-            raise TooLarge(
-                f"the result has more than {rows_max} rows, the bound of the JSON format (setting result_rows_max)",
-                hint="add a LIMIT or an aggregate",
-            )
+            raise TooManyRows(rows_max)
     return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
@@ -178,15 +177,16 @@ def bind_names(query: QueryText, names: Sequence[TableName]) -> str:
     """The text of a query with every mention of a table replaced by its full, quoted name."""
     text = query.text
     for use, name in sorted(zip(query.tables, names, strict=True), key=lambda pair: -pair[0].start):
-        text = text[: use.start] + _mention(use, name) + text[use.end :]
+        text = text[: use.start] + _mention(use, name, query.text) + text[use.end :]
     return text
 
 
-def _mention(use: TableUse, name: TableName) -> str:
-    if use.sees_deleted:
-        alias = "" if use.aliased else f' AS "{name.table}"'
-        return f'"{name.namespace}"."{name.table}{DELETED_SUFFIX}"{alias}'
-    return f'"{name.namespace}"."{name.table}"'
+def _mention(use: TableUse, name: TableName, text: str) -> str:
+    suffix = DELETED_SUFFIX if use.sees_deleted else ""
+    # DataFusion knows t.id of a table n.t, and t.* only of one that is called t.
+    called = not use.aliased and (use.sees_deleted or re.search(rf'\b{name.table}"?\s*\.\s*\*', text, re.IGNORECASE))
+    alias = f' AS "{name.table}"' if called else ""
+    return f'"{name.namespace}"."{name.table}{suffix}"{alias}'
 
 
 def _scalar(value: Any) -> Any:

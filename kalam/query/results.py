@@ -19,7 +19,23 @@ from kalam.schema import TypeName
 TYPE_METADATA = b"kalam.type"
 """Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
 
+TEXT_TYPES = frozenset({"JSON", "UUID", "TEXT", "VARCHAR"})
+"""The types whose values Arrow holds as text."""
+
 _ENCODER = msgspec.json.Encoder()
+_ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
+
+
+class TooManyRows(TooLarge):
+    """A result is larger than the JSON format may be."""
+
+    code = "too_large"
+
+    def __init__(self, rows_max: int) -> None:
+        super().__init__(
+            f"the result has more than {rows_max} rows, the bound of the JSON format (setting result_rows_max)",
+            hint="add a LIMIT or an aggregate, or ask HTTP for NDJSON, CSV or Arrow (Accept), which have no bound",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +58,24 @@ class Result:
 
 def rows_result(data: pa.Table) -> Result:
     """The result that shows an Arrow table."""
-    columns = tuple(ResultColumn(field.name, sql_type(field)) for field in data.schema)
+    columns = tuple(ResultColumn(field.name, _shown_type(field, data, i)) for i, field in enumerate(data.schema))
     return Result(columns=columns, data=data, row_count=data.num_rows)
+
+
+def _shown_type(field: pa.Field, data: pa.Table, place: int) -> str:
+    name = sql_type(field)
+    return TypeName.TEXT if name == TypeName.JSON and not _all_json(data.column(place)) else name
+
+
+def _all_json(column: pa.ChunkedArray) -> bool:
+    """Whether all of a JSON column is JSON still; in a UNION with a text it is not."""
+    try:
+        for text in column.to_pylist():
+            if text is not None:
+                _ANY_JSON.decode(text)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return True
 
 
 def list_result(columns: Sequence[tuple[str, pa.DataType]], rows: Sequence[Sequence[Any]]) -> Result:
@@ -54,16 +86,31 @@ def list_result(columns: Sequence[tuple[str, pa.DataType]], rows: Sequence[Seque
 
 
 def sql_type(field: pa.Field) -> str:
-    """The SQL name of an Arrow field's type; Arrow's own name for a type that no column can have."""
-    if field.metadata and TYPE_METADATA in field.metadata:
-        return str(field.metadata[TYPE_METADATA].decode())
+    """The SQL name of an Arrow field's type; Arrow's own name for a type that no column can have.
+
+    What the metadata says counts only where it says more than the type, and not something else: DataFusion leaves it on
+    what was cast.
+    """
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_decimal(kind):
         return f"DECIMAL({kind.precision},{kind.scale})"
     name = _type_name(kind)
+    if name is TypeName.TEXT and field.metadata and TYPE_METADATA in field.metadata:
+        said = str(field.metadata[TYPE_METADATA].decode())
+        return said if said.partition("(")[0] in TEXT_TYPES else name.value
     return name.value if name else str(kind).upper()
+
+
+def plainly_typed(table: pa.Table, places: Sequence[int]) -> pa.Table:
+    """The table, of whose columns at these places Arrow's type says everything."""
+    if not places:
+        return table
+    schema = table.schema
+    for place in places:
+        schema = schema.set(place, schema.field(place).remove_metadata())
+    return table.cast(schema)
 
 
 @lru_cache(maxsize=1_024)
@@ -175,7 +222,18 @@ def problem_json(error: KalamError) -> bytes:
 def check_result_rows(rows: int, rows_max: int) -> None:
     """Raise TooLarge for a result that the JSON format does not carry."""
     if rows > rows_max:
-        raise TooLarge(
-            f"the result has more than {rows_max} rows, the bound of the JSON format (setting result_rows_max)",
-            hint="add a LIMIT or an aggregate",
-        )
+        raise TooManyRows(rows_max)
+
+
+def widely_known(table: pa.Table) -> pa.Table:
+    """The table with Arrow's newer layouts (views) as the older ones, which every reader of Arrow knows."""
+    fields = [field.with_type(_known_type(field.type)) for field in table.schema]
+    if all(field.type == old.type for field, old in zip(fields, table.schema, strict=True)):
+        return table
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _known_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind

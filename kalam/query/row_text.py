@@ -16,14 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from kalam.errors import InvalidValue
 from kalam.query.results import json_rows, rows_result
 
 _ENCODER = msgspec.json.Encoder()
 
 
 def ndjson(table: pa.Table) -> bytes:
-    """One JSON object a row."""
+    """One JSON object a row; raises InvalidValue where two columns have one name."""
     names = table.column_names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidValue(
+            f"two columns of the result are called {twice!r}, which NDJSON cannot show: name one with AS"
+        )
     return _ENCODER.encode_lines([dict(zip(names, row, strict=True)) for row in json_rows(rows_result(table))])
 
 
@@ -67,15 +73,3 @@ def _text(value: Any) -> str | None:
         case _:
             found = msgspec.to_builtins(value)
             return found if isinstance(found, str) else _ENCODER.encode(found).decode()
-
-
-def widely_known(table: pa.Table) -> pa.Table:
-    """The table with Arrow's newer layouts (views) as the older ones, which every reader of Arrow knows."""
-    fields = [field.with_type(_known_type(field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
-
-
-def _known_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    return pa.binary() if pa.types.is_binary_view(kind) else kind

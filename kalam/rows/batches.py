@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from kalam.errors import InvalidValue
+from kalam.errors import InvalidValue, TooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,15 @@ class BadRow(InvalidValue):
         super().__init__(f"row {row:,} {reason}", row=row)
 
 
+class LongRow(TooLarge):
+    """A row has more bytes than any may have: ``row`` counts from 1."""
+
+    def __init__(self, row: int, bytes_max: int, hint: str | None = None) -> None:
+        super().__init__(f"row {row:,} is longer than {bytes_max:,} bytes", row=row, hint=hint)
+
+
 class Cutter(Protocol):
-    """Finds rows in the pieces of a body; raises BadRow for what cannot be one."""
+    """Finds rows in the pieces of a body; raises BadRow for what cannot be one, and LongRow."""
 
     def feed(self, piece: bytes) -> Sequence[bytes]:
         """The rows that are whole with this piece."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from kalam.errors import InvalidValue
-from kalam.rows.batches import BadRow
+from kalam.rows.batches import BadRow, LongRow
 
 BOM = b"\xef\xbb\xbf"
 
@@ -33,7 +33,7 @@ class CsvText:
         cut = _last_line_end(text)
         text, self._rest = text[:cut], text[cut:]
         if len(self._rest) > self._row_bytes_max:
-            raise BadRow(self._rows + 1, f"is longer than {self._row_bytes_max:,} bytes; is a quote not closed?")
+            raise LongRow(self._rows + 1, self._row_bytes_max, hint="is a quote not closed?")
         return self._parse(text) if text else None
 
     def end(self) -> pa.Table | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -18,9 +18,10 @@ from uuid import UUID
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
-from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default
+from kalam.rows.normalise import EPOCH, BadValue, Fix, Generators, Values, column_fix, fill_default
 from kalam.rows.sql_values import sql_value
 from kalam.rows.timestamps import timestamps
 from kalam.rows.types import Row, arrow_type, door_type
@@ -174,8 +175,11 @@ class RowDecoder:
         rows = list(zip(*fixed, strict=True))
         return self._with_row_ids(rows) if self._has_row_id else rows
 
-    def decode_table(self, table: pa.Table, *, user: str) -> list[Row]:
-        """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost."""
+    def decode_table(self, table: pa.Table, *, user: str, zoneless: bool = False) -> list[Row]:
+        """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost.
+
+        With ``zoneless`` a text without an offset is a TIMESTAMP in UTC, as in SQL; otherwise it is refused.
+        """
         known = {column.name for column in self._columns}
         for name in table.column_names:
             if name not in known or table.column_names.count(name) > 1:
@@ -183,18 +187,19 @@ class RowDecoder:
         if not table.num_rows:
             return []
         pairs = zip(self._columns, self._defaults, strict=True)
-        return self._finish_columns([self._arrow_column(table, column, default) for column, default in pairs], user)
+        columns: list[Values] = [self._arrow_column(table, column, default, zoneless) for column, default in pairs]
+        return self._finish_columns(columns, user)
 
     def decode_column(self, values: pa.ChunkedArray, column: Column) -> Sequence[Any]:
-        """The values of one Arrow column in a row's form."""
-        found = self._arrow_column(pa.table({column.name: values}), column, None)
+        """The values of one Arrow column in a row's form, as SQL assigns them."""
+        found = self._arrow_column(pa.table({column.name: values}), column, None, zoneless=True)
         fix = column_fix(column)
         try:
             return found if fix is None else fix(found)
         except BadValue as exc:
             raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
 
-    def _arrow_column(self, table: pa.Table, column: Column, default: Column | None) -> list[Any]:
+    def _arrow_column(self, table: pa.Table, column: Column, default: Column | None, zoneless: bool) -> list[Any]:
         if column.name not in table.column_names:
             if default is not None:
                 return [msgspec.UNSET] * table.num_rows
@@ -205,7 +210,7 @@ class RowDecoder:
         if not column.nullable and values.null_count:
             raise _null(column, values.is_null().to_pylist().index(True))
         try:
-            converted: list[Any] = _arrow_values(values, column)
+            converted: list[Any] = _arrow_values(values, column, zoneless)
         except (pa.ArrowException, ArithmeticError, ValueError, RecursionError) as exc:
             raise InvalidValue(
                 f"column {column.name} expects {column.type}, "
@@ -225,16 +230,11 @@ def _read_arrow(payload: bytes) -> pa.Table:
         raise InvalidValue(f"the payload is not an Arrow IPC stream: {exc}") from exc
 
 
-def _arrow_values(values: pa.ChunkedArray, column: Column) -> list[Any]:
+def _arrow_values(values: pa.ChunkedArray, column: Column, zoneless: bool) -> list[Any]:
     """Python values in the form that a typed decoder gives, from an Arrow column that can be cast without loss."""
     match column.type.name:
         case TypeName.TIMESTAMP:
-            if pa.types.is_integer(values.type):
-                values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
-            if pa.types.is_timestamp(values.type) and values.type.tz is None:
-                values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-            # Nanoseconds, which SQL's NOW() has, are cut; but what is beyond microseconds is an error.
-            return timestamps(values.cast(arrow_type(column.type), safe=values.type != pa.timestamp("ns", "UTC")))
+            return _arrow_timestamps(values, arrow_type(column.type), zoneless)
         case TypeName.JSON:
             texts = values.cast(pa.string()).to_pylist()
             return [None if text is None else msgspec.json.decode(text) for text in texts]
@@ -245,6 +245,11 @@ def _arrow_values(values: pa.ChunkedArray, column: Column) -> list[Any]:
             return [None if text is None else UUID(text) for text in values.cast(pa.string()).to_pylist()]
         case TypeName.BLOB if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
             return list(values.to_pylist())  # base64, as everywhere where bytes come as text
+        case TypeName.FLOAT:
+            narrow = values.cast(pa.float32())
+            if pc.any(pc.and_not(pc.is_inf(narrow), pc.is_inf(values.cast(pa.float64())))).as_py():
+                raise ValueError("a value does not fit 32 bits")
+            return list(narrow.to_pylist())
         case TypeName.TEXT if column.type.length_max:
             texts = values.cast(pa.string()).to_pylist()
             if any(len(text) > column.type.length_max for text in texts if text):
@@ -252,6 +257,31 @@ def _arrow_values(values: pa.ChunkedArray, column: Column) -> list[Any]:
             return list(texts)
         case _:
             return list(values.cast(arrow_type(column.type)).to_pylist())
+
+
+def _arrow_timestamps(values: pa.ChunkedArray, kind: pa.DataType, zoneless: bool) -> list[Any]:
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        try:
+            return timestamps(values.cast(kind))
+        except (pa.ArrowException, ValueError):  # Arrow reads fewer forms, and those much faster
+            return [None if text is None else _timestamp(text, zoneless) for text in values.to_pylist()]
+    if pa.types.is_integer(values.type):
+        values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
+    if pa.types.is_timestamp(values.type) and values.type.tz is None:
+        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
+    # Nanoseconds, which SQL's NOW() has, are cut; but what is beyond microseconds is an error.
+    return timestamps(values.cast(kind, safe=values.type != pa.timestamp("ns", "UTC")))
+
+
+def _timestamp(text: str, zoneless: bool) -> datetime:
+    """A text as RFC 3339 has it, or milliseconds since 1970 in digits."""
+    text = text.strip()
+    if text.lstrip("-").isdecimal():
+        return EPOCH + timedelta(milliseconds=int(text))
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None and not zoneless:
+        raise ValueError(f"{text!r} has no offset from UTC")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
 def _usable_default(column: Column) -> Column | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from kalam.rows.batches import BadRow
+from kalam.rows.batches import BadRow, LongRow
 
 BOM = b"\xef\xbb\xbf"
 SPACE = b" \t\r\n"
@@ -39,7 +39,7 @@ class JsonLines:
         """The rows of the lines that end in this piece."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > self._row_bytes_max:
-            raise BadRow(self._rows + 1, f"is longer than {self._row_bytes_max:,} bytes")
+            raise LongRow(self._rows + 1, self._row_bytes_max)
         return list(self._checked(lines))
 
     def end(self) -> Sequence[bytes]:
@@ -56,7 +56,7 @@ class JsonLines:
             if not text.startswith(b"{"):
                 raise BadRow(self._rows, f"is not a JSON object: {text[:40].decode(errors='replace')}")
             if len(text) > self._row_bytes_max:
-                raise BadRow(self._rows, f"is longer than {self._row_bytes_max:,} bytes")
+                raise LongRow(self._rows, self._row_bytes_max)
             try:
                 self._decoder.decode(text)
             except (msgspec.DecodeError, RecursionError) as exc:
@@ -85,7 +85,7 @@ class JsonArray:
         self._begin = 0
         rows = list(self._scan())
         if len(self._text) - self._begin > self._row_bytes_max:
-            raise BadRow(self._rows + 1, f"is longer than {self._row_bytes_max:,} bytes")
+            raise LongRow(self._rows + 1, self._row_bytes_max)
         return rows
 
     def end(self) -> Sequence[bytes]:

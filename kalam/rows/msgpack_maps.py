@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgpack  # type: ignore[import-untyped]
 
-from kalam.rows.batches import BadRow
+from kalam.rows.batches import BadRow, LongRow
 
 
 class MsgpackMaps:
@@ -34,7 +34,7 @@ class MsgpackMaps:
         self._unpacker.feed(piece)
         rows = list(self._maps())
         if len(self._bytes) - self._place > self._row_bytes_max:
-            raise BadRow(self._rows + 1, f"is longer than {self._row_bytes_max:,} bytes")
+            raise LongRow(self._rows + 1, self._row_bytes_max)
         return rows
 
     def end(self) -> Sequence[bytes]:

@@ -93,6 +93,8 @@ def _declared(cursor: Cursor) -> _Declared:
         seen.add(word)
         if cursor.take("NOT", "NULL"):
             nullable = False
+        elif cursor.take("NULL"):
+            pass  # as it is anyway
         elif cursor.take("DEFAULT"):
             default = read_default(cursor, data_type)
         elif cursor.take("PRIMARY", "KEY"):

@@ -76,7 +76,23 @@ class Kalam(Postgres):
     INDEX_OFFSET = 0
 
 
-_DIALECT = Kalam()
+class KalamWithoutDollarStrings(Kalam):
+    """The same for a text without ``$$…$$``: sqlglot takes ``$1,$`` for the beginning of such a string."""
+
+    class Tokenizer(Kalam.Tokenizer):
+        """``$`` begins a parameter and nothing else."""
+
+        HEREDOC_STRINGS: ClassVar[list[str | tuple[str, str]]] = []
+        SINGLE_TOKENS: ClassVar[dict[str, TokenType]] = {
+            **Kalam.Tokenizer.SINGLE_TOKENS,
+            "$": TokenType.PARAMETER,
+        }
+
+    Parser = KalamParser
+
+
+_DIALECT, _WITHOUT_DOLLAR_STRINGS = Kalam(), KalamWithoutDollarStrings()
+_DOLLAR_STRING = re.compile(r"\$(?:[^\W\d]\w*+)?\$")
 
 
 def parse_query(statement: StatementText, start: int, end: int) -> exp.Expr:
@@ -108,10 +124,11 @@ def _parse(
 ) -> exp.Expr:
     text = statement.text[start:end]
     _check_size(statement, start, text)
-    parser = KalamParser(error_level=ErrorLevel.IMMEDIATE, dialect=_DIALECT)
+    dialect = _DIALECT if _DOLLAR_STRING.search(text) else _WITHOUT_DOLLAR_STRINGS
+    parser = KalamParser(error_level=ErrorLevel.IMMEDIATE, dialect=dialect)
     parser.sql = text
     try:
-        trees = read(parser, _DIALECT.tokenize(text), text)
+        trees = read(parser, dialect.tokenize(text), text)
     except (RecursionError, _TooManySteps):
         raise statement.fault(TOO_DEEP, start) from None
     except _FOREIGN_ERRORS as exc:

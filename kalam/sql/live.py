@@ -42,7 +42,7 @@ def live_select(cursor: Cursor) -> Subscribe:
 def _select(cursor: Cursor) -> tuple[tuple[str, ...] | None, TableRef]:
     """Consume ``SELECT columns|* FROM table``."""
     cursor.expect("SELECT")
-    columns = None if cursor.take_symbol("*") else _columns(cursor)
+    named = None if cursor.take_symbol("*") else _columns(cursor)
     if not cursor.at("FROM"):
         raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
     cursor.expect("FROM")
@@ -51,16 +51,22 @@ def _select(cursor: Cursor) -> tuple[tuple[str, ...] | None, TableRef]:
     ref = cursor.table()
     if cursor.at_symbol(",") or cursor.at_symbol("("):
         raise cursor.refusal(f"{_FORM}, of one table")
-    return columns, ref
+    if named and any(qualifier not in (None, ref.table) for qualifier, _ in named):
+        raise cursor.refusal(f"{_FORM}, and the columns are that table's")
+    return tuple(name for _, name in named) if named else None, ref
 
 
-def _columns(cursor: Cursor) -> tuple[str, ...]:
-    names: list[str] = []
+def _columns(cursor: Cursor) -> list[tuple[str | None, str]]:
+    """The names of columns, each with the table's if it stands before it."""
+    names: list[tuple[str | None, str]] = []
     while not names or cursor.take_symbol(","):
         if cursor.token.kind not in (Kind.WORD, Kind.QUOTED) or cursor.at("DISTINCT"):
             raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
-        names.append(cursor.name("column"))
-    return tuple(names)
+        name, qualifier = cursor.name("column"), None
+        if cursor.take_symbol("."):
+            qualifier, name = name, cursor.name("column")
+        names.append((qualifier, name))
+    return names
 
 
 def _options(cursor: Cursor) -> dict[str, int]:

@@ -178,7 +178,8 @@ def _location(value: Any) -> Fields | None:
 def _deleted_retention(value: Any) -> Fields | None:
     if isinstance(value, str) and value.lower() == "off":
         return {"deleted_retention_s": None}
-    span_s = seconds(value, units="hd")
+    hours = str(value).isascii() and str(value).isdigit()
+    span_s = seconds(f"{value}h" if hours else value, units="hd")
     return {"deleted_retention_s": span_s} if span_s is not None and 1 <= span_s <= _RETENTION_S_MAX else None
 
 
@@ -209,6 +210,8 @@ OPTIONS: dict[str, Option] = {
         f"a folder or URL as text; a USER table's holds {_USER_ID}, a SHARED table's holds no variable",
         _location,
     ),
-    "DELETED_RETENTION": Option(_STORED, "a time in days or hours such as '7d' or '48h', or 'off'", _deleted_retention),
+    "DELETED_RETENTION": Option(
+        _STORED, "a time such as '7d' or '48h', a number of hours, or 'off'", _deleted_retention
+    ),
     "COMPRESSION": Option(_STORED, _listed(Compression), _choice("compression", Compression)),
 }

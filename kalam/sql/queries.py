@@ -30,6 +30,7 @@ _HIDE_KEY = f' EXCEPT ("{STREAM_KEY}")'
 
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Drop, exp.Describe)
 _RELATIONS = (exp.Table, exp.Select, exp.Join, exp.CTE, exp.Lateral, exp.Unnest)
+_REORDERING = (exp.Join, exp.Group, exp.Order, exp.Distinct, exp.SetOperation)
 _PLAIN_PARTS = frozenset({"expressions", "from_", "where", "limit", "offset"})
 # DataFusion's aggregates that sqlglot does not know as such.
 _AGGREGATE_NAMES = """
@@ -170,6 +171,23 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         equality=equality_of(tree),
         constant=constant_of(tree),
         point=point_of(tree) if plain else None,
+        casts=_casts(tree),
+        in_order=len(tables) == 1 and isinstance(tree, exp.Select) and _keeps_order(tree),
+    )
+
+
+def _casts(tree: exp.Expr) -> tuple[int, ...]:
+    """The places in the result of what is cast at last, as far as the select list tells them."""
+    if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
+        return ()
+    return tuple(place for place, node in enumerate(tree.expressions) if isinstance(node.unalias().unnest(), exp.Cast))
+
+
+def _keeps_order(tree: exp.Expr) -> bool:
+    """Whether rows come in the order of their table, if they are read in it."""
+    return not any(
+        isinstance(node, _REORDERING) or (_is_aggregate(node) and not isinstance(node.parent, exp.Window))
+        for node in tree.walk()
     )
 
 

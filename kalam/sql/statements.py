@@ -79,7 +79,8 @@ class QueryText:
     is the highest ``$n`` in it, 0 for none. ``names_key`` says whether it names the column ``_key`` anywhere. ``plain``
     is set for one SELECT over one table without ORDER BY, GROUP BY, DISTINCT, aggregate, window, join, set operation,
     sub-query or WITH. What needs no planning is told besides: an expression's ``equality`` or ``constant``, a query's
-    ``point``.
+    ``point``. ``casts`` are the places of its result at which a CAST gives the type; ``in_order`` says that the rows of
+    its one table come in their order, if they are read in it.
     """
 
     text: str
@@ -90,6 +91,8 @@ class QueryText:
     equality: Equality | None = None
     constant: Literal | Parameter | None = None
     point: PointQuery | None = None
+    casts: tuple[int, ...] = ()
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,5 +330,5 @@ def test_a_body_over_the_bound_is_refused(start_kalam) -> None:
 def test_a_row_longer_than_a_row_may_be_is_refused(server, table) -> None:
     for content_type, body in ((NDJSON, b'{"t": "' + b"x" * (9 << 20)), (CSV, b'id,t\n1,"' + b"x" * (9 << 20))):
         status, problem = post(server, table, content_type, body)
-        assert (status, problem["row"]) == (400, 1)
+        assert (status, problem["code"], problem["row"]) == (413, "too_large", 1)
         assert "is longer than" in problem["detail"]

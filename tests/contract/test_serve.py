@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 import pytest
@@ -137,6 +140,19 @@ def test_wrong_settings_are_told_by_name(tmp_path: Path, toml: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert ("kalam.toml" if toml == "= broken" else toml.split(" ", 1)[0]) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_page_of_kalams_own_may_open_a_websocket_whatever_the_port(start_kalam: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        ws_port = probe.getsockname()[1]
+    server = start_kalam(flags=("--nats-ws-port", str(ws_port)))
+    own = urlsplit(server.http_url).netloc
+    for origin, status in ((f"http://{own}", 101), ("http://127.0.0.1:1", 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", ws_port)
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": origin, "Sec-WebSocket-Version": "13"}
+        connection.request("GET", "/", headers={**headers, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+        assert connection.getresponse().status == status
+        connection.close()
 
 
 # Restarts

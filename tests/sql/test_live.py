@@ -33,7 +33,7 @@ def test_a_live_query_is_a_bare_select() -> None:
     [
         "SELECT a + 1 FROM t",
         "SELECT a AS b FROM t",
-        "SELECT t.a FROM t",
+        "SELECT u.a FROM t",
         "SELECT *, a FROM t",
         "SELECT count(*) FROM t",
         "SELECT DISTINCT a FROM t",

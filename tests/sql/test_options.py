@@ -65,6 +65,8 @@ def test_retention_and_its_alias_exclude_each_other() -> None:
         (SHARED, {"LOCATION": "s3://bucket/t"}, {"location": "s3://bucket/t"}),
         (USER, {"LOCATION": "/data/${user_id}/t"}, {"location": "/data/${user_id}/t"}),
         (SHARED, {"DELETED_RETENTION": "48h"}, {"deleted_retention_s": 172_800}),
+        (SHARED, {"DELETED_RETENTION": 48}, {"deleted_retention_s": 172_800}),
+        (SHARED, {"DELETED_RETENTION": "48"}, {"deleted_retention_s": 172_800}),
         (SHARED, {"DELETED_RETENTION": "Off"}, {"deleted_retention_s": None}),
         (SHARED, {"COMPRESSION": "snappy"}, {"compression": Compression.SNAPPY}),
     ],
@@ -107,7 +109,7 @@ def test_an_option_sets_its_fields(kind: TableKind, raw: dict[str, Any], fields:
         ),
         (SHARED, "LOCATION", ["", "  ", 5, "/a/${user_id}", "/a/${other}", "/a\x00b"]),
         (USER, "LOCATION", ["/a", "/a/${user}", "/a/${user_id}/${x}"]),
-        (SHARED, "DELETED_RETENTION", ["10s", "5m", 7, "0d", "never", False]),
+        (SHARED, "DELETED_RETENTION", ["10s", "5m", 0, "0d", "never", False]),
         (SHARED, "COMPRESSION", ["gzip", 1]),
     ],
 )
