@@ -36,7 +36,7 @@ from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.system import SystemTables
 from kalam.schema import TableKind
-from kalam.settings import Settings, fitted, unknown_variables, with_http_port
+from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.storage.background import Background, open_background
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.core import Core, open_core
@@ -385,8 +385,8 @@ def run(settings: Settings) -> int:
     import uvloop
 
     configure_logs(settings.log_format, settings.log_level)
-    for name, meant in unknown_variables(os.environ).items():
-        log.warning("an environment variable is no setting", variable=name, meant=meant)
+    for message, fields in doubts(settings, os.environ):
+        log.warning(message, **fields)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

@@ -7,8 +7,9 @@ them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,11 +195,30 @@ def with_http_port(settings: Settings) -> Settings:
         return settings.model_copy(update={"http_port": probe.getsockname()[1]})
 
 
-def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Variables that look like settings and are none, each with the one that was probably meant."""
+def doubts(settings: Settings, environment: Iterable[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """What should be looked at before a server runs: a message and its fields for each.
+
+    Variables that look like settings and are none, with the one that was probably meant; and addresses at which other
+    machines can connect.
+    """
     known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
-    found = (name for name in environment if name.startswith(PREFIX) and name.upper() not in (*known, *NO_SETTINGS))
-    return {name: next(iter(get_close_matches(name.upper(), known, 1, 0.8)), None) for name in sorted(found)}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name.upper() not in (*known, *NO_SETTINGS):
+            meant = next(iter(get_close_matches(name.upper(), known, 1, 0.8)), None)
+            yield "an environment variable is no setting", {"variable": name, "meant": meant}
+    hosts = {"http_host": settings.http_host}
+    if settings.nats_url is None and settings.nats_context is None:
+        hosts["nats_host"] = settings.nats_host
+    for name, host in hosts.items():
+        if not _is_loopback(host):
+            yield "other machines can connect, and there is no authentication", {"setting": name, "host": host}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:

@@ -6,9 +6,13 @@ streams, which the server decodes a column at a time.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
+import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -50,11 +54,15 @@ SUFFIXES: Final = {
     ".feather": RowFormat.ARROW,
     ".ipc": RowFormat.ARROW,
 }
+CSV_HEAD: Final = re.compile(rb"[^{}\[\n]*,")
 HEADS: Final = ((b"PAR1", RowFormat.PARQUET), (b"ARROW1", RowFormat.ARROW), (b"\xff\xff\xff\xff", RowFormat.ARROW))
 
 
 def format_of(path: Path, head: bytes) -> RowFormat:
-    """The format of a file, after its name and its first bytes: JSON is an array if it begins as one."""
+    """The format of a file, after its name and its first bytes.
+
+    JSON is an array if it begins as one; what has a comma in its first line and no brace before it is CSV.
+    """
     known = SUFFIXES.get(path.suffix.lower())
     if known is not None:
         return known
@@ -62,7 +70,9 @@ def format_of(path: Path, head: bytes) -> RowFormat:
         if head.startswith(begin):
             return found
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return RowFormat.JSON if text.startswith(b"[") else RowFormat.NDJSON
+    if text.startswith(b"["):
+        return RowFormat.JSON
+    return RowFormat.CSV if CSV_HEAD.match(text) else RowFormat.NDJSON
 
 
 def read_rows(
@@ -177,9 +187,12 @@ def _parquet_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not file.seekable():
-        raise CommandFailed("error: Parquet has to be a file; it cannot be read from a pipe")
-    with pq.ParquetFile(file) as parquet:
+    with contextlib.ExitStack() as stack:
+        if not file.seekable():  # its table of contents is at its end
+            whole: BinaryIO = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, whole)
+            file = whole
+        parquet = stack.enter_context(pq.ParquetFile(file))
         total, rows = max(parquet.metadata.num_rows, 1), 0
         for batch in parquet.iter_batches(batch_size=COLUMN_ROWS):
             rows += batch.num_rows

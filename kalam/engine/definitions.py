@@ -326,13 +326,13 @@ class Definitions:
         ]
 
     def _stored_state(self, table: Table) -> list[tuple[str, Any]]:
+        known = self._parts.flusher.store.hot_row_counts(table)
         with self._parts.database.reading() as conn:
-            [hot, hot_bytes] = _one(
-                conn,
-                "SELECT ifnull(sum(row_count), 0), ifnull(sum(length(payload)), 0) "
-                "FROM log JOIN copies USING (copy_id) WHERE table_id = ? AND flushed = 0",
-                table,
-            )
+            logged = conn.execute(
+                "SELECT copy_id, sum(row_count), sum(length(payload)) FROM log JOIN copies USING (copy_id) "
+                "WHERE table_id = ? AND flushed = 0 GROUP BY copy_id",
+                (table.table_id,),
+            ).fetchall()
             [cold, segments, cold_bytes] = _one(
                 conn,
                 "SELECT ifnull(sum(CASE WHEN deleted THEN 0 ELSE row_count END), 0), count(*), "
@@ -341,8 +341,8 @@ class Definitions:
             )
             [copies] = _one(conn, "SELECT count(*) FROM copies WHERE table_id = ?", table)
         return [
-            ("hot_rows", hot),
-            ("hot_bytes", hot_bytes),
+            ("hot_rows", sum(known.get(copy_id, versions) for copy_id, versions, _ in logged)),
+            ("hot_bytes", sum(size for _, _, size in logged)),
             ("cold_rows", cold),
             ("segments", segments),
             ("segment_bytes", cold_bytes),

@@ -102,6 +102,11 @@ class CopyStore:
         """Undo ``forget_table``."""
         self._dropped.discard(table_id)
 
+    def hot_row_counts(self, table: Table) -> dict[int, int]:
+        """How many hot rows live, by copy, for the copies that are in memory; of others only versions are counted."""
+        copies = [copy for (table_id, _), copy in list(self.loaded.items()) if table_id == table.table_id]
+        return {copy.copy_id: sum(seq > 0 for seq in list(copy.versions.values())) for copy in copies}
+
     def users(self, table: Table) -> list[str]:
         """The users that have a copy of the table, '' for a SHARED one; blocking."""
         with self.database.reading() as conn:

@@ -185,6 +185,8 @@ def test_describe_shows_the_columns_options_and_what_is_stored(sql: Sql, namespa
     assert (shared["kind"], shared["schema_version"]) == ("SHARED", "1")
     assert "PRIMARY KEY" in shared["k"]
     assert shared["subject"].startswith(f"kalam.shared.{namespace}.t.")
+    sql("UPDATE t SET v = 'd' WHERE k = 3; UPDATE t SET v = 'e' WHERE k = 3; DELETE FROM t WHERE k = 1")
+    assert ["hot_rows", "1"] in sql("SHOW STATS FOR TABLE t")
     assert ["cold_rows", "2"] in sql("SHOW STATS FOR TABLE t")
     assert [row[0] for row in sql("DESCRIBE TABLE t HISTORY")] == [1]
     assert sorted(row[1] for row in sql(f"SHOW TABLES IN {namespace}")) == ["s", "t"]
