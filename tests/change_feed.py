@@ -70,10 +70,10 @@ async def read_feed(url: str, subject: str) -> list[FeedMessage]:
     async with connected(url) as client:
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True)
         sub = await client.jetstream().pull_subscribe(subject, stream=stream, config=config)
-        waiting = (await sub.consumer_info()).num_pending or 0
         messages: list[FeedMessage] = []
-        while len(messages) < waiting:
-            messages += [_decode(msg) for msg in await sub.fetch(min(1_000, waiting - len(messages)), timeout=10)]
+        while waiting := (await sub.consumer_info()).num_pending:
+            with suppress(nats_errors.TimeoutError):  # a purge took away meanwhile what was waiting
+                messages += [_decode(msg) for msg in await sub.fetch(min(1_000, waiting), timeout=2)]
         return messages
 
 

@@ -40,6 +40,7 @@ async def replay(
     quakes: list[Quake],
     *,
     seconds: float,
+    on_begin: Callable[[], None],
     on_sent: Callable[[int], None],
     on_strong: Callable[[Quake], None],
 ) -> Replay:
@@ -60,6 +61,7 @@ async def replay(
     try:
         await client.subscribe(f"kalam.stream.{LIVE}.>", cb=on_event)
         await client.flush()  # the broker knows the subscriber before the first row is sent
+        on_begin()
         acknowledged = await _send(client, quakes, seconds, on_sent)
         await asyncio.wait_for(complete.wait(), RECEIVE_S)
     except TimeoutError:

@@ -83,7 +83,6 @@ class Story:
         self._stage.say(
             f"publishing to kalam.api.<user>.insert.{data.NAMESPACE}.<table>, subscribed to kalam.stream.{LIVE}.>"
         )
-        self._stage.say(f"what the subscriber sees (only magnitude {data.STRONG:g} and more shown):", "dim")
         with self._stage.progress() as bar:
             task = bar.add_task("earthquakes", total=len(self._quakes))
             replayed = asyncio.run(
@@ -91,6 +90,9 @@ class Story:
                     self._server.nats_url,
                     self._quakes,
                     seconds=self._replay_s,
+                    on_begin=lambda: self._stage.say(
+                        f"what the subscriber sees (only magnitude {data.STRONG:g} and more shown):", "dim"
+                    ),
                     on_sent=lambda rows: bar.advance(task, rows),
                     on_strong=self._stage.quake,
                 )

@@ -44,8 +44,13 @@ async def check_returning(
     alias: str | None = None,
 ) -> None:
     """Raise now what ``returned`` would raise over ``data``, after a change that could not be undone."""
-    if returning is not None and returning.text.strip() != "*":
+    if returning is not None and not _cannot_fail(returning.text, data.column_names):
         await returned(queries, table, returning, data, request, alias)
+
+
+def _cannot_fail(select_list: str, names: Sequence[str]) -> bool:
+    """Whether it is ``*`` or a plain list of columns that are there, as it mostly is."""
+    return select_list.strip() == "*" or {name.strip().lower() for name in select_list.split(",")} <= set(names)
 
 
 async def returned(
