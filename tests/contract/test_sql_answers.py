@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -231,22 +230,17 @@ def test_a_drop_is_a_job(shared_server: ServerProcess, table: str, namespace: st
 def test_a_query_that_the_end_of_the_server_cuts_off_gets_a_problem(start_kalam: Callable[..., ServerProcess]) -> None:
     server = start_kalam()
     endless = "SELECT count(*) FROM generate_series(1,100000) a JOIN generate_series(1,100000) b ON a.value*b.value%7=3"
-    failures: list[SqlFailed] = []
-
-    def ask() -> None:
-        try:
-            server.sql(endless)
-        except SqlFailed as exc:
-            failures.append(exc)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    time.sleep(0.5)
+    where = urlsplit(server.http_url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+    connection.request("POST", "/v1/sql", json.dumps({"sql": endless}), {"Content-Type": "application/json"})
+    time.sleep(1.5)  # until it runs
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
-    asking.join(60)
+    with connection.getresponse() as response:
+        problem = json.loads(response.read())
     server.wait_end()
-    assert [(failure.status, failure.code) for failure in failures] == [(503, "internal")]
+    assert (response.status, problem["code"], problem["status"]) == (503, "internal", 503)
+    assert response.headers["Content-Type"] == "application/problem+json"
     assert "Traceback" not in server.log_text()
 
 
