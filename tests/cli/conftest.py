@@ -53,6 +53,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """The folder in which a command makes its temporary one."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start ``kalam`` in an empty folder; whatever still runs at the end of the test is killed."""
     empty = tmp_path / "empty"

@@ -6,12 +6,12 @@ import json
 import re
 import signal
 import subprocess
-from pathlib import Path
 from uuid import UUID
 
 import msgspec
 import pyarrow as pa
 import pytest
+from running_processes import processes_that_name
 
 from kalam.cli.bench.asker import AskerTask, Asking, requests
 from kalam.cli.bench.command import MEASUREMENTS
@@ -23,27 +23,6 @@ from kalam.cli.bench.sizes import Sizes
 pytestmark = pytest.mark.timeout(180)
 BENCH_S = 150
 QUICK = Sizes.chosen(quick=True, seconds=None, cold_rows=None)
-
-
-def processes_that_name(text: str) -> list[str]:
-    """The command lines of the processes that run and mention ``text``."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = file.read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if text in line:
-            found.append(line)
-    return found
-
-
-@pytest.fixture
-def temporary(tmp_path):
-    """The folder in which the bench makes its temporary one."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture

@@ -6,32 +6,11 @@ import os
 import pty
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
+from running_processes import processes_that_name
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def processes_that_name(text: str) -> list[str]:
-    """The command lines of the processes that run and mention ``text``."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = file.read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if text in line:
-            found.append(line)
-    return found
-
-
-@pytest.fixture
-def temporary(tmp_path):
-    """The folder in which the demo makes its temporary one."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    return folder
 
 
 def test_every_check_holds_and_nothing_is_left_behind(kalam, temporary):
