@@ -9,7 +9,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from kalam.errors import InvalidValue, TooLarge, Unsupported
 from kalam.rows.batches import Batch, Cutter, RawBatcher, TableBatcher
 from kalam.rows.csv_text import CsvText
 from kalam.rows.door import ARROW_STREAM
+from kalam.rows.foreign_arrow import ForeignStream
 from kalam.rows.json_text import JsonArray, JsonLines
 from kalam.rows.msgpack_maps import MsgpackMaps
 from kalam_http.bodies import JSON
@@ -107,23 +108,16 @@ async def _arrow_batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[Batch]:
     batcher = TableBatcher(BATCH_ROWS, BATCH_BYTES)
     body = BodyFile(pieces, asyncio.get_running_loop())
     try:
-        reader = await asyncio.to_thread(pa.ipc.open_stream, body)
-        while (found := await asyncio.to_thread(_next_batch, reader)) is not None:
+        stream = await asyncio.to_thread(ForeignStream, body)
+        while (found := await asyncio.to_thread(stream.next_batch)) is not None:
             for batch in batcher.add(pa.Table.from_batches([found])):
                 yield batch
-    except (pa.ArrowException, OSError, ValueError) as exc:
+    except InvalidValue as exc:
         if body.failure is not None:
             raise body.failure from exc
-        raise InvalidValue(f"the body is not an Arrow IPC stream: {exc}") from exc
+        raise
     for batch in batcher.end():
         yield batch
-
-
-def _next_batch(reader: Any) -> pa.RecordBatch | None:
-    try:
-        return reader.read_next_batch()
-    except StopIteration:
-        return None
 
 
 class BodyFile(io.RawIOBase):

@@ -123,6 +123,7 @@ def _copy(answer: Any, target: BinaryIO, form: ExportFormat, progress: ExportPro
         write, close = _writer(form, target, stream.schema)
         count = 0
         while (batch := _next(stream)) is not None:
+            batch.validate(full=True)
             write(pa.Table.from_batches([batch]))
             count += batch.num_rows
             progress.note(count)

@@ -6,13 +6,10 @@ streams, which the server decodes a column at a time.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -184,19 +181,10 @@ def _csv_tables(file: BinaryIO, row_bytes_max: int) -> Iterator[tuple[pa.Table, 
 
 
 def _parquet_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from kalam.cli.parquet_rows import parquet_tables
 
-    with contextlib.ExitStack() as stack:
-        if not file.seekable():  # its table of contents is at its end
-            whole: BinaryIO = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(file, whole)
-            file = whole
-        parquet = stack.enter_context(pq.ParquetFile(file))
-        total, rows = max(parquet.metadata.num_rows, 1), 0
-        for batch in parquet.iter_batches(batch_size=COLUMN_ROWS):
-            rows += batch.num_rows
-            yield pa.Table.from_batches([batch]), file_size(file) * rows // total
+    for table, share in parquet_tables(file):
+        yield table, int(file_size(file) * share)
 
 
 def _arrow_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
@@ -205,14 +193,25 @@ def _arrow_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
     if not file.seekable():
         with pa.ipc.open_stream(file) as stream:
             for batch in stream:
-                yield pa.Table.from_batches([batch]), 0
+                yield from _plain_tables(batch, 0)
         return
     is_file = file.read(6) == b"ARROW1"
     file.seek(0)
     with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
         batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else reader
         for batch in batches:
-            yield pa.Table.from_batches([batch]), file.tell()
+            yield from _plain_tables(batch, file.tell())
+
+
+def _plain_tables(batch: pa.RecordBatch, end_byte: int) -> Iterator[tuple[pa.Table, int]]:
+    """A batch in parts, because what is encoded in it may be large once it is plain."""
+    import pyarrow as pa
+
+    from kalam.rows.foreign_arrow import check_batch, plain_batch
+
+    check_batch(batch)
+    for start in range(0, batch.num_rows, COLUMN_ROWS):
+        yield pa.Table.from_batches([plain_batch(batch.slice(start, COLUMN_ROWS))]), end_byte
 
 
 def file_size(file: BinaryIO) -> int:

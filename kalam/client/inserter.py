@@ -108,6 +108,7 @@ class Inserter:
 
     async def _insert_arrow(self, table: Any) -> int:
         stored, start = 0, 0
+        check_arrow(table)
         client = await self._link.client(self._timeout_s)
         bound = min(client.max_payload - PAYLOAD_SLACK_BYTES, BATCH_BYTES_MAX * 4)
         row_bytes = max(1, table.nbytes // max(1, table.num_rows))
@@ -186,6 +187,16 @@ def as_arrow(rows: Any) -> Any:
     if isinstance(rows, pa.RecordBatch):
         return pa.Table.from_batches([rows])
     return rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
+
+
+def check_arrow(table: Any) -> None:
+    """Raise InvalidValue for a table with a buffer that does not hold what it says: to cut it could end the process."""
+    import pyarrow as pa
+
+    try:
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError) as exc:
+        raise InvalidValue(f"the Arrow table is damaged: {exc}") from exc
 
 
 def arrow_payload(table: Any) -> bytes:

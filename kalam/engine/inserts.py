@@ -174,12 +174,13 @@ class Inserts:
         return Batch.of(messages, decoded)
 
     def _decode_one(self, codec: Codec, user: str, message: InsertMessage) -> list[Row] | KalamError:
+        rows_max = self._settings.batch_rows_max
         try:
-            rows = codec.decoder.decode(message.payload, user=user, arrow=message.arrow)
+            rows = codec.decoder.decode(message.payload, user=user, arrow=message.arrow, rows_max=rows_max)
         except KalamError as exc:
             return exc
-        if len(rows) > self._settings.batch_rows_max:
-            return TooLarge(f"the message has {len(rows)} rows; batch_rows_max is {self._settings.batch_rows_max}")
+        if len(rows) > rows_max:
+            return TooLarge(f"the message has {len(rows)} rows; batch_rows_max is {rows_max}")
         return rows
 
     async def _insert_stored(self, table: Table, user: str, batch: Batch) -> list[Answer]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
+from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.normalise import EPOCH, BadValue, Fix, Generators, Values, column_fix, fill_default
 from kalam.rows.sql_values import sql_value
 from kalam.rows.timestamps import timestamps
@@ -72,13 +73,14 @@ class RowDecoder:
                 fields.append((column.name, kind))
         return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False, kw_only=True)
 
-    def decode(self, payload: bytes, *, user: str, arrow: bool = False) -> list[Row]:
+    def decode(self, payload: bytes, *, user: str, arrow: bool = False, rows_max: int = MESSAGE_ROWS_MAX) -> list[Row]:
         """The rows of one message: one row or an array of rows, or an Arrow stream where ``arrow`` is set.
 
-        Raises InvalidValue, NotNullViolation or ColumnNotFound for the first thing that is wrong.
+        Raises InvalidValue, NotNullViolation or ColumnNotFound for the first thing that is wrong, TooLarge for an Arrow
+        stream of more than ``rows_max`` rows, whose number says nothing about its bytes.
         """
         if arrow:
-            return self.decode_table(_read_arrow(payload), user=user)
+            return self.decode_table(ForeignStream(payload).table(rows_max), user=user)
         return self._finish(self._structs(payload), user)
 
     def decode_each(self, payloads: Sequence[bytes], *, user: str) -> list[Row | KalamError]:
@@ -220,14 +222,6 @@ class RowDecoder:
 
     def _refuse(self, exc: Exception, *, single: bool) -> NoReturn:
         raise explain(self.table, exc, single=single) from exc
-
-
-def _read_arrow(payload: bytes) -> pa.Table:
-    try:
-        with pa.ipc.open_stream(payload) as reader:
-            return reader.read_all()
-    except (pa.ArrowException, OSError, ValueError) as exc:
-        raise InvalidValue(f"the payload is not an Arrow IPC stream: {exc}") from exc
 
 
 def _arrow_values(values: pa.ChunkedArray, column: Column, zoneless: bool) -> list[Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
+import signal
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +17,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from kalam.cli.failure import CommandFailed
+from kalam.cli.parquet_rows import parquet_tables
 from kalam.cli.row_formats import RowFormat, format_of
 
 COLUMNS = "id BIGINT PRIMARY KEY, t TEXT, at TIMESTAMP, d DOUBLE"
@@ -89,7 +96,7 @@ def test_the_format_can_be_said(at_server, kalam_server, table, tmp_path):
 def test_what_is_no_parquet_is_told_plainly_from_a_pipe_too(at_server, table):
     done = at_server("insert", table, "--format", "parquet", stdin=b"PAR1")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: cannot read the file: ")
+    assert done.stderr.startswith("error: cannot read <stdin> as Parquet: ")
 
 
 @pytest.mark.parametrize(
@@ -151,3 +158,28 @@ def test_a_column_that_does_not_fit_is_named(at_server, table, tmp_path):
 )
 def test_a_format_is_known_by_the_name_or_the_first_bytes(name, head, expected):
     assert format_of(Path(name), head) is RowFormat(expected)
+
+
+def test_a_parquet_reader_that_is_killed_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(rows(200_000), path)
+    with path.open("rb") as file:
+        tables = parquet_tables(file)
+        next(tables)
+        [reader] = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()[-1:]
+        os.kill(int(reader), signal.SIGSEGV)
+        with pytest.raises(CommandFailed, match=r"cannot read .*rows\.parquet as Parquet: .* SIGSEGV"):
+            list(tables)
+
+
+@pytest.mark.parametrize("damage", range(12))
+def test_a_damaged_parquet_file_is_an_error_or_its_rows(tmp_path, damage):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(rows(500), path)
+    chance = random.Random(damage)
+    content = bytearray(path.read_bytes())
+    for _ in range(3):
+        content[chance.randrange(len(content) if damage % 2 else 400)] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    with path.open("rb") as file, contextlib.suppress(CommandFailed):
+        assert sum(table.num_rows for table, _ in parquet_tables(file)) <= 500

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 from foreign_program import Answer, Program
 from server_process import ServerProcess, SqlFailed
@@ -84,6 +87,19 @@ async def test_a_payload_that_is_no_row_is_refused(program: Program, table: str)
     answers = {note: await program.insert(table, payload) for note, payload in NO_ROWS.items()}
     told = {note: (answer.code, answer.headers.get("Nats-Service-Error-Code")) for note, answer in answers.items()}
     assert told == dict.fromkeys(NO_ROWS, ("invalid_value", "400"))
+
+
+@pytest.mark.parametrize("last", [64, 100_000, 2**31 - 16])
+async def test_arrow_that_leads_outside_of_its_buffers_is_refused(program: Program, table: str, last: int) -> None:
+    sink = io.BytesIO()
+    batch = pa.record_batch([pa.array([b"aaaa", b"bbbb", b"cccc"])], ["blob"])
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    payload = sink.getvalue().replace(struct.pack("<4i", 0, 4, 8, 12), struct.pack("<4i", 0, 4, 8, last))
+    headers = {"Content-Type": "application/vnd.apache.arrow.stream"}
+    answer = await program.insert(table, payload, headers=headers)
+    assert answer.code == "invalid_value"
+    assert "damaged" in answer.detail
 
 
 async def test_a_payload_that_is_no_arrow_stream_is_refused(program: Program, table: str) -> None:

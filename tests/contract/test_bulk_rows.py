@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import itertools
 import json
+import struct
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -332,3 +334,17 @@ def test_a_row_longer_than_a_row_may_be_is_refused(server, table) -> None:
         status, problem = post(server, table, content_type, body)
         assert (status, problem["code"], problem["row"]) == (413, "too_large", 1)
         assert "is longer than" in problem["detail"]
+
+
+@pytest.mark.parametrize("last", [64, 100_000, 2**31 - 16])
+def test_arrow_that_leads_outside_of_its_buffers_is_refused_and_ends_nothing(server, table, last):
+    sink = io.BytesIO()
+    batch = pa.record_batch([pa.array([1, 2, 3]), pa.array([b"aaaa", b"bbbb", b"cccc"])], ["id", "b"])
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    good = struct.pack("<4i", 0, 4, 8, 12)
+    assert sink.getvalue().count(good) == 1
+    status, answer = post(server, table, ARROW, sink.getvalue().replace(good, struct.pack("<4i", 0, 4, 8, last)))
+    assert (status, answer["code"]) == (400, "invalid_value")
+    assert "damaged" in answer["detail"]
+    assert server.sql(f"SELECT count(*) FROM {table}") == [[0]]
