@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from kalam.live import LiveBounds, Registry
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.system import SystemTables
+from kalam.rows.judged import judged
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.storage.background import Background, open_background
@@ -319,10 +321,10 @@ def _announcer(
     outbox: Outbox, schedule: FlushSchedule, live: Registry | None = None
 ) -> Callable[[Sequence[Announcement]], None]:
     def announce(announcements: Sequence[Announcement]) -> None:
-        for announcement in announcements:
-            if live is not None:
-                live.announce(announcement)
+        for announcement in announcements:  # what one listener raises is kept from the others
             outbox.announce(announcement)
+            if live is not None:
+                judged("announcement", partial(live.announce, announcement))
             schedule.note_commit(announcement.table, announcement.copy)
 
     return announce

@@ -23,6 +23,7 @@ from nats import errors as nats_errors
 
 from kalam.errors import BrokerUnavailable, Unavailable
 from kalam.names import TableName
+from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table, TableKind
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
 from kalam_nats.connection import BrokerConnection
@@ -71,7 +72,7 @@ def read_run(payload: bytes) -> Run | None:
     """The place of a feed message, None if it is none. Its format is its own: an ALTER may have set another since."""
     try:
         return _JSON_RUN.decode(payload) if payload[:1] == b"{" else _MSGPACK_RUN.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -20,6 +21,8 @@ from kalam.errors import BrokerUnavailable
 
 Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
 """Takes the subject, the reply subject or nothing, the payload and the headers of a message."""
+
+log = structlog.get_logger(__name__)
 
 DRAIN_S = 10.0
 UNSENT_BYTES_MAX = 64 << 10
@@ -81,7 +84,7 @@ class TappingParser(Parser):
             take = taps.get(int(words[1]))
             if take is None:
                 return place, following, False
-            take(words[0], words[2] if len(words) == 4 else b"", data[end + 2 : following - 2], None)
+            _hand_over(take, words[0], words[2] if len(words) == 4 else b"", data[end + 2 : following - 2], None)
             place = following
         return place, _end_of_command(data, place), place == size
 
@@ -116,7 +119,7 @@ class GuardedClient(Client):
         if take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
-            take(subject, reply, data, await self._process_headers(headers) if headers else None)
+            _hand_over(take, subject, reply, data, await self._process_headers(headers) if headers else None)
 
     async def _process_pong(self) -> None:
         """Take the answer to a ping; nats-py's reading ends for good over one that nobody waits for any more."""
@@ -184,6 +187,14 @@ class GuardedClient(Client):
         """What the socket has not taken yet of what was written."""
         writer = getattr(self._transport, "_io_writer", None)
         return UNSENT_BYTES_MAX if writer is None else writer.transport.get_write_buffer_size()
+
+
+def _hand_over(take: Tap, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    """Hand a message over: one that cannot be taken must not end the reading of those behind it."""
+    try:
+        take(subject, reply, payload, headers)
+    except Exception:
+        log.exception("a message could not be taken", subject=subject[:200].decode("utf-8", "replace"))
 
 
 async def _ignore(_: Msg) -> None:

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from kalam.engine import Engine, Session
 from kalam.errors import Internal, InvalidValue, KalamError
 from kalam.live import LiveQuery
+from kalam.rows.judged import UNREADABLE
 from kalam.schema import PayloadFormat
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.discovery import Endpoint
@@ -125,7 +126,7 @@ class LiveRequests:
         user = self._subjects.parse_live_subject(msg.subject)
         try:
             asked = _OPEN.decode(msg.data)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        except UNREADABLE as exc:
             raise InvalidValue(
                 f'the payload is not {{"sql": "SELECT …", "last_rows": n, "from_seq": n, …}}: {exc}'
             ) from exc

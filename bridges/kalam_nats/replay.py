@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from kalam.errors import BrokerUnavailable
 from kalam.live.ports import FeedRun
+from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table, TableKind
 from kalam.storage.copies import Op
 from kalam_nats.connection import BrokerConnection
@@ -143,5 +144,5 @@ def _read(table: Table, msg: Msg) -> tuple[int, Body | None]:
         return found, None
     try:  # its format is its own: an ALTER may have set another since
         return found, (_JSON if msg.data[:1] == b"{" else _MSGPACK).decode(msg.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return found, None  # somebody else published there

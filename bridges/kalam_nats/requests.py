@@ -19,10 +19,11 @@ import structlog
 
 from kalam.engine import Engine, InsertMessage, Session
 from kalam.engine.session import DEFAULT_USER
-from kalam.errors import BrokerUnavailable, Internal, InvalidName, InvalidValue, KalamError, TooBusy
+from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.query.results import answer_json
 from kalam.rows.door import ARROW_STREAM
+from kalam.rows.judged import UNREADABLE
 from kalam.schema import TableKind
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.discovery import Endpoint
@@ -203,20 +204,28 @@ class Requests:
         self, user: str, name: TableName | None, batch: Sequence[Incoming], answers: Sequence[bytes | KalamError]
     ) -> None:
         replies: list[tuple[bytes, bytes, bytes]] = []
+        for message, answer in zip(batch, answers, strict=True):
+            if not isinstance(answer, bytes):
+                await self._refuse(user, name, message, answer)
+            elif message.reply:
+                replies.append((message.reply, b"", answer))
+        if replies:
+            await self._send_replies(replies)
+
+    async def _refuse(self, user: str, name: TableName | None, message: Incoming, error: KalamError) -> None:
+        self.rejected[error.code] += 1
         try:
-            for message, answer in zip(batch, answers, strict=True):
-                if isinstance(answer, bytes):
-                    if message.reply:
-                        replies.append((message.reply, b"", answer))
-                    continue
-                self.rejected[answer.code] += 1
-                if message.reply:
-                    await self._reply_error(message.reply.decode(), answer)
-                else:
-                    await self._publish_rejected(user, name, message, answer)
-            if replies:
-                await self._connection.client.publish_batch(replies)
-        except (BrokerUnavailable, Exception) as exc:  # noqa: BLE001 - who asked is out of reach
+            if message.reply:
+                await self._reply_error(message.reply.decode("utf-8", "replace"), error)
+            else:
+                await self._publish_rejected(user, name, message, error)
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach, and others wait for their answers
+            log.debug("refusal not sent", error=str(exc))
+
+    async def _send_replies(self, replies: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        try:
+            await self._connection.client.publish_batch(replies)
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
             log.debug("answers not sent", error=str(exc))
 
     async def _reply_error(self, reply: str, error: KalamError) -> None:
@@ -246,16 +255,13 @@ class Requests:
         for subject, reply, payload in batch:
             body = self._look(subject, payload)
             if body is None:
-                await self._start_sql(subject.decode("utf-8", "replace"), reply.decode(), payload)
+                await self._start_sql(subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), payload)
             else:
                 replies.append((reply, b"", body))
         if not replies:
             return
         self.sql_endpoint.note(time.perf_counter() - started, replies)
-        try:
-            await self._connection.client.publish_batch(message for message in replies if message[0])
-        except (BrokerUnavailable, Exception) as exc:  # noqa: BLE001 - who asked is out of reach
-            log.debug("answers not sent", error=str(exc))
+        await self._send_replies([message for message in replies if message[0]])
 
     def _look(self, subject: bytes, payload: bytes) -> bytes | None:
         """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
@@ -263,7 +269,7 @@ class Requests:
             user = self._sql_users.get(subject) or self._sql_user(subject)
             request = _decode_sql(payload)
             room = self._connection.client.max_payload - HEADER_BYTES
-        except KalamError:
+        except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
         body = self._engine.answer_nowait(request.sql, request.params, Session(user, request.namespace))
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
@@ -315,5 +321,5 @@ class Requests:
 def _decode_sql(payload: bytes) -> SqlRequest:
     try:
         return _SQL.decode(payload)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+    except UNREADABLE as exc:
         raise InvalidValue(f'the payload is not {{"sql": …, "params": […], "namespace": …}}: {exc}') from exc

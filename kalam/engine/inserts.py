@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import cast
@@ -17,6 +18,7 @@ import msgspec
 from kalam.errors import BrokerUnavailable, KalamError, TooBusy, TooLarge
 from kalam.names import TableName
 from kalam.rows.codec import Codec, Codecs
+from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
@@ -175,13 +177,14 @@ class Inserts:
 
     def _decode_one(self, codec: Codec, user: str, message: InsertMessage) -> list[Row] | KalamError:
         rows_max = self._settings.batch_rows_max
-        try:
+
+        def decode() -> list[Row]:
             rows = codec.decoder.decode(message.payload, user=user, arrow=message.arrow, rows_max=rows_max)
-        except KalamError as exc:
-            return exc
-        if len(rows) > rows_max:
-            return TooLarge(f"the message has {len(rows)} rows; batch_rows_max is {rows_max}")
-        return rows
+            if len(rows) > rows_max:
+                raise TooLarge(f"the message has {len(rows)} rows; batch_rows_max is {rows_max}")
+            return rows
+
+        return judged("message", decode)
 
     async def _insert_stored(self, table: Table, user: str, batch: Batch) -> list[Answer]:
         answers: list[Answer] = []
@@ -191,11 +194,11 @@ class Inserts:
             if isinstance(rows, KalamError) or not rows:
                 answers.append(rows or NO_ROWS)  # type: ignore[arg-type]
                 continue
-            try:
-                statements.append(self._stored.statement(table, rows, message.msg_id, user))
-            except KalamError as exc:
-                answers.append(exc)
+            statement = judged("message", partial(self._stored.statement, table, rows, message.msg_id, user))
+            if isinstance(statement, KalamError):
+                answers.append(statement)
                 continue
+            statements.append(statement)
             places.append(len(answers))
             answers.append(NO_ROWS)
         if not statements:
@@ -250,7 +253,7 @@ class Inserts:
         counts = self._streams.counters.of(table.table_id)
         try:
             events = self._streams.events(table, batch.rows, batch.ids)
-        except KalamError:
+        except Exception:  # noqa: BLE001 - whichever message it was, it tells by itself what is wrong with it
             batch = Batch.of(batch.messages, [self._checked(table, rows) for _, rows in batch.each()], batch.names)
             events = self._streams.events(table, batch.rows, batch.ids)
         counts.rejected += len(batch.errors)
@@ -266,12 +269,10 @@ class Inserts:
         return _event_answers(batch, published)
 
     def _checked(self, table: Table, rows: Sequence[Row] | KalamError) -> Sequence[Row] | KalamError:
-        if not isinstance(rows, KalamError):
-            try:
-                self._streams.events(table, rows)
-            except KalamError as exc:
-                return exc
-        return rows
+        if isinstance(rows, KalamError):
+            return rows
+        events = judged("message", partial(self._streams.events, table, rows))
+        return events if isinstance(events, KalamError) else rows
 
 
 _START = itemgetter(slice(0, 1))

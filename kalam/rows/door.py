@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn
 from uuid import UUID
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
 from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
+from kalam.rows.judged import UNREADABLE, judged
 from kalam.rows.normalise import EPOCH, BadValue, Fix, Generators, Values, column_fix, fill_default
 from kalam.rows.sql_values import sql_value
 from kalam.rows.timestamps import timestamps
@@ -92,23 +94,20 @@ class RowDecoder:
         decode = (self._json_row if payloads and payloads[0][:1] == b"{" else self._msgpack_row).decode
         try:
             return list(self._finish([decode(payload) for payload in payloads], user))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KalamError):
-            return [self._decode_or_error(payload, user) for payload in payloads]
+        except Exception:  # noqa: BLE001 - whichever it was, it tells by itself what is wrong with it
+            return [judged("message", partial(self._one_row, payload, user)) for payload in payloads]
 
-    def _decode_or_error(self, payload: bytes, user: str) -> Row | KalamError:
-        try:
-            [row] = self.decode(payload, user=user)
-        except KalamError as exc:
-            return exc
-        except ValueError:
-            return InvalidValue("the message is not a single row")
-        return row
+    def _one_row(self, payload: bytes, user: str) -> Row:
+        rows = self.decode(payload, user=user)
+        if len(rows) != 1:
+            raise InvalidValue("the message is not a single row")
+        return rows[0]
 
     def convert(self, rows: Sequence[dict[str, Any]], *, user: str) -> list[Row]:
         """Rows of Python values by column name, as SQL gives them (see ``kalam.rows.sql_values``)."""
         try:
             structs = msgspec.convert(rows, self._native_rows)
-        except (msgspec.ValidationError, RecursionError) as exc:
+        except UNREADABLE as exc:
             self._refuse(exc, single=False)
         return self._finish(structs, user)
 
@@ -129,7 +128,7 @@ class RowDecoder:
                 return [self._msgpack_row.decode(payload)]
             if first in (b"\xdc", b"\xdd") or b"\x90" <= first <= b"\x9f":
                 return list(self._msgpack_rows.decode(payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             self._refuse(exc, single=single)
         raise InvalidValue(
             "the payload is neither a row nor an array of rows, as JSON or msgpack"

@@ -25,6 +25,7 @@ import structlog
 
 from kalam.errors import KalamError, StorageFull, Unavailable
 from kalam.migrations import MIGRATIONS
+from kalam.rows.judged import judged
 from kalam.storage.crash import crash_point
 
 T = TypeVar("T")
@@ -242,7 +243,7 @@ class Database:
 
     def _resolve(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
         if announcements:
-            self.on_announcements(announcements)
+            judged("announcement", lambda: self.on_announcements(announcements))  # the senders are told all the same
         for (_, future, _), result, error in outcomes:
             if future.done():
                 continue

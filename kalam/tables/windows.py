@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from kalam.errors import BrokerUnavailable, KalamError, TooLarge
 from kalam.query.results import TYPE_METADATA
 from kalam.rows.codec import Codec
 from kalam.rows.columns import to_arrow
+from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
 from kalam.tables.ports import StoredEvents, StreamPort, StreamState
@@ -157,8 +159,21 @@ class Window:
             seqs, times = seqs[keep], times[keep]
         kept: list[Row] = [row for row in rows if not isinstance(row, KalamError)] if wrong else rows  # type: ignore[assignment]
         if kept:
-            batch = to_arrow(kept, self._columns)
+            try:
+                batch = to_arrow(kept, self._columns)
+            except Exception:  # noqa: BLE001 - one of them decodes to what Arrow does not hold: each by itself
+                self._extend_each(kept, seqs, times)
+                return
             self._pieces.add(pa.record_batch([*batch.columns, pa.array(seqs), pa.array(times)], schema=self._schema))
+
+    def _extend_each(self, rows: Sequence[Row], seqs: np.ndarray, times: np.ndarray) -> None:
+        for row, seq, stored_us in zip(rows, seqs, times, strict=True):
+            batch = judged("event", partial(to_arrow, [row], self._columns))
+            if isinstance(batch, KalamError):
+                self._note_strangers(np.array([seq]))
+                continue
+            arrays = [*batch.columns, pa.array([seq]), pa.array([stored_us])]
+            self._pieces.add(pa.record_batch(arrays, schema=self._schema))
 
     @property
     def _columns(self) -> pa.Schema:
