@@ -352,7 +352,7 @@ async def _finish(engine: Engine) -> None:
 
 
 async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry) -> str:
-    from kalam_http import create_app, serve_http  # FastAPI takes half a second, in which the broker starts
+    from kalam_http import create_app, serve_http  # while the broker starts, which has been asked to by now
 
     app = create_app(engine, settings=settings, registry=registry)
     listening = await stack.enter_async_context(serve_http(app, settings))

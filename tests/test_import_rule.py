@@ -33,7 +33,7 @@ LAYERS = (
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 BRIDGES = ("kalam_nats", "kalam_http")
-OUTSIDE = ("nats", "fastapi", "starlette", "uvicorn")
+OUTSIDE = ("nats", "starlette", "uvicorn")
 MAY_KNOW_THE_OUTSIDE = (*BRIDGES, "kalam.client", "kalam.cli")
 
 
@@ -159,7 +159,7 @@ SOUND = {
     "kalam/engine.py": "from kalam import live, tables",
     "bridges/kalam_nats/__init__.py": "import nats\nfrom . import ingest",
     "bridges/kalam_nats/ingest.py": "from kalam.engine import Engine",
-    "bridges/kalam_http/__init__.py": "import fastapi",
+    "bridges/kalam_http/__init__.py": "import starlette",
     "kalam/server.py": "import kalam_nats, kalam_http\nfrom kalam.engine import Engine",
     "kalam/client/__init__.py": "import nats",
     "kalam/cli/main.py": "def serve():\n    import uvicorn\n    from kalam.server import Server",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
@@ -20,7 +20,7 @@ from kalam_http.rows_route import rows_routes
 from kalam_http.sql_route import SQL_PATH, SqlEndpoint, sql_routes
 
 
-def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> FastAPI:
+def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> Starlette:
     """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows."""
     sql = SqlEndpoint(engine, body_bytes_max=settings.statement_bytes_max, stall_s=settings.query_time_s)
     edge = Middleware(
@@ -29,15 +29,16 @@ def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistr
         metrics=RequestMetrics(registry),
         direct={("POST", SQL_PATH): sql},
     )
-    app = FastAPI(
-        openapi_url=None,  # description_routes serves a document and a page of our own
-        redirect_slashes=False,
+    routes = [
+        *sql_routes(sql).routes,
+        *rows_routes(engine, body_bytes_max=settings.rows_body_bytes_max).routes,
+        *live_routes(engine).routes,
+        *health_routes(engine, registry, health_s_max=settings.broker_timeout_s).routes,
+    ]
+    app = Starlette(
+        routes=[*routes, *description_routes(routes).routes],
         middleware=[edge],
         exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
     )
-    app.include_router(sql_routes(sql))
-    app.include_router(rows_routes(engine, body_bytes_max=settings.rows_body_bytes_max))
-    app.include_router(live_routes(engine))
-    app.include_router(health_routes(engine, registry, health_s_max=settings.broker_timeout_s))
-    app.include_router(description_routes(app))
+    app.router.redirect_slashes = False
     return app

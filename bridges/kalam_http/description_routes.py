@@ -1,21 +1,23 @@
 """``/openapi.json`` for programs and ``/docs`` for people.
 
-FastAPI's own page loads Swagger UI from the internet, where a server on a laptop or behind a wall has none, and hands
+The usual page loads Swagger UI from the internet, where a server on a laptop or behind a wall has none, and hands
 a foreign script the server's Origin. This one is a single page without any script, made from the same document.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from kalam_http.bodies import JSON
 from kalam_http.openapi import openapi_document
+from kalam_http.routes import DescribedRoute, Routes
 
 STYLE = """
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1c2430 }
@@ -29,26 +31,26 @@ EXAMPLE = """curl http://localhost:8080/v1/sql -H 'Content-Type: application/jso
      -d '{"sql": "SELECT $1 AS greeting", "params": ["hello"]}'"""
 
 
-def description_routes(app: FastAPI) -> APIRouter:
-    """The routes that describe every route of ``app``; the document is made when it is first asked for."""
-    router = APIRouter(tags=["Description"])
+def description_routes(others: Sequence[DescribedRoute]) -> Routes:
+    """The routes that describe ``others`` and themselves; the document is made when it is first asked for."""
+    routes = Routes("Description")
 
     @functools.cache
     def document() -> dict[str, Any]:
-        return openapi_document(app.routes)
+        return openapi_document([*others, *routes.routes])
 
-    @router.get("/openapi.json", summary="This API for programs", operation_id="openapi")
-    async def openapi() -> Response:
+    @routes.get("/openapi.json", summary="This API for programs", operation_id="openapi")
+    async def openapi(_: Request) -> Response:
         """Answer the OpenAPI 3.1 document."""
         return Response(msgspec.json.encode(document()), media_type=JSON)
 
-    @router.get("/docs", summary="This API for people", operation_id="docs")
-    async def docs() -> Response:
+    @routes.get("/docs", summary="This API for people", operation_id="docs")
+    async def docs(_: Request) -> Response:
         """Answer a page that needs neither scripts nor the internet."""
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return HTMLResponse(docs_page(document()), headers={"Content-Security-Policy": policy})
 
-    return router
+    return routes
 
 
 def docs_page(document: dict[str, Any]) -> str:

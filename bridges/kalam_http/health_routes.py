@@ -5,36 +5,37 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from kalam.engine import Engine
 from kalam_http.bodies import JSON, HealthCheck, Readiness
+from kalam_http.routes import Routes
 
 
-def health_routes(engine: Engine, registry: CollectorRegistry, *, health_s_max: float) -> APIRouter:
+def health_routes(engine: Engine, registry: CollectorRegistry, *, health_s_max: float) -> Routes:
     """The routes that say how the server is. Checks that take longer than ``health_s_max`` seconds have failed."""
-    router = APIRouter(tags=["Operation"])
+    routes = Routes("Operation")
 
-    @router.get("/livez", summary="Whether the process is alive", operation_id="livez")
-    async def livez() -> Response:
+    @routes.get("/livez", summary="Whether the process is alive", operation_id="livez")
+    async def livez(_: Request) -> Response:
         """Answer `ok` as long as the event loop turns."""
         return PlainTextResponse("ok\n")
 
-    @router.get("/readyz", summary="Whether the server can take requests", operation_id="readyz")
-    async def readyz() -> Response:
+    @routes.get("/readyz", summary="Whether the server can take requests", operation_id="readyz")
+    async def readyz(_: Request) -> Response:
         """Answer 200 when every check holds and 503 when one fails; the body lists the checks."""
         readiness = await _readiness(engine, health_s_max)
         return Response(msgspec.json.encode(readiness), 200 if readiness.ready else 503, media_type=JSON)
 
-    @router.get("/metrics", summary="Metrics for Prometheus", operation_id="metrics")
-    async def metrics() -> Response:
+    @routes.get("/metrics", summary="Metrics for Prometheus", operation_id="metrics")
+    async def metrics(_: Request) -> Response:
         """Answer in the Prometheus text format."""
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return router
+    return routes
 
 
 async def _readiness(engine: Engine, health_s_max: float) -> Readiness:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,6 +24,7 @@ from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
 from kalam.names import check_user
 from kalam_http.accept import check_accepts
+from kalam_http.routes import Routes
 from kalam_http.sql_route import DEFAULT_USER, USER_HEADER, USER_PARAMETER
 
 EVENT_STREAM = "text/event-stream"
@@ -68,16 +68,11 @@ class Reader:
         self.ready.set()
 
 
-def live_routes(engine: Engine) -> APIRouter:
+def live_routes(engine: Engine) -> Routes:
     """The route that opens live queries on ``engine``."""
-    router = APIRouter(tags=["Live queries"])
+    routes = Routes("Live queries")
 
-    @router.get(
-        "/v1/live",
-        summary="Follow a live query",
-        operation_id="live",
-        openapi_extra={"parameters": PARAMETERS},
-    )
+    @routes.get("/v1/live", summary="Follow a live query", operation_id="live", parameters=PARAMETERS)
     async def live(request: Request) -> Response:
         """Answer the matching rows and then every change of them, as Server-Sent Events.
 
@@ -100,7 +95,7 @@ def live_routes(engine: Engine) -> APIRouter:
         )
         return EventStream(engine, query, reader)
 
-    return router
+    return routes
 
 
 def _resume(last_event_id: str | None, asked: Mapping[str, str]) -> tuple[int | None, int | None]:

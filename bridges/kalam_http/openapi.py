@@ -1,49 +1,48 @@
-"""/openapi.json: the routes as FastAPI lists them, with the types that msgspec decodes and the errors that exist.
+"""/openapi.json: the table of routes, with the types that msgspec decodes and the errors that exist.
 
-FastAPI would describe pydantic models; none are used. So each operation's body and answers are written here, from the
-types in ``bodies`` and the tree in ``kalam.errors``: what the server does and what it says have one source.
+Each operation's body and answers are written here, from the types in ``bodies`` and the tree in ``kalam.errors``: what
+the server does and what it says have one source.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from fastapi.openapi.utils import get_openapi
-from starlette.routing import BaseRoute
 
 from kalam import __version__
 from kalam.errors import KalamError
 from kalam_http.bodies import JSON, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
 from kalam_http.problems import PROBLEM
+from kalam_http.routes import DescribedRoute
 from kalam_http.rows_body import ROW_FORMATS
 from kalam_http.streamed_answer import STREAMED
 
 SCHEMA_REF = "#/components/schemas/{name}"
+INFO = {
+    "title": "Kalam",
+    "version": __version__,
+    "summary": "SQL tables on NATS.",
+    "description": "Errors are `application/problem+json` (RFC 9457) with a stable `code`. Every request must name "
+    "this server in its Host, and may not come from a web page of another Origin: else 403 `permission_denied`.",
+}
 # What can befall a request before its route sees it.
 EDGE_STATUSES = (403, 500)
 
 
-def openapi_document(routes: list[BaseRoute]) -> dict[str, Any]:
+def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     """The OpenAPI document of an application with these routes."""
-    document = get_openapi(
-        title="Kalam",
-        version=__version__,
-        summary="SQL tables on NATS.",
-        description="Errors are `application/problem+json` (RFC 9457) with a stable `code`. Every request must name "
-        "this server in its Host, and may not come from a web page of another Origin: else 403 `permission_denied`.",
-        routes=routes,
-    )
     _, schemas = msgspec.json.schema_components(
         [SqlRequest, SqlAnswer, RowsAnswer, Problem, Readiness], ref_template=SCHEMA_REF
     )
     codes = error_codes()
     schemas["Problem"]["properties"]["code"]["enum"] = sorted(code for group in codes.values() for code in group)
-    document["components"] = {"schemas": schemas}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            _describe(path, operation, codes)
-    return document
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        operation = paths.setdefault(route.path, {})[route.method.lower()] = route.operation.document()
+        _describe(route.path, operation, codes)
+    return {"openapi": "3.1.0", "info": INFO, "paths": paths, "components": {"schemas": schemas}}
 
 
 def error_codes() -> dict[int, list[str]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from kalam.errors import InvalidValue, KalamError, TooBusy
 from kalam.names import TableName, check_user
 from kalam.rows.batches import Batch
 from kalam_http.bodies import JSON, RowsAnswer
+from kalam_http.routes import Routes
 from kalam_http.rows_body import BATCH_ROWS, batches, row_format
 from kalam_http.sql_route import DEFAULT_USER, USER_HEADER, USER_PARAMETER
 
@@ -39,21 +39,18 @@ KEY_PARAMETER: Final[dict[str, Any]] = {
 _ANSWER: Final = msgspec.json.Decoder(RowsAnswer)
 
 
-def rows_routes(engine: Engine, *, body_bytes_max: int) -> APIRouter:
+def rows_routes(engine: Engine, *, body_bytes_max: int) -> Routes:
     """The route that takes rows in bulk, in bodies of at most ``body_bytes_max`` bytes."""
-    router = APIRouter(tags=["Rows"])
+    routes = Routes("Rows")
 
-    @router.post(
+    @routes.post(
         "/v1/tables/{namespace}/{table}/rows",
         summary="Insert rows in bulk",
         operation_id="insert_rows",
-        openapi_extra={"parameters": [USER_PARAMETER, KEY_PARAMETER]},
+        path_parameters={"namespace": "the table's namespace", "table": "the table"},
+        parameters=[USER_PARAMETER, KEY_PARAMETER],
     )
-    async def insert_rows(
-        request: Request,
-        namespace: Annotated[str, Path(description="the table's namespace")],
-        table: Annotated[str, Path(description="the table")],
-    ) -> Response:
+    async def insert_rows(request: Request) -> Response:
         """Insert the rows of the body, in batches, while it comes in; it may be of any length up to the bound.
 
         The Content-Type says what it is: a JSON array of objects, NDJSON, CSV (with the names of the columns in its
@@ -64,7 +61,7 @@ def rows_routes(engine: Engine, *, body_bytes_max: int) -> APIRouter:
         media_type = row_format(request.headers.get("content-type"))
         user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
         key = _checked_key(request.headers.get(KEY_HEADER))
-        name = TableName(namespace.lower(), table.lower())
+        name = TableName(request.path_params["namespace"].lower(), request.path_params["table"].lower())
         engine.catalogue.table(name)
         insert = BulkInsert(engine, user, name, key)
         try:
@@ -74,7 +71,7 @@ def rows_routes(engine: Engine, *, body_bytes_max: int) -> APIRouter:
             raise insert.located(exc) from exc
         return Response(msgspec.json.encode(insert.answer()), media_type=JSON)
 
-    return router
+    return routes
 
 
 def _checked_key(key: str | None) -> str | None:

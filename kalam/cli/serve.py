@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kalam.cli.failure import WrongUsage
+from kalam.cli.lean_start import lean_start, unused_packages
 from kalam.errors import InvalidOption
 
 
@@ -31,7 +33,8 @@ def serve(
 
     Every setting is also an environment variable KALAM_<NAME> and a key of the TOML file; flags win.
     """
-    from kalam.settings import load_settings
+    with lean_start(()):
+        from kalam.settings import load_settings
 
     flags = {
         "data_dir": data_dir,
@@ -48,6 +51,8 @@ def serve(
         settings = load_settings(config, **flags)
     except InvalidOption as exc:
         raise WrongUsage(exc.detail) from exc
-    from kalam.server import run
+    urls = (settings.nats_url, os.environ.get("NATS_URL"))
+    with lean_start([] if settings.nats_context else unused_packages(urls)):
+        from kalam.server import run
 
     raise typer.Exit(run(settings))

@@ -11,7 +11,7 @@ from kalam import __version__
 HEAVY = {
     "pyarrow",
     "datafusion",
-    "fastapi",
+    "starlette",
     "pydantic_settings",
     "httpx",
     "pandas",
