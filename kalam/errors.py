@@ -174,7 +174,7 @@ class NotFound(Missing):
 
 
 class Timeout(KalamError):
-    """The statement ran longer than allowed."""
+    """The statement, or the request itself, took longer than allowed."""
 
     code = "timeout"
     status = 408

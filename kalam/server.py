@@ -355,7 +355,7 @@ async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, 
     from kalam_http import create_app, serve_http  # while the broker starts, which has been asked to by now
 
     app = create_app(engine, settings=settings, registry=registry)
-    listening = await stack.enter_async_context(serve_http(app, settings))
+    listening = await stack.enter_async_context(serve_http(app, settings, registry))
     return listening.url
 
 

@@ -42,6 +42,19 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
     http_port: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
+    http_connections_max: int = Field(default=4_000, ge=1, description="HTTP connections that are open")
+    http_connections_per_address_max: int = Field(
+        default=1_000, ge=1, description="the same of one client's address (a reverse proxy is one client)"
+    )
+    http_request_s: float = Field(
+        default=20.0,
+        gt=0,
+        description="how long the head of a request may take, and how long its body may bring less than 1 KiB",
+    )
+    http_stall_s: float = Field(default=60.0, gt=0, description="how long a client may take nothing of its answer")
+    http_keep_alive_s: int = Field(
+        default=75, ge=1, description="how long a connection may be idle between two requests"
+    )
     nats_host: str = Field(default="127.0.0.1", description="address of the embedded nats-server")
     nats_port: int = Field(default=4222, ge=0, le=65535, description="its port; 0 takes a free one")
     nats_ws_port: int = Field(default=0, ge=0, le=65535, description="its WebSocket port; 0 for no WebSocket listener")

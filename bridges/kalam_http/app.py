@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from kalam.engine import Engine
 from kalam.errors import KalamError
 from kalam.settings import Settings
+from kalam_http.body_bounds import BodyBounds
 from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.health_routes import health_routes
@@ -22,16 +23,17 @@ from kalam_http.sql_route import SQL_PATH, SqlEndpoint, sql_routes
 
 def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> Starlette:
     """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows."""
-    sql = SqlEndpoint(engine, body_bytes_max=settings.statement_bytes_max, stall_s=settings.query_time_s)
+    sql = SqlEndpoint(engine)
     edge = Middleware(
         Edge,
         own_host=OwnHost.of(settings.http_host),
+        body_bounds=BodyBounds.of(settings),
         metrics=RequestMetrics(registry),
         direct={("POST", SQL_PATH): sql},
     )
     routes = [
         *sql_routes(sql).routes,
-        *rows_routes(engine, body_bytes_max=settings.rows_body_bytes_max).routes,
+        *rows_routes(engine).routes,
         *live_routes(engine).routes,
         *health_routes(engine, registry, health_s_max=settings.broker_timeout_s).routes,
     ]

@@ -1,7 +1,6 @@
 """What is sent to the API and what comes back, as types: the decoder and /openapi.json are both made from these.
 
-A body is read piece by piece and given up the moment it exceeds its bound, so that no request can make the server hold
-more than the bound. msgspec decodes and validates it in one pass; pydantic takes part in no request.
+msgspec decodes and validates it in one pass; pydantic takes part in no request.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 
-from kalam.errors import InvalidValue, SyntaxFault, TooLarge, Unsupported
+from kalam.errors import InvalidValue, SyntaxFault, Unsupported
 
 JSON = "application/json"
 Decoded = TypeVar("Decoded")
@@ -89,20 +88,6 @@ class Readiness(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     ready: bool
     checks: list[HealthCheck]
-
-
-async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Read the body of a request; raise TooLarge as soon as it is known to exceed ``bytes_max``."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > bytes_max:
-        raise TooLarge(f"the body has {declared} bytes; at most {bytes_max} are taken (setting statement_bytes_max)")
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > bytes_max:
-            raise TooLarge(f"the body exceeds {bytes_max} bytes (setting statement_bytes_max)")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def check_content_type(request: Request, wanted: str) -> None:

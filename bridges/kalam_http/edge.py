@@ -13,13 +13,19 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kalam.errors import Internal, PermissionDenied, Unavailable
+from kalam.errors import Internal, KalamError, Unavailable
+from kalam_http.body_bounds import BodyBounds
+from kalam_http.connections import CUT_OFF
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import problem_response
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 CLIENT_GONE: Final = 499  # as web servers log a client that left before its answer
 log = structlog.get_logger(__name__)
+
+
+class BrokenOff(Exception):
+    """An answer failed half way: its end is left out."""
 
 
 class RequestMetrics:
@@ -54,11 +60,16 @@ class Edge:
     """
 
     def __init__(
-        self, app: ASGIApp, own_host: OwnHost, metrics: RequestMetrics, direct: Mapping[tuple[str, str], ASGIApp]
+        self,
+        app: ASGIApp,
+        own_host: OwnHost,
+        body_bounds: BodyBounds,
+        metrics: RequestMetrics,
+        direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
         self._app = app
         self._direct = direct
-        self._own_host = own_host
+        self._own_host, self._body_bounds = own_host, body_bounds
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,23 +89,23 @@ class Edge:
 
         try:
             self._check_own(scope)
+            receive = self._body_bounds.bounded(scope, receive)
             await (direct or self._app)(scope, receive, watched_send)
-        except PermissionDenied as exc:
-            await problem_response(exc)(scope, receive, watched_send)
         except ClientDisconnect:
             status = status or CLIENT_GONE
+        except BrokenOff as exc:
+            log.warning("an answer is broken off", reason=str(exc), **_named(scope))
+            _cut_off(scope)
         except asyncio.CancelledError:  # it works on while the server has waited long enough to stop
             if status:
                 raise
-            await problem_response(Unavailable("the server stopped before the answer was ready"))(
-                scope, receive, watched_send
-            )
+            await _answer(Unavailable("the server stopped before the answer was ready"), scope, status, watched_send)
+        except KalamError as exc:
+            await _answer(exc, scope, status, watched_send)
         except Exception:
-            log.exception("a request failed", method=scope["method"], path=scope["path"])
-            if status:  # half an answer is out: only a broken transfer can still tell that it is not whole
-                raise
+            log.exception("a request failed", **_named(scope))
             error = Internal("the server failed to answer; its log has the reason")
-            await problem_response(error)(scope, receive, watched_send)
+            await _answer(error, scope, status, watched_send)
         finally:
             route = scope["path"] if direct else _route_of(scope)
             self._metrics.record(route, status or CLIENT_GONE, time.perf_counter() - started)
@@ -104,6 +115,29 @@ class Edge:
         origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
         address, port = scope["server"]
         self._own_host.check(hosts, origin, address, port)
+
+
+async def _answer(error: KalamError, scope: Scope, status: int, send: Send) -> None:
+    """Answer with an error, or break the transfer off."""
+    if status:  # half an answer is out, and nothing else can tell that it is not whole
+        _cut_off(scope)
+        return
+    response = problem_response(error)
+    if any(name == b"expect" for name, _ in scope["headers"]):  # it waits to be asked for its body, which is not read
+        response.headers["Connection"] = "close"
+    await response(scope, _nothing, send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _named(scope: Scope) -> dict[str, str]:
+    return {"method": scope["method"], "path": scope["path"]}
+
+
+def _cut_off(scope: Scope) -> None:
+    scope["state"][CUT_OFF]()
 
 
 def _route_of(scope: Scope) -> str:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from kalam.errors import InvalidOption
 from kalam.settings import Settings
+from kalam_http.connections import BoundedConfig, Connection, Connections
 from kalam_http.own_host import WILDCARDS
 
 DRAIN_S = 5  # how long requests in flight may still take once the server stops
 BACKLOG = 1024
 START_POLL_S = 0.005
+TICKS_PER_CHECK = 5  # uvicorn ticks ten times a second
+OTHER_FILES = 1024  # what else is open: segments, databases, NATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +42,30 @@ class _Server(uvicorn.Server):
         """Leave the signals alone."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections now and then."""
+        if counter % TICKS_PER_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now)
+        return await super().on_tick(counter)
+
 
 @contextlib.asynccontextmanager
-async def serve_http(app: ASGIApp, settings: Settings) -> AsyncIterator[Listening]:
+async def serve_http(
+    app: ASGIApp, settings: Settings, registry: CollectorRegistry | None = None
+) -> AsyncIterator[Listening]:
     """Serve ``app`` for as long as the context is open; leaving it answers what is in flight, for at most DRAIN_S.
 
-    Raises InvalidOption when the address cannot be listened on. Should the server die, the context's body is cancelled
-    and the error raised.
+    What is counted of connections is shown in ``registry``. Raises InvalidOption when the address cannot be listened
+    on. Should the server die, the context's body is cancelled and the error raised.
     """
+    _allow_files(settings.http_connections_max + OTHER_FILES)
     with _listen(settings.http_host, settings.http_port) as listener:
-        config = uvicorn.Config(
+        config = BoundedConfig(
             app,
+            Connections(settings, registry or CollectorRegistry()),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -55,6 +73,7 @@ async def serve_http(app: ASGIApp, settings: Settings) -> AsyncIterator[Listenin
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=settings.http_keep_alive_s,
             timeout_graceful_shutdown=DRAIN_S,
         )
         async with _running(_Server(config), listener):
@@ -78,6 +97,14 @@ async def _running(server: uvicorn.Server, listener: socket.socket) -> AsyncIter
         failure = failures.exceptions[0]
     if failure is not None:  # whoever left the context with an error gets that very error, its cause untouched
         raise failure
+
+
+def _allow_files(count: int) -> None:
+    """Let the process have so many files open, where the machine allows it: a login's 1,024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

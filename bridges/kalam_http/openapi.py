@@ -28,7 +28,7 @@ INFO = {
     "this server in its Host, and may not come from a web page of another Origin: else 403 `permission_denied`.",
 }
 # What can befall a request before its route sees it.
-EDGE_STATUSES = (403, 500)
+EDGE_STATUSES = (403, 408, 413, 429, 500)
 
 
 def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:

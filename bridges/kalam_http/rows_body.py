@@ -51,9 +51,9 @@ def row_format(content_type: str | None) -> str:
     return known
 
 
-async def batches(request: Request, media_type: str, *, bytes_max: int) -> AsyncIterator[Batch]:
+async def batches(request: Request, media_type: str) -> AsyncIterator[Batch]:
     """The rows of a request's body; raises the KalamError of the first thing that is no row."""
-    pieces = _bounded(request, bytes_max)
+    pieces = (piece async for piece in request.stream() if piece)
     match media_type:
         case "text/csv":
             found = _csv_batches(pieces)
@@ -67,16 +67,6 @@ async def batches(request: Request, media_type: str, *, bytes_max: int) -> Async
             found = _raw_batches(pieces, JsonArray(ROW_BYTES_MAX))
     async for batch in found:
         yield batch
-
-
-async def _bounded(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > bytes_max:
-            raise TooLarge(f"the body exceeds {bytes_max} bytes (setting rows_body_bytes_max)")
-        if piece:
-            yield piece
 
 
 async def _raw_batches(pieces: AsyncIterator[bytes], cutter: Cutter, *, msgpack: bool = False) -> AsyncIterator[Batch]:

@@ -39,8 +39,8 @@ KEY_PARAMETER: Final[dict[str, Any]] = {
 _ANSWER: Final = msgspec.json.Decoder(RowsAnswer)
 
 
-def rows_routes(engine: Engine, *, body_bytes_max: int) -> Routes:
-    """The route that takes rows in bulk, in bodies of at most ``body_bytes_max`` bytes."""
+def rows_routes(engine: Engine) -> Routes:
+    """The route that takes rows in bulk."""
     routes = Routes("Rows")
 
     @routes.post(
@@ -65,7 +65,7 @@ def rows_routes(engine: Engine, *, body_bytes_max: int) -> Routes:
         engine.catalogue.table(name)
         insert = BulkInsert(engine, user, name, key)
         try:
-            async for batch in batches(request, media_type, bytes_max=body_bytes_max):
+            async for batch in batches(request, media_type):
                 await insert.add(batch)
         except KalamError as exc:
             raise insert.located(exc) from exc

@@ -19,7 +19,7 @@ from kalam.names import check_user
 from kalam.query.cancellation import RunningQueries
 from kalam.query.results import answer_json
 from kalam_http.accept import choose_format
-from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json, read_body
+from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json
 from kalam_http.problems import problem_response
 from kalam_http.routes import Routes
 from kalam_http.streamed_answer import STREAMED, StreamedAnswer, body_of
@@ -55,9 +55,9 @@ class SqlEndpoint:
     this one route over directly, to the same ``run``.
     """
 
-    def __init__(self, engine: Engine, *, body_bytes_max: int, stall_s: float) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.running = RunningQueries()
-        self._engine, self._body_bytes_max, self._stall_s = engine, body_bytes_max, stall_s
+        self._engine = engine
         self._decoder = msgspec.json.Decoder(SqlRequest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +80,7 @@ class SqlEndpoint:
         media_type = choose_format(request.headers.get("accept"), (JSON, *STREAMED))
         user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
-        asked = decode_json(await read_body(request, self._body_bytes_max), self._decoder)
+        asked = decode_json(await request.body(), self._decoder)
         query = self.running.start(query_id)
         session = Session(user, asked.namespace)
         try:
@@ -91,7 +91,7 @@ class SqlEndpoint:
                     self.running.end(query)
             rows = stream_rows(self._engine, asked.sql, asked.params, session)
             body = body_of(rows, media_type, lambda: self.running.end(query))
-            return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id}, self._stall_s)
+            return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
         except KalamError as exc:
             response = problem_response(exc)
             response.headers[QUERY_ID_HEADER] = query_id

@@ -15,53 +15,37 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 import structlog
-from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from kalam.errors import Internal, KalamError
 from kalam.query.results import problem_json, widely_known
 from kalam.query.row_text import csv, ndjson
 from kalam.rows.door import ARROW_STREAM
+from kalam_http.edge import BrokenOff
 from kalam_http.rows_body import CSV, NDJSON
 
 STREAMED: Final = (NDJSON, CSV, ARROW_STREAM)
 log = structlog.get_logger(__name__)
 
 
-class BrokenOff(Exception):
-    """An answer failed half way: its end is left out."""
-
-
 class StreamedAnswer(StreamingResponse):
-    """A body that is made while it is sent, and let go of when the client has left or takes nothing for too long."""
+    """A body that is made while it is sent, and let go of when the client has left or is cut off."""
 
-    def __init__(
-        self, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str], stall_s: float
-    ) -> None:
+    def __init__(self, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str]) -> None:
         super().__init__(body, media_type=media_type, headers=headers)
-        self._body, self._stall_s = body, stall_s
+        self._body = body
 
     @classmethod
-    async def begun(
-        cls, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str], stall_s: float
-    ) -> StreamedAnswer:
+    async def begun(cls, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str]) -> StreamedAnswer:
         """The answer, once its first piece is there; raises what went wrong before that."""
         first = await anext(body, b"")
-        return cls(_continued(first, body), media_type, headers, stall_s)
+        return cls(_continued(first, body), media_type, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-
-        async def bounded_send(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._stall_s):
-                    await send(message)
-            except TimeoutError as exc:
-                raise ClientDisconnect from exc
-
         try:
-            await super().__call__(scope, receive, bounded_send)
+            await super().__call__(scope, receive, send)
         finally:
             await self._body.aclose()
 
