@@ -216,8 +216,10 @@ class Queries:
         with_seq: bool = False,
     ) -> Relation:
         """What makes the frame of a source."""
+        from kalam.query.arrow_frames import arrow_frame
+
         if isinstance(source, pa.Table):
-            return lambda: (executor.ctx.from_arrow(source), None)
+            return lambda: (arrow_frame(executor.ctx, source), None)
         assert table is not None
         reader = self._reader(executor, table, self._stored.owner(table, user))
         view = source or EMPTY_VIEW

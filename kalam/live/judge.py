@@ -21,6 +21,7 @@ from datafusion.catalog import Schema
 from kalam.errors import KalamError
 from kalam.live.predicate import Predicate
 from kalam.names import TableName
+from kalam.query.arrow_frames import arrow_frame
 from kalam.query.executor import READ_ONLY, explain
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import Row
@@ -88,7 +89,7 @@ class Judge:
         text = f'SELECT "{self._schema.names[0]}" FROM {self._table} WHERE ({predicate.text}\n)'  # noqa: S608 - the user's own text, read only
         try:
             # Not over the source: it would be asked to evaluate parts of the WHERE itself, in Python.
-            nothing = self._contexts.ctx.from_arrow(to_arrow([], self._schema)).into_view()
+            nothing = arrow_frame(self._contexts.ctx, to_arrow([], self._schema)).into_view()
             self._contexts.plan(self._name, nothing, text, predicate.parameters)
         except KalamError:
             raise

@@ -17,9 +17,8 @@ import pyarrow as pa
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
-from kalam.schema import DELETED, UPDATED, Table
+from kalam.schema import DELETED, SEQ, UPDATED, Table
 from kalam.storage.copies import Chunk, Key, View
-from kalam.storage.flush_worker import SEQ
 
 BATCHES_MAX = 32
 """Record batches kept apart; more are joined into one."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext, col, lit
 from datafusion.catalog import Schema
 
+from kalam.query.arrow_frames import arrow_frame
 from kalam.query.hot_rows import HIDDEN_KEY, HIDDEN_SEQ, HotRows, HotState
 from kalam.query.results import TYPE_METADATA
 from kalam.rows.columns import arrow_schema
@@ -135,13 +136,13 @@ class CopyReader:
         for part, files in cold.items():
             frame = files.frame().select(*self._as_now(part.layout), col(UPDATED), col(SEQ))
             if part.hiding is not Hiding.NONE:
-                frame = frame.join_on(self._ctx.from_arrow(state.hidden), *self._is_hidden(part), how="anti")
+                frame = frame.join_on(arrow_frame(self._ctx, state.hidden), *self._is_hidden(part), how="anti")
             seq = [col(SEQ)] if with_seq else []
             parts.append(frame.select(*self._shown, lit(part.deleted).alias(DELETED), *seq))
         rows = state.rows if sees_deleted else state.live
         if rows.num_rows or not parts:
             rows = rows.cast(self._row_schema)
-            parts.append(self._ctx.from_arrow(rows if with_seq else rows.drop_columns([SEQ])))
+            parts.append(arrow_frame(self._ctx, rows if with_seq else rows.drop_columns([SEQ])))
         union = parts[0]
         for frame in parts[1:]:
             union = union.union(frame)
@@ -179,7 +180,7 @@ class CopyReader:
             if part.hiding is Hiding.NONE:
                 continue
             keys = files.frame().select(*self._as_now(part.layout), col(SEQ))
-            found += keys.join_on(self._ctx.from_arrow(state.hidden), *self._is_hidden(part), how="semi").count()
+            found += keys.join_on(arrow_frame(self._ctx, state.hidden), *self._is_hidden(part), how="semi").count()
         return found
 
     def _is_hidden(self, part: Part) -> list[Expr]:
