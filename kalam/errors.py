@@ -28,6 +28,7 @@ renamed freely and a code never::
     ├── TooLarge ─ 413           too_large
     ├── TooBusy ─ 429            too_busy
     ├── Internal ─ 500           internal
+    ├── CorruptSegment ─ 500     corrupt_segment
     └── Unavailable ─ 503
         ├── StorageFull          storage_full
         └── BrokerUnavailable    broker_unavailable
@@ -235,6 +236,13 @@ class Internal(KalamError):
     """A defect of Kalam; the log has the traceback."""
 
     code = "internal"
+
+
+class CorruptSegment(KalamError):
+    """A file of a table is missing, damaged or another one; other tables are well."""
+
+    code = "corrupt_segment"
+    title = "Damaged segment"
 
 
 class Unavailable(KalamError):

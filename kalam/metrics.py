@@ -50,10 +50,19 @@ class ServerMetrics(Collector):
         for name, text, value in gauges:
             yield GaugeMetricFamily(name, text, value=value)
         yield from self._streams()
+        yield self._damaged()
         rejected = CounterMetricFamily("kalam_inserts_rejected", "Insert messages refused, by code.", labels=["code"])
         for code, count in requests.rejected.items():
             rejected.add_metric([code], count)
         yield rejected
+
+    def _damaged(self) -> Metric:
+        family = GaugeMetricFamily("kalam_damaged_segments", "Segments found to be damaged.", labels=["table"])
+        for table_id, count in Counter(one.table_id for one in self._engine.flusher.folders.checks.damaged()).items():
+            table = self._engine.catalogue.by_id.get(table_id)
+            if table is not None:
+                family.add_metric([str(table.name)], count)
+        return family
 
     def _streams(self) -> Iterator[Metric]:
         counters = self._engine.streams.counters

@@ -18,6 +18,8 @@ from kalam.names import TableName
 ROW_ID = "_row_id"
 UPDATED = "_updated"
 DELETED = "_deleted"
+SEQ = "_seq"
+"""The place of a version in the log of its copy, as segments and queries that read versions name it."""
 STREAM_KEY = "_key"
 SYSTEM_COLUMNS = (UPDATED, DELETED)
 

@@ -30,7 +30,7 @@ from kalam.rows.codec import Codecs
 from kalam.rows.columns import from_arrow
 from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
-from kalam.schema import STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TableKind
+from kalam.schema import SEQ, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.statements import (
     Assignment,
@@ -46,7 +46,6 @@ from kalam.sql.statements import (
 )
 from kalam.storage.catalogue import Catalogue, from_us
 from kalam.storage.copies import View
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.key_rows import KeyedRows
 from kalam.storage.writes import Inserted
 from kalam.tables.stored import Matched, StoredTables

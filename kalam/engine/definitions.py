@@ -234,7 +234,7 @@ class Definitions:
     async def _drop(self, table: Table) -> None:
         parts = self._parts
         self._check_unwatched(table)
-        await parts.jobs.cancel(table.name, ("compaction", "deleted_cleanup"), "the table was dropped")
+        await parts.jobs.cancel(table.name, ("compaction", "check", "deleted_cleanup"), "the table was dropped")
         # In this order: a clean-up, which replaces segments, flushes meanwhile.
         async with parts.compactor.lock(table), parts.flusher.lock(table), self._changing:
             table = self._catalogue.table(table.name)
@@ -346,6 +346,7 @@ class Definitions:
             ("cold_rows", cold),
             ("segments", segments),
             ("segment_bytes", cold_bytes),
+            ("damaged_segments", self._parts.flusher.folders.checks.shown(table.table_id)),
             *([("users", copies)] if table.kind is TableKind.USER else []),
             ("location", self._parts.flusher.folders.location(table)),
             ("subject", self._parts.feed.subject(table)),

@@ -26,6 +26,7 @@ from kalam.schema import Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.statements import (
     AlterTable,
+    CheckTable,
     CompactTable,
     CreateNamespace,
     CreateTable,
@@ -59,6 +60,7 @@ from kalam.storage.database import Database
 from kalam.storage.flush import Flusher
 from kalam.storage.flush_schedule import FlushSchedule
 from kalam.storage.jobs import Jobs
+from kalam.storage.table_check import CheckedSegment, TableCheck
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
 
@@ -84,6 +86,15 @@ COMPACT_FIELDS = (
     ("overrides_forgotten", pa.int64()),
     ("bytes", pa.int64()),
     ("duration_ms", pa.float64()),
+)
+CHECK_FIELDS = (
+    ("job_id", pa.string()),
+    ("segment", pa.string()),
+    ("user_id", pa.string()),
+    ("rows", pa.int64()),
+    ("bytes", pa.int64()),
+    ("ok", pa.bool_()),
+    ("fault", pa.string()),
 )
 JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
 
@@ -208,6 +219,8 @@ class Engine:
                 return self.live.kill(query_id)
             case CompactTable(ref):
                 return await self._compact_table(ref, session)
+            case CheckTable(ref):
+                return await self._check_table(ref, session)
             case KillJob(job_id):
                 await self.jobs.kill(job_id)
                 return Result(message=f"job {job_id} killed")
@@ -269,6 +282,18 @@ class Engine:
         values = {"job_id": done.job_id, "table": str(table.name), **done.result(), "duration_ms": done.duration_ms}
         return list_result(COMPACT_FIELDS, [tuple(values[name] for name, _ in COMPACT_FIELDS)] if done.job_id else [])
 
+    async def _check_table(self, ref: TableRef, session: Session) -> Result:
+        table = self.catalogue.table(resolve(ref, session.namespace))
+        if table.kind is TableKind.STREAM:
+            raise Unsupported(f"CHECK of the STREAM table {table.name}: its events never go to Parquet")
+        check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
+        job_id, found = await check.check(table)
+        rows = [
+            (job_id, one.segment.path, one.owner or None, one.segment.row_count, one.segment.byte_count, *_fault(one))
+            for one in found
+        ]
+        return list_result(CHECK_FIELDS, rows)
+
     async def _show_jobs(self, request: Request) -> Result:
         start = JOBS_QUERY.index("system.jobs")
         use = TableUse(TableRef("system", "jobs"), start, start + len("system.jobs"), aliased=False, sees_deleted=False)
@@ -284,3 +309,7 @@ class Engine:
             Check("flusher", not beat, f"failing for {', '.join(beat)}" if beat else "well"),
             Check("disk", free >= self.settings.disk_free_bytes_min, f"{free} bytes free"),
         ]
+
+
+def _fault(checked: CheckedSegment) -> tuple[bool, str | None]:
+    return checked.fault is None, checked.fault

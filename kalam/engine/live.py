@@ -17,10 +17,9 @@ from kalam.names import TableName
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.rows.columns import arrow_schema
-from kalam.schema import STREAM_KEY, PayloadFormat, Table, TableKind
+from kalam.schema import SEQ, STREAM_KEY, PayloadFormat, Table, TableKind
 from kalam.sql import parse_live
 from kalam.sql.statements import QueryText, Subscribe
-from kalam.storage.flush_worker import SEQ
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ

@@ -21,13 +21,12 @@ from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.system import SystemTables
 from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
-from kalam.schema import UPDATED, Table, TableKind
+from kalam.schema import SEQ, UPDATED, Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.select_names import REFUSAL, with_distinct_names
 from kalam.sql.statements import QueryText, TableRef
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.copies import EMPTY_VIEW, Key, View
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.key_rows import KeyedRow
 from kalam.storage.segments import Folders, LinkFolders
 from kalam.tables.stored import StoredTables
@@ -232,7 +231,8 @@ class Queries:
         reader = self._readers.get(name)
         if reader is None or executor is self._ordered:
             folder = self._folders.folder(table, owner)
-            reader = CopyReader(executor.ctx, self._links, table, folder, self._catalogue.history(table))
+            history, checks = self._catalogue.history(table), self._folders.checks
+            reader = CopyReader(executor.ctx, self._links, checks, table, folder, history)
             if executor is self._ordered:
                 return reader
             self._readers[name] = reader

@@ -29,11 +29,10 @@ from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
-from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
+from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
 from kalam.sql.exact_numbers import with_exact_numbers
 from kalam.sql.statements import Assignment, OnConflict, Parameter
 from kalam.storage.copies import Key, View
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.former_times import to_us
 from kalam.storage.key_rows import KeyedRows
 from kalam.tables.stored import Matched, StoredTables

@@ -23,10 +23,10 @@ from kalam.query.results import TYPE_METADATA
 from kalam.rows.columns import arrow_schema
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, Layout, layout
-from kalam.schema import DELETED, UPDATED, Table
+from kalam.schema import DELETED, SEQ, UPDATED, Table
 from kalam.storage.copies import Segment, View
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.remote import remote_of
+from kalam.storage.segment_checks import SegmentChecks
 from kalam.storage.segments import LinkFolder, LinkFolders
 
 SEGMENTS_SCHEMA = "kalam_segments"
@@ -86,9 +86,18 @@ class CopyReader:
     Segments of older versions that hold the columns otherwise are read as tables of their own, renamed and filled.
     """
 
-    def __init__(self, ctx: SessionContext, links: LinkFolders, table: Table, folder: Path, history: History) -> None:
+    def __init__(
+        self,
+        ctx: SessionContext,
+        links: LinkFolders,
+        checks: SegmentChecks,
+        table: Table,
+        folder: Path,
+        history: History,
+    ) -> None:
         self._ctx = ctx
         self._links = links
+        self._checks = checks
         self._table = table
         self._folder = folder
         self._history = history
@@ -117,10 +126,12 @@ class CopyReader:
         ``sees_deleted``.
         """
         state = self._hot.state(view)
+        self._check(view, sees_deleted=sees_deleted)
         cold = self._cold_files(view, state, sees_deleted=sees_deleted)
         held = list(cold.values())
-        for files in held:
-            files.links.check()
+        if not self._is_local():
+            for files in held:  # a file may have left the cache since, and come back
+                self._checks.check(self._table, files.links.path, files.links.segments)
         known = self._framed
         if known is not None and known[0] is state and known[1] == held and known[2] == (sees_deleted, with_seq):
             return known[3], held
@@ -175,8 +186,8 @@ class CopyReader:
 
     def _find_hidden_rows(self, view: View, state: HotState) -> int:
         found = 0
+        self._check(view, sees_deleted=False)
         for part, files in self._cold_files(view, state, sees_deleted=False).items():
-            files.links.check()
             if part.hiding is Hiding.NONE:
                 continue
             keys = files.frame().select(*self._as_now(part.layout), col(SEQ))
@@ -209,6 +220,11 @@ class CopyReader:
                 groups.setdefault(part, []).append(segment)
         with self._lock:
             return {part: self._files(part, tuple(segments)) for part, segments in groups.items()}
+
+    def _check(self, view: View, *, sees_deleted: bool) -> None:
+        """Raise CorruptSegment unless the files that are going to be read are what they were."""
+        read = [segment for segment in view.segments if sees_deleted or not segment.deleted]
+        self._checks.check(self._table, self._folder, read)
 
     def _files(self, part: Part, segments: tuple[Segment, ...]) -> ColdFiles:
         known = self._cold.get(part)

@@ -1,9 +1,10 @@
-"""SHOW, DESCRIBE, USE, FLUSH, COMPACT and KILL: what tells of the server and its jobs."""
+"""SHOW, DESCRIBE, USE, FLUSH, COMPACT, CHECK and KILL: what tells of the server and its jobs."""
 
 from __future__ import annotations
 
 from kalam.sql.cursor import Cursor, did_you_mean
 from kalam.sql.statements import (
+    CheckTable,
     CompactTable,
     DescribeTable,
     FlushAllTables,
@@ -73,6 +74,12 @@ def compact(cursor: Cursor) -> CompactTable:
     """Read COMPACT TABLE t."""
     cursor.expect("COMPACT", "TABLE")
     return CompactTable(cursor.table())
+
+
+def check(cursor: Cursor) -> CheckTable:
+    """Read CHECK TABLE t."""
+    cursor.expect("CHECK", "TABLE")
+    return CheckTable(cursor.table())
 
 
 def kill(cursor: Cursor) -> KillJob | KillLiveQuery:

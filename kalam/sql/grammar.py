@@ -35,6 +35,7 @@ _STATEMENTS: dict[str, Callable[[Cursor], Statement]] = {
     "FLUSH": commands.flush,
     "STORAGE": commands.flush,
     "COMPACT": commands.compact,
+    "CHECK": commands.check,
     "KILL": commands.kill,
     "SUBSCRIBE": live.subscribe,
 }

@@ -274,6 +274,11 @@ class CompactTable:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckTable:
+    ref: TableRef
+
+
+@dataclass(frozen=True, slots=True)
 class ShowJobs:
     pass
 
@@ -323,6 +328,7 @@ Statement = (
     | FlushTable
     | FlushAllTables
     | CompactTable
+    | CheckTable
     | ShowJobs
     | KillJob
     | Subscribe

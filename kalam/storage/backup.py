@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from kalam import __version__
-from kalam.errors import AlreadyExists, Internal, NotFound, TooBusy
-from kalam.schema import TableKind
+from kalam.errors import AlreadyExists, NotFound, TooBusy
+from kalam.names import TableName
+from kalam.schema import Table, TableKind
 from kalam.storage.catalogue import read_tables
 from kalam.storage.data_dir import DATABASE
 from kalam.storage.database import connect, fsync_directory
 from kalam.storage.remote import fetch
+from kalam.storage.segment_file import Misfit, checksum_of, corrupt
 from kalam.storage.segments import USER_ID, Folders, home_folder
 
 MANIFEST = "backup.json"
@@ -43,12 +46,16 @@ TRIES_MAX = 100
 
 
 class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment in a backup, at ``segments/<copy_id>/<path>``; ``folder`` is where it belongs in a data directory."""
+    """A segment in a backup, at ``segments/<copy_id>/<path>``; ``folder`` is where it belongs in a data directory.
+
+    ``checksum`` is the CRC-32 of its bytes, as the database has it: None for one that Kalam 0.1.0 wrote.
+    """
 
     copy_id: int
     path: str
     byte_count: int
     folder: str
+    checksum: int | None = None
 
     @property
     def place(self) -> str:
@@ -57,7 +64,10 @@ class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a complete backup says of itself, in ``backup.json``, which is written last."""
+    """What a complete backup says of itself, in ``backup.json``, which is written last.
+
+    ``database_checksum`` is the CRC-32 of the database's bytes; None in a backup that Kalam 0.1.0 took.
+    """
 
     format: int
     version: str
@@ -65,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     database_bytes: int
     segments: list[SegmentFile]
+    database_checksum: int | None = None
 
     @property
     def byte_count(self) -> int:
@@ -81,17 +92,18 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A segment that a database names: ``source`` is where it lies, a local path or an fsspec URL."""
+    """A segment of ``table`` that a database names: ``source`` is where it lies, a local path or an fsspec URL."""
 
     file: SegmentFile
     source: str
+    table: TableName
 
 
 def back_up(data_dir: Path, target: Path, progress: Progress) -> Manifest:
     """Copy the data directory ``data_dir``, whose server may run, into the empty or new folder ``target``.
 
     Raises NotFound where there is no data directory, AlreadyExists for a target that is not empty, TooBusy where
-    another backup of the data directory runs, and Internal for a segment that is missing or damaged.
+    another backup of the data directory runs, and CorruptSegment for a segment that is missing or damaged.
     """
     data_dir = data_dir.resolve()
     if not (data_dir / DATABASE).is_file():
@@ -148,8 +160,10 @@ class Backup:
             conn.close()
         for segment in named:
             if segment.file.place not in self._copied:
-                self._copy(segment.file, (self._links / _link_name(segment.file)).open("rb"))
+                self._copy(segment, (self._links / _link_name(segment.file)).open("rb"))
         self._remove_unnamed({segment.file.place for segment in named})
+        with (self._target / DATABASE).open("rb") as file:
+            database_checksum = checksum_of(file)
         manifest = Manifest(
             format=FORMAT,
             version=__version__,
@@ -157,6 +171,7 @@ class Backup:
             created_at=datetime.now(UTC),
             database_bytes=(self._target / DATABASE).stat().st_size,
             segments=[segment.file for segment in named],
+            database_checksum=database_checksum,
         )
         write_synced(self._target / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
         fsync_directory(self._target)
@@ -195,7 +210,7 @@ class Backup:
             source = open_source(segment.source)
         except FileNotFoundError:
             return False
-        self._copy(segment.file, source)
+        self._copy(segment, source)
         return True
 
     def _check_still_named(self, conn: sqlite3.Connection, vanished: Sequence[Named]) -> None:
@@ -204,9 +219,9 @@ class Backup:
             return
         _, named = read_named(conn, self._data_dir)
         still = {segment.source for segment in named}
-        missing = [segment.source for segment in vanished if segment.source in still]
+        missing = [segment for segment in vanished if segment.source in still]
         if missing:
-            raise Internal(f"the segment {missing[0]} is missing; a backup would not be whole")
+            raise corrupt(missing[0].table, missing[0].file.path, Misfit("is missing; a backup would not be whole"))
 
     def _copy_database(self, conn: sqlite3.Connection) -> None:
         copy = sqlite3.connect(self._target / DATABASE)
@@ -227,13 +242,14 @@ class Backup:
         self._total_bytes = before + size
         sync_file(self._target / DATABASE)
 
-    def _copy(self, file: SegmentFile, source: BinaryIO) -> None:
+    def _copy(self, segment: Named, source: BinaryIO) -> None:
+        file = segment.file
         target = self._target / file.place
         target.parent.mkdir(parents=True, exist_ok=True)
         with source:
-            size = copy_synced(source, target, self._note)
-        if size != file.byte_count:
-            raise Internal(f"the segment {file.path} is damaged: it has {size} bytes instead of {file.byte_count}")
+            size, checksum = copy_synced(source, target, self._note)
+        if size != file.byte_count or file.checksum not in (None, checksum):
+            raise corrupt(segment.table, file.path, Misfit("is damaged or another file; a backup would not be whole"))
         self._copied.add(file.place)
 
     def _note(self, more_bytes: int) -> None:
@@ -250,20 +266,30 @@ def read_named(conn: sqlite3.Connection, data_dir: Path) -> tuple[str, list[Name
     """The data directory's id and every segment that its database names."""
     (data_id,) = conn.execute("SELECT value FROM meta WHERE name = 'data_id'").fetchone()
     folders = Folders(data_dir, data_id)
-    named: list[Named] = []
+    return data_id, [
+        Named(file, f"{folders.folder(table, user)}/{file.path}", table.name) for table, user, file in read_files(conn)
+    ]
+
+
+def read_files(conn: sqlite3.Connection) -> Iterator[tuple[Table, str, SegmentFile]]:
+    """Every segment that a database names, with its table and user; the database may be one of Kalam 0.1.0."""
+    columns = {name for _, name, *_ in conn.execute("PRAGMA table_info(segments)")}
+    checksum_column = "checksum" if "checksum" in columns else "NULL"
     for table in read_tables(conn):
         if table.kind is TableKind.STREAM:
             continue
         rows = conn.execute(
-            """SELECT copy_id, user_id, path, byte_count FROM segments JOIN copies USING (copy_id)
-            WHERE table_id = ? ORDER BY segment_id""",
+            f"""SELECT copy_id, user_id, path, byte_count, {checksum_column} FROM segments JOIN copies USING (copy_id)
+            WHERE table_id = ? ORDER BY segment_id""",  # noqa: S608 - one of two constants
             (table.table_id,),
-        )
-        for copy_id, user, path, byte_count in rows:
+        ).fetchall()
+        for copy_id, user, path, byte_count, checksum in rows:
             folder = home_folder(table).replace(USER_ID, user)
-            file = SegmentFile(copy_id=copy_id, path=path, byte_count=byte_count, folder=folder)
-            named.append(Named(file, f"{folders.folder(table, user)}/{path}"))
-    return data_id, named
+            yield (
+                table,
+                user,
+                SegmentFile(copy_id=copy_id, path=path, byte_count=byte_count, folder=folder, checksum=checksum),
+            )
 
 
 def _link_name(file: SegmentFile) -> str:
@@ -274,26 +300,22 @@ def open_source(source: str) -> BinaryIO:
     """Open a segment for reading, fetched into its cache if need be; raises FileNotFoundError."""
     path = Path(source)
     if not path.exists():
-        try:
-            fetch(path)
-        except Internal as exc:
-            if isinstance(exc.__cause__, FileNotFoundError):
-                raise exc.__cause__ from None
-            raise
+        fetch(path)
     return path.open("rb")
 
 
-def copy_synced(source: BinaryIO, target: Path, note: Callable[[int], None]) -> int:
-    """Copy to a file, tell ``note`` of every piece, sync it, and return its size."""
-    size = 0
+def copy_synced(source: BinaryIO, target: Path, note: Callable[[int], None]) -> tuple[int, int]:
+    """Copy to a file, tell ``note`` of every piece, sync it, and return its size and its CRC-32."""
+    size = checksum = 0
     with target.open("wb") as file:
         while piece := source.read(COPY_BYTES):
             file.write(piece)
             size += len(piece)
+            checksum = zlib.crc32(piece, checksum)
             note(len(piece))
         file.flush()
         os.fsync(file.fileno())
-    return size
+    return size, checksum
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -7,7 +7,8 @@ segment's key filter says which keys it may hold, and only for those the key col
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,17 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import structlog
 
+from kalam.errors import Internal
 from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
 from kalam.rows.versions import Source, sources
-from kalam.schema import UPDATED, Table
+from kalam.schema import SEQ, UPDATED, Table
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.copies import EMPTY, Key, Segment, View
 from kalam.storage.database import Database
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.key_filter import KeyFilter, KeyHashes
 from kalam.storage.key_reader import KeyReader, NotKept
+from kalam.storage.segment_checks import SegmentChecks
 from kalam.storage.writes import ColdKeys
+
+log = structlog.get_logger(__name__)
 
 FILTERS_BYTES_MAX = 256 << 20
 """Bytes of key filters kept in memory; one has 3 bytes a row."""
@@ -45,6 +50,19 @@ def may_meet(segments: Sequence[Segment], keys: Sequence[Key]) -> list[Segment]:
     return [segment for segment in segments if segment.min_key <= greatest and least <= segment.max_key]
 
 
+def _filter_of(segment: Segment, stored: bytes) -> KeyFilter:
+    """The filter that was stored with a segment; one that is damaged or another segment's says nothing."""
+    try:
+        found = KeyFilter.from_bytes(stored)
+    except Internal as exc:
+        log.error("key filter is damaged; the segment is read instead", segment=segment.path, reason=exc.detail)
+        return PASSES_ALL
+    if not found.is_for(segment.row_count):
+        log.error("key filter is another segment's; the segment is read instead", segment=segment.path)
+        return PASSES_ALL
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ColdRow:
     """A row in a segment, in the table's columns."""
@@ -57,10 +75,11 @@ class ColdRow:
 class ColdKeyIndex:
     """Looks keys up in segments. Blocking; used from worker threads."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, reader: KeyReader) -> None:
-        self._database, self._catalogue, self._reader = database, catalogue, reader
+    def __init__(self, database: Database, catalogue: Catalogue, reader: KeyReader, checks: SegmentChecks) -> None:
+        self._database, self._catalogue, self._reader, self._checks = database, catalogue, reader, checks
         self._filters: OrderedDict[int, KeyFilter] = OrderedDict()
         self._filters_bytes = 0
+        self._gone: deque[int] = deque()
         self._lock = threading.Lock()
 
     def find(self, table: Table, folder: Path, view: View, keys: Sequence[Key]) -> ColdKeys:
@@ -131,7 +150,11 @@ class ColdKeyIndex:
         schema = pa.schema([*fields, pa.field(UPDATED, TIMESTAMP_ARROW), pa.field(SEQ, pa.int64())])
         key_name = found[table.key_index].name
         assert key_name is not None
-        data = self._reader.read(folder / segment.path, schema, key_name, keys, kept_only=kept_only)
+        stamp = self._checks.stamp_nowait(folder, segment) if kept_only else self._checks.stamp(table, folder, segment)
+        if stamp is None:
+            raise NotKept
+        with self._checks.reading(table, segment):
+            data = self._reader.read(folder / segment.path, stamp, schema, key_name, keys, kept_only=kept_only)
         if not data.num_rows:
             return []
         values = {name: data.column(name).to_pylist() for name in data.column_names}
@@ -151,14 +174,23 @@ class ColdKeyIndex:
             ).fetchone()
         if row is None:  # a compaction has replaced the segment, of which the caller still holds the file
             return PASSES_ALL
-        key_filter = KeyFilter.from_bytes(row[0])
+        key_filter = _filter_of(segment, row[0])
         with self._lock:
+            while self._gone:
+                self._drop(self._gone.popleft())
             if segment.segment_id not in self._filters:
                 self._filters[segment.segment_id] = key_filter
                 self._filters_bytes += key_filter.words.nbytes
+                # Told without the lock, which the thread in which the last reader ends may hold.
+                weakref.finalize(segment, self._gone.append, segment.segment_id).atexit = False
             while self._filters_bytes > FILTERS_BYTES_MAX and len(self._filters) > 1:
-                self._filters_bytes -= self._filters.popitem(last=False)[1].words.nbytes
+                self._drop(next(iter(self._filters)))
         return key_filter
+
+    def _drop(self, segment_id: int) -> None:
+        key_filter = self._filters.pop(segment_id, None)
+        if key_filter is not None:
+            self._filters_bytes -= key_filter.words.nbytes
 
     def _read(self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         if not keys:
@@ -168,5 +200,7 @@ class ColdKeyIndex:
         assert source.name is not None
         key_field = pa.field(source.name, arrow_type(table.key_column.type))
         schema = pa.schema([key_field, pa.field(SEQ, pa.int64())])
-        data = self._reader.read(folder / segment.path, schema, source.name, keys)
+        stamp = self._checks.stamp(table, folder, segment)
+        with self._checks.reading(table, segment):
+            data = self._reader.read(folder / segment.path, stamp, schema, source.name, keys)
         return list(zip(data.column(0).to_pylist(), data.column(1).to_pylist(), strict=True))

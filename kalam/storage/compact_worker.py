@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,23 @@ import pyarrow.parquet as pq
 from kalam.rows.columns import arrow_schema
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import Layout, layout
-from kalam.schema import UPDATED, Column, Compression
+from kalam.schema import SEQ, UPDATED, Column, Compression
 from kalam.storage.copies import Key
 from kalam.storage.copy_store import pack_key, read_overrides
 from kalam.storage.database import connect
-from kalam.storage.flush_worker import SEQ
 from kalam.storage.key_filter import KeyFilter, KeyHashes
-from kalam.storage.parquet import SegmentWriter, bounded_in_files
-from kalam.storage.remote import readable
+from kalam.storage.parquet import SegmentMark, SegmentWriter, bounded_in_files
+from kalam.storage.remote import opened
+from kalam.storage.segment_file import (
+    OUT_OF_RESOURCES,
+    READ_ERRORS,
+    Identity,
+    Misfit,
+    checksum_of,
+    compare,
+    reason_of,
+    stamp_of,
+)
 from kalam.storage.worker_process import WorkerAnswer, serve_requests
 from kalam.storage.written_file import WrittenFile
 
@@ -43,10 +53,11 @@ TELL_ROWS = 200_000
 
 
 class CompactInput(msgspec.Struct, kw_only=True):
-    """A segment to merge and the schema version that it was written under."""
+    """A segment to merge, the schema version that it was written under, and what its file has to be."""
 
     path: str
     schema_version: int
+    identity: Identity
 
 
 class CompactRequest(msgspec.Struct, kw_only=True):
@@ -56,6 +67,8 @@ class CompactRequest(msgspec.Struct, kw_only=True):
     """
 
     database: str
+    table_id: int
+    schema_version: int
     copy_id: int
     inputs: list[CompactInput]
     deleted: bool
@@ -70,7 +83,13 @@ class CompactRequest(msgspec.Struct, kw_only=True):
 
 
 class CompactAnswer(WorkerAnswer, kw_only=True):
-    """The files, the rows in them, and the rows that were left out."""
+    """The files, the rows in them, and the rows that were left out.
+
+    Or no files, and the place of the input that is ``damaged``, with what is wrong with it.
+    """
+
+    damaged: int | None = None
+    damage: str = ""
 
     files: list[WrittenFile] = msgspec.field(default_factory=list)
     row_count: int = 0
@@ -82,11 +101,31 @@ def main() -> None:
     serve_requests(CompactRequest, compact, CompactAnswer)
 
 
+class DamagedInput(Exception):
+    """An input is not what it was: its place, and what is wrong with it."""
+
+    def __init__(self, place: int, damage: str) -> None:
+        super().__init__(damage)
+        self.place, self.damage = place, damage
+
+
 def compact(request: CompactRequest, tell: Callable[[int], None] = lambda rows: None) -> CompactAnswer:
-    """Merge, filter, write."""
+    """Merge, filter, write; of a damaged input nothing is taken, and nothing is written then."""
+    try:
+        with ExitStack() as stack:
+            inputs = [SortedInput(request, place) for place in range(len(request.inputs))]
+            for own in inputs:
+                stack.callback(own.close)
+            for own in inputs:
+                own.open()
+            return _compact(request, inputs, tell)
+    except DamagedInput as exc:
+        return CompactAnswer(damaged=exc.place, damage=exc.damage)
+
+
+def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Callable[[int], None]) -> CompactAnswer:
     key_column = next(column for column in request.columns if column.name == request.key)
     hidden = Hidden.read(request, key_column)
-    inputs = [SortedInput(request, given) for given in request.inputs]
     bounded = bounded_in_files([(own.file, own.layout.names) for own in inputs], request.columns)
     output = Output(request, inputs[0].schema, [*bounded, UPDATED, SEQ])
     read = told = 0
@@ -101,9 +140,6 @@ def compact(request: CompactRequest, tell: Callable[[int], None] = lambda rows: 
     except BaseException:  # a full disk must not get fuller with every try
         output.abandon()
         raise
-    finally:
-        for own in inputs:
-            own.file.close()
     return CompactAnswer(files=files, row_count=output.row_count, removed=read - output.row_count)
 
 
@@ -150,21 +186,52 @@ class Hidden:
 class SortedInput:
     """One segment, read in batches, in the columns of the request."""
 
-    def __init__(self, request: CompactRequest, given: CompactInput) -> None:
+    def __init__(self, request: CompactRequest, place: int) -> None:
+        given = request.inputs[place]
+        self._place, self._identity, self._count = place, given.identity, len(request.inputs)
+        self._path = Path(request.folder) / given.path
         self.layout: Layout = layout(request.columns, request.history[given.schema_version])
         self.schema = (
             arrow_schema(request.columns).append(pa.field(UPDATED, TIMESTAMP_ARROW)).append(pa.field(SEQ, pa.int64()))
         )
-        self.file = pq.ParquetFile(readable(Path(request.folder) / given.path), buffer_size=1 << 20)
         self._key = request.key
-        self._batches = self._read(_batch_rows(self.file, len(request.inputs)))
+        self._source: Any = None
         self._rows = self.schema.empty_table()
         self.first: Any = None
         self.last: Any = None
 
+    def open(self) -> None:
+        """Open the file and look whether it is the one that it should be; raises DamagedInput."""
+        with self._judging():
+            if self._path.exists():
+                stamp_of(self._path)
+            self._source = opened(self._path)
+            compare(self._source, self._identity)
+            self.file = pq.ParquetFile(self._source, buffer_size=1 << 20)
+        self._batches = self._read(_batch_rows(self.file, self._count))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._source is not None:
+            self._source.close()
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        try:
+            yield
+        except (Misfit, *READ_ERRORS) as exc:
+            if isinstance(exc, OSError) and exc.errno in OUT_OF_RESOURCES:
+                raise
+            raise DamagedInput(self._place, reason_of(exc)) from exc
+
     def _read(self, batch_rows: int) -> Iterator[pa.Table]:
         names = [name for name in (*self.layout.names, UPDATED, SEQ) if name is not None]
-        for batch in self.file.iter_batches(batch_size=batch_rows, columns=names):
+        batches = self.file.iter_batches(batch_size=batch_rows, columns=names)
+        while True:
+            with self._judging():
+                batch = next(batches, None)
+            if batch is None:
+                return
             rows = pa.Table.from_batches([batch])
             yield pa.Table.from_arrays(
                 [
@@ -265,7 +332,7 @@ class OutputFile:
         self._request = request
         self._path = f"{'deleted' if request.deleted else 'batch'}-{request.name}-{number}.parquet"
         self._target = Path(request.folder) / f".{self._path}.tmp"
-        self._file = self._target.open("wb")
+        self._file = self._target.open("w+b")
         self._writer = SegmentWriter(self._file, schema, compression=request.compression, bounded=bounded)
         self._hashes: list[Any] = []
         self._seqs: list[int] = []
@@ -287,18 +354,27 @@ class OutputFile:
 
     def finish(self) -> WrittenFile:
         """Complete and sync the file."""
+        mark = SegmentMark(
+            table_id=self._request.table_id,
+            schema_version=self._request.schema_version,
+            min_seq=min(self._seqs),
+            max_seq=max(self._seqs),
+        )
         with self._file as file:
-            self._writer.close()
+            self._writer.close(mark)
             file.flush()
             os.fsync(file.fileno())
+            file.seek(0)
+            checksum = checksum_of(file)
         return WrittenFile(
             temporary=self._target.name,
             path=self._path,
             deleted=self._request.deleted,
             row_count=self.row_count,
             byte_count=self._target.stat().st_size,
-            min_seq=min(self._seqs),
-            max_seq=max(self._seqs),
+            checksum=checksum,
+            min_seq=mark.min_seq,
+            max_seq=mark.max_seq,
             min_key=pack_key(self._first),
             max_key=pack_key(self._last),
             key_filter=KeyFilter.build(np.concatenate(self._hashes)).to_bytes(),

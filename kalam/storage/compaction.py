@@ -31,6 +31,7 @@ from kalam.storage.flush import forgotten_before, rename_files
 from kalam.storage.jobs import Job, Jobs
 from kalam.storage.remote import remove_file
 from kalam.storage.replaced import ReplacedFiles
+from kalam.storage.segment_file import Identity, Misfit
 from kalam.storage.segments import Folders
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
@@ -144,8 +145,17 @@ class Compactor:
         folder = self.folders.folder(table, owner)
         request = CompactRequest(
             database=str(self.store.database.path),
+            table_id=table.table_id,
+            schema_version=table.schema_version,
             copy_id=copy.copy_id,
-            inputs=[CompactInput(path=segment.path, schema_version=segment.schema_version) for segment in step],
+            inputs=[
+                CompactInput(
+                    path=segment.path,
+                    schema_version=segment.schema_version,
+                    identity=Identity.of(table, segment),
+                )
+                for segment in step
+            ],
             deleted=step[0].deleted,
             columns=table.columns,
             history=dict(self.store.catalogue.history(table)),
@@ -163,6 +173,8 @@ class Compactor:
             job.progress = {**done.result(), "rows_read": rows, "rows_of_step": rows_total}
 
         answer = await self.process.run(request, CompactAnswer, tell)
+        if answer.damaged is not None:
+            raise self.folders.checks.failed(table, step[answer.damaged], Misfit(answer.damage))
         await self._replace(table, owner, copy.copy_id, folder, step, answer.files)
         done.segments_before += len(step)
         done.segments_after += len(answer.files)

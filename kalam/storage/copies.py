@@ -66,6 +66,8 @@ class Chunk:
 class Segment:
     """A Parquet file of a copy, at ``path`` in the copy's folder; ``deleted`` says that it holds deleted rows.
 
+    ``checksum`` is the CRC-32 of the file; None for one that Kalam 0.1.0 wrote.
+
     Whoever reads the file holds this object, of which there is one for each segment: a replaced file is removed when
     the object goes.
     """
@@ -80,6 +82,7 @@ class Segment:
     min_key: Key
     max_key: Key
     schema_version: int
+    checksum: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

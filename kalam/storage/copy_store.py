@@ -119,11 +119,12 @@ class CopyStore:
         """Name a file as a segment of a copy, written under the table's schema version."""
         assert table.key_column is not None
         reader = StoredRows([table.key_column])
+        version = table.schema_version
         counts = (file.row_count, file.byte_count, file.min_seq, file.max_seq)
         cursor = conn.execute(
             "INSERT INTO segments (copy_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, "
-            "schema_version, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (copy_id, file.path, file.deleted, *counts, file.min_key, file.max_key, table.schema_version, now),
+            "schema_version, created_us, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (copy_id, file.path, file.deleted, *counts, file.min_key, file.max_key, version, now, file.checksum),
         )
         assert cursor.lastrowid is not None
         conn.execute("INSERT INTO key_filters VALUES (?, ?)", (cursor.lastrowid, file.key_filter))
@@ -137,7 +138,8 @@ class CopyStore:
             max_seq=file.max_seq,
             min_key=unpack_key(file.min_key, reader),
             max_key=unpack_key(file.max_key, reader),
-            schema_version=table.schema_version,
+            schema_version=version,
+            checksum=file.checksum,
         )
         self._segments[segment.segment_id] = segment
         return segment
@@ -227,8 +229,8 @@ def read_segments(conn: sqlite3.Connection, copy_id: int, key: Column) -> tuple[
     """The segments of a copy, oldest first."""
     reader = StoredRows([key])
     rows = conn.execute(
-        """SELECT segment_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, schema_version
-        FROM segments WHERE copy_id = ? ORDER BY segment_id""",
+        """SELECT segment_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, schema_version,
+        checksum FROM segments WHERE copy_id = ? ORDER BY segment_id""",
         (copy_id,),
     )
     return tuple(
@@ -243,8 +245,10 @@ def read_segments(conn: sqlite3.Connection, copy_id: int, key: Column) -> tuple[
             min_key=unpack_key(min_key, reader),
             max_key=unpack_key(max_key, reader),
             schema_version=version,
+            checksum=checksum,
         )
-        for segment_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, version in rows
+        for segment_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, *rest in rows
+        for version, checksum in [rest]
     )
 
 

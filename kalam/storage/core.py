@@ -37,5 +37,5 @@ async def open_core(settings: Settings, database: Database, data_id: str) -> Cor
     await asyncio.to_thread(store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
-    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max))
+    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max), folders.checks)
     return Core(database, catalogue, store, folders, codecs, cold_keys)

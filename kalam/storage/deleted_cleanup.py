@@ -12,6 +12,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow.parquet as pq
 import structlog
@@ -52,7 +53,7 @@ class DeletedCleanup:
     compactor: Compactor
     pause_s: float
     retry_s_max: float
-    _bounds: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _bounds: WeakKeyDictionary[Segment, tuple[int, int]] = field(default_factory=WeakKeyDictionary)
     _retries: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -135,13 +136,17 @@ class DeletedCleanup:
 
     def _times(self, table: Table, owner: str, segment: Segment) -> tuple[int, int]:
         """The least and the greatest ``_updated`` in a segment, from its footer; blocking."""
-        known = self._bounds.get(segment.segment_id)
+        known = self._bounds.get(segment)
         if known is None:
-            metadata = pq.read_metadata(readable(self.compactor.folders.folder(table, owner) / segment.path))
+            folders = self.compactor.folders
+            folder = folders.folder(table, owner)
+            folders.checks.check(table, folder, [segment])
+            with folders.checks.reading(table, segment):
+                metadata = pq.read_metadata(readable(folder / segment.path))
             place = metadata.schema.names.index(UPDATED)
             groups = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
             least, greatest = min(group.min for group in groups), max(group.max for group in groups)
-            known = self._bounds[segment.segment_id] = (
+            known = self._bounds[segment] = (
                 int((least - EPOCH).total_seconds() * 1e6),
                 int((greatest - EPOCH).total_seconds() * 1e6) + 1,
             )

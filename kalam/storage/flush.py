@@ -136,6 +136,8 @@ class Flusher:
         assert table.key is not None
         request = FlushRequest(
             database=str(self.database.path),
+            table_id=table.table_id,
+            schema_version=table.schema_version,
             copy_id=copy_id,
             upto_seq=upto_seq,
             columns=table.columns,

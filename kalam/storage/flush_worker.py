@@ -25,16 +25,15 @@ import pyarrow.compute as pc
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW, Row
 from kalam.rows.versions import History, StoredVersions
-from kalam.schema import UPDATED, Column, Compression
+from kalam.schema import SEQ, UPDATED, Column, Compression
 from kalam.storage.copies import Chunk
 from kalam.storage.copy_store import pack_key, read_chunks
 from kalam.storage.database import connect
 from kalam.storage.key_filter import KeyFilter, KeyHashes
-from kalam.storage.parquet import write_segment
+from kalam.storage.parquet import SegmentMark, write_segment
+from kalam.storage.segment_file import checksum_of
 from kalam.storage.worker_process import WorkerAnswer, serve_requests
 from kalam.storage.written_file import WrittenFile
-
-SEQ = "_seq"
 
 
 class FlushRequest(msgspec.Struct, kw_only=True):
@@ -44,6 +43,8 @@ class FlushRequest(msgspec.Struct, kw_only=True):
     """
 
     database: str
+    table_id: int
+    schema_version: int
     copy_id: int
     upto_seq: int
     columns: tuple[Column, ...]
@@ -145,20 +146,29 @@ def _write_file(request: FlushRequest, rows: pa.Table, *, deleted: bool, number:
     path = f"{'deleted' if deleted else 'batch'}-{request.name}-{number}.parquet"
     temporary = f".{path}.tmp"
     target = Path(request.folder) / temporary
-    with target.open("wb") as file:
-        write_segment(rows, file, key=request.key, compression=request.compression)
+    keys = rows.column(request.key)
+    seqs = pc.min_max(rows.column(SEQ)).as_py()
+    mark = SegmentMark(
+        table_id=request.table_id,
+        schema_version=request.schema_version,
+        min_seq=seqs["min"],
+        max_seq=seqs["max"],
+    )
+    with target.open("w+b") as file:
+        write_segment(rows, file, key=request.key, compression=request.compression, mark=mark)
         file.flush()
         os.fsync(file.fileno())
-    keys = rows.column(request.key)
-    seqs = rows.column(SEQ)
+        file.seek(0)
+        checksum = checksum_of(file)
     return WrittenFile(
         temporary=temporary,
         path=path,
         deleted=deleted,
         row_count=rows.num_rows,
         byte_count=target.stat().st_size,
-        min_seq=pc.min(seqs).as_py(),
-        max_seq=pc.max(seqs).as_py(),
+        checksum=checksum,
+        min_seq=mark.min_seq,
+        max_seq=mark.max_seq,
         min_key=pack_key(keys[0].as_py()),
         max_key=pack_key(keys[-1].as_py()),
         key_filter=KeyFilter.build(KeyHashes.of(keys)).to_bytes(),

@@ -112,7 +112,7 @@ class KeyFilter:
     @classmethod
     def build(cls, hashes: Hashes, bits_per_key: int = BITS_PER_KEY) -> KeyFilter:
         """The filter that holds these keys."""
-        words = np.zeros(max(1, -(-len(hashes) * bits_per_key // 64)), dtype=np.uint64)
+        words = np.zeros(_word_count(len(hashes), bits_per_key), dtype=np.uint64)
         for places, masks in _bits(hashes, len(words)):
             np.bitwise_or.at(words, places, masks)
         words.setflags(write=False)
@@ -125,6 +125,10 @@ class KeyFilter:
         missing |= ~self.words[second] & second_masks
         certain: npt.NDArray[np.bool_] = missing != 0
         return ~certain
+
+    def is_for(self, keys: int) -> bool:
+        """Whether a filter of so many keys has this length."""
+        return len(self.words) == _word_count(keys, BITS_PER_KEY)
 
     def to_bytes(self) -> bytes:
         """The filter as it is stored beside its segment."""
@@ -146,6 +150,10 @@ class KeyFilter:
         if not count or len(words) != 8 * count or checksum != zlib.crc32(words, zlib.crc32(stored[: HEADER.size])):
             raise Internal("a key filter is damaged: its length or its checksum is wrong")
         return cls(np.frombuffer(words, dtype="<u8").astype(np.uint64, copy=False))
+
+
+def _word_count(keys: int, bits_per_key: int) -> int:
+    return max(1, -(-keys * bits_per_key // 64))
 
 
 def _bits(

@@ -19,17 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kalam.errors import Internal
 from kalam.storage.remote import readable
+from kalam.storage.segment_file import Stamp
 
 FEW_KEYS = 64
 """Reads of more keys keep nothing: they would push out what single reads come back for."""
 SEARCHED_KEYS = 8
 """So many keys are searched one by one in a sorted column; more are looked for in one pass."""
 FOOTERS_MAX = 1_024
-
-Stamp = tuple[int, int, int, int]
-"""What tells one file from another: device, inode, size and time of the last change."""
 
 
 class NotKept(Exception):
@@ -85,28 +82,24 @@ class KeyReader:
         self.byte_count = 0
 
     def read(
-        self, path: Path, schema: pa.Schema, key: str, keys: Sequence[Any], *, kept_only: bool = False
+        self, path: Path, stamp: Stamp, schema: pa.Schema, key: str, keys: Sequence[Any], *, kept_only: bool = False
     ) -> pa.Table:
         """The rows of a segment whose column ``key``, by which it is sorted, is one of ``keys``.
 
-        ``schema`` is the wanted columns as the file holds them. Raises Internal, which names the file, where it is
-        missing, cut off or not what it should be; NotKept where ``kept_only`` and something has to be decoded.
+        ``stamp`` tells the file, which has been checked, from others; ``schema`` is the wanted columns as the file
+        holds them. Raises what READ_ERRORS lists where it is not what it should be after all, and NotKept where
+        ``kept_only`` and something has to be decoded.
         """
         ordered = sorted(set(keys))
-        try:
-            opened = self._open(path, keeps=len(ordered) <= FEW_KEYS, kept_only=kept_only)
-            groups = opened.footer.groups_with(key, ordered)
-            found = [self._rows_with(opened, group, schema, key, ordered) for group in groups]
-        except (OSError, pa.ArrowException, KeyError) as exc:
-            raise Internal(
-                f"the segment {path} cannot be read ({exc}): restore the file from a backup, or remove its table"
-            ) from exc
+        opened = self._open(path, stamp, keeps=len(ordered) <= FEW_KEYS, kept_only=kept_only)
+        groups = opened.footer.groups_with(key, ordered)
+        found = [self._rows_with(opened, group, schema, key, ordered) for group in groups]
         parts = [rows for rows in found if rows is not None]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
-    def _open(self, path: Path, *, keeps: bool, kept_only: bool) -> Opened:
+    def _open(self, path: Path, known: Stamp, *, keeps: bool, kept_only: bool) -> Opened:
         source = readable(path)
-        stamp = _stamp(path) if keeps and source is path else None
+        stamp = known if keeps and source is path else None
         with self._lock:
             footer = None if stamp is None else self._footers.get(stamp)
         if footer is None:
@@ -165,11 +158,6 @@ class KeyReader:
                     self.byte_count += column.nbytes
             while self.byte_count > self._bytes_max and self._columns:
                 self.byte_count -= self._columns.popitem(last=False)[1].nbytes
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _places(keys: pa.Array, ordered: Sequence[Any], kind: pa.DataType) -> pa.Array:

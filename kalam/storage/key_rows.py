@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
 
-from kalam.errors import Internal
+from kalam.errors import KalamError
 from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
@@ -119,7 +119,7 @@ class KeyRows:
         folder = self._folders.folder(table, owner)
         try:
             found = self._cold_keys.rows(table, folder, view, [key], columns, kept_only=True)
-        except (NotKept, Internal):  # an error is told by who reads the file
+        except (NotKept, KalamError):  # an error is told by who reads the file
             return None
         return KeyedRows(_keyed(found), view.last_seq)
 

@@ -16,12 +16,13 @@ pyarrow's. What holds for both, and is tested for both:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, assert_never
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalam.errors import Internal
-from kalam.schema import Column, Compression
+from kalam.schema import SEQ, Column, Compression
 from kalam.storage.remote import readable
 
 GROUP_ROWS_MAX = 50_000
@@ -78,19 +79,53 @@ class WrittenSegment:
     writer: Writer
 
 
-def write_segment(table: pa.Table, file: BinaryIO, *, key: str, compression: Compression) -> WrittenSegment:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentMark:
+    """What a segment's footer says of where it belongs, for those who have nothing but the file."""
+
+    table_id: int
+    schema_version: int
+    min_seq: int
+    max_seq: int
+
+    def metadata(self) -> dict[str, str]:
+        """The entries of the footer."""
+        return {f"kalam.{own.name}": str(getattr(self, own.name)) for own in fields(self)}
+
+
+def read_mark(metadata: pq.FileMetaData) -> int | None:
+    """The table id that a footer names; None where it names none, as that of Kalam 0.1.0."""
+    named = (metadata.metadata or {}).get(b"kalam.table_id", b"")
+    return int(named) if named.isdigit() else None
+
+
+def seq_bounds(metadata: pq.FileMetaData) -> tuple[int, int]:
+    """The least and the greatest ``_seq`` of a segment, from its footer; raises KeyError where it has none."""
+    place = metadata.schema.to_arrow_schema().get_field_index(SEQ)
+    if place < 0:
+        raise KeyError(SEQ)
+    groups = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
+    if not groups or not all(group is not None and group.has_min_max for group in groups):
+        raise KeyError(SEQ)
+    return min(group.min for group in groups), max(group.max for group in groups)
+
+
+def write_segment(
+    table: pa.Table, file: BinaryIO, *, key: str, compression: Compression, mark: SegmentMark | None = None
+) -> WrittenSegment:
     """Write ``table``, in the order of its rows, as one Parquet file into ``file``, which stands at its beginning.
 
     ``key`` names the key column. Nothing is flushed, synced or closed. Raises OSError where the disk does.
     """
+    marks = {} if mark is None else mark.metadata()
     writer = choose_writer(table.schema)
     if table.num_rows == 0:
         writer = Writer.PYARROW  # fastparquet's footer cannot hold an empty list of row groups
     match writer:
         case Writer.FASTPARQUET:
-            write_with_fastparquet(table, file, compression)
+            write_with_fastparquet(table, file, compression, marks)
         case Writer.PYARROW:
-            write_with_pyarrow(table, file, compression)
+            write_with_pyarrow(table, file, compression, marks)
         case other:
             assert_never(other)
     min_key, max_key = key_bounds(table.column(key))
@@ -103,17 +138,20 @@ def choose_writer(schema: pa.Schema) -> Writer:
     return Writer.FASTPARQUET if kept else Writer.PYARROW
 
 
-def write_with_fastparquet(table: pa.Table, file: BinaryIO, compression: Compression) -> None:
+def write_with_fastparquet(
+    table: pa.Table, file: BinaryIO, compression: Compression, marks: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write a table of which ``choose_writer`` says that fastparquet keeps it."""
     # Only a process that writes segments pays for pandas and fastparquet, most of a second and 25 MB.
     from kalam.storage.parquet_fast import write_file
 
-    write_file(
-        table, file, groups=row_groups(table), bounded=frozenset(bounded_columns(table)), codec=CODECS[compression]
-    )
+    bounded = frozenset(bounded_columns(table))
+    write_file(table, file, groups=row_groups(table), bounded=bounded, codec=CODECS[compression], marks=marks)
 
 
-def write_with_pyarrow(table: pa.Table, file: BinaryIO, compression: Compression) -> None:
+def write_with_pyarrow(
+    table: pa.Table, file: BinaryIO, compression: Compression, marks: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write a table of any of Kalam's types."""
     table = table.cast(pa.schema([field.with_nullable(True) for field in table.schema]))
     with pq.ParquetWriter(
@@ -126,6 +164,7 @@ def write_with_pyarrow(table: pa.Table, file: BinaryIO, compression: Compression
     ) as writer:
         for first, rows in row_groups(table):
             writer.write_table(table.slice(first, rows), row_group_size=rows)
+        writer.add_key_value_metadata(dict(marks))
 
 
 class SegmentWriter:
@@ -161,10 +200,11 @@ class SegmentWriter:
             self._writer.write_table(table.slice(first, rows), row_group_size=rows)
         self._waiting, self._rows, self._bytes = [], 0, 0
 
-    def close(self) -> None:
+    def close(self, mark: SegmentMark) -> None:
         """Write what waits, and the footer; the file stays open."""
         if self._rows:
             self._write()
+        self._writer.add_key_value_metadata(mark.metadata())
         self._writer.close()
 
 

@@ -19,7 +19,7 @@ pandas comes with this module, so it is imported only where a segment is written
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -56,13 +56,19 @@ PACK = {thrift.Type.INT32: "<i", thrift.Type.INT64: "<q", thrift.Type.FLOAT: "<f
 
 
 def write_file(
-    table: pa.Table, file: BinaryIO, *, groups: Iterable[tuple[int, int]], bounded: frozenset[str], codec: str | None
+    table: pa.Table,
+    file: BinaryIO,
+    *,
+    groups: Iterable[tuple[int, int]],
+    bounded: frozenset[str],
+    codec: str | None,
+    marks: Mapping[str, str],
 ) -> None:
     """Write the rows of ``table``, whose types are all in ``PHYSICAL``, as one Parquet file.
 
     ``groups`` are the row groups as (first row, rows), ``bounded`` the columns that get a minimum and a maximum (no
     value of them may be long: the footer's buffer has 1,000 bytes for a column of a row group), ``codec`` is Parquet's
-    name of the compression, None for none.
+    name of the compression, None for none; ``marks`` stand in the footer.
     """
     file.write(MAGIC)
     row_groups = [_write_row_group(table.slice(first, rows), file, bounded, codec) for first, rows in groups]
@@ -72,6 +78,8 @@ def write_file(
         + [_declared(field) for field in table.schema],
         num_rows=table.num_rows,
         row_groups=row_groups,
+        # None, for fastparquet writes an empty list as one of bytes, which readers refuse.
+        key_value_metadata=[thrift.KeyValue(key=name, value=value) for name, value in marks.items()] or None,
         created_by=CREATED_BY,
         # Without it a reader may not trust the minimum and maximum of text.
         column_orders=[thrift.ColumnOrder(TYPE_ORDER={}) for _ in table.schema],

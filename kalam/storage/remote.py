@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from kalam.errors import Internal, InvalidOption
+from kalam.errors import Internal, InvalidOption, StorageFull
 from kalam.names import TableName
 
 MARKER = ".location"
@@ -130,29 +130,43 @@ def upload(folder: Path, names: Iterable[str]) -> None:
     evict(folder, remote, keep=names)
 
 
-def fetch(path: Path) -> bool:
-    """Bring a segment into its cache; False in an ordinary folder. Raises Internal where it cannot be had."""
+def fetch(path: Path) -> None:
+    """Bring a segment into its cache.
+
+    Raises FileNotFoundError where it is not in the store, or in an ordinary folder; StorageFull where the store does
+    not answer.
+    """
     remote = remote_of(path.parent)
     if remote is None:
-        return False
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         store, root = file_system(remote.url)
         store.get_file(f"{root}/{path.name}", str(temporary))
         _note_use(temporary)
         temporary.replace(path)
+    except FileNotFoundError:
+        temporary.unlink(missing_ok=True)
+        raise
     except Exception as exc:
         temporary.unlink(missing_ok=True)
-        raise Internal(f"segment {remote.url}/{path.name} cannot be read: {exc}; restore it from a backup") from exc
+        raise StorageFull(f"LOCATION {remote.url}: segment {path.name} cannot be read: {exc}") from exc
     evict(path.parent, remote, keep=[path.name])
+
+
+def refetch(path: Path) -> bool:
+    """Bring a segment into its cache anew, because what is there is damaged; False in an ordinary folder."""
+    if remote_of(path.parent) is None:
+        return False
+    path.unlink(missing_ok=True)
+    fetch(path)
     return True
 
 
 def _note_use(path: Path) -> None:
-    """The time of the last use, finer than the kernel's own clock for files."""
-    now = time.time_ns()
+    """The time of the last use, finer than the kernel's own clock for files; that of the last change stays."""
     with suppress(FileNotFoundError):
-        os.utime(path, ns=(now, now))
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def readable(path: Path) -> Any:
@@ -170,6 +184,14 @@ def readable(path: Path) -> Any:
         _note_use(path)
         return file
     raise Internal(f"segment {path.name} leaves the cache faster than it can be read; raise segment_cache_bytes_max")
+
+
+def opened(path: Path) -> Any:
+    """The same as an open file of pyarrow's."""
+    import pyarrow as pa
+
+    source = readable(path)
+    return pa.OSFile(str(path)) if source is path else source
 
 
 def link(path: Path, target: Path) -> None:
@@ -231,7 +253,7 @@ def evict(folder: Path, remote: Remote, keep: Sequence[str]) -> None:
     for path in root.rglob("*.parquet"):
         with suppress(FileNotFoundError):
             status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
+            found.append((status.st_atime_ns, status.st_size, path))
     excess = sum(size for _, size, _ in found) - remote.cache_bytes_max
     for _, size, path in sorted(found):
         if excess <= 0:

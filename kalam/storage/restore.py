@@ -29,6 +29,7 @@ from kalam.storage.backup import (
     SegmentFile,
     copy_synced,
     make_empty,
+    read_files,
     sync_file,
 )
 from kalam.storage.catalogue import read_tables
@@ -85,9 +86,10 @@ def _fill(backup: Path, target: Path, manifest: Manifest, progress: Progress) ->
         progress(done_bytes, manifest.byte_count)
 
     unfinished = target / RESTORING
-    _copy(backup / DATABASE, unfinished, manifest.database_bytes, note)
+    _copy(backup / DATABASE, unfinished, manifest.database_bytes, manifest.database_checksum, note)
+    _check_named(unfinished, manifest)
     for segment in manifest.segments:
-        _copy(backup / segment.place, _place(target, segment), segment.byte_count, note)
+        _copy(backup / segment.place, _place(target, segment), segment.byte_count, segment.checksum, note)
     for folder in {_place(target, segment).parent for segment in manifest.segments}:
         fsync_directory(folder)
     moved = _make_own(unfinished)
@@ -97,6 +99,19 @@ def _fill(backup: Path, target: Path, manifest: Manifest, progress: Progress) ->
     return Restored(manifest, moved)
 
 
+def _check_named(database: Path, manifest: Manifest) -> None:
+    """Raise Internal unless the segments of the manifest are those that the database of the backup names."""
+    conn = sqlite3.connect(database)
+    try:
+        named = {file for _, _, file in read_files(conn)}
+    except sqlite3.DatabaseError as exc:
+        raise Internal(f"the backup is damaged: {exc}") from exc
+    finally:
+        conn.close()
+    for odd in named ^ set(manifest.segments):
+        raise Internal(f"the backup is damaged: {MANIFEST} and {DATABASE} do not agree on {odd.place}")
+
+
 def _place(target: Path, segment: SegmentFile) -> Path:
     place = (target / segment.folder / segment.path).resolve()
     if not place.is_relative_to(target):
@@ -104,15 +119,17 @@ def _place(target: Path, segment: SegmentFile) -> Path:
     return place
 
 
-def _copy(source: Path, target: Path, byte_count: int, note: Callable[[int], None]) -> None:
+def _copy(source: Path, target: Path, byte_count: int, checksum: int | None, note: Callable[[int], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with source.open("rb") as file:
-            size = copy_synced(file, target, note)
+            size, found = copy_synced(file, target, note)
     except FileNotFoundError as exc:
         raise Internal(f"the backup is damaged: {source} is missing") from exc
     if size != byte_count:
         raise Internal(f"the backup is damaged: {source} has {size} bytes instead of {byte_count}")
+    if checksum not in (None, found):
+        raise Internal(f"the backup is damaged: {source} has another checksum than when it was written")
 
 
 def _make_own(database: Path) -> tuple[TableName, ...]:

@@ -16,11 +16,11 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kalam.errors import Internal
 from kalam.schema import Table, TableKind
 from kalam.storage.copies import Segment
 from kalam.storage.database import storage_error
 from kalam.storage.remote import Remote, cache_folder, is_remote, link, matching, remove_file
+from kalam.storage.segment_checks import SegmentChecks
 
 USER_ID = "${user_id}"
 CACHE_BYTES_MAX = 10 << 30
@@ -29,12 +29,13 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its o
 
 
 class Folders:
-    """The folders of a data directory."""
+    """The folders of a data directory, and in ``checks`` what is known of the files in them."""
 
     def __init__(self, data_dir: Path, data_id: str, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
         self.data_dir = data_dir.resolve()
         self.data_id = data_id
         self._cache_bytes_max = cache_bytes_max
+        self.checks = SegmentChecks()
 
     def location(self, table: Table) -> str:
         """The folder of a table's segments, with ``${user_id}`` for a USER table."""
@@ -94,20 +95,6 @@ class LinkFolder:
         except OSError:
             self.remove()
             raise
-
-    def check(self) -> None:
-        """Raise Internal, naming the file, if a segment is missing or has another size than it was written with."""
-        for segment in self.segments:
-            path = self.folder / segment.path
-            try:
-                size = (self.path / segment.path).stat().st_size
-            except OSError as exc:
-                raise Internal(f"segment {path} cannot be read: {exc.strerror}; restore it from a backup") from exc
-            if size != segment.byte_count:
-                raise Internal(
-                    f"segment {path} is damaged: it has {size} bytes instead of {segment.byte_count}; "
-                    "restore it from a backup"
-                )
 
     def remove(self) -> None:
         """Remove the links; the segments stay."""

@@ -5,6 +5,7 @@ import pytest
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.sql import parse, parse_statement
 from kalam.sql.statements import (
+    CheckTable,
     CompactTable,
     DescribeTable,
     FlushAllTables,
@@ -44,6 +45,7 @@ T, NT = TableRef(None, "t"), TableRef("n", "t")
         ("FLUSH ALL TABLES", FlushAllTables(None)),
         ("STORAGE FLUSH ALL TABLES IN n", FlushAllTables("n")),
         ("COMPACT TABLE t", CompactTable(T)),
+        ("CHECK TABLE n.t", CheckTable(NT)),
         ("KILL JOB 'F-1'", KillJob("F-1")),
         ("KILL LIVE QUERY 'it''s'", KillLiveQuery("it's")),
         ('DESCRIBE TABLE "Odd".t', DescribeTable(TableRef("Odd", "t"), history=False)),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from server_process import ServerProcess, SqlFailed
 
-from kalam.errors import AlreadyExists, Internal, NotFound, TooBusy, Unavailable
+from kalam.errors import AlreadyExists, CorruptSegment, Internal, NotFound, TooBusy, Unavailable
 from kalam.storage.backup import Backup, back_up
 from kalam.storage.data_dir import RESTORING, prepare_database
 from kalam.storage.restore import restore
@@ -264,7 +264,16 @@ def test_a_damaged_backup_is_refused_and_nothing_is_left(backup, tmp_path) -> No
             restore(backup, tmp_path / "restored", quiet)
         assert not (tmp_path / "restored").exists()
         victim.unlink(missing_ok=True)
+    for place in (0, len(whole) // 2):
+        victim.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Internal, match="another checksum"):
+            restore(backup, tmp_path / "restored", quiet)
     victim.write_bytes(whole)
+    manifest = (backup / "backup.json").read_text()
+    (backup / "backup.json").write_text(manifest.replace("shared/b/shared", "shared/b/other"))
+    with pytest.raises(Internal, match="do not agree"):
+        restore(backup, tmp_path / "restored", quiet)
+    (backup / "backup.json").write_text(manifest)
     database = backup / "kalam.db"
     database.write_bytes(b"\0" * database.stat().st_size)
     (tmp_path / "empty").mkdir()
@@ -293,10 +302,21 @@ def test_a_missing_segment_makes_no_backup(stopped, tmp_path) -> None:
     )
     victim = next((damaged / "shared" / "b" / "shared").glob("batch-*"))
     victim.unlink()
-    with pytest.raises(Internal, match=victim.name):
+    with pytest.raises(CorruptSegment, match=f"{victim.name} of table b.shared is missing"):
         back_up(damaged, tmp_path / "backup", quiet)
     with pytest.raises(NotFound):
         restore(tmp_path / "backup", tmp_path / "restored", quiet)
+
+
+def test_a_damaged_segment_makes_no_backup(stopped, tmp_path) -> None:
+    damaged = Path(
+        shutil.copytree(stopped.data_dir, tmp_path / "data", ignore=shutil.ignore_patterns("nats*", "jetstream"))
+    )
+    victim = next((damaged / "shared" / "b" / "shared").glob("batch-*"))
+    content = victim.read_bytes()
+    victim.write_bytes(content[:50] + bytes([content[50] ^ 4]) + content[51:])
+    with pytest.raises(CorruptSegment, match=rf"{victim.name} of table b\.shared is damaged"):
+        back_up(damaged, tmp_path / "backup", quiet)
 
 
 def test_two_backups_at_once_are_refused(stopped, tmp_path) -> None:

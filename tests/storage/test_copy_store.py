@@ -47,6 +47,8 @@ class Storage:
         assert self.table.key is not None
         request = FlushRequest(
             database=str(self.database.path),
+            table_id=self.table.table_id,
+            schema_version=self.table.schema_version,
             copy_id=1,
             upto_seq=upto_seq,
             columns=self.table.columns,

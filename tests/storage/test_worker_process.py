@@ -15,6 +15,8 @@ from kalam.storage.flush_worker import FlushAnswer, FlushRequest
 def test_a_worker_answers_though_its_log_takes_nothing(tmp_path: Path) -> None:
     request = FlushRequest(
         database=str(tmp_path / "none.db"),
+        table_id=1,
+        schema_version=1,
         copy_id=1,
         upto_seq=1,
         columns=(),
