@@ -15,11 +15,10 @@ import pytest
 
 pytest.register_assert_rewrite("change_feed", "failing_calls", "live_subscriber", "small_disk", "table_model")
 
+from patience import PATIENCE_S  # noqa: E402
 from server_process import ServerProcess  # noqa: E402
 
 from kalam_nats.embedded import find_nats_server  # noqa: E402
-
-PATIENCE_S = 10.0
 
 
 class NatsServer:
@@ -85,9 +84,40 @@ class NatsServer:
         raise TimeoutError("nats-server did not listen")
 
 
+LONGEST = frozenset(
+    {
+        "test_bench.py",
+        "test_crash.py",
+        "test_demo.py",
+        "test_feed_kills.py",
+        "test_ledger.py",
+        "test_merge_model.py",
+        "test_outbox.py",
+        "test_pauses.py",
+        "test_readme.py",
+        "test_wheel.py",
+    }
+)
+"""Files that take minutes. They are begun first: one that is begun last is waited for while the other cores idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Tell whoever runs all tests that they run: the first dot comes after some time."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and session.config.getoption("numprocesses", None):  # the process that distributes them
+        terminal.write_line(
+            "Kalam's tests run on all cores, for some minutes. First each process collects them, then comes a dot for "
+            "each test, with the share that is done."
+        )
+
+
 @pytest.fixture
 def wait_until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
-    """Waits until a condition, plain or async, is true; raises TimeoutError after ten seconds."""
+    """Waits until a condition, plain or async, is true; raises TimeoutError after a minute."""
 
     async def wait_until(condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from held_process import held
+from patience import PATIENCE_S
 from server_process import ServerProcess
-
-PATIENCE_S = 20.0
 
 
 def worker_process(server: ServerProcess, module: str) -> int:

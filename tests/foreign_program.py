@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess
-
-ANSWER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Program:
     async def ask(self, subject: str, payload: Any, headers: dict[str, str] | None = None) -> Answer:
         """One request and its reply."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        reply = await self.broker.request(subject, body, timeout=ANSWER_S, headers=headers)
+        reply = await self.broker.request(subject, body, timeout=PATIENCE_S, headers=headers)
         return Answer(dict(reply.headers or {}), reply.data)
 
     async def ask_sql(self, text: str, *params: Any, user: str = "ann", namespace: str | None = None) -> Answer:
@@ -63,10 +62,10 @@ class Program:
         listening = await self.broker.subscribe(inbox)
         request = {"sql": text, "params": params, "namespace": namespace}
         await self.broker.publish(f"kalam.api.{user}.sql", json.dumps(request).encode(), reply=inbox)
-        last = await listening.next_msg(ANSWER_S)
+        last = await listening.next_msg(PATIENCE_S)
         headers, body = dict(last.headers or {}), last.data
         while "Kalam-Part" in (last.headers or {}):
-            last = await listening.next_msg(ANSWER_S)
+            last = await listening.next_msg(PATIENCE_S)
             body += last.data
         await listening.unsubscribe()
         return Answer(headers, body)
@@ -77,7 +76,7 @@ class Program:
         await self.broker.flush()
 
         async def next_message() -> Answer:
-            msg = await listening.next_msg(ANSWER_S)
+            msg = await listening.next_msg(PATIENCE_S)
             return Answer(dict(msg.headers or {}), msg.data, msg.subject)
 
         return next_message
@@ -87,7 +86,7 @@ class Program:
         return await asyncio.to_thread(self._post, body, {"Content-Type": "application/json"} | (headers or {}))
 
     def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(urlsplit(self.server.http_url).netloc, timeout=ANSWER_S)
+        connection = http.client.HTTPConnection(urlsplit(self.server.http_url).netloc, timeout=PATIENCE_S)
         try:
             connection.request("POST", "/v1/sql", body, headers)
             response = connection.getresponse()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PATIENCE_S = 20.0
+from patience import PATIENCE_S
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-
-PATIENCE_S = 15.0
+from patience import PATIENCE_S
 
 
 class Refused(Exception):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-START_S = 30.0
+from patience import PATIENCE_S, START_S
 
 
 class SqlFailed(Exception):
@@ -24,6 +24,20 @@ class SqlFailed(Exception):
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
         self.status, self.problem, self.code = status, problem, problem.get("code")
+
+
+def cpu_s(pid: int) -> float:
+    """What /proc/<pid>/stat says of user and system time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """A process, its children and theirs."""
+    children = [
+        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+    ]
+    return [pid, *(member for child in children for member in family(child))]
 
 
 @dataclass
@@ -86,13 +100,13 @@ class ServerProcess:
         """SIGTERM, and the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(START_S)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut for the process."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(START_S)
 
     def wait_end(self) -> int:
         """Wait until the process ends by itself; its exit status."""
@@ -102,6 +116,18 @@ class ServerProcess:
     def restart(self) -> None:
         """Start again after ``kill`` or ``stop``."""
         self.start()
+
+    def cpu_s(self) -> float:
+        """The CPU time that the server and its processes have taken, in seconds."""
+        assert self.process is not None
+        return sum(cpu_s(pid) for pid in family(self.process.pid))
+
+    def wait_cpu(self, seconds: float) -> None:
+        """Wait until ``cpu_s`` is past ``seconds``: that something works is seen by nothing else from outside."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.cpu_s() < seconds:
+            assert time.monotonic() < deadline, "the server does not work"
+            time.sleep(0.005)
 
     def sql(self, text: str, *params: Any, user: str = "admin", namespace: str | None = None) -> list[Any]:
         """The rows of the last statement, or its message; raises SqlFailed."""

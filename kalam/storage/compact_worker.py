@@ -9,8 +9,6 @@ that nothing names yet; the server renames and records them.
 from __future__ import annotations
 
 import os
-import sqlite3
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -379,10 +377,3 @@ class OutputFile:
             max_key=pack_key(self._last),
             key_filter=KeyFilter.build(np.concatenate(self._hashes)).to_bytes(),
         )
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (KeyboardInterrupt, BrokenPipeError, sqlite3.OperationalError):
-        sys.exit(1)

@@ -12,7 +12,6 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from kalam.errors import KalamError, StorageFull, Unavailable
+from kalam.imports import DATA_FRAMES, without
 from kalam.migrations import MIGRATIONS
 from kalam.rows.judged import judged
 from kalam.storage.crash import crash_point
@@ -318,19 +318,10 @@ def _apply_migrations(conn: sqlite3.Connection) -> None:
 
 
 def import_sqlite_utils() -> Any:
-    """Import sqlite-utils without the pandas that it would pull in for a type mapping that Kalam does not use.
-
-    That import costs over a second at the first start of a server; pandas itself stays importable afterwards.
-    """
-    hidden = sys.modules.get("pandas")
-    if hidden is None:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-    try:
+    """Import sqlite-utils, without the pandas that it would pull in."""
+    with without(DATA_FRAMES):
         import sqlite_utils
         import sqlite_utils.migrations
-    finally:
-        if hidden is None:
-            del sys.modules["pandas"]
     return sqlite_utils
 
 

@@ -11,8 +11,6 @@ names them) is the server's too.
 from __future__ import annotations
 
 import os
-import sqlite3
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,10 +171,3 @@ def _write_file(request: FlushRequest, rows: pa.Table, *, deleted: bool, number:
         max_key=pack_key(keys[-1].as_py()),
         key_filter=KeyFilter.build(KeyHashes.of(keys)).to_bytes(),
     )
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (KeyboardInterrupt, BrokenPipeError, sqlite3.OperationalError):
-        sys.exit(1)

@@ -20,8 +20,8 @@ from kalam.cli.bench.listeners import Pattern
 from kalam.cli.bench.rows import Encoding, paced_payload, payloads
 from kalam.cli.bench.sizes import Sizes
 
-pytestmark = pytest.mark.timeout(180)
-BENCH_S = 150
+pytestmark = pytest.mark.timeout(600)
+BENCH_S = 500
 QUICK = Sizes.chosen(quick=True, seconds=None, cold_rows=None)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from running_processes import processes_that_name
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_every_check_holds_and_nothing_is_left_behind(kalam, temporary):

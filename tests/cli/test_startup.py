@@ -21,6 +21,9 @@ HEAVY = {
     "sqlglot",
 }
 
+NEVER_IN_A_SERVER = {"aiohttp", "attr", "fastapi", "fastparquet", "opentelemetry", "pandas", "pygments", "rich"}
+NOT_AT_ITS_START = NEVER_IN_A_SERVER | {"datafusion", "httpx", "s3fs", "botocore", "prompt_toolkit"}
+
 
 def imported(stderr: str) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in stderr.splitlines() if "|" in line}
@@ -31,6 +34,23 @@ def test_nothing_heavy_is_imported(kalam, arguments):
     done = kalam(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert "kalam" in imported(done.stderr)
     assert not imported(done.stderr) & HEAVY
+
+
+def imported_packages(stderr: str) -> set[str]:
+    """The packages of which more than the name was looked for: an import that fails is listed, too."""
+    names = (line.rpartition("|")[2].strip() for line in stderr.splitlines() if "|" in line)
+    return {name.partition(".")[0] for name in names if "." in name}
+
+
+def test_a_server_does_without_what_libraries_import_if_it_is_there(start_kalam):
+    server = start_kalam(PYTHONPROFILEIMPORTTIME="1")
+    started = imported_packages(server.log_text())
+    assert {"kalam", "pyarrow", "starlette"} <= started
+    assert not started & NOT_AT_ITS_START
+    server.sql("CREATE NAMESPACE a; CREATE TABLE a.t (id BIGINT PRIMARY KEY, v TEXT); INSERT INTO a.t VALUES (1, 'x')")
+    server.sql("UPDATE a.t SET v = v || 'y' WHERE id = 1")
+    assert server.sql("SELECT v, count(*) FROM a.t GROUP BY v") == [["xy", 1]]
+    assert not imported_packages(server.log_text()) & NEVER_IN_A_SERVER
 
 
 def test_help_lists_the_commands(kalam):

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 import kalam.client
@@ -31,7 +32,7 @@ async def make(k: Kalam, name: str, columns: str = "id BIGINT PRIMARY KEY, v DOU
 
 
 async def take(live: LiveRows, count: int) -> list[Change]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         return [await anext(live) for _ in range(count)]
 
 
@@ -134,7 +135,7 @@ async def test_a_killed_live_query_says_so(k: Kalam) -> None:
     table = await make(k, "killed")
     live = k.live(f"SELECT id FROM {table}")
     following = asyncio.create_task(take(live, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (open_now := (await k.sql("SHOW LIVE QUERIES")).rows):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
     await k.sql(f"KILL LIVE QUERY '{open_now[-1]['id']}'")
@@ -173,7 +174,7 @@ async def test_inserts_and_live_queries_outlive_a_killed_server(start_kalam: Cal
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - the conditions are of many kinds
             await asyncio.sleep(0.01)
 

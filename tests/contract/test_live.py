@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -208,16 +207,14 @@ async def test_msgpack_is_an_option(shared_server: ServerProcess, client: Client
     }
 
 
-async def test_a_live_query_ends_soon_after_its_last_subscriber(
+async def test_a_live_query_ends_after_its_last_subscriber(
     shared_server: ServerProcess, client: Client, wait_until: WaitUntil
 ) -> None:
     table = make(shared_server, "gone")
     live = await subscribe(client, f"SELECT * FROM {table}")
     unheard = await ask(client, "kalam.api.ada.live", {"sql": f"SELECT * FROM {table}"})
     await live.subscription.unsubscribe()
-    started = time.monotonic()
     await wait_until(lambda: not {live.id, unheard["id"]} & listed(shared_server).keys())
-    assert time.monotonic() - started < 6
 
 
 async def test_close_kill_and_a_drop_that_is_refused(shared_server: ServerProcess, client: Client) -> None:

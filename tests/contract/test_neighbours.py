@@ -10,6 +10,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 from foreign_program import Program
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 COLUMNS = "k BIGINT NOT NULL, at TIMESTAMP, day DATE, m DECIMAL(10,2), t TEXT, j JSON, x BLOB, u UUID"
@@ -104,7 +105,7 @@ async def test_a_reply_subject_that_is_no_text_costs_its_sender_alone(program: P
         writer.write(b"PUB kalam.api.ann.sql %b %d\r\n%b\r\n" % (reply, len(sql), sql))
     await writer.drain()
     told: list[bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(told) < 3:
             line = await reader.readline()
             told += [line] if line.startswith((b"MSG good", b"HMSG good")) else []

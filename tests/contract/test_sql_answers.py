@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -230,10 +229,12 @@ def test_a_drop_is_a_job(shared_server: ServerProcess, table: str, namespace: st
 def test_a_query_that_the_end_of_the_server_cuts_off_gets_a_problem(start_kalam: Callable[..., ServerProcess]) -> None:
     server = start_kalam()
     endless = "SELECT count(*) FROM generate_series(1,100000) a JOIN generate_series(1,100000) b ON a.value*b.value%7=3"
+    assert server.sql("SELECT count(*) FROM range(0, 1)") == [[1]]  # what the first query imports is imported
+    before = server.cpu_s()
     where = urlsplit(server.http_url)
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     connection.request("POST", "/v1/sql", json.dumps({"sql": endless}), {"Content-Type": "application/json"})
-    time.sleep(1.5)  # until it runs
+    server.wait_cpu(before + 0.3)
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
     with connection.getresponse() as response:

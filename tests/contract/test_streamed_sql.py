@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 NDJSON, CSV, ARROW = "application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"
@@ -191,7 +192,7 @@ def cancel(server: ServerProcess, query_id: str) -> int:
 
 
 def wait_cancelled(server: ServerProcess, query_id: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while cancel(server, query_id) != 204:
         assert time.monotonic() < deadline
         time.sleep(0.02)

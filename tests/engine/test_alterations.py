@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from change_feed import connected, read_feed
 from flush_pause import paused_flush
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 STATES = ("hot", "cold", "both")
@@ -164,7 +165,7 @@ def test_a_renamed_subject_key_still_makes_the_subjects(shared_server: ServerPro
 
 async def feed(server: ServerProcess, subject: str, count: int) -> list[dict[str, object]]:
     """The rows of a change feed, once it has so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             messages = await read_feed(server.nats_url, subject)
             rows = [row for message in messages for row in message.rows]

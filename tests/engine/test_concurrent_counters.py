@@ -13,7 +13,7 @@ WAYS = (
 )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_ten_writers_end_at_the_sum_through_updates_and_upserts(kalam_server: ServerProcess) -> None:
     kalam_server.sql("CREATE NAMESPACE n; CREATE TABLE n.c (id TEXT PRIMARY KEY, n BIGINT NOT NULL)")
     kalam_server.sql("INSERT INTO n.c VALUES ('a', 0)")

@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 
 SQL = {"sql": "SELECT 1"}
 
@@ -93,7 +94,7 @@ async def test_a_client_that_leaves_early_is_no_failure_of_the_server(http, regi
     await writer.drain()
     writer.close()
     labels = {"route": "/v1/sql", "status": "499"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while registry.get_sample_value("kalam_http_requests_total", labels) != 1:  # noqa: ASYNC110 - a plain counter
             await asyncio.sleep(0.005)
     assert (await http.get("/livez")).status_code == 200

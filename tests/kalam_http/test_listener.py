@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 from starlette.responses import PlainTextResponse
 
 from kalam.errors import InvalidOption, TooBusy
@@ -94,7 +95,7 @@ async def test_a_request_that_never_ends_does_not_keep_the_server(monkeypatch):
         entered.set()
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async with serve_http(endless, FREE) as listening:
             asked = asyncio.create_task(get(listening.url))
             await entered.wait()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from patience import PATIENCE_S
 
 from kalam.errors import BrokerUnavailable, InvalidOption
 from kalam.settings import Settings
@@ -21,8 +22,6 @@ from kalam_nats.broker_address import connect_options, redacted
 from kalam_nats.connection import BrokerConnection, broker_connection
 
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
-
-PATIENCE_S = 10.0
 
 
 class Inbox:

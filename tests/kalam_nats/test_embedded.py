@@ -17,6 +17,7 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from patience import PATIENCE_S
 
 from kalam.errors import BrokerUnavailable
 from kalam.settings import Settings
@@ -25,8 +26,6 @@ from kalam_nats.embedded import embedded_broker, find_nats_server
 
 FREE_PORT = Settings(nats_port=0)
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
-
-PATIENCE_S = 10.0
 
 
 @asynccontextmanager

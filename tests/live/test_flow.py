@@ -15,6 +15,7 @@ from held_process import held
 from live_subscriber import ask, connected, subscribe
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 import kalam.client
@@ -96,7 +97,7 @@ async def test_a_reader_of_events_that_hangs_is_cut_off_and_harms_nobody(
         assert [c["row"]["id"] for c in await live.wait_changes(6_000)] == list(range(6_000))
         resyncs = [row[8] for row in server.sql("SELECT * FROM system.live_queries") if row[0] != live.id]
         assert all(count >= 1 for count in resyncs)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while len(server.sql("SHOW LIVE QUERIES")) > 1:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.2)
     for reader in readers:
@@ -116,7 +117,7 @@ async def test_a_half_open_subscriber_ends_with_its_connection(
         writer.write(b'CONNECT {"verbose":false}\r\nSUB ' + answer["subject"].encode() + b" 1\r\nPING\r\n")
         while b"PONG" not in await reader.readline():
             pass  # what follows is never answered, as from a machine that lost its power
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while server.sql("SHOW LIVE QUERIES"):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.1)
         writer.close()

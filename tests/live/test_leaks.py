@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from live_subscriber import Subscriber, ask, connected, subscribe
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 WaitUntil = Callable[[Callable[[], Any]], Awaitable[None]]
@@ -82,7 +83,7 @@ async def test_a_thousand_live_queries_leave_no_task_no_queue_and_no_subscriptio
                     shared_server.sql(f"KILL LIVE QUERY '{live.id}'")
                 case _:
                     await live.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while gauges(shared_server)["kalam_live_queries"]:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.1)
         await wait_until(lambda: gauges(shared_server)["kalam_tasks"] <= before["kalam_tasks"])

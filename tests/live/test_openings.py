@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from live_subscriber import Refused, ask, connected, subscribe
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 
@@ -96,7 +97,7 @@ async def test_what_is_flushed_and_not_yet_told_is_there_for_a_resume(
     found: list[tuple[str, int]] = []
     parameters = {"sql": "SELECT * FROM untold.t", "from_seq": "1"}
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE_S),
         httpx.AsyncClient() as http,
         http.stream("GET", f"{server.http_url}/v1/live", params=parameters, timeout=20) as answer,
     ):

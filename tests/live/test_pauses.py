@@ -110,7 +110,7 @@ async def disturb(server: ServerProcess, broker: NatsServer) -> None:
         await asyncio.sleep(1.0)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_followers_miss_nothing_and_never_begin_anew(
     start_kalam: Callable[..., ServerProcess], nats_server: NatsServer
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from live_subscriber import Subscriber, ask, connected, subscribe
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 from kalam_nats.live_delivery import ROUND_BYTES_MAX, UNPROVEN_BYTES_MAX
@@ -74,7 +75,7 @@ async def test_a_hundred_stuck_subscribers_cost_little_memory_and_harm_nobody(
         stuck += [stuck_over_http(server.http_url) for _ in range(STUCK)]
         await wait_until(lambda: len(server.sql("SHOW LIVE QUERIES")) == 2 * STUCK + 1)
         await pour(client, live, ROWS)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while len(server.sql("SHOW LIVE QUERIES")) > 1:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.2)
         filled = {name: peak_bytes(pid) for name, pid in pids.items()}

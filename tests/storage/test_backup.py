@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import AlreadyExists, CorruptSegment, Internal, NotFound, TooBusy, Unavailable
@@ -143,7 +144,7 @@ def test_segments_that_are_compacted_and_dropped_while_the_backup_runs_are_in_it
 
     def replace() -> None:
         original.sql("COMPACT TABLE b.shared; DROP TABLE b.own")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while any(file.exists() for file in files):
             assert time.monotonic() < deadline, "the replaced files stay"
             original.sql(SHARED)

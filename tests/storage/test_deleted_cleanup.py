@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from server_process import ServerProcess
 
 Start = Callable[..., ServerProcess]
@@ -27,7 +26,6 @@ def deleted(server: ServerProcess) -> list[list[object]]:
     return list(server.sql("SELECT id FROM n.t WHERE _deleted ORDER BY id"))
 
 
-@pytest.mark.timeout(120)
 def test_deleted_rows_go_when_they_are_due(start_kalam: Start) -> None:
     server = start_kalam(KALAM_DELETED_CLEANUP_INTERVAL_S="0.2")
     server.sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from flush_pause import wait_writing, worker_process
 from held_process import held
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
-PATIENCE_S = 20.0
 ROWS = 60_000
 
 

@@ -19,7 +19,6 @@ def running(server: ServerProcess) -> list[list[object]]:
     return list(rows)
 
 
-@pytest.mark.timeout(120)
 def test_a_killed_flush_loses_nothing_and_says_so(kalam_server: ServerProcess) -> None:
     sql = kalam_server.sql
     sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY, a TEXT)")
@@ -52,7 +51,6 @@ def test_a_killed_flush_loses_nothing_and_says_so(kalam_server: ServerProcess) -
     assert names == {"flush"}
 
 
-@pytest.mark.timeout(120)
 def test_a_compaction_can_be_killed_and_run_again(kalam_server: ServerProcess) -> None:
     sql = kalam_server.sql
     sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY, a TEXT)")

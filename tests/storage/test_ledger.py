@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import random
 import subprocess
@@ -168,7 +169,13 @@ def content(server: ServerProcess, table: str, user: str) -> dict[int, dict[str,
     return {row[0]: dict(zip(names, row, strict=True)) for row in result["rows"]}
 
 
-@pytest.mark.timeout(600)
+def jobs_were_cut_off(server: ServerProcess) -> bool:
+    """Whether flushes and compactions were killed, and others not; how many, depends on the machine."""
+    ended = Counter(status for [status] in server.sql("SELECT status FROM system.jobs"))
+    return ended["completed"] > 10 and ended["failed"] > 20
+
+
+@pytest.mark.timeout(1800)
 async def test_what_was_acknowledged_survives_every_kill_and_the_feed_tells_it(
     kalam_server: ServerProcess, wait_until: Any
 ) -> None:
@@ -177,12 +184,14 @@ async def test_what_was_acknowledged_survives_every_kill_and_the_feed_tells_it(
     server.sql(f"CREATE TABLE l.shared {TABLE} FLUSH POLICY ROWS 150")
     server.sql(f"CREATE USER TABLE l.mine {TABLE} FLUSH POLICY ROWS 100")
     server.sql("CREATE STREAM TABLE l.events (id BIGINT, writer TEXT, body TEXT) MAX_BUFFER 1000000")
-    for number in range(ROUNDS):
+    for number in itertools.count():
         await run_until_killed(server, crew, dice, warm=number % 3 == 1)
         if number % 5 == 4:
             kill_while_it_starts(server, dice)
         server.restart()
         check(server, crew)
+        if number >= ROUNDS - 1 and jobs_were_cut_off(server):
+            break
     assert all(writer.acknowledged > ROUNDS for writer in crew)
     copies = [("l.shared", "sam", "kalam.shared.l.shared.>")]
     copies += [("l.mine", user, f"kalam.user.{user}.l.mine.>") for user in USERS]
@@ -193,8 +202,6 @@ async def test_what_was_acknowledged_survives_every_kill_and_the_feed_tells_it(
             return replay(await read_feed(server.nats_url, subject), "id") == expected
 
         await wait_until(is_told)
-    assert server.sql("SELECT count(*) > 10 FROM system.jobs WHERE status = 'completed'") == [[True]]
-    assert server.sql("SELECT count(*) > 20 FROM system.jobs WHERE status = 'failed'") == [[True]]
 
 
 async def test_the_order_of_events_is_the_order_of_their_inserts(shared_server: ServerProcess) -> None:

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 from table_model import KEYS, Statement, TableModel
 
@@ -262,7 +263,7 @@ async def assert_told(server: ServerProcess, table: TableModel, owner: str) -> N
     """The feed of the copy has every change, and makes the same rows, as they were when they were committed."""
     model = table.copies[owner]
     subject = f"kalam.{f'user.{owner}' if table.kind == 'USER' else 'shared'}.{table.name}.>"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while last_seq(feed := await read_feed(server.nats_url, subject)) < model.changes:
             pass
     assert last_seq(feed) == model.changes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import InvalidOption
@@ -53,7 +54,7 @@ def start_moto(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
             stderr=file,
             env={**os.environ, **KEYS},
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
@@ -129,7 +130,7 @@ def test_compaction_replaces_the_files_in_s3_and_drop_removes_them(server, s3) -
     empty_cache(server)
     server.sql("COMPACT TABLE r.c")
     assert counts(server, "r.c") == FILLED
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while set(before) & set(s3.names("tables/c")):
         assert time.monotonic() < deadline, "replaced files stay"
         counts(server, "r.c")

@@ -11,9 +11,9 @@ import nats
 import pytest
 from foreign_program import Program
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
-PATIENCE_S = 20.0
 _numbers = itertools.count(1)
 
 
@@ -48,7 +48,7 @@ def namespace(shared_server: ServerProcess) -> str:
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], Any]], Any]:
-    """Waits until a function answers something true, and returns it; raises TimeoutError after twenty seconds."""
+    """Waits until a function answers something true, and returns it; raises TimeoutError after a minute."""
 
     def wait_for(condition: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_S

@@ -15,6 +15,8 @@ Stats = Callable[[ServerProcess, str], dict[str, str]]
 WaitFor = Callable[[Callable[[], Any]], Any]
 
 SLOW = "(SELECT sum(sin(a.value * b.value)) FROM range(0, 9000) AS a, range(0, 9000) AS b) IS NOT NULL"
+WORKS_S = 0.2
+"""CPU time after which a statement with it has read the table, and works for longer."""
 
 
 def rows(start: int, stop: int) -> list[dict[str, int]]:
@@ -37,8 +39,10 @@ async def test_events_that_were_evicted_before_a_delete_removed_them_are_not_cou
     server, table = program.server, f"{namespace}.t"
     server.sql(f"CREATE STREAM TABLE {table} (id BIGINT) WITH (max_buffer = 1000)")
     await program.insert(table, rows(0, 1_000))
+    assert server.sql(f"SELECT count(*) FROM {table}") == [[1_000]]  # what the first query imports is imported
+    before = server.cpu_s()
     deleting = asyncio.create_task(asyncio.to_thread(server.sql, f"DELETE FROM {table} WHERE id < 1000 AND {SLOW}"))
-    await asyncio.sleep(0.2)  # it has read the table by then, and works for longer
+    await asyncio.to_thread(server.wait_cpu, before + WORKS_S)
     await program.insert(table, rows(1_000, 1_500))
     await deleting
     await asyncio.to_thread(wait_for, lambda: int(stats(server, table)["evicted"]))

@@ -16,6 +16,7 @@ from typing import Any
 import nats
 import pytest
 from foreign_program import Answer, Program
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 Connect = Callable[..., Awaitable[Program]]
@@ -85,7 +86,7 @@ async def test_a_killed_embedded_broker_comes_back_and_no_acknowledged_row_is_lo
     stop = asyncio.Event()
     writing = asyncio.create_task(write_steadily(program, acked, stop))
     for goal in (100, 200, 300):
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while len(acked) < goal:  # noqa: ASYNC110 - what is waited for is a list that grows
                 await asyncio.sleep(0.01)
         os.kill(embedded_pid(server), signal.SIGKILL)
@@ -338,7 +339,7 @@ async def test_after_a_full_disk_the_embedded_broker_is_restarted(
         assert (await program.insert(TABLE, {"id": 1})).json == {"rows": 1, "seq": 1}
         fill(small_disk / "ballast")
         pid = embedded_pid(server)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (answer := await insert(program, 2, pad="x" * 500_000)) is None or answer.code is None:
                 assert answer is not None
         assert answer.code in ("broker_unavailable", "storage_full")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import nats
 import pytest
 from foreign_program import Answer, Program
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 Connect = Callable[..., Awaitable[Program]]
@@ -140,11 +142,12 @@ async def test_one_question_serves_a_whole_batch(start_kalam: Callable[..., Serv
     # The account's own traffic to the question's subject is visible to a subscriber in it.
     await program.broker.subscribe("$SYS.DEBUG.SUBSCRIBERS", cb=note)
     await settle(program.broker)
+    began = time.monotonic()
     answers = await asyncio.gather(*(program.insert(table, [ROW] * 100) for _ in range(20)))
     assert {answer.json["discarded"] for answer in answers} == {100}
     await settle(program.broker)
     assert asked  # without this the next line would hold where questions cannot be seen
-    assert len(asked) <= 4  # one, and one more for every 250 ms that the batches took
+    assert len(asked) <= 1 + (time.monotonic() - began) / 0.25  # one, and one more for every 250 ms
     assert set(asked) == {b"kalam.stream.a.t"}
 
 
@@ -189,7 +192,7 @@ async def test_discards_are_logged_at_most_once_a_second(
     while loop.time() - began < 1.5:
         await asyncio.gather(*(program.insert(table, ROW) for _ in range(20)))
     lines = [line for line in server.log_text().splitlines() if "discarded events" in line]
-    assert 1 <= len(lines) <= 3
+    assert 1 <= len(lines) <= 1 + loop.time() - began
     assert "a.t" in lines[0]
 
 
@@ -248,7 +251,7 @@ async def jetstream_ready(url: str) -> None:
     """Wait until the servers of a cluster have elected a leader for JetStream."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     reply = await client.request("$JS.API.INFO", timeout=1.0)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from foreign_program import Program
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 Connect = Callable[..., Awaitable[Program]]
@@ -102,6 +103,6 @@ async def test_subscribers_see_the_order_of_the_inserts_under_load(program: Prog
     for start in range(0, 20_000, 2_000):
         batches = [[{"id": n} for n in range(begin, begin + 50)] for begin in range(start, start + 2_000, 50)]
         await asyncio.gather(*(program.insert(table, batch) for batch in batches))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await done.wait()
     assert heard == list(range(20_000))

@@ -17,6 +17,8 @@ Connect = Callable[..., Awaitable[Program]]
 
 SLOW = "(SELECT sum(sin(a.value * b.value)) FROM range(0, 9000) AS a, range(0, 9000) AS b) IS NOT NULL"
 """Always true, and true only after a while."""
+WORKS_S = 0.2
+"""CPU time after which a statement with it has read the table, and works for longer."""
 
 
 async def drop_while_inserts_run(program: Program, table: str, options: str) -> None:
@@ -76,8 +78,10 @@ async def test_a_delete_that_began_on_a_dropped_table_takes_nothing_from_the_nex
     server, table = program.server, f"{namespace}.t"
     server.sql(f"CREATE STREAM TABLE {table} (id BIGINT)")
     await program.insert(table, [{"id": number} for number in range(100)])
+    assert server.sql(f"SELECT count(*) FROM {table}") == [[100]]  # what the first query imports is imported
+    before = server.cpu_s()
     deleting = asyncio.create_task(statement(server, f"DELETE FROM {table} WHERE {SLOW}"))
-    await asyncio.sleep(0.3)  # it has read the table by then, and works for longer
+    await asyncio.to_thread(server.wait_cpu, before + WORKS_S)
     await statement(server, f"DROP TABLE {table}; CREATE STREAM TABLE {table} (id BIGINT)")
     await program.insert(table, [{"id": number} for number in range(50)])
     await deleting
@@ -89,8 +93,10 @@ async def test_an_insert_that_began_on_a_dropped_table_adds_nothing_to_the_next(
 ) -> None:
     server, table = program.server, f"{namespace}.t"
     server.sql(f"CREATE STREAM TABLE {table} (id BIGINT)")
+    assert server.sql(f"SELECT count(*) FROM {table}") == [[0]]  # what the first query imports is imported
+    before = server.cpu_s()
     inserting = asyncio.create_task(statement(server, f"INSERT INTO {table} SELECT 1 WHERE {SLOW}"))
-    await asyncio.sleep(0.3)  # it knows its table by then, and works for longer
+    await asyncio.to_thread(server.wait_cpu, before + WORKS_S)
     await statement(server, f"DROP TABLE {table}; CREATE STREAM TABLE {table} (other TEXT, id BIGINT)")
     await inserting
     assert server.sql(f"SELECT count(*) FROM {table}") == [[0]]
