@@ -30,7 +30,7 @@ from kalam.storage.copy_store import pack_key, read_overrides
 from kalam.storage.database import connect
 from kalam.storage.key_filter import KeyFilter, KeyHashes
 from kalam.storage.parquet import SegmentMark, SegmentWriter, bounded_in_files
-from kalam.storage.remote import opened
+from kalam.storage.remote import opened, refetch
 from kalam.storage.segment_file import (
     OUT_OF_RESOURCES,
     READ_ERRORS,
@@ -201,12 +201,20 @@ class SortedInput:
     def open(self) -> None:
         """Open the file and look whether it is the one that it should be; raises DamagedInput."""
         with self._judging():
-            if self._path.exists():
-                stamp_of(self._path)
-            self._source = opened(self._path)
-            compare(self._source, self._identity)
+            try:
+                self._open_source()
+            except Misfit:
+                if not refetch(self._path):  # a cache may be damaged where the store is not
+                    raise
+                self._open_source()
             self.file = pq.ParquetFile(self._source, buffer_size=1 << 20)
         self._batches = self._read(_batch_rows(self.file, self._count))
+
+    def _open_source(self) -> None:
+        if self._path.exists():
+            stamp_of(self._path)  # to open what is no file might wait for ever
+        self._source = opened(self._path)
+        compare(self._source, self._identity)
 
     def close(self) -> None:
         """Let go of the file."""

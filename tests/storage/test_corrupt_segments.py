@@ -87,8 +87,14 @@ DAMAGES: dict[str, Damage] = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that compacts only when it is told to."""
-    never = {"KALAM_COMPACTION_SEGMENTS_MIN": "1000000", "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000"}
-    server = ServerProcess(tmp_path_factory.mktemp("corrupt") / "data", environment=never).start()
+    folder = tmp_path_factory.mktemp("corrupt")
+    (folder / "store").mkdir()
+    environment = {
+        "KALAM_COMPACTION_SEGMENTS_MIN": "1000000",
+        "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000",
+        "KALAM_LOCATION_ROOTS": f"file://{folder}/store",
+    }
+    server = ServerProcess(folder / "data", environment=environment).start()
     yield server
     server.kill()
 
@@ -229,6 +235,33 @@ def test_every_users_copy_is_checked_and_a_stream_is_not(server: ServerProcess) 
     with pytest.raises(SqlFailed) as failed:
         server.sql("CHECK TABLE each.s")
     assert failed.value.code == "unsupported"
+
+
+def test_a_damaged_cache_is_fetched_again_and_a_damaged_store_is_told(server: ServerProcess) -> None:
+    store = server.data_dir.parent / "store"
+    server.sql(f"CREATE NAMESPACE far; CREATE TABLE far.t {COLUMNS} LOCATION 'file://{store}/t'")
+    for first in (0, 50):
+        server.sql(f"INSERT INTO far.t SELECT value, 't', 1 FROM range({first}, {first + 50}); FLUSH TABLE far.t")
+    [[name], _] = server.sql("SELECT path FROM system.segments WHERE namespace = 'far' ORDER BY min_seq")
+    [cached], there = server.data_dir.glob(f"remote/*/shared/{name}"), store / "t" / name
+    whole = there.read_bytes()
+    reads = ("SELECT v FROM far.t WHERE id = 7", "SELECT count(v) FROM far.t")
+    right = [server.sql(read) for read in reads]
+    for read, expected in zip(reads, right, strict=True):
+        DAMAGES["a page"](cached, cached, cached)
+        assert server.sql(read) == expected
+    DAMAGES["a page"](there, there, there)
+    for what in ("is damaged", "is missing"):
+        cached.unlink(missing_ok=True)
+        for statement in (*reads, "COMPACT TABLE far.t"):
+            with pytest.raises(SqlFailed, match=rf"{name} of table far\.t {what}") as failed:
+                server.sql(statement)
+            assert failed.value.code == "corrupt_segment"
+        there.unlink(missing_ok=True)
+    there.write_bytes(whole)
+    assert [server.sql(read) for read in reads] == right
+    DAMAGES["a page"](cached, cached, cached)
+    assert server.sql("COMPACT TABLE far.t")[0][2:5] == [2, 1, 100]
 
 
 def _spoil_key_filters(conn: sqlite3.Connection, tables: Tables) -> None:
