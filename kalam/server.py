@@ -265,7 +265,7 @@ def _make_engine(
     live = Live(registry)
     system.live_queries = live.rows
     streams.on_events = registry.announce_events
-    streams.has_live_query = registry.interested
+    streams.has_live_query, streams.newest = registry.interested, core.catalogue.newest
     system.progress = background.jobs.progress
     background.compactor.on_replaced = queries.release
     flusher = background.schedule.flusher

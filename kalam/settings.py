@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -37,7 +37,7 @@ NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CRASHPOINT"})
 class Settings(BaseSettings):
     """What can be set. Built by ``load_settings``; immutable afterwards."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
@@ -179,6 +179,12 @@ class Settings(BaseSettings):
         """In the environment a list is one text, separated by commas."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """An empty text sets nothing: in the environment and in a file it stands for a value that is not there."""
+        return {name: value for name, value in values.items() if value != ""}
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -238,7 +244,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """Build the settings of a server.
 
     ``config`` is a TOML file with the settings as top-level keys; ``flags`` are settings that were given by hand, those
-    that are None being left out. Raises InvalidOption that names each wrong setting.
+    that are None being left out. An empty text sets nothing, wherever it stands. Raises InvalidOption that names each
+    wrong setting.
     """
     if config is not None and not config.is_file():
         raise InvalidOption(f"the settings file {config} does not exist")
@@ -246,7 +253,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     class Located(Settings):
         model_config = SettingsConfigDict(toml_file=config)
 
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in (None, "")}
     try:
         return Settings.model_construct(**Located(**given).model_dump())
     except ValidationError as exc:

@@ -25,7 +25,7 @@ class NatsServer:
     """An outside broker with JetStream and otherwise nats-server's defaults, on a free port that it keeps."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._port = -1
         self.ports: dict[str, list[str]] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,17 +41,17 @@ class NatsServer:
 
     def start(self, **configuration: object) -> None:
         """Start it, again on the same port and store; further configuration keys may be given, None drops one."""
-        file = self._folder / "nats.conf"
+        file = self.folder / "nats.conf"
         fixed = {
             "host": "127.0.0.1",
             "port": self._port,
-            "ports_file_dir": str(self._folder),
-            "jetstream": {"store_dir": str(self._folder)},
+            "ports_file_dir": str(self.folder),
+            "jetstream": {"store_dir": str(self.folder)},
         }
         file.write_text(
             json.dumps({name: value for name, value in (fixed | configuration).items() if value is not None})
         )
-        with (self._folder / "nats.log").open("ab") as log:
+        with (self.folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen([find_nats_server(), "-c", file], stdout=log, stderr=log)
         self.ports = self._wait_ports()
         self._port = int(self.ports["nats"][0].rsplit(":", 1)[1])
@@ -75,11 +75,11 @@ class NatsServer:
     def _wait_ports(self) -> dict[str, list[str]]:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            for file in self._folder.glob(f"*_{self.pid}.ports"):
+            for file in self.folder.glob(f"*_{self.pid}.ports"):
                 if text := file.read_text():
                     return dict(json.loads(text))
             assert self._process is not None
-            assert self._process.poll() is None, (self._folder / "nats.log").read_text()
+            assert self._process.poll() is None, (self.folder / "nats.log").read_text()
             time.sleep(0.005)
         raise TimeoutError("nats-server did not listen")
 

@@ -22,10 +22,9 @@ from starlette.types import Receive, Scope, Send
 from kalam.engine import Engine, Session
 from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
-from kalam.names import check_user
 from kalam_http.accept import check_accepts
 from kalam_http.routes import Routes
-from kalam_http.sql_route import DEFAULT_USER, USER_HEADER, USER_PARAMETER
+from kalam_http.sql_route import USER_PARAMETER, asking_user
 
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT_S = 3.5
@@ -86,7 +85,7 @@ def live_routes(engine: Engine) -> Routes:
         reader = Reader()
         query = await engine.live.open(
             asked.get("sql", ""),
-            Session(check_user(request.headers.get(USER_HEADER, DEFAULT_USER)), asked.get("namespace")),
+            Session(asking_user(request), asked.get("namespace")),
             reader,
             last_rows=last_rows,
             from_seq=from_seq,
@@ -109,7 +108,7 @@ def _resume(last_event_id: str | None, asked: Mapping[str, str]) -> tuple[int | 
 
 def _count(asked: Mapping[str, str], name: str) -> int | None:
     text = asked.get(name)
-    if text is None:
+    if not text:
         return None
     if not text.isdecimal() or len(text) > 19:
         raise InvalidValue(f"{name} is a whole number from 0, found {text[:40]!r}")

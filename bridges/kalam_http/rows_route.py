@@ -17,12 +17,13 @@ from starlette.responses import Response
 
 from kalam.engine import Engine, InsertMessage
 from kalam.errors import InvalidValue, KalamError, TooBusy
-from kalam.names import TableName, check_user
+from kalam.names import TableName
 from kalam.rows.batches import Batch
+from kalam.schema import Table
 from kalam_http.bodies import JSON, RowsAnswer
 from kalam_http.routes import Routes
 from kalam_http.rows_body import BATCH_ROWS, batches, row_format
-from kalam_http.sql_route import DEFAULT_USER, USER_HEADER, USER_PARAMETER
+from kalam_http.sql_route import USER_PARAMETER, asking_user
 
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
@@ -59,11 +60,10 @@ def rows_routes(engine: Engine) -> Routes:
         in `stored` how many rows that are.
         """
         media_type = row_format(request.headers.get("content-type"))
-        user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
+        user = asking_user(request)
         key = _checked_key(request.headers.get(KEY_HEADER))
         name = TableName(request.path_params["namespace"].lower(), request.path_params["table"].lower())
-        engine.catalogue.table(name)
-        insert = BulkInsert(engine, user, name, key)
+        insert = BulkInsert(engine, user, engine.catalogue.table(name), key)
         try:
             async for batch in batches(request, media_type):
                 await insert.add(batch)
@@ -75,7 +75,9 @@ def rows_routes(engine: Engine) -> Routes:
 
 
 def _checked_key(key: str | None) -> str | None:
-    if key is not None and not KEY_PATTERN.fullmatch(key):
+    if not key:
+        return None
+    if not KEY_PATTERN.fullmatch(key):
         raise InvalidValue(f"{KEY_HEADER} has to be 1 to 128 visible ASCII characters without blanks")
     return key
 
@@ -83,8 +85,8 @@ def _checked_key(key: str | None) -> str | None:
 class BulkInsert:
     """One insert in bulk, as far as it is."""
 
-    def __init__(self, engine: Engine, user: str, name: TableName, key: str | None) -> None:
-        self._engine, self._user, self._name, self._key = engine, user, name, key
+    def __init__(self, engine: Engine, user: str, table: Table, key: str | None) -> None:
+        self._engine, self._user, self._table, self._key = engine, user, table, key
         self._batches = 0
         self._read_rows = 0
         self._stored_rows = 0
@@ -105,7 +107,8 @@ class BulkInsert:
     async def _insert(self, message: InsertMessage) -> bytes:
         """The answer of the engine, which may be busy for a while with what others send."""
         for pause in (*BUSY_PAUSES_S, None):
-            (answer,) = await self._engine.inserts.insert(self._user, self._name, [message])
+            self._engine.catalogue.newest(self._table)  # the body was meant for no other table of the name
+            (answer,) = await self._engine.inserts.insert(self._user, self._table.name, [message])
             if isinstance(answer, bytes):
                 return answer
             if pause is None or not isinstance(answer, TooBusy):

@@ -78,7 +78,7 @@ class SqlEndpoint:
         """
         check_content_type(request, JSON)
         media_type = choose_format(request.headers.get("accept"), (JSON, *STREAMED))
-        user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
+        user = asking_user(request)
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
         asked = decode_json(await request.body(), self._decoder)
         query = self.running.start(query_id)
@@ -125,9 +125,14 @@ def sql_routes(endpoint: SqlEndpoint) -> Routes:
     return routes
 
 
+def asking_user(request: Request) -> str:
+    """Who asks; raises InvalidName. An empty header names nobody, as one that is not there."""
+    return check_user(request.headers.get(USER_HEADER) or DEFAULT_USER)
+
+
 def checked_id(given: str | None) -> str:
     """The id that a request named for itself, else a new one; raises InvalidValue."""
-    if given is None:
+    if not given:
         return uuid.uuid4().hex
     if not QUERY_ID_PATTERN.fullmatch(given):
         raise InvalidValue(f"{QUERY_ID_HEADER} has to match {QUERY_ID_PATTERN.pattern}")

@@ -54,6 +54,7 @@ class Interest:
         self._answers: dict[str, _Answer] = {}  # in the order they were asked
         self._own: Counter[str] = Counter()
         self._way: Literal["unknown", "subscribers", "connections"] = "unknown"
+        self._connections = 0
         self._servers: dict[str, float] = {}  # of a cluster: when each was heard last
         connection.on_connected(self._forget)
 
@@ -99,15 +100,19 @@ class Interest:
     def _forget(self) -> None:
         """Another server may stand behind the new connection."""
         self._way = "unknown"
+        self._connections += 1
         self._servers.clear()
         self._answers.clear()
 
     async def _ask(self, subject: str) -> int | None:
         try:
             client = self._connection.client
-            if self._way == "unknown":
-                self._way = await self._find_way(client, subject)
-            if self._way == "subscribers":
+            way, connections = self._way, self._connections
+            if way == "unknown":
+                way = await self._find_way(client, subject)
+                if connections == self._connections:  # else it is the way of a server that is not ours any more
+                    self._way = way
+            if way == "subscribers":
                 return await self._ask_subscribers(client, subject)
             return await self._ask_connections(client, subject)
         except (nats_errors.Error, BrokerUnavailable, TimeoutError, ValueError, KeyError, TypeError):
@@ -124,9 +129,13 @@ class Interest:
         return "subscribers"
 
     async def _ask_subscribers(self, client: Client, subject: str) -> int:
-        own = sum(count for pattern, count in self._own.items() if subject_matches(pattern, subject))
+        own = self._own_on(subject)
         reply = await client.request(_SUBSCRIBERS, subject.encode(), timeout=QUESTION_TIME_S)
-        return max(0, int(reply.data) - own)
+        # Of those that came or went meanwhile nobody knows whether they were counted; one too many does no harm.
+        return max(0, int(reply.data) - min(own, self._own_on(subject)))
+
+    def _own_on(self, subject: str) -> int:
+        return sum(count for pattern, count in self._own.items() if subject_matches(pattern, subject))
 
     async def _ask_connections(self, client: Client, subject: str) -> int | None:
         """Gather the replies until somebody is found, or a lone server has answered, or ``GATHER_S`` is over."""

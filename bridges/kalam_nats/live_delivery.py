@@ -260,7 +260,7 @@ class LiveDelivery:
     async def _release(self, delivery: Delivery) -> None:
         await self._backlog.wait_small(delivery.subject)
         delivery.held, delivery.unproven = False, 0
-        if delivery.query.waiting:
+        if delivery.query.waiting and self._deliveries.get(delivery.query.id) is delivery:  # it may have ended
             self.note(delivery.query)
 
     def _heartbeats(self, now: float) -> Iterator[Outgoing]:

@@ -112,7 +112,7 @@ class Requests:
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if headers:
             arrow = headers.get("Content-Type") == ARROW_STREAM
-            message = Incoming(payload, arrow, headers.get("Nats-Msg-Id"), bool(reply), reply, subject)
+            message = Incoming(payload, arrow, headers.get("Nats-Msg-Id") or None, bool(reply), reply, subject)
         else:
             message = Incoming(payload, False, None, bool(reply), reply, subject)
         waiting = self._waiting.get(subject)

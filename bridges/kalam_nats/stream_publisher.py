@@ -19,7 +19,7 @@ from operator import itemgetter
 
 from kalam.errors import BrokerUnavailable
 from kalam.schema import Table
-from kalam.tables.ports import Acked, StoredEvents
+from kalam.tables.ports import Acked, StoredEvents, StreamState
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.guarded_client import GuardedClient
 from kalam_nats.jetstream import JetStream, PubAck, RefusedError, unavailable
@@ -39,10 +39,13 @@ class Line:
     """The events of one table that are on their way.
 
     ``predicted`` is the sequence that the newest event gets if every sequence is ours; ``shift`` is how far the acks
-    were off lately, because of others who publish there.
+    were off lately, because of others who publish there. ``acked`` is the largest sequence that has been acknowledged;
+    ``created`` tells the stream.
     """
 
     predicted: int
+    acked: int
+    created: str
     shift: int = 0
     watched: int = 0
     inflight: int = 0
@@ -73,18 +76,19 @@ class Line:
 class Sent:
     """A batch that was handed over: what was promised to it, and which sequences it had if only we published.
 
-    ``acks`` are those of the last of its events, or of all.
+    ``acks`` are those of the last of its events, or of all; every one of them lies behind ``after_seq``.
     """
 
     messages: Sequence[Message]
     acks: Sequence[ExpectedAck]
     predicted: int
+    after_seq: int
 
 
 class StreamPublisher:
     """Publishes for every STREAM table.
 
-    ``events`` reads what lies behind a sequence, ``last_seq`` asks for a stream's end.
+    ``events`` reads what lies behind a sequence and up to another, ``state`` asks for a stream's end.
     """
 
     def __init__(
@@ -93,11 +97,11 @@ class StreamPublisher:
         jetstream: JetStream,
         window: int,
         *,
-        last_seq: Callable[[Table], Awaitable[int]],
-        events: Callable[[Table, int], Awaitable[StoredEvents]],
+        state: Callable[[Table], Awaitable[StreamState]],
+        events: Callable[[Table, int, int], Awaitable[StoredEvents]],
     ) -> None:
         self._connection, self._jetstream, self._window = connection, jetstream, window
-        self._last_seq, self._events = last_seq, events
+        self._state, self._events = state, events
         self._lines: dict[int, Line] = {}
         # Held while a batch is handed over, the question for the stream's end included: nobody overtakes a first batch.
         self._orders: dict[int, asyncio.Lock] = {}
@@ -114,37 +118,45 @@ class StreamPublisher:
         order = self._orders.setdefault(table.table_id, asyncio.Lock())
         if len(messages) <= self._window:
             async with order:
-                line = self._lines.get(table.table_id) or await self._new_line(table)
-                sent = await self._send(line, messages, table)
+                line, sent = await self._send(messages, table)
             handed_over()
             return await self._confirmed(table, stream, line, sent)
         seqs: list[int] = []
-        repeats = 0
+        repeats, created = 0, set()
         async with order:
-            line = self._lines.get(table.table_id) or await self._new_line(table)
             for start in range(0, len(messages), self._window):
                 try:
-                    sent = await self._send(line, messages[start : start + self._window], table)
+                    line, sent = await self._send(messages[start : start + self._window], table)
                     acked = await self._confirmed(table, stream, line, sent)
                     seqs += acked.seqs
                     repeats += acked.repeats
+                    created.add(acked.created)
                 except BrokerUnavailable as exc:
                     if start and exc.fields.get("stored") != "unknown":
                         exc.fields["stored"] = start + exc.fields.get("stored", 0)
                     raise
-        return Acked(seqs, repeats)
+        return Acked(seqs, repeats, created.pop() if len(created) == 1 else "")
 
     async def _new_line(self, table: Table) -> Line:
-        last_seq = await self._last_seq(table)
-        return self._lines.setdefault(table.table_id, Line(last_seq))
+        state = await self._state(table)
+        return self._lines.setdefault(table.table_id, Line(state.last_seq, state.last_seq, state.created))
 
-    async def _send(self, line: Line, messages: Sequence[Message], table: Table) -> Sent:
+    async def _roomy_line(self, table: Table, count: int) -> Line:
+        """The table's line, once ``count`` more events may be in flight."""
+        while True:
+            line = self._lines.get(table.table_id) or await self._new_line(table)
+            await line.wait_room(count, self._window)
+            if self._lines.get(table.table_id) is line:  # else its numbers ceased to hold meanwhile
+                return line
+
+    async def _send(self, messages: Sequence[Message], table: Table) -> tuple[Line, Sent]:
         count = len(messages)
-        await line.wait_room(count, self._window)
+        line = await self._roomy_line(table, count)
         evicts_itself = count > table.stream_options.max_buffer_rows  # and could not be read back
         known_again = any(map(_HEADER, messages))  # a repeat gets no sequence of its own
         asking = count if line.watched or evicts_itself or known_again else 1
         acks = [self._jetstream.expect_ack() for _ in range(asking)]
+        after_seq = line.acked  # before anything of it is handed over
         line.inflight += count
         try:
             await _hand_over(self._connection.client, messages, [reply for reply, _ in acks])
@@ -156,7 +168,7 @@ class StreamPublisher:
                 exc.fields.setdefault("stored", 0)
             raise
         line.predicted += count
-        return Sent(messages, acks, line.predicted)
+        return line, Sent(messages, acks, line.predicted, after_seq)
 
     async def _confirmed(self, table: Table, stream: str, line: Line, sent: Sent) -> Acked:
         count = len(sent.messages)
@@ -168,17 +180,22 @@ class StreamPublisher:
             raise
         finally:
             line.release(count)
+        seqs, created = [ack.seq for ack in acks], line.created
         repeats = sum(ack.duplicate for ack in acks)
         if repeats:
             self.forget(table)  # the sequences are not what they were predicted to be
-            return Acked([ack.seq for ack in acks], repeats)
-        before, last_seq = sent.predicted - count + line.shift, acks[-1].seq  # the ack of the batch before this one
-        fits = line.fits(last_seq, sent.predicted)
+            return Acked(seqs, repeats, created)
+        after_seq = sent.after_seq
+        if min(seqs) <= after_seq:  # the numbers have stepped back: it is another stream, or an older state of it
+            self.forget(table)
+            after_seq, created = 0, ""
+        fits = line.fits(seqs[-1], sent.predicted)
+        line.acked = max(line.acked, seqs[-1])
         if len(acks) == count:
-            return Acked([ack.seq for ack in acks])
-        if fits:
-            return Acked(range(last_seq - count + 1, last_seq + 1))
-        return Acked(await self._prove(table, sent, before, last_seq))
+            return Acked(seqs, created=created)
+        if fits and created:
+            return Acked(range(seqs[-1] - count + 1, seqs[-1] + 1), created=created)
+        return Acked(await self._prove(table, sent, after_seq, seqs[-1]), created=created)
 
     async def _acked(self, table: Table, stream: str, sent: Sent) -> list[PubAck]:
         """The acks that were asked for; raises where one did not come or is none."""
@@ -199,10 +216,10 @@ class StreamPublisher:
         except (RefusedError, BrokerUnavailable) as exc:
             return exc
 
-    async def _prove(self, table: Table, sent: Sent, before: int, last_seq: int) -> Sequence[int]:
-        """Look for all events in the stream, in order, between two sequences."""
+    async def _prove(self, table: Table, sent: Sent, after_seq: int, last_seq: int) -> Sequence[int]:
+        """Look for all events in the stream, in order, behind a sequence and up to another."""
         payloads = [payload for _, _, payload in sent.messages]
-        stored = await self._events(table, before)
+        stored = await self._events(table, after_seq, last_seq)
         seqs = _found(payloads, stored, last_seq)
         if len(seqs) < len(payloads):
             raise BrokerUnavailable(

@@ -8,6 +8,7 @@ parsed (``GuardedClient.tap``): nats-py's queue and its message objects would co
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -76,17 +77,28 @@ class StreamReader:
     def __init__(self, connection: BrokerConnection, jetstream: JetStream) -> None:
         self._connection, self._jetstream = connection, jetstream
 
-    async def read(self, stream: str, after_seq: int) -> AsyncIterator[StoredEvents]:
-        """The events with ``seq > after_seq`` that are stored now, in order, a pull at a time; raises RefusedError."""
+    async def read(self, stream: str, after_seq: int, upto_seq: int | None) -> AsyncIterator[StoredEvents]:
+        """The events with ``after_seq < seq`` that are stored now, in order, a pull at a time; raises RefusedError.
+
+        None is behind ``upto_seq`` if that is given.
+        """
         client = self._connection.client
         config = {**CONSUMER, "opt_start_seq": after_seq + 1}
         made = await self._jetstream.request(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
-        pulls = Pulls(client, stream, made["name"], made["num_pending"])
+        count = made["num_pending"] if upto_seq is None else min(made["num_pending"], upto_seq - after_seq)
+        pulls = Pulls(client, stream, made["name"], count)
         try:
             await pulls.open()
             delivered = 0
             async for replies, payloads in pulls.each():
                 events, delivered = await asyncio.to_thread(_events, replies, payloads, delivered)
+                if upto_seq is not None and events.seqs[-1] > upto_seq:  # some before it have gone
+                    kept = bisect_right(events.seqs, upto_seq)
+                    events = StoredEvents(events.seqs[:kept], events.stored_us[:kept], events.payloads[:kept])
+                    if not kept:
+                        return
+                    yield events
+                    return
                 yield events
         finally:
             await pulls.close()

@@ -49,9 +49,7 @@ class Streams:
         self._dropped: set[int] = set()
         self._interest = Interest(connection)
         self._reader = StreamReader(connection, jetstream)
-        self._publisher = StreamPublisher(
-            connection, jetstream, window, last_seq=self._last_seq, events=self._events_behind
-        )
+        self._publisher = StreamPublisher(connection, jetstream, window, state=self.state, events=self._events_between)
 
     def subject(self, table: Table) -> str:
         """The subject to subscribe to."""
@@ -198,11 +196,8 @@ class Streams:
         except KalamError as exc:
             log.warning("the stream of a table is not made", table=str(table.name), reason=exc.detail)
 
-    async def _last_seq(self, table: Table) -> int:
-        return (await self.state(table)).last_seq
-
-    async def _events_behind(self, table: Table, after_seq: int) -> StoredEvents:
-        parts = [part async for part in self.read(table, after_seq)]
+    async def _events_between(self, table: Table, after_seq: int, upto_seq: int) -> StoredEvents:
+        parts = [part async for part in self.read(table, after_seq, upto_seq)]
         return StoredEvents(*(list(chain.from_iterable(getattr(part, name) for part in parts)) for name in EVENT_PARTS))
 
     async def state(self, table: Table) -> StreamState:
@@ -296,10 +291,10 @@ class Streams:
             return False
         return True
 
-    async def read(self, table: Table, after_seq: int) -> AsyncIterator[StoredEvents]:
-        """The stored events behind a sequence, in order, some thousand at a time."""
+    async def read(self, table: Table, after_seq: int, upto_seq: int | None = None) -> AsyncIterator[StoredEvents]:
+        """The stored events behind a sequence, up to another, in order, some thousand at a time."""
         try:
-            async for events in self._reader.read(self.stream_name(table), after_seq):
+            async for events in self._reader.read(self.stream_name(table), after_seq, upto_seq):
                 yield events
         except RefusedError as exc:
             raise unavailable(exc, f"to read the events of table {table.name}") from exc

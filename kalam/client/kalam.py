@@ -136,7 +136,7 @@ class Kalam:
             await inserter.drain()
 
     def _full_name(self, table: str) -> str:
-        name = table if "." in table or self._namespace is None else f"{self._namespace}.{table}"
+        name = table if "." in table or not self._namespace else f"{self._namespace}.{table}"
         parts = name.split(".")
         if len(parts) != 2 or not all(NAME_PATTERN.fullmatch(part) for part in parts):
             raise InvalidValue(f"{table!r} is no table: give it as namespace.table")

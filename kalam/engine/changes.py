@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 
-from kalam.engine.composed import Pieces, as_columns, compose, from_table, quoted_columns
+from kalam.engine.composed import Pieces, compose, from_table, quoted_columns
+from kalam.engine.insert_source import InsertSource, RowsOf
 from kalam.engine.points import key_of
 from kalam.engine.queries import Queries, check_parameters, resolve
 from kalam.engine.returning import changed_rows, check_returning, returned
@@ -24,25 +24,18 @@ from kalam.engine.upserts import (
     existing_column,
     matched_by_key,
 )
-from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
-from kalam.query.results import Result, TooManyRows
+from kalam.errors import KalamError, TooLarge, Unsupported
+from kalam.query.results import Result
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import from_arrow
-from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
-from kalam.schema import SEQ, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TableKind
+from kalam.schema import SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.statements import (
     Assignment,
-    DefaultFunction,
-    DefaultValue,
     Delete,
     Insert,
-    Literal,
-    Parameter,
-    QueryText,
     Update,
-    Value,
 )
 from kalam.storage.catalogue import Catalogue, from_us
 from kalam.storage.copies import View
@@ -67,6 +60,7 @@ class Changes:
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
         self._stored, self._streams, self._queries = stored, streams, queries
+        self._source = InsertSource(settings, codecs, queries)
 
     def _table(self, statement: Insert | Update | Delete, request: Request) -> Table:
         return self._catalogue.table(resolve(statement.ref, request.session.namespace))
@@ -76,18 +70,12 @@ class Changes:
         table = self._table(statement, request)
         if statement.on_conflict is not None:
             check_conflict(table, statement.on_conflict)
-        columns = _target_columns(table, statement.columns)
         user = request.session.user
-        if isinstance(statement.source, QueryText):
-            rows = await self._selected_rows(table, columns, statement.source, request)
-        else:
-            values = await self._evaluate(statement.source, columns, request)
-            rows = self._codecs.of(table).decoder.convert(values, user=user)
-        self._check_count(len(rows))
+        rows_of = await self._source.read(table, statement, request)
         if statement.on_conflict is not None:
-            return await self._upsert(table, statement, rows, request)
+            return await self._upsert(table, statement, rows_of, request)
         updated_us = discarded = 0
-        await self._check_returning(table, statement, rows, request)
+        table, rows = await self._rows(table, statement, rows_of, request)
         if table.kind is TableKind.STREAM:
             discarded = (await self._streams.publish(table, self._streams.events(table, rows))).discarded
         elif rows:
@@ -98,24 +86,46 @@ class Changes:
         lost = f", {discarded} of them discarded because nobody listens" if discarded else ""
         return Result(row_count=len(rows), message=f"{counted(len(rows))} inserted{lost}")
 
-    async def _upsert(self, table: Table, statement: Insert, rows: Sequence[Row], request: Request) -> Result:
-        assert statement.on_conflict is not None
-        decoder = self._codecs.of(table).decoder
-        upsert = Upsert(self._queries, self._stored, decoder, table, statement.on_conflict.assignments, rows, request)
+    async def _rows(
+        self, table: Table, statement: Insert, rows_of: RowsOf, request: Request
+    ) -> tuple[Table, Sequence[Row]]:
+        """The rows of an INSERT and the table that they were made for, which no ALTER has changed by now."""
+        while True:
+            table = self._catalogue.newest(table)
+            rows = rows_of(table)
+            self._check_count(len(rows))
+            await self._check_returning(table, statement, rows, request)
+            if self._catalogue.newest(table) is table:
+                return table, rows
 
-        async def match(view: View) -> Matched:
+    async def _upsert(self, table: Table, statement: Insert, rows_of: RowsOf, request: Request) -> Result:
+        upsert = self._upsert_of(table, statement, rows_of, request)
+
+        async def match(table: Table, view: View) -> Matched:
+            nonlocal upsert
+            if upsert.table is not table:
+                upsert = self._upsert_of(table, statement, rows_of, request)
             found = await upsert.match(view)
             await self._check_returning(table, statement, [*found.inserts, *(found.news or [])], request)
             return found
 
-        matched, updated_us = await self._stored.change(table, request.session.user, match)
+        done = await self._stored.change(table, request.session.user, match)
+        matched = done.matched
         inserts, news = (matched.inserts, matched.news or []) if matched else ([], [])
         if statement.returning is not None:
-            data = changed_rows(table, upsert.in_order([*inserts, *news]), from_us(updated_us))
-            return await returned(self._queries, table, statement.returning, data, request)
-        skipped = len(rows) - len(inserts) - len(news)
+            data = changed_rows(done.table, upsert.in_order([*inserts, *news]), from_us(done.updated_us))
+            return await returned(self._queries, done.table, statement.returning, data, request)
+        skipped = upsert.row_count - len(inserts) - len(news)
         message = f"{counted(len(inserts))} inserted, {len(news)} updated, {skipped} skipped"
         return Result(row_count=len(inserts) + len(news), message=message)
+
+    def _upsert_of(self, table: Table, statement: Insert, rows_of: RowsOf, request: Request) -> Upsert:
+        assert statement.on_conflict is not None
+        check_conflict(table, statement.on_conflict)
+        rows = rows_of(table)
+        self._check_count(len(rows))
+        decoder, assignments = self._codecs.of(table).decoder, statement.on_conflict.assignments
+        return Upsert(self._queries, self._stored, decoder, table, assignments, rows, request)
 
     async def _check_returning(
         self,
@@ -144,72 +154,6 @@ class Changes:
                 f"the statement would change {rows} rows; statement_rows_max is {self._settings.statement_rows_max}"
             )
 
-    async def _selected_rows(
-        self, table: Table, columns: Sequence[Column], query: QueryText, request: Request
-    ) -> list[Row]:
-        rows_max = self._settings.statement_rows_max
-        try:
-            data = await self._queries.select(
-                query, request.session.user, request.session.namespace, request.parameters, rows_max=rows_max
-            )
-        except TooManyRows as exc:
-            raise TooLarge(
-                f"the statement would change more than {rows_max} rows (setting statement_rows_max)"
-            ) from exc
-        if data.num_columns != len(columns):
-            raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
-        named = data.rename_columns([column.name for column in columns])
-        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, zoneless=True)
-
-    async def _evaluate(
-        self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request
-    ) -> list[dict[str, Any]]:
-        """The rows of a VALUES list as Python values by column; expressions are evaluated together by DataFusion."""
-        expressions = [value for row in rows for value in row if isinstance(value, QueryText)]
-        evaluated = iter(await self._evaluate_expressions(expressions, request))
-        decoded: list[dict[str, Any]] = []
-        for number, row in enumerate(rows, 1):
-            if len(row) != len(columns):
-                raise InvalidValue(f"row {number} has {len(row)} values for {len(columns)} columns")
-            values: dict[str, Any] = {}
-            for column, value in zip(columns, row, strict=True):
-                match value:
-                    case DefaultValue():
-                        continue
-                    case Literal(literal):
-                        values[column.name] = sql_value(column, literal)
-                    case Parameter(index):
-                        check_parameters(index, request.parameters)
-                        values[column.name] = sql_value(column, request.parameters[index - 1])
-                    case DefaultFunction(default):
-                        values[column.name] = self._generate(column, default, request.session.user)
-                    case QueryText():
-                        values[column.name] = sql_value(column, next(evaluated))
-            decoded.append(values)
-        return decoded
-
-    async def _evaluate_expressions(self, expressions: Sequence[QueryText], request: Request) -> list[Any]:
-        if not expressions:
-            return []
-        query = compose([("SELECT ", None), *as_columns(expressions, "v")])
-        data = await self._queries.select(
-            query, request.session.user, request.session.namespace, request.parameters, rows_max=1
-        )
-        return [_python_value(column) for column in data.columns]
-
-    def _generate(self, column: Column, default: Default, user: str) -> Any:
-        match default.kind:
-            case DefaultKind.NOW:
-                return sql_value(column, datetime.now(UTC))
-            case DefaultKind.CURRENT_USER:
-                return user
-            case DefaultKind.SNOWFLAKE_ID:
-                return self._codecs.generators.snowflakes.take(1)[0]
-            case DefaultKind.UUID_V7:
-                return sql_value(column, self._codecs.generators.uuids.take(1)[0])
-            case DefaultKind.LITERAL:
-                return sql_value(column, default.literal)
-
     async def update(self, statement: Update, request: Request) -> Result:
         """UPDATE: the rows that a snapshot picks get new values, all in one transaction."""
         table = self._table(statement, request)
@@ -218,26 +162,27 @@ class Changes:
                 f"UPDATE on the STREAM table {table.name}: an event that happened is not changed",
                 hint="insert a new event, or use a SHARED table for rows that change",
             )
-        columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
-        statement = replace(statement, assignments=exact_assignments(table, statement.assignments))
+        exact_assignments(table, statement.assignments)  # what is wrong with them is told before the turn
 
-        async def match(view: View) -> Matched:
-            found = await self._by_key(table, statement, request)
+        async def match(table: Table, view: View) -> Matched:
+            columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
+            exact = replace(statement, assignments=exact_assignments(table, statement.assignments))
+            found = await self._by_key(table, exact, request)
             if found is not None:
-                picked = await self._assigned(table, columns, statement, found, request)
+                picked = await self._assigned(table, columns, exact, found, request)
             else:
-                data = await self._matching(table, view, statement, request)
+                data = await self._matching(table, view, exact, request)
                 olds = from_arrow(data.select(range(len(table.columns))))
                 news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
                 picked = _picked(data, olds, news, view)
             await self._check_returning(table, statement, picked.news or [], request)
             return picked
 
-        matched, updated_us = await self._stored.change(table, request.session.user, match)
-        news = matched.news or [] if matched else []
+        done = await self._stored.change(table, request.session.user, match)
+        news = done.matched.news or [] if done.matched else []
         if statement.returning is not None:
-            data = changed_rows(table, news, from_us(updated_us))
-            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+            data = changed_rows(done.table, news, from_us(done.updated_us))
+            return await returned(self._queries, done.table, statement.returning, data, request, statement.alias)
         return Result(row_count=len(news), message=f"{counted(len(news))} updated")
 
     async def _by_key(self, table: Table, statement: Update | Delete, request: Request) -> KeyedRows | None:
@@ -291,7 +236,7 @@ class Changes:
         if table.kind is TableKind.STREAM:
             return await self._delete_events(table, statement, request)
 
-        async def match(view: View) -> Matched:
+        async def match(table: Table, view: View) -> Matched:
             found = await self._by_key(table, statement, request)
             if found is not None:
                 picked = matched_by_key(found, None)
@@ -301,15 +246,16 @@ class Changes:
             await self._check_returning(table, statement, picked.olds, request, deleted=True)
             return picked
 
-        matched, updated_us = await self._stored.change(table, request.session.user, match)
-        olds = matched.olds if matched else []
+        done = await self._stored.change(table, request.session.user, match)
+        olds = done.matched.olds if done.matched else []
         if statement.returning is not None:
-            data = changed_rows(table, olds, from_us(updated_us), deleted=True)
-            return await returned(self._queries, table, statement.returning, data, request, statement.alias)
+            data = changed_rows(done.table, olds, from_us(done.updated_us), deleted=True)
+            return await returned(self._queries, done.table, statement.returning, data, request, statement.alias)
         return Result(row_count=len(olds), message=f"{counted(len(olds))} deleted")
 
     async def _delete_events(self, table: Table, statement: Delete, request: Request) -> Result:
         events = await self._streams.rows(table, with_key=True, with_seq=True)
+        created = self._streams.created(table)
         source = f'SELECT "{EVENT_SEQ}"{from_table(table, statement.alias)}'
         query = compose([(source, None), *([(" WHERE ", statement.where)] if statement.where else [])])
         check_parameters(query.parameters, request.parameters)
@@ -321,13 +267,13 @@ class Changes:
         seqs = data.column(0).to_pylist()
         self._check_count(len(seqs))
         if statement.returning is None:
-            await self._streams.delete(table, seqs)
+            await self._streams.delete(table, seqs, created)
         else:
             gone = events.filter(pa.compute.is_in(events.column(EVENT_SEQ), pa.array(seqs, pa.int64())))
             hidden = [EVENT_SEQ] if statement.returning.names_key else [EVENT_SEQ, STREAM_KEY]
             given = (table, statement.returning, gone.drop_columns(hidden), request, statement.alias)
             await check_returning(self._queries, *given)
-            await self._streams.delete(table, seqs)
+            await self._streams.delete(table, seqs, created)
             return await returned(self._queries, *given)
         return Result(row_count=len(seqs), message=f"{len(seqs)} {'event' if len(seqs) == 1 else 'events'} deleted")
 
@@ -342,18 +288,3 @@ def _picked(data: pa.Table, olds: Sequence[Row], news: Sequence[Row] | None, vie
 def counted(rows: int) -> str:
     """So many rows, in words."""
     return f"{rows} {'row' if rows == 1 else 'rows'}"
-
-
-def _target_columns(table: Table, names: Sequence[str] | None) -> Sequence[Column]:
-    if names is None:
-        return table.declared_columns
-    columns = [existing_column(table, name) for name in names]
-    if len(set(names)) < len(names):
-        raise InvalidValue(f"a column comes twice in the column list of INSERT INTO {table.name}")
-    return columns
-
-
-def _python_value(column: pa.ChunkedArray) -> Any:
-    """The one value of a column; nanoseconds, in which DataFusion casts to TIMESTAMP, are no Python datetime."""
-    kind = column.type
-    return (column.cast(pa.timestamp("us", kind.tz), safe=False) if pa.types.is_timestamp(kind) else column)[0].as_py()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import structlog
 from kalam.engine.alterations import altered
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Session
-from kalam.errors import AlreadyExists, KalamError, NamespaceNotFound, TableInUse, Unsupported
+from kalam.errors import AlreadyExists, KalamError, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, check_name, check_new_namespace
 from kalam.query.results import Result, list_result
@@ -101,8 +102,9 @@ class Definitions:
             raise TableInUse(f"namespace {name} is not empty; its tables are {listed}", hint="add CASCADE to drop them")
         for table in tables:
             self._check_unwatched(table)
-        for table in tables:
-            await self._drop(table)
+        while tables := self._catalogue.tables_in(name):  # while one is dropped others may come and go
+            with contextlib.suppress(TableNotFound):
+                await self._drop(tables[0])
         async with self._changing:
             await self._catalogue.drop_namespace(name)
         return Result(message=f"namespace {name} dropped")
@@ -200,7 +202,7 @@ class Definitions:
             )
         raw = statement.action.options
         async with self._changing:
-            table = self._catalogue.table(table.name)
+            table = self._catalogue.newest(table)
             options = table_options(table.kind, raw, table.columns, current=table.options)
             await self._parts.streams.alter(replace(table, options=options))
             try:
@@ -213,7 +215,7 @@ class Definitions:
 
     async def _alter_stored(self, table: Table, statement: AlterTable, session: Session) -> Result:
         async with self._parts.flusher.lock(table), self._changing:
-            table = self._catalogue.table(table.name)
+            table = self._catalogue.newest(table)
             ids = [column.column_id for columns in self._catalogue.history(table).values() for column in columns]
             new = altered(
                 table,
@@ -237,7 +239,7 @@ class Definitions:
         await parts.jobs.cancel(table.name, ("compaction", "check", "deleted_cleanup"), "the table was dropped")
         # In this order: a clean-up, which replaces segments, flushes meanwhile.
         async with parts.compactor.lock(table), parts.flusher.lock(table), self._changing:
-            table = self._catalogue.table(table.name)
+            table = self._catalogue.newest(table)
             self._check_unwatched(table)
             garbage = [] if table.kind is TableKind.STREAM else await asyncio.to_thread(self._garbage, table)
             await parts.database.submit(TableDrop(parts.flusher.store, table, garbage))

@@ -192,7 +192,7 @@ class Engine:
             case ShowNamespaces():
                 return self.definitions.show_namespaces()
             case ShowTables(namespace):
-                return self.definitions.show_tables(namespace or session.namespace)
+                return self.definitions.show_tables(namespace or session.namespace or None)
             case CreateTable():
                 return await self.definitions.create_table(statement, session)
             case DropTable():

@@ -15,7 +15,7 @@ from typing import cast
 
 import msgspec
 
-from kalam.errors import BrokerUnavailable, KalamError, TooBusy, TooLarge
+from kalam.errors import BrokerUnavailable, KalamError, TableNotFound, TooBusy, TooLarge
 from kalam.names import TableName
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.judged import judged
@@ -131,6 +131,8 @@ class Inserts:
         byte_count = sum(map(len, payloads))
         try:
             table = self._catalogue.table(name)
+            if users is not None and table.kind is TableKind.USER:  # each row is its sender's
+                raise TableNotFound(f"table {name} was created anew while the message came; send it again")
             self._check_room(byte_count)
         except KalamError as exc:
             return [exc] * len(messages)

@@ -44,7 +44,7 @@ def resolve(ref: TableRef, namespace: str | None) -> TableName:
     """The full name of a table as a statement names it; raises NamespaceNotFound where none is given."""
     if ref.namespace is not None:
         return TableName(ref.namespace, ref.table)
-    if namespace is None:
+    if not namespace:  # an empty one names none
         raise NamespaceNotFound(
             f"table {ref.table!r} needs a namespace", hint=f"write <namespace>.{ref.table}, or name a default namespace"
         )

@@ -161,7 +161,8 @@ class Upsert:
         rows: Sequence[Row],
         request: Request,
     ) -> None:
-        self._queries, self._decoder, self._table, self._request = queries, decoder, table, request
+        self._queries, self._decoder, self._request = queries, decoder, request
+        self.table, self.row_count = table, len(rows)
         self._stored, self._assignments = stored, exact_assignments(table, assignments)
         self._columns = [existing_column(table, assignment.column) for assignment in assignments]
         self._by_key: dict[Key, Row] = {}
@@ -176,7 +177,7 @@ class Upsert:
     async def match(self, view: View) -> Matched:
         """The rows of the view that have one of the keys, what they become, and the rows that are new."""
         found = await self._found(view)
-        index = self._table.key_index
+        index = self.table.key_index
         there = {found_row.row[index] for found_row in found.rows}
         inserts = [row for key, row in self._by_key.items() if key not in there]
         if not self._assignments:
@@ -187,14 +188,14 @@ class Upsert:
 
     async def _found(self, view: View) -> KeyedRows:
         keys, user = list(self._by_key), self._request.session.user
-        found = await self._stored.rows_by_key(self._table, user, keys)
+        found = await self._stored.rows_by_key(self.table, user, keys)
         if found is not None:
             return found
-        return KeyedRows(await self._queries.rows_by_key(self._table, user, view, keys), view.last_seq)
+        return KeyedRows(await self._queries.rows_by_key(self.table, user, view, keys), view.last_seq)
 
     async def _assigned(self, olds: Sequence[Row], updated: Sequence[datetime]) -> list[Row]:
         """What the rows that are there become, in their order."""
-        table = self._table
+        table = self.table
         proposed = [self._by_key[row[table.key_index]] for row in olds]
         if all(map(is_proposed, self._columns, self._assignments)):
             values = list(zip(*olds, strict=True))
@@ -208,6 +209,6 @@ class Upsert:
 
     def in_order(self, changed: Sequence[Row]) -> list[Row]:
         """Changed rows in the order of the statement's rows."""
-        index = self._table.key_index
+        index = self.table.key_index
         by_key = {row[index]: row for row in changed}
         return [by_key[key] for key in self._by_key if key in by_key]

@@ -11,8 +11,7 @@ a hole is seen and ends it; then the subscriber begins anew with a snapshot.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kalam.errors import BrokerUnavailable, CursorExpired, InvalidValue
@@ -24,9 +23,10 @@ from kalam.live.watch import Watch
 from kalam.rows.codec import Codec
 from kalam.rows.columns import from_arrow
 from kalam.rows.seen import SeenRows, seen_timestamp
+from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, UPDATED, Table
 from kalam.storage.copies import Chunk, View
-from kalam.tables.ports import StoredEvents, StreamPort
+from kalam.tables.ports import StreamPort
 
 FIND_TRIES, FIND_PAUSE_S = 3, 0.1
 Older = int | Sequence[Chunk]
@@ -58,6 +58,14 @@ async def _ready(query: LiveQuery, seq: int) -> None:
 async def resume(query: LiveQuery, watch: Watch, replay: AsyncIterator[Batch], from_seq: int, upto_seq: int) -> None:
     """Queue ``ready`` and the changes of the replay that concern the query, and then what was held."""
     await _ready(query, from_seq)
+    try:
+        await _tell_replay(query, watch, replay, from_seq)
+    except EventsGoneError:
+        query.resync()
+    query.start(upto_seq)
+
+
+async def _tell_replay(query: LiveQuery, watch: Watch, replay: AsyncIterator[Batch], from_seq: int) -> None:
     async for batch in replay:
         picks = await asyncio.to_thread(watch.picks, batch, query.predicate)
         texts = query.shape.changes(batch, picks, {})
@@ -66,7 +74,6 @@ async def resume(query: LiveQuery, watch: Watch, replay: AsyncIterator[Batch], f
             payload = query.shape.changes_message([text for _, text in part])
             await query.offer(payload, "changes", part[-1][0], len(part))
         query.reached(max(from_seq, batch.last_seq))
-    query.start(upto_seq)
 
 
 def _messages(shown: Sequence[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
@@ -89,6 +96,7 @@ class Past:
 
     feed: ReplayPort
     log: LogPort
+    history: Callable[[Table], History]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +116,15 @@ async def plan_replay(table: Table, owner: str, view: View | None, from_seq: int
         raise CursorExpired(f"table {table.name} has {upto_seq} changes and none with the number {from_seq}")
     hot = list(view.chunks[: view.chunk_count]) if view else []
     chunks = [chunk for chunk in hot if chunk.last_seq > from_seq]
-    _check_columns(table, chunks, from_seq)
+    _check_columns(table, chunks, from_seq, past)
     hot_from = chunks[0].first_seq if chunks else upto_seq + 1
     older = await _older(table, owner, from_seq + 1, hot_from, past) if from_seq + 1 < hot_from else None
     return Replay(from_seq, upto_seq, older, chunks)
 
 
-def _check_columns(table: Table, chunks: Sequence[Chunk], seq: int) -> None:
-    if any(chunk.schema_version != table.schema_version for chunk in chunks):
+def _check_columns(table: Table, chunks: Sequence[Chunk], seq: int, past: Past) -> None:
+    history = past.history(table)
+    if any(history[version] != table.columns for version in {chunk.schema_version for chunk in chunks}):
         raise CursorExpired(f"the columns of table {table.name} have changed since change {seq}")
 
 
@@ -131,7 +140,7 @@ async def _older(table: Table, owner: str, seq: int, before_seq: int, past: Past
             return place
         chunks = await past.log.logged(table, owner, seq, before_seq)
         if chunks and chunks[0].first_seq <= seq:
-            _check_columns(table, chunks, seq)
+            _check_columns(table, chunks, seq, past)
             return chunks
         if silent is not None:
             raise silent
@@ -142,21 +151,22 @@ async def _older(table: Table, owner: str, seq: int, before_seq: int, past: Past
     )
 
 
-async def replayed(table: Table, owner: str, plan: Replay, past: Past, codec: Codec) -> AsyncIterator[Batch]:
+async def replayed(table: Table, owner: str, plan: Replay, past: Past) -> AsyncIterator[Batch]:
     """The batches of a replay, without a hole; raises CursorExpired at one."""
+    reader = StoredVersions(table.columns, past.history(table))
     seq, older = plan.from_seq, plan.older
     hot_from = plan.chunks[0].first_seq if plan.chunks else plan.upto_seq + 1
     while older is not None and seq + 1 < hot_from:
         if isinstance(older, int):
             source = _told(table, owner, older, past.feed, seq, hot_from)
         else:
-            source = _decoded(older, codec, seq)
+            source = _decoded(older, reader, seq)
         async for batch in source:
             seq = max(seq, batch.last_seq)
             yield batch
         if seq + 1 < hot_from:
             older = await _older(table, owner, seq + 1, hot_from, past)
-    async for batch in _decoded(plan.chunks, codec, seq):
+    async for batch in _decoded(plan.chunks, reader, seq):
         yield batch
 
 
@@ -174,10 +184,10 @@ async def _told(
             return
 
 
-async def _decoded(chunks: Sequence[Chunk], codec: Codec, after_seq: int) -> AsyncIterator[Batch]:
+async def _decoded(chunks: Sequence[Chunk], reader: StoredVersions, after_seq: int) -> AsyncIterator[Batch]:
     """The changes of chunks behind ``after_seq``."""
     for part in _parts(chunks):
-        yield await asyncio.to_thread(batch_of_chunks, part, codec, after_seq)
+        yield await asyncio.to_thread(batch_of_chunks, part, reader, after_seq)
 
 
 def _parts(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
@@ -220,15 +230,28 @@ def _former(run: FeedRun, number: int) -> dict[str, object]:
     return {name: value for name, value in run.old[number].items() if name not in (UPDATED, DELETED)}
 
 
+class EventsGoneError(Exception):
+    """Events that a replay was to tell were evicted before they were read."""
+
+
 async def replayed_events(
     table: Table, codec: Codec, port: StreamPort, from_seq: int, upto_seq: int
 ) -> AsyncIterator[Batch]:
-    """The events of a STREAM table behind ``from_seq``."""
-    if from_seq >= upto_seq:
+    """The events of a STREAM table behind ``from_seq``; raises EventsGoneError where some were evicted meanwhile."""
+    seq = from_seq
+    if seq >= upto_seq:
         return
-    async for events in port.read(table, from_seq):
-        count = bisect_right(events.seqs, upto_seq)
-        part = StoredEvents(events.seqs[:count], events.stored_us[:count], events.payloads[:count])
-        yield await asyncio.to_thread(batch_of_events, part, codec)
-        if count < len(events.seqs):
-            return
+    async for events in port.read(table, from_seq, upto_seq):
+        if events.seqs[0] != seq + 1 or events.seqs[-1] - events.seqs[0] + 1 != len(events.seqs):
+            await _check_kept(table, port, seq)
+        seq = events.seqs[-1]
+        yield await asyncio.to_thread(batch_of_events, events, codec)
+    if seq < upto_seq:
+        await _check_kept(table, port, seq)
+
+
+async def _check_kept(table: Table, port: StreamPort, seq: int) -> None:
+    """Events are evicted from the front alone: one that is missing behind the first that is kept was deleted."""
+    state = await port.state(table)
+    if state.first_seq > seq + 1 or state.last_seq < seq:
+        raise EventsGoneError

@@ -79,10 +79,11 @@ class LiveQuery:
         self._opening: deque[tuple[bytes, Literal["snapshot", "ready", "changes"], int | None, int]] = deque()
         self._opening_bytes = 0
         self._room = asyncio.Event()
-        self._changes: deque[tuple[int, bytes]] = deque()
+        self._changes: deque[tuple[int, bytes | None]] = deque()  # None is a ``resync``
         self._bytes = 0
         self._ready = self._live = self._overflown = self._closed_told = False
         self._start_seq = 0
+        self._renumbered: int | None = None
         self._number = 0
 
     @property
@@ -125,14 +126,18 @@ class LiveQuery:
 
     def reached(self, seq: int) -> None:
         """The opening has come as far as ``seq``; the heartbeats of a long resume tell."""
-        self._start_seq = seq
+        if self._renumbered is None:
+            self._start_seq = seq
 
     def start(self, seq: int) -> None:
         """The opening is complete and covers everything up to ``seq``: go on with what was held."""
-        self._start_seq = self.last_seq = seq
         self._live = True
-        while self._changes and self._changes[0][0] <= seq:
-            self._bytes -= len(self._changes.popleft()[1]) + CHANGE_OVERHEAD_BYTES
+        if self._renumbered is not None:  # that was a number of before, and what is held came afterwards
+            self._start_seq = self.last_seq = self._renumbered
+        else:
+            self._start_seq = self.last_seq = seq
+            while self._changes and self._changes[0][0] <= seq:
+                self._bytes -= _size(self._changes.popleft()[1])
         if self.waiting:
             self.sink.note(self)
 
@@ -159,6 +164,28 @@ class LiveQuery:
         if self.closed is None and not self._overflown:
             self._overflow()
             self.sink.note(self)
+
+    def lose(self, seq: int) -> None:
+        """Changes up to ``seq`` are missing: the subscriber learns it behind what waits for it."""
+        if self.closed is not None or self._overflown:
+            return
+        if self._changes and self._changes[-1][1] is None:
+            self._changes.pop()
+        else:
+            self._bytes += _size(None)
+            self.resyncs += 1
+        self._changes.append((seq, None))
+        if self._live:
+            self.sink.note(self)
+
+    def renumber(self, seq: int) -> None:
+        """The changes behind ``seq`` are numbered anew, and some may be missing."""
+        self._start_seq = seq
+        if not self._live:
+            self._renumbered = seq
+            self._changes.clear()  # nobody could tell which of them the opening shows
+            self._bytes = 0
+        self.lose(seq)
 
     def _overflow(self) -> None:
         self._changes.clear()
@@ -190,6 +217,10 @@ class LiveQuery:
             self._overflown = False
             self.last_seq = self.seq
             return self._message("resync", {"seq": self.seq}, self.seq)
+        if self._changes and self._changes[0][1] is None:
+            self.last_seq, _ = self._changes.popleft()
+            self._bytes -= _size(None)
+            return self._message("resync", {"seq": self.last_seq}, self.last_seq)
         return self._take_changes() if self._changes else None
 
     def heartbeat(self) -> Message | None:
@@ -217,12 +248,13 @@ class LiveQuery:
         taken: list[bytes] = []
         size, seq = 0, 0
         while self._changes and len(taken) < MESSAGE_ROWS_MAX:
-            length = len(self._changes[0][1])
-            if taken and size + length > MESSAGE_BYTES_MAX:
+            at, change = self._changes[0]
+            if change is None or (taken and size + len(change) > MESSAGE_BYTES_MAX):
                 break
-            seq, change = self._changes.popleft()
+            self._changes.popleft()
             taken.append(change)
-            size += length
+            seq = at
+            size += len(change)
         self._bytes -= size + CHANGE_OVERHEAD_BYTES * len(taken)
         self.delivered += len(taken)
         self.last_seq = seq
@@ -234,3 +266,8 @@ class LiveQuery:
     ) -> Message:
         self._number += 1
         return Message(self._number, self.shape.message({"type": kind, **body}), kind, seq)
+
+
+def _size(change: bytes | None) -> int:
+    """What a change that waits counts for."""
+    return CHANGE_OVERHEAD_BYTES + len(change or b"")

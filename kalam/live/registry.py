@@ -24,11 +24,13 @@ from kalam.live.watch import Watch, WatchName
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
+from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
 from kalam.sql.condition import read_shape
 from kalam.sql.statements import QueryText
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.writes import Announcement
+from kalam.tables.ports import Acked
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 
@@ -85,7 +87,7 @@ class Registry:
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._stored, self._streams, self._snapshots = stored, streams, snapshots
-        self._past = Past(replay, stored)
+        self._past = Past(replay, stored, catalogue.history)
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         self._followers: dict[WatchName, Follower] = {}
@@ -156,6 +158,7 @@ class Registry:
             predicate, shape = await self._prepared(watch, request)
             current = self._catalogue.by_id.get(table.table_id)
             if current is not None and watch.follows(current) and self._watches.get(watch.name) is watch:
+                table = current  # whose options may be others than before
                 break  # else the table was dropped or altered meanwhile
             self._drop_idle(watch)
         query = LiveQuery(
@@ -199,9 +202,17 @@ class Registry:
         if watch is not None:
             self.close_table(table, "the columns of the table have changed")
             self._discard(watch)
-        watch = self._watches[table.table_id, owner] = Watch(table, owner, version_columns(table), self._fail)
+        watch = self._watches[table.table_id, owner] = Watch(
+            table,
+            owner,
+            version_columns(table),
+            StoredVersions(table.columns, self._catalogue.history(table)),
+            self._fail,
+        )
         if table.kind is TableKind.STREAM:
-            self._followers[table.table_id, owner] = Follower(watch, self._codecs.of(table), self._streams.port)
+            self._followers[table.table_id, owner] = Follower(
+                watch, self._codecs.of(table), self._streams, self._bounds.live_held_bytes_max
+            )
         return watch
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
@@ -249,7 +260,7 @@ class Registry:
 
     async def _plan_events(self, table: Table, from_seq: int, upto_seq: int) -> Replay:
         state = await self._streams.port.state(table)
-        if from_seq > max(state.last_seq, upto_seq) or (state.first_seq > from_seq + 1):
+        if not state.first_seq - 1 <= from_seq <= state.last_seq:
             raise CursorExpired(f"the events behind {from_seq} of table {table.name} are not kept any more")
         return Replay(from_seq, max(from_seq, upto_seq), None, ())
 
@@ -280,7 +291,7 @@ class Registry:
         codec = self._codecs.of(query.table)
         if query.table.kind is TableKind.STREAM:
             return replayed_events(query.table, codec, self._streams.port, plan.from_seq, plan.upto_seq)
-        return replayed(query.table, owner, plan, self._past, codec)
+        return replayed(query.table, owner, plan, self._past)
 
     # Changes.
 
@@ -290,16 +301,13 @@ class Registry:
         if watch is None:
             return
         chunk = announcement.chunk
-        if not watch.follows(announcement.table):
-            self.altered(announcement.table)
-            return
-        watch.take(partial(batch_of_chunks, (chunk,), self._codecs.of(announcement.table)), chunk.row_count)
+        watch.take(partial(batch_of_chunks, (chunk,), watch.reader), chunk.row_count)
 
-    def announce_events(self, table: Table, payloads: Sequence[bytes], seqs: Sequence[int]) -> None:
-        """Take in events that the broker has stored, with their sequences."""
+    def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
+        """Take in events that the broker has stored."""
         follower = self._followers.get((table.table_id, ""))
         if follower is not None:
-            follower.announce(payloads, seqs)
+            follower.announce(payloads, acked)
 
     # Ending.
 

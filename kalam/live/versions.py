@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from kalam.rows.codec import Codec
 from kalam.rows.types import Row
+from kalam.rows.versions import StoredVersions
 from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, DataType, Table, TableKind, TypeName
 from kalam.storage.catalogue import from_us
 from kalam.storage.copies import Chunk
@@ -56,12 +57,15 @@ class Batch:
         self.news += news
 
 
-def batch_of_chunks(chunks: Iterable[Chunk], codec: Codec, after_seq: int = 0) -> Batch:
-    """The changes behind ``after_seq`` in chunks of the log, which follow each other without a hole."""
+def batch_of_chunks(chunks: Iterable[Chunk], reader: StoredVersions, after_seq: int = 0) -> Batch:
+    """The changes behind ``after_seq`` in chunks of the log, which follow each other without a hole.
+
+    A chunk may be of an older version than the columns that ``reader`` gives: its insert was sent before an ALTER.
+    """
     batch = Batch()
     for chunk in chunks:
         start = max(0, after_seq + 1 - chunk.first_seq)
-        rows = codec.stored.unpack(chunk.payload)[start:]
+        rows = reader.unpack(chunk.payload, chunk.schema_version)[start:]
         seqs = range(chunk.first_seq + start, chunk.last_seq + 1)
         updated = chunk.updated
         if chunk.op == "delete":
@@ -70,7 +74,7 @@ def batch_of_chunks(chunks: Iterable[Chunk], codec: Codec, after_seq: int = 0) -
             continue
         news = [(*row, updated, False) for row in rows]
         if chunk.op == "update" and chunk.old is not None:
-            former = codec.stored.unpack(chunk.old)[start:]
+            former = reader.unpack(chunk.old, chunk.schema_version)[start:]
             batch.add(
                 seqs, [(*row, was, False) for row, was in zip(former, _former_times(chunk, start), strict=True)], news
             )
@@ -89,8 +93,9 @@ def _former_times(chunk: Chunk, start: int) -> Sequence[object]:
 def batch_of_events(events: StoredEvents, codec: Codec) -> Batch:
     """The events of a STREAM table as inserts; what does not decode is no row, as in SELECT."""
     batch = Batch()
-    rows = codec.decoder.decode_each(events.payloads, user="")
+    rows = codec.decoder.decode_events(events.payloads, events.seqs, events.stored_us)
     for seq, stored_us, row in zip(events.seqs, events.stored_us, rows, strict=True):
         if isinstance(row, tuple):
-            batch.add([seq], [None], [(*row, f"{stored_us // 1_000}:{seq}")])
+            key = f"{stored_us // 1_000}:{seq}" if stored_us else None  # which only reading the stream tells
+            batch.add([seq], [None], [(*row, key)])
     return batch

@@ -23,7 +23,8 @@ from kalam.live.shape import Shape
 from kalam.live.transitions import Pick, transitions
 from kalam.live.versions import Batch
 from kalam.rows.types import Row
-from kalam.schema import Column, Table
+from kalam.rows.versions import StoredVersions
+from kalam.schema import STREAM_KEY, Column, Table
 
 if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first WHERE that needs it
     from kalam.live.judge import Judge
@@ -33,6 +34,7 @@ BATCH_ROWS_MAX = 20_000
 
 log = structlog.get_logger(__name__)
 Audience = dict[Shape, tuple[LiveQuery, ...]]
+Step = Callable[[], None]
 WatchName = tuple[int, str]
 """A table's id, and whose copy it is ('' for one that everybody shares)."""
 
@@ -51,12 +53,20 @@ Outcome = tuple[list[Share], list[tuple[Predicate, KalamError]]]
 
 
 class Watch:
-    """The open live queries of one copy at one schema version. ``opening`` counts those that are not in it yet."""
+    """The open live queries of one copy at one schema version.
+
+    ``opening`` counts those that are not in it yet; ``keyed`` are those that name the key of a STREAM table.
+    """
 
     def __init__(
-        self, table: Table, owner: str, columns: Sequence[Column], fail: Callable[[LiveQuery, str], None]
+        self,
+        table: Table,
+        owner: str,
+        columns: Sequence[Column],
+        reader: StoredVersions,
+        fail: Callable[[LiveQuery, str], None],
     ) -> None:
-        self.table, self.owner, self.columns = table, owner, tuple(columns)
+        self.table, self.owner, self.columns, self.reader = table, owner, tuple(columns), reader
         self.name: WatchName = (table.table_id, owner)
         self.opening = 0
         self.progress = Progress()
@@ -64,10 +74,11 @@ class Watch:
         self.judge: Judge | None = None
         self._fail = fail
         self.queries: dict[str, LiveQuery] = {}
+        self.keyed: dict[str, LiveQuery] = {}
         self._predicates: dict[tuple[str | None, str], Predicate] = {}
         self._audiences: dict[Predicate, Audience] = {}
         self._shapes: WeakValueDictionary[tuple[object, ...], Shape] = WeakValueDictionary()
-        self._waiting: deque[tuple[int, Callable[[], Batch]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], Batch]] | Step] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def follows(self, table: Table) -> bool:
@@ -89,6 +100,8 @@ class Watch:
         """From now on the query gets what matches."""
         query.progress = self.progress
         self.queries[query.id] = query
+        if STREAM_KEY in query.column_names:
+            self.keyed[query.id] = query
         # Another one with the same WHERE may have come in while this one's was checked.
         name = (query.predicate.text, repr(query.predicate.parameters))
         predicate = query.predicate = self._predicates.setdefault(name, query.predicate)
@@ -101,6 +114,7 @@ class Watch:
         """It gets nothing any more."""
         if self.queries.pop(query.id, None) is None:
             return
+        self.keyed.pop(query.id, None)
         audience = dict(self._audiences[query.predicate])
         left = tuple(other for other in audience[query.shape] if other is not query)
         if left:
@@ -123,31 +137,69 @@ class Watch:
     def take(self, make: Callable[[], Batch], row_count: int) -> None:
         """Take in changes; ``make`` decodes them."""
         if self._task is None and row_count <= INLINE_ROWS_MAX and not self.index.judged:
-            self._deliver(make())
+            try:
+                self._deliver(make())
+            except Exception:  # the insert that brought it is stored all the same
+                log.exception("live queries failed", table=str(self.table.name))
+                self._give_up()
             return
         self._waiting.append((row_count, make))
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"live {self.table.name} {self.owner}")
 
+    def then(self, step: Step) -> None:
+        """Do something once all changes that were taken in before have been delivered."""
+        if self._task is None:
+            step()
+        else:
+            self._waiting.append(step)
+
+    def lose(self, seq: int) -> None:
+        """What lies before ``seq``, and was not taken in, cannot be told; a step for ``then``."""
+        self.progress.seq = max(self.progress.seq, seq)
+        for query in list(self.queries.values()):
+            query.lose(seq)
+
+    def lose_keyed(self) -> None:
+        """The keys of events that were taken in are not known; a step for ``then``."""
+        for query in list(self.keyed.values()):
+            query.resync()
+
+    def renumber(self, seq: int) -> None:
+        """The changes behind ``seq`` are numbered anew; a step for ``then``."""
+        self.progress.seq = seq
+        for query in list(self.queries.values()):
+            query.renumber(seq)
+
     async def _work(self) -> None:
         try:
             while self._waiting:
-                makers = self._next()
-                batch, outcome = await asyncio.to_thread(self._prepare, makers)
-                self._apply(batch, outcome)
+                if isinstance(self._waiting[0], tuple):
+                    batch, outcome = await asyncio.to_thread(self._prepare, self._next())
+                    self._apply(batch, outcome)
+                else:
+                    self._waiting.popleft()()  # type: ignore[operator] # which is no tuple
         except Exception:
             log.exception("live queries failed", table=str(self.table.name))
-            self._waiting.clear()  # or what comes next would overtake it
-            for query in list(self.queries.values()):
-                query.resync()
+            self._give_up()
         finally:
             self._task = None
 
+    def _give_up(self) -> None:
+        """Changes could not be prepared: they are lost with all that waits, or what comes next would overtake it."""
+        waiting, self._waiting = self._waiting, deque()
+        for step in waiting:
+            if not isinstance(step, tuple):
+                step()
+        for query in list(self.queries.values()):
+            query.resync()
+
     def _next(self) -> list[Callable[[], Batch]]:
+        """What is prepared together: all that waits before the next step, up to a bound."""
         makers: list[Callable[[], Batch]] = []
         rows = 0
-        while self._waiting and rows < BATCH_ROWS_MAX:
-            count, make = self._waiting.popleft()
+        while self._waiting and isinstance(self._waiting[0], tuple) and rows < BATCH_ROWS_MAX:
+            count, make = self._waiting.popleft()  # type: ignore[misc] # a tuple, as was looked
             makers.append(make)
             rows += count
         return makers

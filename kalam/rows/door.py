@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
+from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
 from kalam.rows.normalise import EPOCH, BadValue, Fix, Generators, Values, column_fix, fill_default
@@ -52,6 +53,7 @@ class RowDecoder:
         )
         self._has_row_id = len(self._columns) < len(table.columns)
         self._defaults = tuple(_usable_default(column) for column in self._columns)
+        self._made = tuple(c for c in self._columns if c.default is not None and c.default.kind in MADE)
         has_blob = any(column.type.name is TypeName.BLOB for column in self._columns)
         plain, native = self._row_type(native=False), self._row_type(native=True)
         self._json_row = msgspec.json.Decoder(plain)
@@ -102,6 +104,35 @@ class RowDecoder:
         if len(rows) != 1:
             raise InvalidValue("the message is not a single row")
         return rows[0]
+
+    def decode_events(
+        self, payloads: Sequence[bytes], seqs: Sequence[int], stored_us: Sequence[int]
+    ) -> list[Row | KalamError]:
+        """One row, or its error, for each event of a stream; what others left out is the same at every read."""
+        if not self._made:
+            return self.decode_each(payloads, user="")
+        decode = (self._json_row if payloads and payloads[0][:1] == b"{" else self._msgpack_row).decode
+        try:
+            structs = [decode(payload) for payload in payloads]
+            self._fill_made(structs, seqs, stored_us)
+            return list(self._finish(structs, ""))
+        except Exception:  # noqa: BLE001 - whichever it was, it tells by itself what is wrong with it
+            triples = zip(payloads, seqs, stored_us, strict=True)
+            return [judged("event", partial(self._one_event, *triple)) for triple in triples]
+
+    def _one_event(self, payload: bytes, seq: int, stored_us: int) -> Row:
+        structs = self._structs(payload)
+        if len(structs) != 1:
+            raise InvalidValue("the event is not a single row")
+        self._fill_made(structs, [seq], [stored_us])
+        return self._finish(structs, "")[0]
+
+    def _fill_made(self, structs: Sequence[Any], seqs: Sequence[int], stored_us: Sequence[int]) -> None:
+        for column in self._made:
+            value_of = attrgetter(column.name)
+            for struct, seq, us in zip(structs, seqs, stored_us, strict=True):
+                if value_of(struct) is msgspec.UNSET:
+                    setattr(struct, column.name, event_default(column, self.table.table_id, seq, us))
 
     def convert(self, rows: Sequence[dict[str, Any]], *, user: str) -> list[Row]:
         """Rows of Python values by column name, as SQL gives them (see ``kalam.rows.sql_values``)."""

@@ -47,6 +47,18 @@ class SnowflakeIds:
         ]
 
 
+def snowflake_of_event(ms: int, number: int) -> int:
+    """The id that an event has for ever: its time, and of its number as much as has room."""
+    return max(0, ms - SNOWFLAKE_EPOCH_MS) << (WORKER_BITS + SEQUENCE_BITS) | number % (
+        1 << WORKER_BITS + SEQUENCE_BITS
+    )
+
+
+def uuid_v7_of_event(ms: int, number: int, random: int) -> str:
+    """The text of the UUID that an event has for ever; ``random`` has to be the same each time."""
+    return _uuid_v7(ms << UUID_COUNTER_BITS | number % (1 << UUID_COUNTER_BITS), random & (1 << 62) - 1)
+
+
 class UuidV7s:
     """UUIDs of version 7 (RFC 9562, section 5.7) with a 12-bit counter behind the milliseconds (method 1 of 6.2)."""
 

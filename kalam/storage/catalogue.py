@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound
 from kalam.names import TableName
@@ -45,6 +46,7 @@ class Catalogue:
         self.tables: dict[TableName, Table] = {}
         self.by_id: dict[int, Table] = {}
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
+        self.altered: dict[int, int] = {}
 
     def load(self) -> None:
         """Read everything; blocking, for the start."""
@@ -74,6 +76,17 @@ class Catalogue:
         names = [str(other) for other in self.tables if other.namespace == name.namespace]
         raise TableNotFound(f"there is no table {name}", hint=_near(str(name), names))
 
+    def newest(self, table: Table) -> Table:
+        """The table as it is by now; raises TableNotFound if it was dropped, also where another one has its name."""
+        newest = self.by_id.get(table.table_id)
+        if newest is None:
+            raise TableNotFound(f"table {table.name} was dropped meanwhile")
+        return newest
+
+    def is_newest(self, table: Table) -> bool:
+        """Whether no ALTER came after this state of the table; for the writer's thread, which knows it first."""
+        return self.altered.get(table.table_id, table.schema_version) == table.schema_version
+
     def tables_in(self, namespace: str) -> list[Table]:
         """The tables of a namespace by name."""
         return sorted(
@@ -99,18 +112,9 @@ class Catalogue:
         self, table: Table, columns: tuple[Column, ...], key: str | None, options: TableOptions
     ) -> Table:
         """Store a new schema version of a table; the caller holds what keeps the table from changing meanwhile."""
-        created, version = now_us(), table.schema_version + 1
-
-        def update(conn: sqlite3.Connection) -> None:
-            conn.execute(
-                "UPDATE tables SET key = ?, options = ?, schema_version = ? WHERE table_id = ?",
-                (key, dump_options(options), version, table.table_id),
-            )
-            values = (table.table_id, version, dump_columns(columns), created)
-            conn.execute("INSERT INTO table_schemas VALUES (?, ?, ?, ?)", values)
-
-        await self._database.write(update)
+        version = table.schema_version + 1
         altered = replace(table, columns=columns, key=key, options=options, schema_version=version)
+        await self._database.submit(Alteration(self.altered, altered))
         self._remember(altered)
         return altered
 
@@ -170,7 +174,39 @@ class Catalogue:
         if self.tables.get(table.name) is table:
             del self.tables[table.name]
         self.by_id.pop(table.table_id, None)
+        self.altered.pop(table.table_id, None)
         self.histories.pop(table.table_id, None)
+
+
+class Alteration:
+    """The transaction that stores a new schema version; what is written behind it is told by ``altered``."""
+
+    cost = 1
+
+    def __init__(self, altered: dict[int, int], table: Table) -> None:
+        self._altered, self._table = altered, table
+
+    def apply(self, conn: sqlite3.Connection) -> None:
+        """Change the table, and add its columns to the versions."""
+        table = self._table
+        conn.execute(
+            "UPDATE tables SET key = ?, options = ?, schema_version = ? WHERE table_id = ?",
+            (table.key, dump_options(table.options), table.schema_version, table.table_id),
+        )
+        values = (table.table_id, table.schema_version, dump_columns(table.columns), now_us())
+        conn.execute("INSERT INTO table_schemas VALUES (?, ?, ?, ?)", values)
+        self._altered[table.table_id] = table.schema_version
+
+    def committed(self) -> None:
+        """Nothing more: the loop's thread changes what is read."""
+
+    def rolled_back(self) -> None:
+        """The version before it counts."""
+        self._altered[self._table.table_id] = self._table.schema_version - 1
+
+    def announcements(self) -> list[Any]:
+        """Nothing: whoever alters a table tells of it."""
+        return []
 
 
 def _renamed(table: Table, name: str, columns: Iterable[Column]) -> str:

@@ -140,7 +140,7 @@ class Compactor:
         if copy is None:
             raise Cancelled(f"table {table.name} was dropped")
         self._names += 1
-        table = self.store.catalogue.table(table.name)
+        table = self.store.catalogue.newest(table)
         assert table.key is not None
         folder = self.folders.folder(table, owner)
         request = CompactRequest(

@@ -85,8 +85,10 @@ class Flusher:
         started = time.perf_counter()
         done = Flushed()
         async with self.lock(table):
-            if self.catalogue.by_id.get(table.table_id) is not table:
-                table = self.catalogue.table(table.name)
+            newest = self.catalogue.by_id.get(table.table_id)
+            if newest is None:  # it was dropped meanwhile, and another one of its name is another one's matter
+                return done
+            table = newest
             waiting = await asyncio.to_thread(self._hot_copies, table, users)
             if not waiting:
                 return done

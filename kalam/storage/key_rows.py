@@ -93,6 +93,7 @@ class KeyRows:
         """
         copy = self._store.loaded.get((table.table_id, owner)) or await self._store.open(table, owner)
         if copy is None:
+            self._store.catalogue.newest(table)  # one that was dropped meanwhile is not empty
             return KeyedRows([], 0)
         view = copy.view
         seqs = [copy.versions.get(key) for key in keys]

@@ -259,6 +259,8 @@ class ChangeTask:
     def apply(self, conn: sqlite3.Connection) -> Any:
         """Check and append; returns the time of the change, microseconds since 1970."""
         copy = self._copy = self.store.for_writing(conn, self.table, self.user)
+        if not self.store.catalogue.is_newest(self.table):
+            raise Stale("the table has been altered")
         superseding = self._check(copy)
         updated_us = now_us()
         self._chunks = []

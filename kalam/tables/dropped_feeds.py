@@ -30,6 +30,7 @@ class DroppedFeeds:
     def __init__(self, database: Database, port: FeedPort) -> None:
         self._database, self._port = database, port
         self._kinds: dict[TableName, TableKind] = {}
+        self._notes = 0
         self._purging = asyncio.Lock()
 
     def load(self) -> None:
@@ -42,6 +43,7 @@ class DroppedFeeds:
     def note(self, name: TableName, kind: TableKind) -> None:
         """A table was dropped."""
         self._kinds[name] = kind
+        self._notes += 1
 
     async def purge(self, name: TableName) -> None:
         """Make sure that nothing of a dropped table of this name is in the feed; raises BrokerUnavailable."""
@@ -51,14 +53,17 @@ class DroppedFeeds:
                     await self._purge(name, self._kinds[name])
 
     async def _purge(self, name: TableName, kind: TableKind) -> None:
+        notes = self._notes
         await self._port.purge(name, kind)
         value = f"{kind} {name.namespace} {name.table}"
 
         def forget(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM meta WHERE name LIKE ? AND value = ?", (f"{UNPURGED}%", value))
 
-        await self._database.write(forget)
-        self._kinds.pop(name, None)
+        if notes == self._notes:  # else a table of this name may have been dropped again: better purged twice
+            await self._database.write(forget)
+        if notes == self._notes:
+            self._kinds.pop(name, None)
 
     async def purge_all(self) -> None:
         """Do what is left of earlier drops, as far as the broker lets us."""

@@ -51,6 +51,7 @@ class Watch:
     noticed_at: float | None = None
     recorded_at: float | None = None
     created: str = ""  # when the stream was made, as the last look told
+    noted: int = 0  # how often it was published to or altered
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -90,6 +91,7 @@ class Evictions:
             return
         watch = self._watch(table)
         watch.table = table
+        watch.noted += 1
         watch.look_at = min(watch.look_at, time.monotonic() + LOOK_S)
 
     def lock(self, table: Table) -> asyncio.Lock:
@@ -141,16 +143,18 @@ class Evictions:
             log.debug("stream not looked at", table=str(watch.table.name), reason=exc.detail)
 
     async def _look(self, watch: Watch) -> None:
-        table = watch.table
+        table, noted = watch.table, watch.noted
         state = await self._port.state(table)
         retention_s = table.stream_options.retention_s
         if retention_s is not None and state.first_at is not None:
             oldest = datetime.now(UTC) - timedelta(seconds=retention_s)
             if state.first_at < oldest - timedelta(seconds=TICK_S):
                 await self._port.expire(table, oldest, state.last_seq)
+                noted = watch.noted
                 state = await self._port.state(table)
         self._count(watch, state)
-        self._plan(watch, state)
+        if noted == watch.noted:  # else it is looked at again soon, for what this answer did not know
+            self._plan(watch, state)
 
     def _count(self, watch: Watch, state: StreamState) -> None:
         if watch.table.table_id not in self._watches:

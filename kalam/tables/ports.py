@@ -60,10 +60,14 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """The sequences of events that are stored; ``repeats`` of them were before."""
+    """The sequences of events that are stored; ``repeats`` of them were before.
+
+    ``created`` tells the stream whose sequences they are, as in StreamState; it is empty if that is not known.
+    """
 
     seqs: Sequence[int]
     repeats: int = 0
+    created: str = ""
 
 
 class StreamPort(Protocol):
@@ -90,8 +94,10 @@ class StreamPort(Protocol):
     async def state(self, table: Table) -> StreamState:
         """What the stream holds now."""
 
-    def read(self, table: Table, after_seq: int) -> AsyncIterator[StoredEvents]:
+    def read(self, table: Table, after_seq: int, upto_seq: int | None = None) -> AsyncIterator[StoredEvents]:
         """The events with a larger sequence that are stored now, in order, some thousand at a time.
+
+        With ``upto_seq`` none behind it.
 
         What is stored while they are read may be among them; what is evicted before it was read is not.
         """

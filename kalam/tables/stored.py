@@ -68,6 +68,15 @@ class Matched:
     inserts: Sequence[Row] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a statement changed: the table as it was then, the rows (None for none), and the time in microseconds."""
+
+    table: Table
+    matched: Matched | None = None
+    updated_us: int = 0
+
+
 class StoredTables:
     """Writes to SHARED and USER tables. ``user`` is always the session's; a SHARED table ignores it."""
 
@@ -107,6 +116,8 @@ class StoredTables:
     async def view(self, table: Table, user: str) -> View | None:
         """The newest state of the copy that ``user`` sees; None if it has never been written."""
         copy = await self._store.open(table, self.owner(table, user))
+        if copy is None:
+            self._store.catalogue.newest(table)  # one that was dropped meanwhile is not empty
         return copy.view if copy else None
 
     async def logged(self, table: Table, owner: str, seq: int, before_seq: int) -> list[Chunk]:
@@ -213,27 +224,27 @@ class StoredTables:
         folder = self._folders.folder(table, owner)
         return await asyncio.to_thread(self._cold_keys.find, table, folder, view, keys), view.epoch
 
-    async def change(
-        self, table: Table, user: str, match: Callable[[View], Awaitable[Matched]]
-    ) -> tuple[Matched | None, int]:
+    async def change(self, table: Table, user: str, match: Callable[[Table, View], Awaitable[Matched]]) -> Changed:
         """Run an UPDATE, DELETE or upsert as one transaction.
 
-        ``match`` reads the rows from a view; it is called again on a newer one when the rows changed before the commit.
-        Returns what was matched, None for nothing, and the time of the change in microseconds.
+        ``match`` reads the rows from a view of the table as it is when the statement has its turn; it is called again
+        on newer ones when the rows or the table changed before the commit.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = self.owner(table, user)
         async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
             for _ in range(TRIES_MAX):
-                matched = await match(await self.view(table, user) or EMPTY_VIEW)
+                view = await self.view(table, user) or EMPTY_VIEW
+                table = self._store.catalogue.newest(table)
+                matched = await match(table, view)
                 if not matched.olds and not matched.inserts:
-                    return None, 0
+                    return Changed(table)
                 changes = self._changes(table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
                 task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch)
                 try:
-                    return matched, await self._store.database.submit(task)
+                    return Changed(table, matched, await self._store.database.submit(task))
                 except Stale:
                     continue
                 except DuplicateKey:

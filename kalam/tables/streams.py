@@ -20,7 +20,8 @@ from kalam.schema import Table
 from kalam.storage.database import Database, now_us
 from kalam.storage.writes import ANSWER_US
 from kalam.tables.evictions import Evictions
-from kalam.tables.ports import Events, StreamPort
+from kalam.tables.flights import Flights
+from kalam.tables.ports import Acked, Events, StreamPort
 from kalam.tables.runs import subject_keys
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.windows import Window
@@ -74,8 +75,10 @@ class StreamTables:
         self._windows: dict[int, Window] = {}
         self._logged: dict[int, tuple[float, int]] = {}
         self._turns: dict[int, asyncio.Lock] = {}
-        self.on_events: Callable[[Table, Sequence[bytes], Sequence[int]], None] = lambda table, payloads, seqs: None
+        self.flights = Flights()
+        self.on_events: Callable[[Table, Sequence[bytes], Acked], None] = lambda table, payloads, acked: None
         self.has_live_query: Callable[[Table], bool] = lambda table: False
+        self.newest: Callable[[Table], Table] = lambda table: table
 
     def events(self, table: Table, rows: Sequence[Row], ids: Sequence[str | None] | None = None) -> Events:
         """The events of these rows; raises TooLarge and InvalidValue."""
@@ -100,13 +103,15 @@ class StreamTables:
             return await self._publish(table, events, stack.close)
 
     async def _publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Published:
+        table = self.newest(table)  # an ALTER may have passed while this waited for its turn
         stored = await self._interesting(table, events) if table.stream_options.ephemeral else None
         if stored is not None:
             events = _only(events, stored)
         if not len(events):
             return Published((), stored)
-        acked = await self.port.publish(table, events, handed_over)
-        self.on_events(table, events.payloads, acked.seqs)
+        with self.flights.one(table.table_id):
+            acked = await self.port.publish(table, events, handed_over)
+            self.on_events(table, events.payloads, acked)
         self.counters.of(table.table_id).published += len(events) - acked.repeats
         self.evictions.note_publish(table)
         return Published(acked.seqs, stored)
@@ -119,7 +124,7 @@ class StreamTables:
         if len(distinct) > QUESTIONS_MAX:
             return None
         answers = await asyncio.gather(*(self.port.interested(table, key) for key in distinct))
-        if all(answers):
+        if all(answers) or self.has_live_query(table):  # one may have been opened meanwhile
             return None
         listened = dict(zip(distinct, answers, strict=True))
         keys: Sequence[str | None] = events.keys or [None] * len(events)
@@ -151,12 +156,18 @@ class StreamTables:
             self._windows[table.table_id] = window
         return window
 
-    async def delete(self, table: Table, seqs: Sequence[int]) -> None:
-        """Remove events that a query has found; a reader sees all of them or none."""
+    def created(self, table: Table) -> str:
+        """Which stream it was that ``rows`` read last."""
+        return self._window(table).created
+
+    async def delete(self, table: Table, seqs: Sequence[int], created: str) -> None:
+        """Remove events that a query has found in a stream; a reader sees all of them or none."""
         if not seqs:
             return
         seqs, window, counts = sorted(seqs), self._window(table), self.counters.of(table.table_id)
         async with window.lock, self.evictions.lock(table):
+            if (await self.port.state(table)).created != created:
+                return  # it was made anew, and the numbers are those of other events
             together, removed = window.prefix(table, seqs), 0
             if together:  # the oldest events go in one step; some may have been evicted, expired ones go along
                 removed = min(together, await self.port.purge(table, seqs[together - 1] + 1))

@@ -70,6 +70,11 @@ class Window:
         return await asyncio.to_thread(self._shown, pieces, bounds, oldest_us, with_key, with_seq)
 
     @property
+    def created(self) -> str:
+        """Which stream the events are of."""
+        return self._created
+
+    @property
     def byte_count(self) -> int:
         """The memory that the events take."""
         return self._pieces.byte_count
@@ -149,7 +154,7 @@ class Window:
         return int(same.argmin()) if not same.all() else len(same)
 
     def _extend(self, events: StoredEvents) -> None:
-        rows: list[Row | KalamError] = self._codec.decoder.decode_each(events.payloads, user="")
+        rows: list[Row | KalamError] = self._codec.decoder.decode_events(events.payloads, events.seqs, events.stored_us)
         seqs, times = np.array(events.seqs, np.int64), np.array(events.stored_us, np.int64)
         wrong = [number for number, row in enumerate(rows) if isinstance(row, KalamError)]
         if wrong:  # anybody with permission on the subject may have published it

@@ -1,0 +1,142 @@
+"""What an INSERT puts into its table: a VALUES list or a query, read once, and made to rows of a table.
+
+Reading waits, and an ALTER may pass meanwhile. So what is read keeps no column of the table: only when the rows are
+wanted is it matched with the columns that the table has then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.engine.composed import as_columns, compose
+from kalam.engine.queries import Queries, check_parameters
+from kalam.engine.session import Request
+from kalam.engine.upserts import existing_column
+from kalam.errors import InvalidValue, TooLarge
+from kalam.query.results import TooManyRows
+from kalam.rows.codec import Codecs
+from kalam.rows.sql_values import sql_value
+from kalam.rows.types import Row
+from kalam.schema import Column, Default, DefaultKind, Table
+from kalam.settings import Settings
+from kalam.sql.statements import DefaultFunction, DefaultValue, Insert, Literal, Parameter, QueryText, Value
+
+RowsOf = Callable[[Table], list[Row]]
+"""Makes what an INSERT gives to rows of a table, as the table is when it is called."""
+
+
+class InsertSource:
+    """Reads what INSERTs put into their tables."""
+
+    def __init__(self, settings: Settings, codecs: Codecs, queries: Queries) -> None:
+        self._settings, self._codecs, self._queries = settings, codecs, queries
+
+    async def read(self, table: Table, statement: Insert, request: Request) -> RowsOf:
+        """What an INSERT's query or VALUES give, evaluated once; made to rows of the table as it is when asked."""
+        target_columns(table, statement.columns)  # what is wrong with them is told before anything is run
+        source = statement.source
+        if isinstance(source, QueryText):
+            data = await self._selected(source, request)
+            return lambda newest: self._selected_rows(newest, target_columns(newest, statement.columns), data, request)
+        evaluated = await self._evaluated(source, request)
+        user = request.session.user
+
+        def rows_of(newest: Table) -> list[Row]:
+            values = self._values(source, target_columns(newest, statement.columns), evaluated, request)
+            return self._codecs.of(newest).decoder.convert(values, user=user)
+
+        return rows_of
+
+    async def _selected(self, query: QueryText, request: Request) -> pa.Table:
+        rows_max = self._settings.statement_rows_max
+        try:
+            return await self._queries.select(
+                query, request.session.user, request.session.namespace, request.parameters, rows_max=rows_max
+            )
+        except TooManyRows as exc:
+            raise TooLarge(
+                f"the statement would change more than {rows_max} rows (setting statement_rows_max)"
+            ) from exc
+
+    def _selected_rows(self, table: Table, columns: Sequence[Column], data: pa.Table, request: Request) -> list[Row]:
+        if data.num_columns != len(columns):
+            raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
+        named = data.rename_columns([column.name for column in columns])
+        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, zoneless=True)
+
+    async def _evaluated(self, rows: Sequence[Sequence[Value]], request: Request) -> list[Any]:
+        """The values of the expressions in a VALUES list, in order; evaluated together by DataFusion."""
+        expressions = [value for row in rows for value in row if isinstance(value, QueryText)]
+        return await self._evaluate_expressions(expressions, request)
+
+    def _values(
+        self,
+        rows: Sequence[Sequence[Value]],
+        columns: Sequence[Column],
+        expressions: Sequence[Any],
+        request: Request,
+    ) -> list[dict[str, Any]]:
+        """The rows of a VALUES list as Python values by column."""
+        evaluated = iter(expressions)
+        decoded: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(columns):
+                raise InvalidValue(f"row {number} has {len(row)} values for {len(columns)} columns")
+            values: dict[str, Any] = {}
+            for column, value in zip(columns, row, strict=True):
+                match value:
+                    case DefaultValue():
+                        continue
+                    case Literal(literal):
+                        values[column.name] = sql_value(column, literal)
+                    case Parameter(index):
+                        check_parameters(index, request.parameters)
+                        values[column.name] = sql_value(column, request.parameters[index - 1])
+                    case DefaultFunction(default):
+                        values[column.name] = self._generate(column, default, request.session.user)
+                    case QueryText():
+                        values[column.name] = sql_value(column, next(evaluated))
+            decoded.append(values)
+        return decoded
+
+    async def _evaluate_expressions(self, expressions: Sequence[QueryText], request: Request) -> list[Any]:
+        if not expressions:
+            return []
+        query = compose([("SELECT ", None), *as_columns(expressions, "v")])
+        data = await self._queries.select(
+            query, request.session.user, request.session.namespace, request.parameters, rows_max=1
+        )
+        return [_python_value(column) for column in data.columns]
+
+    def _generate(self, column: Column, default: Default, user: str) -> Any:
+        match default.kind:
+            case DefaultKind.NOW:
+                return sql_value(column, datetime.now(UTC))
+            case DefaultKind.CURRENT_USER:
+                return user
+            case DefaultKind.SNOWFLAKE_ID:
+                return self._codecs.generators.snowflakes.take(1)[0]
+            case DefaultKind.UUID_V7:
+                return sql_value(column, self._codecs.generators.uuids.take(1)[0])
+            case DefaultKind.LITERAL:
+                return sql_value(column, default.literal)
+
+
+def target_columns(table: Table, names: Sequence[str] | None) -> Sequence[Column]:
+    """The columns that an INSERT names, or all that were declared; raises ColumnNotFound and InvalidValue."""
+    if names is None:
+        return table.declared_columns
+    columns = [existing_column(table, name) for name in names]
+    if len(set(names)) < len(names):
+        raise InvalidValue(f"a column comes twice in the column list of INSERT INTO {table.name}")
+    return columns
+
+
+def _python_value(column: pa.ChunkedArray) -> Any:
+    """The one value of a column; nanoseconds, in which DataFusion casts to TIMESTAMP, are no Python datetime."""
+    kind = column.type
+    return (column.cast(pa.timestamp("us", kind.tz), safe=False) if pa.types.is_timestamp(kind) else column)[0].as_py()
