@@ -38,7 +38,18 @@ An error of a library is mapped to one of these once, at the adapter that calls 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import re
+from typing import Any, ClassVar, Final
+
+_QUOTED_PATH: Final = re.compile(r"""(?<!LOCATION )(['"])(?:file://)?/(?:[^'"/]+/)+([^'"/]+)\1""")
+_PATH: Final = re.compile(r"""(?<![\w.~'"/:])(?:file://)?/(?:[^\s'"/:,;()]+/)+([^\s'"/:,;()]+)""")
+_FILE: Final = re.compile(r"""(?<![\w/])(?:[^\s'"/:,;()]+/)+([^\s'"/:,;()]+\.(?:parquet|arrow|db)\b)""")
+
+
+def without_folders(text: str) -> str:
+    """A text in which each path of a file is the file's name alone; a LOCATION that a user gave stays."""
+    text = _QUOTED_PATH.sub(r"\1\2\1", text)
+    return _FILE.sub(r"\1", _PATH.sub(r"\1", text))
 
 
 class KalamError(Exception):
@@ -57,13 +68,21 @@ class KalamError(Exception):
         self.detail = detail
         self.fields = {name: value for name, value in fields.items() if value is not None}
 
+    @property
+    def told(self) -> str:
+        """The detail as others may read it: where the fault is the server's, without the folders of its files.
+
+        The log has them. What the caller did wrong is told as it is, for it may be about a path of their own.
+        """
+        return without_folders(self.detail) if self.status >= 500 else self.detail
+
     def problem(self) -> dict[str, Any]:
         """The RFC 9457 problem object: ``type, title, status, detail, code`` and the members of ``fields``."""
         return {
             "type": f"urn:kalam:error:{self.code}",
             "title": self.title,
             "status": self.status,
-            "detail": self.detail,
+            "detail": self.told,
             "code": self.code,
             **self.fields,
         }

@@ -8,6 +8,7 @@ not found.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kalam.errors import InvalidName
@@ -47,6 +48,12 @@ def check_new_namespace(name: str) -> str:
             f"namespace name {name!r} is reserved (reserved are: {', '.join(sorted(RESERVED_NAMESPACES))})"
         )
     return name
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_user(user: str) -> str:

@@ -30,7 +30,7 @@ CHANGE_BYTES = 512
 
 
 PREFIX = "KALAM_"
-NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CRASHPOINT"})
+NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"})
 """Variables of the same form that others read: the command line's, and the tests'."""
 
 
@@ -42,6 +42,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
     http_port: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="further names, separated by commas, under which a proxy or others address the HTTP API; "
+        "`*.name` and `*` match more",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="web origins, separated by commas, whose pages may use the HTTP API; `*` for all"
+    )
     http_connections_max: int = Field(default=4_000, ge=1, description="HTTP connections that are open")
     http_connections_per_address_max: int = Field(
         default=1_000, ge=1, description="the same of one client's address (a reverse proxy is one client)"
@@ -173,7 +181,7 @@ class Settings(BaseSettings):
         default=64 * MIB, ge=0, description="free disk below which the server is not ready"
     )
 
-    @field_validator("location_roots", "nats_ws_origins", mode="before")
+    @field_validator("location_roots", "nats_ws_origins", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def split_list(cls, value: Any) -> Any:
         """In the environment a list is one text, separated by commas."""
@@ -257,7 +265,14 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     try:
         return Settings.model_construct(**Located(**given).model_dump())
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        wrong = "; ".join(_what_is_wrong(".".join(map(str, error["loc"])), error) for error in exc.errors())
         raise InvalidOption(f"wrong settings: {wrong}") from exc
     except ValueError as exc:  # tomllib's syntax errors
         raise InvalidOption(f"the settings file {config} is not valid TOML: {exc}") from exc
+
+
+def _what_is_wrong(name: str, error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        return f"{name}: {error['msg']}"
+    meant = next(iter(get_close_matches(name, Settings.model_fields, 1, 0.8)), None)
+    return f"{name} is no setting" + (f"; {meant} was probably meant" if meant else "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from kalam.engine import Engine
 from kalam.errors import KalamError
@@ -17,8 +20,8 @@ from kalam_http.health_routes import health_routes
 from kalam_http.live_route import live_routes
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
-from kalam_http.rows_route import rows_routes
-from kalam_http.sql_route import SQL_PATH, SqlEndpoint, sql_routes
+from kalam_http.rows_route import KEY_HEADER, rows_routes
+from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, USER_HEADER, SqlEndpoint, sql_routes
 
 
 def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> Starlette:
@@ -26,7 +29,7 @@ def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistr
     sql = SqlEndpoint(engine)
     edge = Middleware(
         Edge,
-        own_host=OwnHost.of(settings.http_host),
+        own_host=OwnHost.of(settings),
         body_bounds=BodyBounds.of(settings),
         metrics=RequestMetrics(registry),
         direct={("POST", SQL_PATH): sql},
@@ -39,8 +42,23 @@ def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistr
     ]
     app = Starlette(
         routes=[*routes, *description_routes(routes).routes],
-        middleware=[edge],
+        middleware=[*_cross_origin(settings.cors_origins), edge],
         exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
+    """What tells browsers that pages of these origins may read the answers; nothing where there are none."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Content-Type", "Last-Event-ID", USER_HEADER, QUERY_ID_HEADER, KEY_HEADER),
+            expose_headers=(QUERY_ID_HEADER,),
+        )
+    ]

@@ -7,6 +7,7 @@ a foreign script the server's Origin. This one is a single page without any scri
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -68,24 +69,29 @@ def docs_page(document: dict[str, Any]) -> str:
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(info['title'])}</title>"
         f"<style>{STYLE}</style><h1>{escape(info['title'])} {escape(info['version'])}</h1>"
-        f"<p>{escape(info['description'])}</p><pre>{escape(EXAMPLE)}</pre>{operations}<h2>Types</h2>{schemas}</html>"
+        f"<p>{_prose(info['description'])}</p><pre>{escape(EXAMPLE)}</pre>{operations}<h2>Types</h2>{schemas}</html>"
     )
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     answers = "".join(
-        f"<tr><td><code>{escape(status)}</code><td>{_type_of(answer)}<td>{escape(answer['description'])}"
+        f"<tr><td><code>{escape(status)}</code><td>{_type_of(answer)}<td>{_prose(answer['description'])}"
         for status, answer in operation["responses"].items()
     )
     parameters = "".join(
-        f"<p>{escape(found['in'])} <code>{escape(found['name'])}</code>: {escape(found['description'])}</p>"
+        f"<p>{escape(found['in'])} <code>{escape(found['name'])}</code>: {_prose(found['description'])}</p>"
         for found in operation.get("parameters", ())
     )
     body = f"<p>Body: {_type_of(operation['requestBody'])}</p>" if "requestBody" in operation else ""
     return (
-        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['description'])}</p>"
+        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{_prose(operation['description'])}</p>"
         f"{parameters}{body}<table>{answers}</table>"
     )
+
+
+def _prose(text: str) -> str:
+    """A description as HTML: what stands between backticks is code, as in Markdown."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _type_of(described: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ HEADER_BYTES = 4 << 10
 
 async def reply_error(connection: BrokerConnection, reply: str, error: KalamError) -> None:
     """Answer a request with an error."""
-    headers = {"Nats-Service-Error": header_text(error.detail), "Nats-Service-Error-Code": str(error.status)}
+    headers = {"Nats-Service-Error": header_text(error.told), "Nats-Service-Error-Code": str(error.status)}
     await reply_whole(connection, reply, problem_json(error), headers)
 
 

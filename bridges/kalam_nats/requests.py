@@ -239,7 +239,7 @@ class Requests:
             return
         table = self._engine.catalogue.tables.get(name)
         owner = user if table is not None and table.kind is TableKind.USER else None
-        headers = {"Kalam-Error-Code": error.code, "Kalam-Error": header_text(error.detail)}
+        headers = {"Kalam-Error-Code": error.code, "Kalam-Error": header_text(error.told)}
         payload, room = message.payload, self._connection.client.max_payload - HEADER_BYTES
         if len(payload) > room:
             payload = payload[:room]

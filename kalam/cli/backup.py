@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,3 +70,5 @@ def _told() -> Iterator[None]:
     except OSError as exc:
         name = f" {exc.filename}" if exc.filename else ""
         raise CommandFailed(f"error: {exc.strerror or exc}{name}") from exc
+    except sqlite3.Error as exc:
+        raise CommandFailed(f"error: the database cannot be read or written: {exc}") from exc

@@ -17,6 +17,7 @@ from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.problem_text import problem_text
 from kalam.cli.row_formats import RowFormat, file_size, format_of, read_rows
 from kalam.cli.server_columns import ServerColumns
+from kalam.cli.words import counted
 from kalam.errors import InvalidName
 from kalam.names import NAME_PATTERN, TableName, check_user
 
@@ -125,9 +126,9 @@ def _report(name: TableName, outcomes: list[Outcome], stopped: str | None, secon
     failures = [outcome for outcome in outcomes if outcome.fate is not Fate.STORED]
     if not failures and stopped is None:
         rate = (stored + discarded) / max(seconds, 1e-9)
-        typer.echo(f"{stored:,} rows are stored in {name} ({seconds:.2f} s, {rate:,.0f} rows/s)", err=True)
+        typer.echo(f"{counted(stored, 'are')} stored in {name} ({seconds:.2f} s, {rate:,.0f} rows/s)", err=True)
         if discarded:
-            typer.echo(f"{discarded:,} rows were discarded: the table is EPHEMERAL and nobody listens", err=True)
+            typer.echo(f"{counted(discarded, 'were')} discarded: the table is EPHEMERAL and nobody listens", err=True)
         return
     lines = [stopped] if stopped else []
     if failures:
@@ -149,12 +150,12 @@ def _ledger(name: TableName, outcomes: list[Outcome]) -> Iterator[str]:
             runs.append([outcome])
     for run in runs:
         fate, stored = run[0].fate, sum(outcome.stored_rows for outcome in run)
-        partly = f", but for {stored:,} rows" if stored and fate is not Fate.STORED else ""
+        partly = f", but for {counted(stored)}" if stored and fate is not Fate.STORED else ""
         yield f"  {run[0].batch.unit} {run[0].batch.first_line:,}-{run[-1].batch.last_line:,}: {words[fate]}{partly}"
     total = sum(outcome.stored_rows for outcome in outcomes)
     unit = outcomes[-1].batch.unit.removesuffix("s") if outcomes else ""
     after = f"; nothing after {unit} {outcomes[-1].batch.last_line:,} was sent" if outcomes else ""
-    yield f"{total:,} rows are known to be stored in {name}{after}"
+    yield f"{counted(total, 'are')} known to be stored in {name}{after}"
 
 
 def _table_name(text: str) -> TableName:

@@ -7,8 +7,9 @@ light; a command imports its heavy libraries when it runs.
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,7 +17,9 @@ from kalam import __version__
 from kalam.cli import backup, demo, export, insert, serve, sql, tail
 from kalam.cli.bench import command as bench
 from kalam.cli.failure import CommandFailed
-from kalam.errors import KalamError
+from kalam.errors import Internal, KalamError
+
+TRACEBACK: Final = "KALAM_TRACEBACK"
 
 app = typer.Typer(
     name="kalam",
@@ -76,4 +79,11 @@ def main() -> None:
         typer.echo(f"error [{exc.code}]: {exc.detail}", err=True)
         if "hint" in exc.fields:
             typer.echo(f"hint: {exc.fields['hint']}", err=True)
+        sys.exit(1)
+    except Exception as exc:
+        if os.environ.get(TRACEBACK):
+            raise
+        sys.stdout.flush()
+        typer.echo(f"error [{Internal.code}]: {type(exc).__name__}: {exc}", err=True)
+        typer.echo(f"hint: this is a defect of Kalam; with {TRACEBACK}=1 it shows where it lies", err=True)
         sys.exit(1)

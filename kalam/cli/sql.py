@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,8 @@ from kalam.cli.problem_text import problem_text
 from kalam.cli.result_formats import Format, machine_stdout, write_results
 from kalam.errors import InvalidName
 from kalam.names import check_user
+
+HOW_TO_GIVE: Final = 'give either SQL, as in kalam sql "SELECT 1", or a file with -f, or send it to standard input'
 
 
 def sql(
@@ -42,6 +44,10 @@ def sql(
     values = [parameter(item) for item in param or []]
     try:
         body = ask_sql(find_url("http_url", url, data_dir), statements, user=user, params=values, namespace=namespace)
+    except KeyboardInterrupt as exc:
+        raise CommandFailed(
+            "interrupted: the connection is closed, which cancels a query; what writes may have taken effect"
+        ) from exc
     except Refusal as exc:
         _print_answer(exc.problem.get("results", []), form)
         raise CommandFailed(problem_text(exc.problem, statements)) from exc
@@ -67,8 +73,11 @@ def _refuse_constant(word: str) -> None:
 
 
 def _statements(text: str | None, file: Path | None) -> str:
+    piped = text is None and file is None and not sys.stdin.isatty()
+    if piped:
+        file = Path("-")
     if (text is None) == (file is None):
-        raise WrongUsage('give either SQL, as in kalam sql "SELECT 1", or a file with -f')
+        raise WrongUsage(HOW_TO_GIVE)
     if file is None:
         content = (text or "").encode("utf-8", "surrogateescape")
     else:
@@ -76,6 +85,8 @@ def _statements(text: str | None, file: Path | None) -> str:
             content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         except OSError as exc:
             raise CommandFailed(f"error: cannot read {file}: {exc.strerror}") from exc
+        if piped and not content.strip():
+            raise WrongUsage(HOW_TO_GIVE)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -90,10 +101,12 @@ def _print_answer(results: list[dict[str, Any]], form: Format) -> None:
         return
     shown = False
     for result in results:
-        if result["columns"] and shown:
-            sys.stdout.write("\n")
-        shown = shown or bool(result["columns"])
-        _print_results([result], form)
+        # "nothing to flush" says more than an empty table
+        if result["columns"] and (result["rows"] or not result.get("message")):
+            if shown:
+                sys.stdout.write("\n")
+            shown = True
+            _print_results([result], form)
         _print_messages([result])
 
 

@@ -85,6 +85,7 @@ async def _follow(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connect(url, user=user, prefix=prefix) as kalam:
         live = kalam.live(sql, last_rows=None if token else last, token=token)
+        typer.echo(f"listening to {sql} as {user}; ^C ends it", err=True)
         printing = asyncio.create_task(_print_all(live, form))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from kalam.errors import Internal, InvalidValue
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -30,6 +34,14 @@ class Answer:
         columns = tuple((column["name"], column["type"]) for column in result["columns"])
         return cls(columns, result["rows"], result["row_count"], result["message"])
 
+    @classmethod
+    def last_of(cls, body: bytes) -> Answer:
+        """The last answer of a body; raises Internal for one that is none of Kalam's."""
+        try:
+            return cls.of(msgspec.json.decode(body)["results"][-1])
+        except (msgspec.MsgspecError, LookupError, TypeError) as exc:
+            raise Internal(f"the answer is none of Kalam's: {body[:80]!r}") from exc
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows by column name, each value as JSON shows it."""
@@ -37,16 +49,25 @@ class Answer:
         return [dict(zip(names, row, strict=True)) for row in self.values]
 
     def arrow(self) -> pa.Table:
-        """The rows as an Arrow table (needs pyarrow)."""
+        """The rows as an Arrow table (needs pyarrow); raises InvalidValue for a value beyond Python's or Arrow's."""
         import pyarrow as pa
 
         columns = list(zip(*self.values, strict=True)) or [()] * len(self.columns)
         arrays = []
-        for (_, sql_type), shown in zip(self.columns, columns, strict=True):
-            read = _READS.get(sql_type.partition("(")[0])
-            values = shown if read is None else [None if value is None else read(value) for value in shown]
-            arrays.append(pa.array(values, _arrow_type(sql_type)))
+        for (name, sql_type), shown in zip(self.columns, columns, strict=True):
+            try:
+                arrays.append(_arrow_column(sql_type, shown))
+            except (pa.ArrowException, ArithmeticError, ValueError, TypeError) as exc:
+                raise InvalidValue(f"column {name} ({sql_type}) has a value that Arrow cannot hold: {exc}") from exc
         return pa.table(arrays, names=[name for name, _ in self.columns])
+
+
+def _arrow_column(sql_type: str, shown: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
+    read = _READS.get(sql_type.partition("(")[0])
+    values = shown if read is None else [None if value is None else read(value) for value in shown]
+    return pa.array(values, _arrow_type(sql_type))
 
 
 def _json_text(value: Any) -> str:

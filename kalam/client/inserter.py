@@ -26,6 +26,7 @@ BATCH_ROWS_MAX = 1_000
 PAYLOAD_SLACK_BYTES = 4 << 10
 WAITING_BYTES_MAX = 16 << 20
 RETRY_PAUSE_S = 0.1
+ROWS = "dictionaries, dataclasses, Arrow or pandas"
 _ENCODE = msgspec.msgpack.Encoder().encode
 
 
@@ -155,9 +156,17 @@ def encode_rows(rows: Any) -> list[bytes]:
     if isinstance(rows, dict | msgspec.Struct) or (dataclasses.is_dataclass(rows) and not isinstance(rows, type)):
         rows = [rows]
     try:
-        return [_ENCODE(row) for row in rows]
+        found = iter(rows)
     except TypeError as exc:
-        raise InvalidValue(f"a row cannot be sent: {exc}; rows are dictionaries, dataclasses, Arrow or pandas") from exc
+        raise InvalidValue(f"a {type(rows).__name__} is no rows; rows are {ROWS}") from exc
+    return [_encode_row(row) for row in found]  # what the caller's own iterator raises is the caller's
+
+
+def _encode_row(row: Any) -> bytes:
+    try:
+        return _ENCODE(row)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise InvalidValue(f"a row cannot be sent: {exc}; rows are {ROWS}") from exc
 
 
 def _array(rows: Sequence[bytes]) -> bytes:
@@ -186,7 +195,12 @@ def as_arrow(rows: Any) -> Any:
 
     if isinstance(rows, pa.RecordBatch):
         return pa.Table.from_batches([rows])
-    return rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
+    if isinstance(rows, pa.Table):
+        return rows
+    try:
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, AttributeError, TypeError, ValueError) as exc:
+        raise InvalidValue(f"a {type(rows).__name__} cannot be sent as Arrow: {exc}; rows are {ROWS}") from exc
 
 
 def check_arrow(table: Any) -> None:
@@ -204,6 +218,9 @@ def arrow_payload(table: Any) -> bytes:
     import pyarrow as pa
 
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    try:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    except pa.ArrowException as exc:
+        raise InvalidValue(f"the rows cannot be sent as Arrow: {exc}") from exc
     return sink.getvalue()

@@ -86,10 +86,12 @@ class Kalam:
 
         Raises the error of the first statement that failed. A statement whose answer is lost is not sent again.
         """
-        body = msgspec.json.encode({"sql": text, "params": params, "namespace": namespace or self._namespace})
+        try:
+            body = msgspec.json.encode({"sql": text, "params": params, "namespace": namespace or self._namespace})
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
         subject = f"{self._prefix}.api.{self._user}.sql"
-        answer = msgspec.json.decode(await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s))
-        return Answer.of(answer["results"][-1])
+        return Answer.last_of(await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s))
 
     def live(
         self,

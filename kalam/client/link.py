@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -17,9 +17,9 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
+from nats.errors import MaxPayloadError, NoRespondersError
 
-from kalam.errors import BrokerUnavailable, Internal, KalamError
+from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated
 
 RECONNECT_PAUSE_S = 0.25
 ERROR_HEADER = "Nats-Service-Error"
@@ -47,7 +47,8 @@ class Link:
         self.closed = True
         client, self._client = self._client, None
         if client is not None and not client.is_closed:
-            await client.close()
+            with suppress(NatsError, OSError, TimeoutError):  # it is given up anyway
+                await client.close()
 
     async def client(self, timeout_s: float) -> Client:
         """The client, once it is connected; raises BrokerUnavailable after ``timeout_s``."""
@@ -64,7 +65,8 @@ class Link:
                     else:
                         await asyncio.sleep(RECONNECT_PAUSE_S / 5)
         except TimeoutError as exc:
-            raise BrokerUnavailable(
+            refused = "authorization" in str(self._last_error).lower()
+            raise (Unauthenticated if refused else BrokerUnavailable)(
                 f"no connection to NATS at {self._url} within {timeout_s:g} s: {self._last_error or 'no answer'}"
             ) from exc
 
@@ -84,6 +86,8 @@ class Link:
             except (NatsError, OSError) as exc:
                 self._last_error = exc
                 await asyncio.sleep(RECONNECT_PAUSE_S)
+            except (TypeError, ValueError) as exc:  # a URL or an option that nats-py cannot read
+                raise InvalidOption(f"NATS at {self._url} cannot be addressed so: {exc}") from exc
 
     async def _note_error(self, error: Exception) -> None:
         self._last_error = error
@@ -101,7 +105,7 @@ class Link:
         Raises BrokerUnavailable, with ``stored="unknown"`` where the request may have been carried out.
         """
         client = await self.client(timeout_s)
-        with _told(subject, timeout_s):
+        with told(subject, timeout_s):
             msg = await self._request(client, subject, payload, timeout_s, headers)
             if ERROR_HEADER in (msg.headers or {}):
                 raise error_of(msg)
@@ -124,24 +128,29 @@ class Link:
     async def ask_in_parts(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """The same for an answer that may come in parts, which are joined."""
         client = await self.client(timeout_s)
-        inbox = client.new_inbox()
-        subscription = await client.subscribe(inbox)
-        try:
-            with _told(subject, timeout_s):
+        with told(subject, timeout_s):
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox)
+            try:
                 await client.publish(subject, payload, reply=inbox)
                 return await _whole_answer(subscription, timeout_s)
-        finally:
-            if not client.is_closed:
-                await subscription.unsubscribe()
+            finally:
+                with suppress(NatsError, OSError):  # what went wrong before says more
+                    await subscription.unsubscribe()
 
 
 @contextmanager
-def _told(subject: str, timeout_s: float) -> Iterator[None]:
+def told(subject: str, timeout_s: float) -> Iterator[None]:
     """Say what went wrong with a request in the words of this package."""
     try:
         yield
     except NoRespondersError as exc:
         raise BrokerUnavailable(f"no Kalam server listens on {subject}") from exc
+    except MaxPayloadError as exc:
+        raise TooLarge(
+            "the request is longer than a message of this NATS may be (its max_payload)",
+            hint="send less at once, or raise max_payload",
+        ) from exc
     except (NatsError, TimeoutError, OSError) as exc:
         raise BrokerUnavailable(
             f"no answer on {subject} within {timeout_s:g} s: {exc or type(exc).__name__}", stored="unknown"

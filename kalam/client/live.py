@@ -18,7 +18,16 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from kalam.client.link import Link
-from kalam.errors import BrokerUnavailable, CursorExpired, KalamError, TooBusy, Unavailable
+from kalam.errors import (
+    BrokerUnavailable,
+    Cancelled,
+    CursorExpired,
+    Internal,
+    InvalidValue,
+    KalamError,
+    TooBusy,
+    Unavailable,
+)
 
 SEQ_HEADER = "Kalam-Live-Seq"
 SILENCE_S = 6.0
@@ -45,7 +54,7 @@ class Change:
     old: dict[str, Any] | None = None
 
 
-class LiveClosed(Exception):
+class LiveClosed(Cancelled):
     """The server ended the live query for good; ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
@@ -143,11 +152,13 @@ class LiveRows:
                     reset = Change("reset")
                     self._keep(reset)
                     yield reset
-                except (TooBusy, Unavailable, NatsError) as exc:
+                except (TooBusy, Unavailable, NatsError, OSError) as exc:
                     if self._link.closed:
                         raise BrokerUnavailable("the connection was closed") from exc
-                    if not self._was_open:
+                    if not self._was_open and isinstance(exc, KalamError):
                         raise
+                    if not self._was_open:
+                        raise BrokerUnavailable(f"the live query was not opened: {exc or type(exc).__name__}") from exc
                     await asyncio.sleep(RETRY_PAUSE_S)
         finally:
             await self._leave()
@@ -159,13 +170,12 @@ class LiveRows:
         number, generation = 0, self._link.generation
         while True:
             msg = await self._next(generation)
-            told = int((msg.headers or {}).get(SEQ_HEADER, "0"))
+            told, message = _read(msg)
             if 0 < told <= number:
                 continue  # the first one is sent again where the server cannot know that it arrived
             number += 1
             if told != number:
                 raise _Broken
-            message = msgspec.json.decode(msg.data)
             match message["type"]:
                 case "snapshot":
                     for row in message["rows"]:
@@ -201,11 +211,17 @@ class LiveRows:
             asked["last_rows"] = self._last_rows
         if self.seq is None and self._rows_were_seen:
             raise CursorExpired("the rows were not complete when the live query broke off")
-        answer = msgspec.json.decode(
-            await self._link.ask(self._subject, msgspec.json.encode(asked), timeout_s=self._timeout_s)
-        )
-        self._open_id, self.table_id = answer["id"], answer["table_id"]
-        self.columns = tuple((column["name"], column["type"]) for column in answer["columns"])
+        try:
+            question = msgspec.json.encode(asked)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise InvalidValue(f"the live query cannot be sent: {exc}") from exc
+        body = await self._link.ask(self._subject, question, timeout_s=self._timeout_s)
+        try:
+            answer = msgspec.json.decode(body)
+            self._open_id, self.table_id = answer["id"], answer["table_id"]
+            self.columns = tuple((column["name"], column["type"]) for column in answer["columns"])
+        except (msgspec.MsgspecError, LookupError, TypeError) as exc:
+            raise Internal(f"the answer is none of Kalam's: {body[:80]!r}") from exc
         client = await self._link.client(self._timeout_s)
         self._subscription = await client.subscribe(
             answer["subject"], pending_msgs_limit=PENDING_MESSAGES_MAX, pending_bytes_limit=PENDING_BYTES_MAX
@@ -245,3 +261,12 @@ class LiveRows:
             if query_id is not None:
                 client = await self._link.client(0.05)
                 await client.publish(f"{self._subject}.{query_id}.close")
+
+
+def _read(msg: Any) -> tuple[int, dict[str, Any]]:
+    """The number and the content of a message; raises Internal for one that is none of Kalam's."""
+    try:
+        message = msgspec.json.decode(msg.data, type=dict[str, Any])
+        return int((msg.headers or {}).get(SEQ_HEADER, "0")), {"type": None} | message
+    except (msgspec.MsgspecError, ValueError) as exc:
+        raise Internal(f"a message of the live query is none of Kalam's: {msg.data[:80]!r}") from exc

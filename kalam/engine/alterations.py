@@ -15,6 +15,7 @@ from typing import Any
 
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, ColumnNotFound, TableInUse, Unsupported
+from kalam.names import listed
 from kalam.rows.shown import timestamp_text
 from kalam.schema import ROW_ID, Column, Default, DefaultKind, StoredOptions, Table, TableOptions
 from kalam.sql import table_options
@@ -126,7 +127,7 @@ def _set(table: Table, action: SetOptions) -> Altered:
 def _column(table: Table, name: str) -> Column:
     column = table.column(name)
     if column is None or name == ROW_ID:
-        known = ", ".join(column.name for column in table.declared_columns[:20])
+        known = listed([column.name for column in table.declared_columns])
         raise ColumnNotFound(f"table {table.name} has no column {name!r}; it has {known}")
     return column
 

@@ -19,7 +19,7 @@ from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, KalamError, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.live import Registry
-from kalam.names import RESERVED_NAMESPACES, check_name, check_new_namespace
+from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check_new_namespace
 from kalam.query.results import Result, list_result
 from kalam.rows.shown import timestamp_text
 from kalam.rows.types import TIMESTAMP_ARROW
@@ -116,14 +116,17 @@ class Definitions:
 
     def show_tables(self, namespace: str | None) -> Result:
         """SHOW TABLES, of one namespace or of all."""
-        if namespace is not None and namespace not in self._catalogue.namespaces:
+        rows: list[tuple[str, str, str, datetime | None]]
+        if namespace == SYSTEM_NAMESPACE:
+            rows = [(name.namespace, name.table, "SYSTEM", None) for name in sorted(self._parts.queries.system_names())]
+        elif namespace is not None and namespace not in self._catalogue.namespaces:
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
-        tables = sorted(self._catalogue.tables.values(), key=lambda table: table.name)
-        rows = [
-            (table.name.namespace, table.name.table, table.kind.value, table.created_at)
-            for table in tables
-            if namespace in (None, table.name.namespace)
-        ]
+        else:
+            rows = [
+                (table.name.namespace, table.name.table, table.kind.value, table.created_at)
+                for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
+                if namespace in (None, table.name.namespace)
+            ]
         fields = (("namespace", TEXT), ("table_name", TEXT), ("table_type", TEXT), ("created_at", TIMESTAMP_ARROW))
         return list_result(fields, rows)
 
@@ -287,7 +290,7 @@ class Definitions:
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
         rows += [("state", name, str(value)) for name, value in await self.state(table)]
-        described = [(section, name, value, f"{name} = {value}") for section, name, value in rows]
+        described = [(section, name, value, f"the {section} {name} is {value}") for section, name, value in rows]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
 
     def _history(self, table: Table) -> Result:

@@ -19,7 +19,7 @@ from kalam.engine.parsed import ParsedText, ParsedTexts
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Check, Request, Session
-from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, TooLarge, Unsupported
+from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, TooLarge, Unsupported, without_folders
 from kalam.names import check_user
 from kalam.query.results import Result, list_result, rows_result
 from kalam.schema import Table, TableKind
@@ -272,7 +272,8 @@ class Engine:
             for table, flushed in done
             if flushed.job_id
         ]
-        return list_result(FLUSH_FIELDS, rows)
+        result = list_result(FLUSH_FIELDS, rows)
+        return result if rows else replace(result, message="nothing to flush: all rows are in Parquet files")
 
     async def _compact_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
@@ -280,7 +281,9 @@ class Engine:
             raise Unsupported(f"COMPACT of the STREAM table {table.name}: its events never go to Parquet")
         done = await self.compactor.compact(table)
         values = {"job_id": done.job_id, "table": str(table.name), **done.result(), "duration_ms": done.duration_ms}
-        return list_result(COMPACT_FIELDS, [tuple(values[name] for name, _ in COMPACT_FIELDS)] if done.job_id else [])
+        if not done.job_id:
+            return replace(list_result(COMPACT_FIELDS, []), message=f"nothing to compact in {table.name}")
+        return list_result(COMPACT_FIELDS, [tuple(values[name] for name, _ in COMPACT_FIELDS)])
 
     async def _check_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
@@ -304,7 +307,7 @@ class Engine:
         free = shutil.disk_usage(self.settings.data_dir).free
         beat = self.schedule.failing
         return [
-            Check("sqlite", self.database.failure is None, self.database.failure or "writable"),
+            Check("sqlite", self.database.failure is None, without_folders(self.database.failure or "writable")),
             Check("nats", self.broker_connected(), "connected" if self.broker_connected() else "not connected"),
             Check("flusher", not beat, f"failing for {', '.join(beat)}" if beat else "well"),
             Check("disk", free >= self.settings.disk_free_bytes_min, f"{free} bytes free"),

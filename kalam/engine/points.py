@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kalam.engine.queries import check_parameters, resolve
+from kalam.engine.queries import check_parameters, resolve, unless_dropped
 from kalam.engine.session import Request
 from kalam.query.results import TYPE_METADATA, Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
@@ -75,7 +75,8 @@ class Points:
         if asked is None:
             return None
         shape, key = asked
-        found = await self._stored.rows_by_key(shape.table, request.session.user, [key], shape.wanted)
+        with unless_dropped(self._catalogue, [shape.table.name]):
+            found = await self._stored.rows_by_key(shape.table, request.session.user, [key], shape.wanted)
         if found is None:
             return None
         rows = [_whole(row) for row in found.rows]

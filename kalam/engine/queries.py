@@ -8,15 +8,15 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 
 from kalam.engine.composed import from_table, quoted_columns
-from kalam.errors import InvalidValue, NamespaceNotFound, TableNotFound
+from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.system import SystemTables
 from kalam.rows.columns import from_arrow
@@ -141,7 +141,8 @@ class Queries:
         rows_max: int | None,
     ) -> pa.Table:
         names, relations = await self.bind(executor, query, user, namespace)
-        return await executor.run(query, names, relations, parameters[: query.parameters], rows_max=rows_max)
+        with unless_dropped(self._catalogue, names):
+            return await executor.run(query, names, relations, parameters[: query.parameters], rows_max=rows_max)
 
     async def _count(self, executor: Executor, table: Table, user: str) -> int:
         view = await self._stored.view(table, user)
@@ -159,9 +160,10 @@ class Queries:
         executor = await self.executor(ordered=query.in_order and self._reads_a_stream(query, namespace))
         names, relations = await self.bind(executor, query, user, namespace)
         found = executor.stream(query, names, relations, parameters[: query.parameters])
-        async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once
-            async for table in tables:
-                yield table
+        with unless_dropped(self._catalogue, names):
+            async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once
+                async for table in tables:
+                    yield table
 
     def _reads_a_stream(self, query: QueryText, namespace: str | None) -> bool:
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
@@ -261,6 +263,10 @@ class Queries:
         updated, seqs = found.column(UPDATED).to_pylist(), found.column(SEQ).to_pylist()
         return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]
 
+    def system_names(self) -> list[TableName]:
+        """The tables of what the server knows about itself."""
+        return self._system.names()
+
     def release(self, table_id: int, owner: str) -> None:
         """Let go of the files of a copy, of which some were replaced."""
         for name, reader in self._readers.items():
@@ -276,6 +282,20 @@ class Queries:
         """Remove the link folders."""
         self._readers.clear()
         shutil.rmtree(Path(self._settings.data_dir) / "snapshots", ignore_errors=True)
+
+
+@contextmanager
+def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator[None]:
+    """Say of a read that lost its files because a table was dropped meanwhile that it was dropped."""
+    tables = {name: catalogue.tables.get(name) for name in names}
+    try:
+        yield
+    except Internal as exc:
+        for name, table in tables.items():
+            now = catalogue.tables.get(name)
+            if table is not None and (now is None or now.table_id != table.table_id):
+                raise TableNotFound(f"table {name} was dropped while it was read") from exc
+        raise
 
 
 _COUNT = re.compile(r"\s*SELECT\s+COUNT\s*\(\s*\*\s*\)\s*(?:AS\s+([a-z_][a-z0-9_]*)\s+)?FROM\s+", re.IGNORECASE)

@@ -24,7 +24,7 @@ from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.returning import changed_rows
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
-from kalam.names import TableName
+from kalam.names import TableName, listed
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
@@ -48,7 +48,7 @@ def existing_column(table: Table, name: str) -> Column:
         raise InvalidValue(f"column {name} is kept by the server and cannot be written")
     column = table.column(name)
     if column is None:
-        known = ", ".join(column.name for column in table.declared_columns[:20])
+        known = listed([column.name for column in table.declared_columns])
         raise ColumnNotFound(f"table {table.name} has no column {name!r}; it has {known}")
     return column
 

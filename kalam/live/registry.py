@@ -21,7 +21,7 @@ from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
 from kalam.live.versions import Batch, batch_of_chunks, version_columns
 from kalam.live.watch import Watch, WatchName
-from kalam.names import TableName
+from kalam.names import TableName, listed
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
@@ -280,7 +280,7 @@ class Registry:
             watch = self._watches[query.table.table_id, owner]
             await resume(query, watch, self._replayed(query, owner, start), start.from_seq, start.upto_seq)
         except KalamError as exc:
-            self._fail(query, f"{exc.code}: {exc.detail}")
+            self._fail(query, f"{exc.code}: {exc.told}")
         except Exception:
             log.exception("a live query could not begin", live_query=query.id)
             self._fail(query, "internal: the server failed to read what it begins with; its log has the reason")
@@ -379,5 +379,5 @@ def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:
 
 
 def _no_column(watch: Watch, name: str) -> ColumnNotFound:
-    known = ", ".join(column.name for column in watch.columns[:20])
+    known = listed([column.name for column in watch.columns])
     return ColumnNotFound(f"table {watch.table.name} has no column {name!r}; it has {known}")

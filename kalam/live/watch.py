@@ -223,7 +223,7 @@ class Watch:
         for predicate, error in failures:
             for queries in self._audiences.get(predicate, {}).values():
                 for query in queries:
-                    self._fail(query, f"the WHERE failed: {error.detail}")
+                    self._fail(query, f"the WHERE failed: {error.told}")
 
     def match(self, batch: Batch) -> Outcome:
         """Who gets what of a batch."""

@@ -214,6 +214,7 @@ _KINDS: tuple[tuple[str, type[KalamError]], ...] = (
     ("Parquet error", Internal),
     ("Object Store error", Internal),
     ("Internal error", Internal),
+    ("os error", Internal),
 )
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
+from kalam.names import listed
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
@@ -339,7 +340,10 @@ def explain(table: Table, exc: Exception, *, single: bool) -> KalamError:
     if found and found["found"]:
         return _bad_value(column, index, str(column.type), found["found"])
     return _bad_value(
-        column, index, f"{column.type}{found['bound'] if found else ''}", what if not found else "another value"
+        column,
+        index,
+        f"{column.type}{found['bound'] if found else ''}",
+        what.removeprefix("Invalid enum value ") if not found else "another value",
     )
 
 
@@ -361,5 +365,5 @@ def _unknown(table: Table, name: str, index: int | None) -> KalamError:
             f"{_place(index)}column {name} is kept by the server and cannot be written",
             hint="leave it out: SELECT names the columns that a file should have",
         )
-    columns = ", ".join(column.name for column in table.declared_columns[:20])
+    columns = listed([column.name for column in table.declared_columns])
     return ColumnNotFound(f"{_place(index)}table {table.name} has no column {name[:80]!r}; it has {columns}")

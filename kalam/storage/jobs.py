@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kalam.errors import Cancelled, KalamError, NotFound
+from kalam.errors import Cancelled, KalamError, NotFound, without_folders
 from kalam.names import TableName
 from kalam.rows.ids import UuidV7s
 from kalam.storage.database import Database, now_us
@@ -61,7 +61,7 @@ class Jobs:
             result = await task
         except BaseException as exc:
             cancelled = isinstance(exc, asyncio.CancelledError)
-            detail = job.cancelled_by or str(exc) or type(exc).__name__
+            detail = job.cancelled_by or without_folders(str(exc)) or type(exc).__name__
             await self._end(job.job_id, "cancelled" if cancelled else "failed", detail)
             if cancelled and job.cancelled_by is not None:
                 raise Cancelled(f"job {job.job_id} ({job_type} of table {table}) was cancelled: {detail}") from exc

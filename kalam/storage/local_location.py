@@ -26,15 +26,12 @@ def check_local_location(
     if not Path(location).is_absolute() or ".." in Path(location).parts:
         raise InvalidOption(f"LOCATION {location!r} has to be an absolute path without '..'")
     if not any(folder.is_relative_to(root) for root in (data_dir, *roots)):
-        listed = ", ".join(map(str, (data_dir, *roots)))
-        raise InvalidOption(f"LOCATION {location!r} is not under one of location_roots ({listed})")
+        raise InvalidOption(f"LOCATION {location!r} is not under a folder of the server's setting location_roots")
     if data_dir.is_relative_to(folder) or _is_own(folder, data_dir):
-        raise InvalidOption(
-            f"LOCATION {location!r} is the server's own; take another folder, such as {data_dir / 'tables'}"
-        )
+        raise InvalidOption(f"LOCATION {location!r} is the server's own; take another folder")
     for name, taken in others.items():
         if folder.is_relative_to(taken) or taken.is_relative_to(folder):
-            raise InvalidOption(f"LOCATION {location!r} overlaps that of table {name} ({taken})")
+            raise InvalidOption(f"LOCATION {location!r} overlaps that of table {name}")
 
 
 def _is_own(folder: Path, data_dir: Path) -> bool:

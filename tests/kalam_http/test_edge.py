@@ -7,6 +7,9 @@ import asyncio
 import httpx
 import pytest
 from patience import PATIENCE_S
+from prometheus_client import CollectorRegistry
+
+from kalam_http import create_app, serve_http
 
 SQL = {"sql": "SELECT 1"}
 
@@ -57,6 +60,28 @@ async def test_no_answer_invites_other_origins(http):
     answer = await http.options("/v1/sql", headers={"Origin": "http://evil.example"})
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_a_page_of_an_allowed_origin_reads_the_answers_and_their_errors(engine, settings):
+    settings = settings.model_copy(update={"cors_origins": ("https://app.example",), "allowed_hosts": ("db.example",)})
+    app = create_app(engine, settings=settings, registry=CollectorRegistry())
+    page = {"Origin": "https://app.example", "Host": "db.example"}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-kalam-user"}
+    async with (
+        serve_http(app, settings) as listening,
+        httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
+    ):
+        preflight = await client.options("/v1/sql", headers=page | asks)
+        answers = [await client.post("/v1/sql", json={"sql": sql}, headers=page) for sql in ("SELECT 1", "missing")]
+        foreign = await client.post("/v1/sql", json=SQL, headers=page | {"Origin": "https://evil.example"})
+    assert preflight.status_code == 200
+    assert "x-kalam-user" in preflight.headers["access-control-allow-headers"].lower()
+    assert [answer.status_code for answer in answers] == [200, 404]
+    assert {answer.headers["access-control-allow-origin"] for answer in (preflight, *answers)} == {
+        "https://app.example"
+    }
+    assert foreign.status_code == 403
+    assert "access-control-allow-origin" not in foreign.headers
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/sql/", "/nope/../x", "/%00", "/v1/sql%2f"])
