@@ -62,7 +62,8 @@ async def test_a_stream_that_somebody_removes_begins_anew_and_nothing_comes_twic
         await client.jetstream().delete_stream("KALAM-removed-t")
         await insert(client, "removed.t", 100, 50)  # more than there were, so that the numbers pass the former ones
         for each, step in ((live, 1), (judged, 2)):
-            await each.wait(lambda each=each: any(c["row"]["id"] >= 148 for c in each.changes))  # type: ignore[misc]
+            last = 150 - step
+            await each.wait(lambda each=each, last=last: any(c["row"]["id"] == last for c in each.changes))  # type: ignore[misc]
             before, *between, after = runs(each)
             assert before == list(range(0, 20, step))
             assert [*chain.from_iterable(between), *after] == list(range(100, 150, step))
