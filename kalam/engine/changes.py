@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from kalam.engine.assigned import naming_column
 from kalam.engine.composed import Pieces, compose, from_table, quoted_columns
 from kalam.engine.insert_source import InsertSource, RowsOf
 from kalam.engine.points import key_of
@@ -20,11 +21,10 @@ from kalam.engine.upserts import (
     assigned_rows,
     check_conflict,
     constant_values,
-    exact_assignments,
     existing_column,
     matched_by_key,
 )
-from kalam.errors import KalamError, TooLarge, Unsupported
+from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import from_arrow
@@ -162,16 +162,16 @@ class Changes:
                 f"UPDATE on the STREAM table {table.name}: an event that happened is not changed",
                 hint="insert a new event, or use a SHARED table for rows that change",
             )
-        exact_assignments(table, statement.assignments)  # what is wrong with them is told before the turn
+        for assignment in statement.assignments:  # what is wrong with them is told before the turn
+            existing_column(table, assignment.column)
 
         async def match(table: Table, view: View) -> Matched:
             columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
-            exact = replace(statement, assignments=exact_assignments(table, statement.assignments))
-            found = await self._by_key(table, exact, request)
+            found = await self._by_key(table, statement, request)
             if found is not None:
-                picked = await self._assigned(table, columns, exact, found, request)
+                picked = await self._assigned(table, columns, statement, found, request)
             else:
-                data = await self._matching(table, view, exact, request)
+                data = await self._with_values(table, view, statement, request)
                 olds = from_arrow(data.select(range(len(table.columns))))
                 news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
                 picked = _picked(data, olds, news, view)
@@ -204,6 +204,19 @@ class Changes:
             data = changed_rows(table, olds, [found_row.updated for found_row in found.rows])
             answer = await assign(self._queries, table, statement.assignments, data, request, statement.alias)
         return matched_by_key(found, assigned_rows(self._codecs.of(table).decoder, columns, olds, answer))
+
+    async def _with_values(self, table: Table, view: View, statement: Update, request: Request) -> pa.Table:
+        """What ``_matching`` finds; where a value cannot be computed, the error names its column."""
+
+        async def run(places: Sequence[int]) -> pa.Table:
+            chosen = replace(statement, assignments=tuple(statement.assignments[place] for place in places))
+            return await self._matching(table, view, chosen, request)
+
+        try:
+            return await run(range(len(statement.assignments)))
+        except InvalidValue:
+            await run(())  # what is wrong with the WHERE is told as it is
+            return await naming_column([assignment.column for assignment in statement.assignments], run)
 
     async def _matching(
         self,

@@ -24,6 +24,7 @@ from kalam.names import check_user
 from kalam.query.results import Result, list_result, rows_result
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
+from kalam.sql.replaced import with_user
 from kalam.sql.statements import (
     AlterTable,
     CheckTable,
@@ -172,6 +173,8 @@ class Engine:
             if statement.namespace not in self.catalogue.namespaces:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
             return Result(message=f"using {statement.namespace}"), replace(session, namespace=statement.namespace)
+        if "current_user" in parsed.texts[place].text.lower():
+            statement = with_user(statement, session.user)
         return await self._dispatch(statement, Request(session, params)), session
 
     async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement

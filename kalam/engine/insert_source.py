@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kalam.engine.assigned import naming_column
 from kalam.engine.composed import as_columns, compose
 from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
@@ -37,12 +38,12 @@ class InsertSource:
 
     async def read(self, table: Table, statement: Insert, request: Request) -> RowsOf:
         """What an INSERT's query or VALUES give, evaluated once; made to rows of the table as it is when asked."""
-        target_columns(table, statement.columns)  # what is wrong with them is told before anything is run
+        targets = target_columns(table, statement.columns)  # what is wrong with them is told before anything is run
         source = statement.source
         if isinstance(source, QueryText):
             data = await self._selected(source, request)
             return lambda newest: self._selected_rows(newest, target_columns(newest, statement.columns), data, request)
-        evaluated = await self._evaluated(source, request)
+        evaluated = await self._evaluated(source, targets, request)
         user = request.session.user
 
         def rows_of(newest: Table) -> list[Row]:
@@ -68,10 +69,21 @@ class InsertSource:
         named = data.rename_columns([column.name for column in columns])
         return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, zoneless=True)
 
-    async def _evaluated(self, rows: Sequence[Sequence[Value]], request: Request) -> list[Any]:
+    async def _evaluated(
+        self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request
+    ) -> list[Any]:
         """The values of the expressions in a VALUES list, in order; evaluated together by DataFusion."""
-        expressions = [value for row in rows for value in row if isinstance(value, QueryText)]
-        return await self._evaluate_expressions(expressions, request)
+        expressions = [
+            (value, columns[place].name if place < len(columns) else f"{place + 1}")
+            for row in rows
+            for place, value in enumerate(row)
+            if isinstance(value, QueryText)
+        ]
+
+        async def run(places: Sequence[int]) -> list[Any]:
+            return await self._evaluate_expressions([expressions[place][0] for place in places], request)
+
+        return await naming_column([name for _, name in expressions], run)
 
     def _values(
         self,

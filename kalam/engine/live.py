@@ -19,6 +19,7 @@ from kalam.query.system import LIVE_QUERIES
 from kalam.rows.columns import arrow_schema
 from kalam.schema import SEQ, STREAM_KEY, PayloadFormat, Table, TableKind
 from kalam.sql import parse_live
+from kalam.sql.replaced import with_user
 from kalam.sql.statements import QueryText, Subscribe
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
@@ -159,7 +160,7 @@ def _request(
         sql=_sql(name, statement),
         table=name,
         columns=statement.columns,
-        where=statement.where,
+        where=with_user(statement.where, session.user),
         parameters=tuple(parameters),
         last_rows=last_rows,
         from_seq=from_seq,

@@ -5,7 +5,8 @@ one of them changes before the commit, or a key that was free is taken, the stat
 updates and inserts of one key give a serial result.
 
 An assignment sees the row that is there as the table's own columns and the row that was to be inserted as ``excluded``,
-which is one column of structs, so that a bare name never is ambiguous.
+which is one column of structs, so that a bare name never is ambiguous. That column has a name that no column of a
+table can have, and the texts are made to say it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from kalam.engine.assigned import naming_column
 from kalam.engine.composed import as_columns, compose
 from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.returning import changed_rows
@@ -29,8 +31,8 @@ from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
-from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
-from kalam.sql.exact_numbers import with_exact_numbers
+from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind
+from kalam.sql.replaced import with_column_named
 from kalam.sql.statements import Assignment, OnConflict, Parameter
 from kalam.storage.copies import Key, View
 from kalam.storage.former_times import to_us
@@ -38,6 +40,7 @@ from kalam.storage.key_rows import KeyedRows
 from kalam.tables.stored import Matched, StoredTables
 
 EXCLUDED = "excluded"
+_STRUCT = "excluded$"
 _PROPOSED = re.compile(rf'\s*{EXCLUDED}\s*\.\s*(?:"([^"]+)"|([a-z_][a-z0-9_]*))\s*', re.IGNORECASE)
 CONFLICT_SUFFIX = "$conflict"
 
@@ -84,16 +87,6 @@ def assigned_rows(decoder: RowDecoder, columns: Sequence[Column], olds: Sequence
     return list(zip(*values, strict=True))
 
 
-def exact_assignments(table: Table, assignments: Sequence[Assignment]) -> tuple[Assignment, ...]:
-    """The assignments, those to a DECIMAL column with their numbers as DECIMAL."""
-    return tuple(
-        replace(assignment, value=with_exact_numbers(assignment.value))
-        if existing_column(table, assignment.column).type.name is TypeName.DECIMAL
-        else assignment
-        for assignment in assignments
-    )
-
-
 async def assign(
     queries: Queries,
     table: Table,
@@ -106,6 +99,21 @@ async def assign(
     constants = constant_values(assignments, data.num_rows, request)
     if constants is not None:
         return constants
+
+    async def run(places: Sequence[int]) -> pa.Table:
+        return await _computed(queries, table, [assignments[place] for place in places], data, request, alias)
+
+    return await naming_column([assignment.column for assignment in assignments], run)
+
+
+async def _computed(
+    queries: Queries,
+    table: Table,
+    assignments: Sequence[Assignment],
+    data: pa.Table,
+    request: Request,
+    alias: str | None,
+) -> pa.Table:
     user = request.session.user
     source = TableName(table.name.namespace, table.name.table + CONFLICT_SUFFIX)
     data = data.append_column(SEQ, pa.array(range(data.num_rows), pa.int64()))
@@ -163,7 +171,7 @@ class Upsert:
     ) -> None:
         self._queries, self._decoder, self._request = queries, decoder, request
         self.table, self.row_count = table, len(rows)
-        self._stored, self._assignments = stored, exact_assignments(table, assignments)
+        self._stored, self._assignments = stored, assignments
         self._columns = [existing_column(table, assignment.column) for assignment in assignments]
         self._by_key: dict[Key, Row] = {}
         for row in rows:
@@ -203,8 +211,9 @@ class Upsert:
                 values[place] = tuple(row[place] for row in proposed)
             return list(zip(*values, strict=True))
         structs = to_arrow(proposed, arrow_schema(table.columns)).to_struct_array()
-        data = changed_rows(table, olds, updated).append_column(EXCLUDED, structs)
-        answer = await assign(self._queries, table, self._assignments, data, self._request)
+        data = changed_rows(table, olds, updated).append_column(_STRUCT, structs)
+        named = [replace(one, value=with_column_named(one.value, EXCLUDED, _STRUCT)) for one in self._assignments]
+        answer = await assign(self._queries, table, named, data, self._request)
         return assigned_rows(self._decoder, self._columns, olds, answer)
 
     def in_order(self, changed: Sequence[Row]) -> list[Row]:

@@ -22,7 +22,8 @@ from kalam.errors import KalamError
 from kalam.live.predicate import Predicate
 from kalam.names import TableName
 from kalam.query.arrow_frames import arrow_frame
-from kalam.query.executor import READ_ONLY, explain
+from kalam.query.exact.rewrite import ExactQueries, exact_config
+from kalam.query.executor import explain
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import Row
 from kalam.schema import Column
@@ -55,22 +56,24 @@ class Contexts:
     """The context in which conditions are planned, one for all tables."""
 
     def __init__(self) -> None:
-        self.ctx = SessionContext(SessionConfig().with_target_partitions(1).with_information_schema(enabled=False))
+        config = SessionConfig().with_target_partitions(1).with_information_schema(enabled=False)
+        self.ctx = SessionContext(exact_config(config))
+        self._exact = ExactQueries(self.ctx)
         self._catalog = self.ctx.catalog()
         self._planning = threading.Lock()
 
-    def plan(self, name: TableName, source: Any, text: str, parameters: Sequence[object]) -> Any:
-        """The physical plan of a query over ``source``, which goes by the table's name in it."""
+    def plan(self, name: TableName, source: Any, schema: pa.Schema, text: str, parameters: Sequence[object]) -> Any:
+        """The physical plan of a query over ``source`` of that schema, which goes by the table's name in it."""
         values = {str(index): pa.scalar(value) for index, value in enumerate(parameters, 1)}
         with self._planning:
             if name.namespace not in self._catalog.schema_names():
                 self._catalog.register_schema(name.namespace, Schema.memory_schema())
-            schema = self._catalog.schema(name.namespace)
-            schema.register_table(name.table, source)
+            namespace = self._catalog.schema(name.namespace)
+            namespace.register_table(name.table, source)
             try:
-                return self.ctx.sql_with_options(text, READ_ONLY, param_values=values or None).execution_plan()
+                return self._exact.plan(text, values, [schema]).execution_plan()
             finally:
-                schema.deregister_table(name.table)
+                namespace.deregister_table(name.table)
 
 
 class Judge:
@@ -90,7 +93,7 @@ class Judge:
         try:
             # Not over the source: it would be asked to evaluate parts of the WHERE itself, in Python.
             nothing = arrow_frame(self._contexts.ctx, to_arrow([], self._schema)).into_view()
-            self._contexts.plan(self._name, nothing, text, predicate.parameters)
+            self._contexts.plan(self._name, nothing, self._schema, text, predicate.parameters)
         except KalamError:
             raise
         except Exception as exc:
@@ -144,7 +147,8 @@ class Judge:
         names = count()
         members = ", ".join(f"(({predicate.text}\n) IS TRUE) AS kalam_{next(names)}" for predicate in group)
         text = f'SELECT "{self._schema.names[0]}" AS kalam_first, {members} FROM {self._table}'  # noqa: S608 - as above
-        plan = self._contexts.plan(self._name, self._contexts.ctx.read_table(self._source), text, group[0].parameters)
+        source = self._contexts.ctx.read_table(self._source)
+        plan = self._contexts.plan(self._name, source, self._schema, text, group[0].parameters)
         if not (group[0].condition and group[0].condition.reads_clock):
             self._plans[group] = plan
         return plan

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
+from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext
 from datafusion.catalog import Schema
 
 from kalam.errors import (
@@ -33,11 +33,12 @@ from kalam.errors import (
 )
 from kalam.names import TableName
 from kalam.query.cancellation import interruptible
+from kalam.query.exact.checked import MARK
+from kalam.query.exact.rewrite import ExactQueries, exact_config
 from kalam.query.merge import SEGMENTS_SCHEMA
 from kalam.query.results import TooManyRows, plainly_typed, widely_known
 from kalam.sql.statements import QueryText, TableUse
 
-READ_ONLY = SQLOptions().with_allow_ddl(allow=False).with_allow_dml(allow=False).with_allow_statements(allow=False)
 DELETED_SUFFIX = "$deleted"
 
 Relation = Callable[[], tuple[DataFrame, Any]]
@@ -51,7 +52,8 @@ class Executor:
         runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(memory_bytes)
         config = SessionConfig().with_target_partitions(partitions).with_information_schema(enabled=False)
         config = config.set("datafusion.sql_parser.map_string_types_to_utf8view", "false")  # CAST AS TEXT gives TEXT
-        self.ctx = SessionContext(config, runtime)
+        self.ctx = SessionContext(exact_config(config), runtime)
+        self._exact = ExactQueries(self.ctx)
         self._catalog = self.ctx.catalog()
         self._catalog.register_schema(SEGMENTS_SCHEMA, Schema.memory_schema())
         self._time_s = time_s
@@ -150,7 +152,7 @@ class Executor:
                     schema = self._schema(name.namespace)
                     bound.append((schema, name.table + DELETED_SUFFIX if sees_deleted else name.table))
                     schema.register_table(bound[-1][1], frame.into_view())
-                plan = self.ctx.sql_with_options(text, READ_ONLY, param_values=values or None)
+                plan = self._exact.plan(text, values, [frame.schema() for frame, _ in frames.values()])
             finally:
                 for schema, table in bound:
                     schema.deregister_table(table)
@@ -218,8 +220,14 @@ _KINDS: tuple[tuple[str, type[KalamError]], ...] = (
 )
 
 
+_OURS = re.compile(rf"{MARK}(.*?);")
+
+
 def explain(exc: Exception) -> KalamError:
     """The error that a user reads for what DataFusion said."""
+    ours = _OURS.search(str(exc))
+    if ours:
+        return InvalidValue(ours[1])
     text = _CAUSE.sub("", str(exc).split("\ncaused by\n")[-1])  # the last cause is what the user can do something about
     signature = _SIGNATURE.search(text)
     if signature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import InvalidValue, KalamError, TooLarge
+from kalam.query.intervals import shown_interval
 from kalam.rows.shown import json_default, show_in_json, show_timestamp
 from kalam.schema import TypeName
 
@@ -151,7 +152,9 @@ def _shown(column: pa.ChunkedArray, type_name: str) -> Sequence[Any]:
         column = column.cast(kind, safe=False)
     if pa.types.is_timestamp(kind):
         return list(pc.strftime(column.cast(pa.timestamp("us", kind.tz)), "%Y-%m-%dT%H:%M:%SZ").to_pylist())
-    if pa.types.is_interval(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+    if pa.types.is_interval(kind) or pa.types.is_duration(kind):
+        return [None if value is None else shown_interval(value) for value in column.to_pylist()]
+    if pa.types.is_time(kind):
         return [None if value is None else str(value) for value in column.to_pylist()]
     values: Sequence[Any] = column.to_pylist()
     name = TypeName.JSON if type_name == TypeName.JSON else _type_name(kind)
@@ -184,6 +187,8 @@ def _nested(value: Any) -> Any:
     match value:
         case dict():
             return {str(name): _nested(member) for name, member in value.items()}
+        case timedelta() | pa.MonthDayNano():
+            return shown_interval(value)
         case list() | tuple():
             return [_nested(member) for member in value]
         case datetime() if value.tzinfo is None:

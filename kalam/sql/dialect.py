@@ -31,15 +31,17 @@ TOO_DEEP = "the statement is nested too deeply"
 _STRING = re.compile(r"'[^']*+'")
 _NO_KEYWORDS = frozenset({"|>", "ONLY", "VARIADIC", "INOUT", "UNCACHE"})
 # What sqlglot's own code may raise on texts that nobody writes, besides its syntax errors.
-_FOREIGN_ERRORS = (SqlglotError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError)
+FOREIGN_ERRORS = (SqlglotError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError)
 
 
-class _TooManySteps(Exception):
-    pass
+class TooManySteps(Exception):
+    """sqlglot stepped back more often than a text of this length is worth."""
 
 
 class KalamParser(PostgresParser):
     """PostgreSQL's parser with a bound on its steps back, and a memory of where its last error was."""
+
+    FUNC_TOKENS: ClassVar[set[TokenType]] = {*PostgresParser.FUNC_TOKENS, TokenType.CURRENT_USER}
 
     fault_position: int | None = None
     steps_back = 0
@@ -53,7 +55,7 @@ class KalamParser(PostgresParser):
     def _retreat(self, index: int) -> None:
         self.steps_back += self._index - index
         if self.steps_back > 1_000 + 10 * self._tokens_size:
-            raise _TooManySteps
+            raise TooManySteps
         super()._retreat(index)
 
 
@@ -95,6 +97,11 @@ _DIALECT, _WITHOUT_DOLLAR_STRINGS = Kalam(), KalamWithoutDollarStrings()
 _DOLLAR_STRING = re.compile(r"\$(?:[^\W\d]\w*+)?\$")
 
 
+def dialect_of(text: str) -> Kalam:
+    """The dialect in which a text is to be read."""
+    return _DIALECT if _DOLLAR_STRING.search(text) else _WITHOUT_DOLLAR_STRINGS
+
+
 def parse_query(statement: StatementText, start: int, end: int) -> exp.Expr:
     """The tree of the query that stands at ``start`` … ``end`` of a statement; positions in it count from ``start``.
 
@@ -124,14 +131,14 @@ def _parse(
 ) -> exp.Expr:
     text = statement.text[start:end]
     _check_size(statement, start, text)
-    dialect = _DIALECT if _DOLLAR_STRING.search(text) else _WITHOUT_DOLLAR_STRINGS
+    dialect = dialect_of(text)
     parser = KalamParser(error_level=ErrorLevel.IMMEDIATE, dialect=dialect)
     parser.sql = text
     try:
         trees = read(parser, dialect.tokenize(text), text)
-    except (RecursionError, _TooManySteps):
+    except (RecursionError, TooManySteps):
         raise statement.fault(TOO_DEEP, start) from None
-    except _FOREIGN_ERRORS as exc:
+    except FOREIGN_ERRORS as exc:
         raise _fault(statement, start, text, parser.fault_position) from exc
     if len(trees) != 1 or not isinstance(trees[0], exp.Expr):
         raise statement.fault("expected a query or an expression", start)

@@ -5,6 +5,7 @@ An integer of any size is an int; another number is a float, unless that would l
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal, InvalidOperation
 
@@ -64,6 +65,8 @@ def number(cursor: Cursor, token: Token) -> int | float | Decimal:
     if abs(exact.adjusted()) > _DIGITS_MAX:
         raise cursor.error(InvalidValue, "the number is out of range", at=token)
     value = float(text)
+    if math.isinf(value):
+        raise cursor.error(InvalidValue, "the number is out of range", at=token)
     return value if Decimal(repr(value)) == exact else exact
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from kalam.sql.exact_numbers import INTEGER_DIGITS
 from kalam.sql.mentions import name_of
 from kalam.sql.statements import Equality, Literal, Parameter, PointQuery
 
+INTEGER_DIGITS = 18  # that surely fit 64 bits
 _POINT_PARTS = {"expressions", "from_", "where"}
 
 

@@ -116,7 +116,7 @@ def test_what_is_not_json_any_more_is_a_text(shared_server: ServerProcess, table
     assert types(shared_server, query) == ["TEXT"]
     assert sorted(shared_server.sql(query)) == [["not json"], ['{"k":1}']]
     assert types(shared_server, f"SELECT j FROM {table} UNION ALL SELECT j FROM {table}") == ["JSON"]
-    assert types(shared_server, f"SELECT n FROM {table} UNION ALL SELECT 1.5") == ["DOUBLE"]
+    assert types(shared_server, f"SELECT n FROM {table} UNION ALL SELECT 1.5") == ["DECIMAL(11,1)"]
 
 
 def test_an_assignment_takes_what_values_take(shared_server: ServerProcess, table: str) -> None:

@@ -1,0 +1,1 @@
+"""Queries that give SQL's answer where DataFusion alone would give another one."""

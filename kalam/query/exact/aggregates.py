@@ -1,0 +1,90 @@
+"""Aggregates whose sums DataFusion wraps, whose means lose digits, or that compare with NaN as IEEE does."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from sqlglot import exp
+from sqlglot.tokenizer_core import TokenType
+
+from kalam.query.exact.arithmetic import quotient_scale
+from kalam.query.exact.scopes import Scope
+from kalam.query.exact.types import DIGITS_MAX, WIDE_DIGITS, digits_of, is_decimal, is_float, is_whole
+
+_SUM_DIGITS = 28
+"""Digits of a DECIMAL of which 10^10 can be added up in 38."""
+_PARTS = (exp.Filter, exp.Window, exp.IgnoreNulls, exp.RespectNulls, exp.WithinGroup)
+AGGREGATES = (exp.Sum, exp.Avg, exp.Max, exp.Min)
+
+
+def aggregate(scope: Scope, node: exp.Expr) -> None:
+    """Make an aggregate's value exact."""
+    argument = node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this
+    if argument is None or scope.work.tree.span(argument) is None:
+        return
+    kind = scope.type_of(argument)
+    whole = _with_parts(node)
+    if isinstance(node, exp.Sum):
+        _sum(scope, whole, argument, kind)
+    elif isinstance(node, exp.Avg):
+        _mean(scope, whole, argument, kind)
+    elif is_float(kind) and isinstance(whole, (exp.Max, exp.Min, exp.Filter)) and scope.select.args.get("group"):
+        _extreme(scope, whole, argument, kind, greatest=isinstance(node, exp.Max))
+
+
+def _with_parts(node: exp.Expr) -> exp.Expr:
+    """The call with its FILTER and OVER."""
+    while isinstance(node.parent, _PARTS) and node.parent.this is node:
+        node = node.parent
+    return node
+
+
+def _sum(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType | None) -> None:
+    work = scope.work
+    if is_whole(kind) and kind.bit_width == 64:
+        work.enclose(argument, "CAST(", f" AS DECIMAL({DIGITS_MAX},0))")
+        work.enclose(whole, "CAST(", " AS BIGINT)")
+        work.known[id(whole)] = pa.int64()
+    elif is_decimal(kind) and _SUM_DIGITS < kind.precision <= DIGITS_MAX:
+        work.enclose(argument, "CAST(", f" AS DECIMAL({WIDE_DIGITS},{kind.scale}))")
+        work.enclose(whole, "CAST(", f" AS DECIMAL({DIGITS_MAX},{kind.scale}))")
+        work.known[id(whole)] = pa.decimal128(DIGITS_MAX, kind.scale)
+
+
+def _mean(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType | None) -> None:
+    """A mean is the sum, exactly, by the number; of integers it is a DOUBLE, as DataFusion has it."""
+    work = scope.work
+    if not (is_decimal(kind) or (is_whole(kind) and kind.bit_width == 64)):
+        return
+    span = work.span(whole)
+    name = work.tree.between(*span)[0]
+    count = "count" + work.edits.part(span)[name.end + 1 - name.start :]
+    scale = digits_of(kind)[1]
+    work.edits.replace((name.start, name.end + 1), "sum")
+    if is_decimal(kind):
+        # A CAST is not seen in the names by which DataFusion tells one sum from another.
+        if kind.precision > _SUM_DIGITS:
+            work.enclose(argument, "arrow_cast(", f", 'Decimal256({WIDE_DIGITS}, {scale})')")
+        digits = max(scale, quotient_scale((DIGITS_MAX - scale, scale), (19, 0)), min(16, DIGITS_MAX))
+        wide = f" AS DECIMAL({WIDE_DIGITS},{max(digits - 3, scale)})) / {count} AS DECIMAL({DIGITS_MAX},{digits}))"
+        work.enclose(whole, "CAST(CAST(", wide)
+        work.known[id(whole)] = pa.decimal128(DIGITS_MAX, digits)
+    else:
+        work.enclose(argument, "CAST(", f" AS DECIMAL({DIGITS_MAX},0))")
+        work.enclose(whole, "(CAST(", f" AS DOUBLE) / CAST({count} AS DOUBLE))")
+        work.known[id(whole)] = pa.float64()
+
+
+def _extreme(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType, *, greatest: bool) -> None:
+    """NaN is the greatest number; within groups DataFusion keeps whichever comes first."""
+    work = scope.work
+    span = work.span(whole)
+    opening = next(token for token in work.tree.between(*span) if token.token_type == TokenType.L_PAREN)
+    behind = work.edits.part((work.span(argument)[1], span[1]))
+    tested = f"isnan({work.edits.part(work.span(argument))})" + behind
+    sql_type = "REAL" if kind.bit_width == 32 else "DOUBLE"
+    if not greatest:
+        work.enclose(argument, "nanvl(", f", CAST('Infinity' AS {sql_type}))")
+    test = "bool_or" if greatest else "bool_and"
+    assert opening is not None
+    work.enclose(whole, f"CASE WHEN {test}({tested} THEN CAST('NaN' AS {sql_type}) ELSE ", " END")
+    work.known[id(whole)] = kind

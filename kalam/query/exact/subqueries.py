@@ -1,0 +1,120 @@
+"""IN (SELECT …), of which DataFusion 55 forgets in places that NULL is neither TRUE nor FALSE.
+
+It is right where IN is a condition of its own, joined to others by AND and OR, and where NOT IN is one, joined by AND
+alone, does not name columns of an outer query, and what is looked for is no constant. Everywhere else the query asks
+for the same by ``= ANY`` and ``<> ALL``, which DataFusion carries out by the rules of three values, and more slowly.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from sqlglot import exp
+
+from kalam.errors import Unsupported
+from kalam.query.exact.edits import Span
+from kalam.query.exact.scopes import Scope, own_columns
+
+
+class Place(enum.Enum):
+    """Where a condition stands."""
+
+    ALONE = "it, and others, must hold"
+    BESIDE = "it, or another, must hold"
+    VALUE = "its value counts, NULL included"
+
+
+def look_in(scope: Scope, node: exp.In) -> None:
+    """Make an IN with a sub-query give SQL's answer."""
+    query = node.args.get("query")
+    if query is None:
+        return
+    place, negated = _place(node)
+    work = scope.work
+    start = work.span(node.this)[1]
+    inner = work.tree.bracket_behind(start)
+    if inner is None:
+        raise Unsupported("a sub-query behind IN cannot be read; write it in brackets")
+    uncorrelated = work.planner.schema(f"{scope.withs} {work.edits.part(inner)}") is not None
+    if place is not Place.VALUE and not negated:
+        if place is Place.BESIDE and not _is_plain_column(query):
+            _name_column(scope, node, inner, uncorrelated=uncorrelated)
+        return
+    if place is Place.ALONE and uncorrelated and own_columns(node.this):
+        return
+    _by_comparison(scope, node, inner, uncorrelated=uncorrelated)
+
+
+def _place(node: exp.Expr) -> tuple[Place, bool]:
+    """Where it stands, and whether it is negated."""
+    place, negated = Place.ALONE, False
+    here: exp.Expr = node
+    while (parent := here.parent) is not None:
+        match parent:
+            case exp.Paren():
+                pass
+            case exp.Not():
+                negated = not negated
+            case exp.Or() | exp.And():
+                # Under a NOT an AND is an OR; which of them NOTs surround is known at the end only.
+                place = Place.BESIDE
+            case exp.Where() | exp.Having() | exp.Join() | exp.Qualify():
+                return (Place.ALONE if place is Place.BESIDE and _only_and(node, here) else place), negated
+            case _:
+                return Place.VALUE, negated
+        here = parent
+    return Place.VALUE, negated
+
+
+def _only_and(node: exp.Expr, top: exp.Expr) -> bool:
+    """Whether nothing but AND and brackets stands between, and a NOT directly before the condition."""
+    here = node
+    while isinstance(here.parent, (exp.Not, exp.Paren)) and here is not top:
+        here = here.parent
+    while here is not top:
+        if not isinstance(here.parent, (exp.And, exp.Paren)):
+            return False
+        here = here.parent
+    return True
+
+
+def _is_plain_column(query: exp.Expr) -> bool:
+    select = query.unnest() if isinstance(query, exp.Subquery) else query
+    return (
+        isinstance(select, exp.Select)
+        and len(select.expressions) == 1
+        and isinstance(select.expressions[0].unalias(), exp.Column)
+    )
+
+
+def _name_column(scope: Scope, node: exp.In, inner: Span, *, uncorrelated: bool) -> None:
+    """Beside OR DataFusion knows a sub-query's column by its name only, which two of them may share."""
+    if not uncorrelated:
+        _by_comparison(scope, node, inner, uncorrelated=False)
+        return
+    name = f"kalam_in_{inner[0]}"
+    selected = f"SELECT {name} FROM ("  # noqa: S608 - around the user's own text, read only
+    scope.work.edits.enclose(inner, selected, f") AS kalam_of_{inner[0]} ({name})")
+
+
+def _by_comparison(scope: Scope, node: exp.In, inner: Span, *, uncorrelated: bool) -> None:
+    """Write ``= ANY`` for IN, ``<> ALL`` for NOT IN."""
+    if not uncorrelated and _is_one_row(node.args["query"]):
+        raise Unsupported(
+            "a sub-query behind IN that aggregates rows chosen by the outer query has no right answer here",
+            hint="write the condition with EXISTS or NOT EXISTS, or give the sub-query a GROUP BY and join it",
+        )
+    work = scope.work
+    words = [
+        token for token in work.tree.between(work.span(node.this)[1], inner[0]) if token.text.upper() in ("NOT", "IN")
+    ]
+    negated = words[0].text.upper() == "NOT"
+    work.edits.replace((words[0].start, words[-1].end + 1), "<> ALL" if negated else "= ANY")
+
+
+def _is_one_row(query: exp.Expr) -> bool:
+    """Whether a query is an aggregate without groups, which DataFusion takes for no row where nothing is found."""
+    select = query.unnest() if isinstance(query, exp.Subquery) else query
+    if not isinstance(select, exp.Select) or select.args.get("group"):
+        return False
+    return any(isinstance(node, exp.AggFunc) for item in select.expressions for node in item.walk())
