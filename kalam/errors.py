@@ -282,3 +282,14 @@ class BrokerUnavailable(Unavailable):
 
     code = "broker_unavailable"
     title = "Broker unavailable"
+
+
+def error_class(code: str) -> type[KalamError]:
+    """The class of the errors with a code; Internal for one that is not known."""
+    todo: list[type[KalamError]] = [KalamError]
+    while todo:
+        error = todo.pop()
+        todo += error.__subclasses__()
+        if vars(error).get("code") == code and error.__module__ == KalamError.__module__ and error is not KalamError:
+            return error
+    return Internal

@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kalam.engine import Engine
+from kalam.engine import Engine, Inserts
+from kalam.storage.database import Database
+from kalam.tables.outbox import Outbox
 
 
 class RequestCounts(Protocol):
@@ -85,3 +87,14 @@ class ServerMetrics(Collector):
 def add_metrics(registry: CollectorRegistry, engine: Engine, requests: RequestCounts) -> None:
     """Show the server's metrics in ``registry``."""
     registry.register(ServerMetrics(engine, requests))
+
+
+def statistics(inserts: Inserts, outbox: Outbox, database: Database) -> list[tuple[str, float]]:
+    """The rows of ``system.stats``."""
+    return [
+        ("rows_accepted", float(inserts.accepted_rows)),
+        ("rows_in_flight", float(inserts.rows_inflight)),
+        ("commits", float(database.commits)),
+        ("changes_published", float(outbox.published_rows)),
+        ("outbox_bytes", float(outbox.byte_count)),
+    ]

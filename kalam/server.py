@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -31,10 +30,13 @@ from kalam.engine.definitions import Definitions, Parts
 from kalam.engine.live import Live, Snapshots
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries
+from kalam.engine.texts import Texts
 from kalam.errors import Internal, KalamError
 from kalam.live import LiveBounds, Registry
+from kalam.live.judge import JudgeProcess
 from kalam.logs import configure_logs
-from kalam.metrics import add_metrics
+from kalam.metrics import add_metrics, statistics
+from kalam.query.running import RunningQueries
 from kalam.query.system import SystemTables
 from kalam.rows.judged import judged
 from kalam.schema import TableKind
@@ -54,6 +56,7 @@ from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
+from kalam.threads import Purpose, in_thread
 from kalam_nats.broker_address import connect_options
 from kalam_nats.connection import BrokerConnection, broker_connection
 from kalam_nats.discovery import Discovery
@@ -73,8 +76,9 @@ from kalam_nats.subjects import Subjects
 log = structlog.get_logger(__name__)
 
 DRAIN_S = 10.0
+QUERIES_DRAIN_S = 1.0  # what queries that run may still take when the server stops
 WARM_UP_S = 2.0
-"""How long after the start DataFusion is imported, unless a query asks for it before: a busy start comes first."""
+"""How long after the start a query process is made, unless a query wants it before: a busy start comes first."""
 THREAD_SWITCH_S = 0.0005
 """How long a thread may keep the interpreter when another waits: the writer's turn comes soon after its fsync."""
 
@@ -112,16 +116,17 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         engine, requests = await _open_engine(stack, settings, database, data_id, connection, embedded)
         add_metrics(registry, engine, requests)
         http_url = await _open_http(stack, settings, engine, registry)
+        stack.push_async_callback(engine.queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.live.registry.close_all, "shutdown")  # first of all, or HTTP would wait for its readers
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path) -> tuple[Database, str]:
-    data_id = await asyncio.to_thread(prepare_database, data_dir)
+    data_id = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir)
     warn_of_engine()
     database = Database(data_dir / DATABASE, commit_rows_max=settings.commit_rows_max)
     database.start()
-    stack.push_async_callback(asyncio.to_thread, database.close)
+    stack.push_async_callback(in_thread, Purpose.CATALOGUE, database.close)
     return database, data_id
 
 
@@ -197,15 +202,16 @@ async def _open_engine(
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, core, broker, jobs)
     engine = _make_engine(settings, core, broker, background, outbox, streams)
-    stack.callback(engine.queries.close)
+    stack.push_async_callback(engine.queries.close)
     housekeeping = Housekeeping(database, core.catalogue, core.folders, settings.job_history_s)
-    await asyncio.to_thread(housekeeping.remove_strays)
+    await in_thread(Purpose.CATALOGUE, housekeeping.remove_strays)
     await remove_garbage(database)
     for loop, name in (
         *background.loops(),
         (outbox.keep_watermarks(), "watermarks"),
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
         (streams.evictions.run(), "evictions"),
+        (engine.queries.pool.run(), "query workers"),
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, engine)
@@ -232,7 +238,7 @@ async def _open_streams(
     stack: AsyncExitStack, settings: Settings, core: Core, broker: Broker, jobs: Jobs
 ) -> StreamTables:
     counters = StreamCounters(core.database)
-    await asyncio.to_thread(counters.load)
+    await in_thread(Purpose.CATALOGUE, counters.load)
     evictions = Evictions(broker.streams, counters, jobs)
     evictions.start(table for table in core.catalogue.tables.values() if table.kind is TableKind.STREAM)
     stack.push_async_callback(evictions.stop)
@@ -261,9 +267,12 @@ def _make_engine(
     inserts = Inserts(settings, core.catalogue, core.codecs, stored, streams)
     system = SystemTables(core.database, core.catalogue, lambda: statistics(inserts, outbox, core.database))
     queries = Queries(settings, core.catalogue, core.folders, stored, streams, system)
+    running = RunningQueries()
     registry = _make_registry(settings, core, broker, stored, streams, queries)
-    live = Live(registry)
+    texts = Texts.of(settings, queries.pool)
+    live = Live(registry, texts)
     system.live_queries = live.rows
+    system.running = running
     streams.on_events = registry.announce_events
     streams.has_live_query, streams.newest = registry.interested, core.catalogue.newest
     system.progress = background.jobs.progress
@@ -300,6 +309,8 @@ def _make_engine(
         jobs=background.jobs,
         outbox=outbox,
         broker_connected=lambda: broker.connection.connected,
+        running=running,
+        texts=texts,
     )
 
 
@@ -313,8 +324,9 @@ def _make_registry(
         live_held_bytes_max=settings.live_held_bytes_max,
         row_bytes_max=settings.row_bytes_max,
     )
+    judging = JudgeProcess(queries.pool.forks)
     snapshots = Snapshots(queries, stored, streams, settings.live_snapshot_rows_max)
-    return Registry(bounds, core.catalogue, core.codecs, stored, streams, snapshots, broker.replay)
+    return Registry(bounds, core.catalogue, core.codecs, stored, streams, snapshots, broker.replay, judging)
 
 
 def _announcer(
@@ -328,17 +340,6 @@ def _announcer(
             schedule.note_commit(announcement.table, announcement.copy)
 
     return announce
-
-
-def statistics(inserts: Inserts, outbox: Outbox, database: Database) -> list[tuple[str, float]]:
-    """The rows of ``system.stats``."""
-    return [
-        ("rows_accepted", float(inserts.accepted_rows)),
-        ("rows_in_flight", float(inserts.rows_inflight)),
-        ("commits", float(database.commits)),
-        ("changes_published", float(outbox.published_rows)),
-        ("outbox_bytes", float(outbox.byte_count)),
-    ]
 
 
 async def _finish(engine: Engine) -> None:
@@ -375,11 +376,10 @@ async def serve(settings: Settings) -> None:
         temporary.replace(announcement)
         print(line, flush=True)  # noqa: T201 - the contract: the line that says that the server is ready
         log.info("ready", http=announced["http_url"], nats=announced["nats_url"], data=str(settings.data_dir))
-        warming = threading.Timer(WARM_UP_S, server.engine.queries.warm)
-        warming.daemon = True
-        warming.start()
+        warming = asyncio.create_task(server.engine.queries.pool.warm(WARM_UP_S), name="first query worker")
         await stop.wait()
         log.info("stopping")
+        warming.cancel()
 
 
 def run(settings: Settings) -> int:

@@ -95,13 +95,20 @@ class Settings(BaseSettings):
     statement_bytes_max: int = Field(
         default=8 * MIB, ge=KIB, description="length of a SQL text and of an HTTP body, in bytes"
     )
+    statements_max: int = Field(default=10_000, ge=1, description="statements in one SQL text")
     rows_body_bytes_max: int = Field(
         default=16 * GIB, ge=KIB, description="length of an HTTP body of rows in bulk, in bytes"
     )
+    statement_change_bytes_max: int = Field(
+        default=256 * MIB, ge=KIB, description="bytes of the rows that one statement may change"
+    )
     result_rows_max: int = Field(default=100_000, ge=1, description="rows of a result in the JSON format")
+    result_bytes_max: int = Field(
+        default=256 * MIB, ge=KIB, description="memory of a result in the JSON format, in bytes"
+    )
     query_time_s: float = Field(default=60.0, gt=0, description="how long a SELECT may run")
     query_memory_bytes: int = Field(
-        default=2 * GIB, ge=16 * MIB, description="memory that all queries share before they spill to disk"
+        default=2 * GIB, ge=16 * MIB, description="memory that one query may take; it spills to disk from half of it"
     )
     query_concurrency_max: int = Field(
         default=8, ge=1, description="queries that run at the same time; the others wait"

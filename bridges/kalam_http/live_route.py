@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from kalam.engine import Engine, Session
 from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
 from kalam_http.accept import check_accepts
+from kalam_http.departures import ended_with_client
 from kalam_http.routes import Routes
 from kalam_http.sql_route import USER_PARAMETER, asking_user
 
@@ -83,14 +85,19 @@ def live_routes(engine: Engine) -> Routes:
         from_seq, table_id = _resume(request.headers.get("last-event-id"), asked)
         last_rows = None if from_seq is not None else _count(asked, "last_rows")
         reader = Reader()
-        query = await engine.live.open(
-            asked.get("sql", ""),
-            Session(asking_user(request), asked.get("namespace")),
-            reader,
-            last_rows=last_rows,
-            from_seq=from_seq,
-            table_id=table_id,
-        )
+        sql, user = asked.get("sql", ""), asking_user(request)
+        with (
+            engine.running.running(uuid.uuid4().hex, user, "live", sql) as opening,
+            ended_with_client(opening, request.receive),
+        ):
+            query = await engine.live.open(
+                sql,
+                Session(user, asked.get("namespace")),
+                reader,
+                last_rows=last_rows,
+                from_seq=from_seq,
+                table_id=table_id,
+            )
         return EventStream(engine, query, reader)
 
     return routes

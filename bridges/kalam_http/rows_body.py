@@ -21,6 +21,7 @@ from kalam.rows.door import ARROW_STREAM
 from kalam.rows.foreign_arrow import ForeignStream
 from kalam.rows.json_text import JsonArray, JsonLines
 from kalam.rows.msgpack_maps import MsgpackMaps
+from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 
 NDJSON: Final = "application/x-ndjson"
@@ -98,8 +99,8 @@ async def _arrow_batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[Batch]:
     batcher = TableBatcher(BATCH_ROWS, BATCH_BYTES)
     body = BodyFile(pieces, asyncio.get_running_loop())
     try:
-        stream = await asyncio.to_thread(ForeignStream, body)
-        while (found := await asyncio.to_thread(stream.next_batch)) is not None:
+        stream = await in_thread(Purpose.BODIES, ForeignStream, body)
+        while (found := await in_thread(Purpose.BODIES, stream.next_batch)) is not None:
             for batch in batcher.add(pa.Table.from_batches([found])):
                 yield batch
     except InvalidValue as exc:

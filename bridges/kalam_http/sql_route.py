@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 import uuid
@@ -16,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from kalam.engine import Engine, Session, stream_rows
 from kalam.errors import InvalidValue, KalamError
 from kalam.names import check_user
-from kalam.query.cancellation import RunningQueries
-from kalam.query.results import answer_json
+from kalam.query.results import encoded_answer
 from kalam_http.accept import choose_format
 from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json
+from kalam_http.departures import ended_with_client
 from kalam_http.problems import problem_response
 from kalam_http.routes import Routes
 from kalam_http.streamed_answer import STREAMED, StreamedAnswer, body_of
@@ -56,7 +55,6 @@ class SqlEndpoint:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.running = RunningQueries()
         self._engine = engine
         self._decoder = msgspec.json.Decoder(SqlRequest)
 
@@ -81,21 +79,29 @@ class SqlEndpoint:
         user = asking_user(request)
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
         asked = decode_json(await request.body(), self._decoder)
-        query = self.running.start(query_id)
+        running = self._engine.running
+        query = running.start(query_id, user, "http", asked.sql)
         session = Session(user, asked.namespace)
         try:
             if media_type == JSON:
                 try:
-                    return await whole_answer(self._engine, asked, session, query_id)
+                    with ended_with_client(query, request.receive):
+                        return await whole_answer(self._engine, asked, session, query_id)
                 finally:
-                    self.running.end(query)
+                    running.end(query)
             rows = stream_rows(self._engine, asked.sql, asked.params, session)
-            body = body_of(rows, media_type, lambda: self.running.end(query))
-            return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
+            body = body_of(rows, media_type, lambda: running.end(query))
+            with ended_with_client(query, request.receive):
+                return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
         except KalamError as exc:
             response = problem_response(exc)
             response.headers[QUERY_ID_HEADER] = query_id
             return response
+
+    def cancel(self, query_id: str, request: Request) -> None:
+        """Cancel a running request of whoever asks; raises NotFound."""
+        user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
+        self._engine.cancel(query_id, Session(user))
 
 
 def sql_routes(endpoint: SqlEndpoint) -> Routes:
@@ -119,7 +125,7 @@ def sql_routes(endpoint: SqlEndpoint) -> Routes:
 
         A statement that writes is not stopped, so `cancelled` never stands for something that took effect.
         """
-        endpoint.running.cancel(request.path_params["query_id"])
+        endpoint.cancel(request.path_params["query_id"], request)
         return Response(status_code=204)
 
     return routes
@@ -147,8 +153,4 @@ async def whole_answer(engine: Engine, asked: SqlRequest, session: Session, quer
     started = time.perf_counter()
     results = await engine.execute(asked.sql, asked.params, session)
     took_ms = (time.perf_counter() - started) * 1000
-    if sum(result.row_count for result in results) <= INLINE_ROWS_MAX:
-        body = answer_json(results, took_ms)
-    else:
-        body = await asyncio.to_thread(answer_json, results, took_ms)
-    return Response(body, media_type=JSON, headers={QUERY_ID_HEADER: query_id})
+    return Response(await encoded_answer(results, took_ms), media_type=JSON, headers={QUERY_ID_HEADER: query_id})

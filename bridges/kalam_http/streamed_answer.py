@@ -7,7 +7,6 @@ transfer is broken off without its end, which every HTTP client notices.
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
@@ -22,6 +21,7 @@ from kalam.errors import Internal, KalamError
 from kalam.query.results import problem_json, widely_known
 from kalam.query.row_text import csv, ndjson
 from kalam.rows.door import ARROW_STREAM
+from kalam.threads import Purpose, in_thread
 from kalam_http.edge import BrokenOff
 from kalam_http.rows_body import CSV, NDJSON
 
@@ -68,7 +68,7 @@ async def body_of(
     try:
         try:
             async for table in tables:
-                head += await asyncio.to_thread(form.encode, table)
+                head += await in_thread(Purpose.ANSWERS, form.encode, table)
                 if table.num_rows:  # until then nothing is sent, so that an error is still an ordinary answer
                     begun = True
                     yield head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from typing import Any, Literal
 
 import msgspec
@@ -17,8 +18,10 @@ from kalam.live import LiveQuery
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import PayloadFormat
 from kalam_nats.connection import BrokerConnection
+from kalam_nats.departures import ended_with_requester
 from kalam_nats.discovery import Endpoint
 from kalam_nats.error_replies import reply_error
+from kalam_nats.interest import Interest
 from kalam_nats.live_delivery import LiveDelivery
 from kalam_nats.requests import QUEUE_GROUP
 from kalam_nats.subjects import Subjects
@@ -52,6 +55,7 @@ class LiveRequests:
         self, connection: BrokerConnection, subjects: Subjects, engine: Engine, delivery: LiveDelivery
     ) -> None:
         self._connection, self._subjects, self._engine, self._delivery = connection, subjects, engine, delivery
+        self._interest = Interest(connection)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = asyncio.Semaphore(OPENINGS_AT_ONCE)
         self._subscriptions: list[Any] = []
@@ -130,15 +134,19 @@ class LiveRequests:
             raise InvalidValue(
                 f'the payload is not {{"sql": "SELECT …", "last_rows": n, "from_seq": n, …}}: {exc}'
             ) from exc
-        return await self._engine.live.open(
-            asked.sql,
-            Session(user),
-            self._delivery,
-            last_rows=asked.last_rows,
-            from_seq=asked.from_seq,
-            table_id=asked.table_id,
-            payload_format=PayloadFormat(asked.format),
-        )
+        with (
+            self._engine.running.running(uuid.uuid4().hex, user, "live", asked.sql) as opening,
+            ended_with_requester(opening, msg.reply, self._interest),
+        ):
+            return await self._engine.live.open(
+                asked.sql,
+                Session(user),
+                self._delivery,
+                last_rows=asked.last_rows,
+                from_seq=asked.from_seq,
+                table_id=asked.table_id,
+                payload_format=PayloadFormat(asked.format),
+            )
 
     def _described(self, query: LiveQuery) -> dict[str, Any]:
         return {

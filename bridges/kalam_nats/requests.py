@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +22,16 @@ from kalam.engine import Engine, InsertMessage, Session
 from kalam.engine.session import DEFAULT_USER
 from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy
 from kalam.names import TableName
-from kalam.query.results import answer_json
+from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import TableKind
 from kalam_nats.connection import BrokerConnection
+from kalam_nats.departures import ended_with_requester
 from kalam_nats.discovery import Endpoint
 from kalam_nats.error_replies import HEADER_BYTES, header_text, reply_error, reply_whole
 from kalam_nats.guarded_client import GuardedClient
+from kalam_nats.interest import Interest
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -75,6 +78,7 @@ class Requests:
 
     def __init__(self, connection: BrokerConnection, subjects: Subjects, engine: Engine) -> None:
         self._connection, self._subjects, self._engine = connection, subjects, engine
+        self._interest = Interest(connection)
         self._routes: dict[str, Route] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._waiting_streams: dict[TableName, Waiting] = {}
@@ -294,8 +298,12 @@ class Requests:
         try:
             user = self._subjects.parse_sql_subject(subject)
             request = _decode_sql(payload)
-            results = await self._engine.execute(request.sql, request.params, Session(user, request.namespace))
-            body = answer_json(results, (time.perf_counter() - started) * 1e3)
+            with (
+                self._engine.running.running(uuid.uuid4().hex, user, "nats", request.sql) as query,
+                ended_with_requester(query, reply, self._interest),
+            ):
+                results = await self._engine.execute(request.sql, request.params, Session(user, request.namespace))
+            body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
             if reply:
                 await reply_whole(self._connection, reply, body)
         except KalamError as exc:

@@ -17,6 +17,7 @@ import numpy as np
 
 from kalam.errors import BrokerUnavailable
 from kalam.tables.ports import StoredEvents
+from kalam.threads import Purpose, in_thread
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.guarded_client import GuardedClient
 from kalam_nats.jetstream import JetStream
@@ -91,7 +92,7 @@ class StreamReader:
             await pulls.open()
             delivered = 0
             async for replies, payloads in pulls.each():
-                events, delivered = await asyncio.to_thread(_events, replies, payloads, delivered)
+                events, delivered = await in_thread(Purpose.ROWS, _events, replies, payloads, delivered)
                 if upto_seq is not None and events.seqs[-1] > upto_seq:  # some before it have gone
                     kept = bisect_right(events.seqs, upto_seq)
                     events = StoredEvents(events.seqs[:kept], events.stored_us[:kept], events.payloads[:kept])

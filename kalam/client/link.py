@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
-from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated
+from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated, error_class
 
 RECONNECT_PAUSE_S = 0.25
 ERROR_HEADER = "Nats-Service-Error"
@@ -179,14 +179,4 @@ def error_of(msg: Msg) -> KalamError:
     except (msgspec.MsgspecError, LookupError, TypeError):
         return Internal(str((msg.headers or {}).get(ERROR_HEADER, "the server answered with an error")))
     fields = {name: problem[name] for name in ("hint", "line", "column", "statement", "stored") if name in problem}
-    return _class_of(code)(detail, **fields)
-
-
-def _class_of(code: str) -> type[KalamError]:
-    todo: list[type[KalamError]] = [KalamError]
-    while todo:
-        error = todo.pop()
-        todo += error.__subclasses__()
-        if vars(error).get("code") == code and error.__module__ == KalamError.__module__ and error is not KalamError:
-            return error
-    return Internal
+    return error_class(code)(detail, **fields)

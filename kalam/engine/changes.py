@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kalam.engine.assigned import naming_column
 from kalam.engine.composed import Pieces, compose, from_table, quoted_columns
-from kalam.engine.insert_source import InsertSource, RowsOf
+from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
 from kalam.engine.points import key_of
 from kalam.engine.queries import Queries, check_parameters, resolve
 from kalam.engine.returning import changed_rows, check_returning, returned
@@ -25,9 +25,12 @@ from kalam.engine.upserts import (
     matched_by_key,
 )
 from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
+from kalam.names import TableName
+from kalam.query.executor import Relations, Wanted
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import from_arrow
+from kalam.rows.door import RowDecoder
 from kalam.rows.types import Row
 from kalam.schema import SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind
 from kalam.settings import Settings
@@ -35,6 +38,7 @@ from kalam.sql.statements import (
     Assignment,
     Delete,
     Insert,
+    QueryText,
     Update,
 )
 from kalam.storage.catalogue import Catalogue, from_us
@@ -44,6 +48,7 @@ from kalam.storage.writes import Inserted
 from kalam.tables.stored import Matched, StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ
+from kalam.threads import beside
 
 
 class Changes:
@@ -77,11 +82,12 @@ class Changes:
         updated_us = discarded = 0
         table, rows = await self._rows(table, statement, rows_of, request)
         if table.kind is TableKind.STREAM:
-            discarded = (await self._streams.publish(table, self._streams.events(table, rows))).discarded
+            events = await beside(len(rows), self._streams.events, table, rows)
+            discarded = (await self._streams.publish(table, events)).discarded
         elif rows:
             updated_us = await self._store(table, user, rows)
         if statement.returning is not None:
-            data = changed_rows(table, rows, from_us(updated_us))
+            data = await beside(len(rows), changed_rows, table, rows, from_us(updated_us))
             return await returned(self._queries, table, statement.returning, data, request)
         lost = f", {discarded} of them discarded because nobody listens" if discarded else ""
         return Result(row_count=len(rows), message=f"{counted(len(rows))} inserted{lost}")
@@ -92,19 +98,19 @@ class Changes:
         """The rows of an INSERT and the table that they were made for, which no ALTER has changed by now."""
         while True:
             table = self._catalogue.newest(table)
-            rows = rows_of(table)
+            rows = await rows_of(table)
             self._check_count(len(rows))
             await self._check_returning(table, statement, rows, request)
             if self._catalogue.newest(table) is table:
                 return table, rows
 
     async def _upsert(self, table: Table, statement: Insert, rows_of: RowsOf, request: Request) -> Result:
-        upsert = self._upsert_of(table, statement, rows_of, request)
+        upsert = await self._upsert_of(table, statement, rows_of, request)
 
         async def match(table: Table, view: View) -> Matched:
             nonlocal upsert
             if upsert.table is not table:
-                upsert = self._upsert_of(table, statement, rows_of, request)
+                upsert = await self._upsert_of(table, statement, rows_of, request)
             found = await upsert.match(view)
             await self._check_returning(table, statement, [*found.inserts, *(found.news or [])], request)
             return found
@@ -113,19 +119,21 @@ class Changes:
         matched = done.matched
         inserts, news = (matched.inserts, matched.news or []) if matched else ([], [])
         if statement.returning is not None:
-            data = changed_rows(done.table, upsert.in_order([*inserts, *news]), from_us(done.updated_us))
+            changed = upsert.in_order([*inserts, *news])
+            data = await beside(len(changed), changed_rows, done.table, changed, from_us(done.updated_us))
             return await returned(self._queries, done.table, statement.returning, data, request)
         skipped = upsert.row_count - len(inserts) - len(news)
         message = f"{counted(len(inserts))} inserted, {len(news)} updated, {skipped} skipped"
         return Result(row_count=len(inserts) + len(news), message=message)
 
-    def _upsert_of(self, table: Table, statement: Insert, rows_of: RowsOf, request: Request) -> Upsert:
+    async def _upsert_of(self, table: Table, statement: Insert, rows_of: RowsOf, request: Request) -> Upsert:
         assert statement.on_conflict is not None
         check_conflict(table, statement.on_conflict)
-        rows = rows_of(table)
+        rows = await rows_of(table)
         self._check_count(len(rows))
         decoder, assignments = self._codecs.of(table).decoder, statement.on_conflict.assignments
-        return Upsert(self._queries, self._stored, decoder, table, assignments, rows, request)
+        parts = (self._queries, self._stored, decoder, table, assignments, rows, request)
+        return await beside(len(rows), Upsert, *parts)
 
     async def _check_returning(
         self,
@@ -137,12 +145,13 @@ class Changes:
         deleted: bool = False,
     ) -> None:
         if statement.returning is not None:
-            data = changed_rows(table, rows, datetime.now(UTC), deleted=deleted)
+            data = await beside(len(rows), changed_rows, table, rows, datetime.now(UTC), deleted=deleted)
             alias = None if isinstance(statement, Insert) else statement.alias
             await check_returning(self._queries, table, statement.returning, data, request, alias)
 
     async def _store(self, table: Table, user: str, rows: Sequence[Row]) -> int:
-        [outcome] = await self._stored.insert(table, user, [self._stored.statement(table, rows)])
+        statement = await beside(len(rows), self._stored.statement, table, rows)
+        [outcome] = await self._stored.insert(table, user, [statement])
         if isinstance(outcome, KalamError):
             raise outcome
         assert isinstance(outcome, Inserted)
@@ -172,16 +181,15 @@ class Changes:
                 picked = await self._assigned(table, columns, statement, found, request)
             else:
                 data = await self._with_values(table, view, statement, request)
-                olds = from_arrow(data.select(range(len(table.columns))))
-                news = assigned_rows(self._codecs.of(table).decoder, columns, olds, data)
-                picked = _picked(data, olds, news, view)
+                decoder = self._codecs.of(table).decoder
+                picked = await beside(data.num_rows, _picked, table, data, view, decoder, columns)
             await self._check_returning(table, statement, picked.news or [], request)
             return picked
 
         done = await self._stored.change(table, request.session.user, match)
         news = done.matched.news or [] if done.matched else []
         if statement.returning is not None:
-            data = changed_rows(done.table, news, from_us(done.updated_us))
+            data = await beside(len(news), changed_rows, done.table, news, from_us(done.updated_us))
             return await returned(self._queries, done.table, statement.returning, data, request, statement.alias)
         return Result(row_count=len(news), message=f"{counted(len(news))} updated")
 
@@ -235,13 +243,22 @@ class Changes:
             pieces.append((" WHERE ", statement.where))
         query = compose(pieces)
         check_parameters(query.parameters, request.parameters)
-        executor = await self._queries.executor()
         user = request.session.user
-        names, relations = await self._queries.bind(executor, query, user, request.session.namespace)
-        relations[table.name, False] = self._queries.relation(executor, table, user, view, with_seq=True)
-        data = await executor.run(query, names, relations, request.parameters[: query.parameters])
-        self._check_count(data.num_rows)
-        return data
+        names, relations = await self._queries.bind(query, user, request.session.namespace)
+        relations[table.name, False] = self._queries.relation(table, user, view, with_seq=True)
+        return await self._bounded(query, names, relations, request)
+
+    async def _bounded(
+        self, query: QueryText, names: Sequence[TableName], relations: Relations, request: Request
+    ) -> pa.Table:
+        """The rows that a statement changes, if they are not too many."""
+        wanted = Wanted(
+            user=request.session.user,
+            rows_max=self._settings.statement_rows_max,
+            bytes_max=self._settings.statement_change_bytes_max,
+        )
+        with bounds_named(self._settings):
+            return await self._queries.run(query, names, relations, request.parameters, wanted)
 
     async def delete(self, statement: Delete, request: Request) -> Result:
         """DELETE: rows are marked deleted, events of a STREAM table are removed."""
@@ -255,14 +272,14 @@ class Changes:
                 picked = matched_by_key(found, None)
             else:
                 data = await self._matching(table, view, statement, request)
-                picked = _picked(data, from_arrow(data.select(range(len(table.columns)))), None, view)
+                picked = await beside(data.num_rows, _picked, table, data, view)
             await self._check_returning(table, statement, picked.olds, request, deleted=True)
             return picked
 
         done = await self._stored.change(table, request.session.user, match)
         olds = done.matched.olds if done.matched else []
         if statement.returning is not None:
-            data = changed_rows(done.table, olds, from_us(done.updated_us), deleted=True)
+            data = await beside(len(olds), changed_rows, done.table, olds, from_us(done.updated_us), deleted=True)
             return await returned(self._queries, done.table, statement.returning, data, request, statement.alias)
         return Result(row_count=len(olds), message=f"{counted(len(olds))} deleted")
 
@@ -272,13 +289,11 @@ class Changes:
         source = f'SELECT "{EVENT_SEQ}"{from_table(table, statement.alias)}'
         query = compose([(source, None), *([(" WHERE ", statement.where)] if statement.where else [])])
         check_parameters(query.parameters, request.parameters)
-        executor = await self._queries.executor()
         user = request.session.user
-        names, relations = await self._queries.bind(executor, query, user, request.session.namespace)
-        relations[table.name, False] = self._queries.relation(executor, table, user, events)
-        data = await executor.run(query, names, relations, request.parameters[: query.parameters])
+        names, relations = await self._queries.bind(query, user, request.session.namespace)
+        relations[table.name, False] = self._queries.relation(table, user, events)
+        data = await self._bounded(query, names, relations, request)
         seqs = data.column(0).to_pylist()
-        self._check_count(len(seqs))
         if statement.returning is None:
             await self._streams.delete(table, seqs, created)
         else:
@@ -291,8 +306,12 @@ class Changes:
         return Result(row_count=len(seqs), message=f"{len(seqs)} {'event' if len(seqs) == 1 else 'events'} deleted")
 
 
-def _picked(data: pa.Table, olds: Sequence[Row], news: Sequence[Row] | None, view: View) -> Matched:
-    """What ``_matching`` found."""
+def _picked(
+    table: Table, data: pa.Table, view: View, decoder: RowDecoder | None = None, columns: Sequence[Column] = ()
+) -> Matched:
+    """What ``_matching`` found; with a decoder the rows with the values that are assigned to ``columns`` as well."""
+    olds = from_arrow(data.select(range(len(table.columns))))
+    news = None if decoder is None else assigned_rows(decoder, columns, olds, data)
     updated_us = data.column(UPDATED).cast(pa.int64()).to_pylist()
     seqs = data.column(SEQ).to_pylist()
     return Matched(olds=olds, seqs=seqs, updated_us=updated_us, news=news, seen_seq=view.last_seq)

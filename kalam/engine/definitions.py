@@ -49,6 +49,7 @@ from kalam.storage.table_drop import TableDrop
 from kalam.tables.outbox import Outbox
 from kalam.tables.ports import FeedPort, NoticePort
 from kalam.tables.streams import StreamTables
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 TEXT = pa.string()
@@ -244,7 +245,7 @@ class Definitions:
         async with parts.compactor.lock(table), parts.flusher.lock(table), self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table)
-            garbage = [] if table.kind is TableKind.STREAM else await asyncio.to_thread(self._garbage, table)
+            garbage = [] if table.kind is TableKind.STREAM else await in_thread(Purpose.CATALOGUE, self._garbage, table)
             await parts.database.submit(TableDrop(parts.flusher.store, table, garbage))
             self._catalogue.forget(table)
             parts.queries.forget(table)
@@ -283,7 +284,7 @@ class Definitions:
         """DESCRIBE TABLE: columns, options, and what is stored."""
         table = self._catalogue.table(resolve(statement.ref, session.namespace))
         if statement.history:
-            return await asyncio.to_thread(self._history, table)
+            return await in_thread(Purpose.CATALOGUE, self._history, table)
         rows: list[tuple[str, str, str]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
         rows += [("column", column.name, _column_text(column, column.name == table.key)) for column in table.columns]
         rows += [("option", name, value) for name, value in describe_options(table.options)]
@@ -306,7 +307,7 @@ class Definitions:
         """What is stored of a table, by name."""
         if table.kind is TableKind.STREAM:
             return await self._stream_state(table)
-        return await asyncio.to_thread(self._stored_state, table)
+        return await in_thread(Purpose.CATALOGUE, self._stored_state, table)
 
     async def _stream_state(self, table: Table) -> list[tuple[str, Any]]:
         state = await self._parts.streams.port.state(table)

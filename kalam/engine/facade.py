@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,16 @@ from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
 from kalam.engine.live import Live
-from kalam.engine.parsed import ParsedText, ParsedTexts
+from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Check, Request, Session
-from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, TooLarge, Unsupported, without_folders
+from kalam.engine.texts import Texts
+from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, Unsupported, without_folders
 from kalam.names import check_user
 from kalam.query.results import Result, list_result, rows_result
+from kalam.query.running import RunningQueries
+from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.replaced import with_user
@@ -40,12 +42,14 @@ from kalam.sql.statements import (
     Insert,
     KillJob,
     KillLiveQuery,
+    KillQuery,
     QueryText,
     Select,
     ShowCreateTable,
     ShowJobs,
     ShowLiveQueries,
     ShowNamespaces,
+    ShowQueries,
     ShowStats,
     ShowTables,
     Statement,
@@ -64,6 +68,7 @@ from kalam.storage.jobs import Jobs
 from kalam.storage.table_check import CheckedSegment, TableCheck
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
+from kalam.threads import beside
 
 log = structlog.get_logger(__name__)
 
@@ -75,8 +80,6 @@ FLUSH_FIELDS = (
     ("bytes", pa.int64()),
     ("duration_ms", pa.float64()),
 )
-PARSE_APART_CHARS = 20_000
-"""A longer statement is parsed in a thread: it takes more than a few milliseconds."""
 COMPACT_FIELDS = (
     ("job_id", pa.string()),
     ("table", pa.string()),
@@ -120,7 +123,8 @@ class Engine:
     jobs: Jobs
     outbox: Outbox
     broker_connected: Callable[[], bool]
-    parsed: ParsedTexts = field(default_factory=ParsedTexts)
+    texts: Texts
+    running: RunningQueries = field(default_factory=RunningQueries)
 
     async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
         """Run the statements of a text in order and return a result for each.
@@ -128,9 +132,7 @@ class Engine:
         Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
         """
         check_user(session.user)
-        if len(text.encode("utf-8", "surrogatepass")) > self.settings.statement_bytes_max:
-            raise TooLarge(f"the text is longer than statement_bytes_max ({self.settings.statement_bytes_max} bytes)")
-        parsed = self.parsed.parse(text)
+        parsed = await self.texts.split(text)
         if not parsed.texts:
             raise SyntaxFault("the text holds no statement")
         results: list[Result] = []
@@ -155,7 +157,7 @@ class Engine:
 
         None for everything else, and for whatever is wrong: ``execute`` answers it.
         """
-        query = self.parsed.known_query(text)
+        query = self.texts.known_query(text)
         if query is None or query.point is None:
             return None
         try:
@@ -167,8 +169,7 @@ class Engine:
     async def _run(
         self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session
     ) -> tuple[Result, Session]:
-        long = len(parsed.texts[place].text) > PARSE_APART_CHARS
-        statement = await asyncio.to_thread(parsed.statement, place) if long else parsed.statement(place)
+        statement = await self.texts.statement(parsed, place, session.user)
         if isinstance(statement, Use):
             if statement.namespace not in self.catalogue.namespaces:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
@@ -214,6 +215,11 @@ class Engine:
                 return await self._flush_all(namespace)
             case ShowJobs():
                 return await self._show_jobs(request)
+            case ShowQueries():
+                return list_result(QUERIES, running_rows(self.running))
+            case KillQuery(query_id):
+                self.cancel(query_id, session)
+                return Result(message=f"query {query_id} cancelled")
             case Subscribe():
                 return await self.live.subscribe(statement, session, request.parameters)
             case ShowLiveQueries():
@@ -242,8 +248,9 @@ class Engine:
             request.session.namespace,
             request.parameters,
             rows_max=self.settings.result_rows_max,
+            bytes_max=self.settings.result_bytes_max,
         )
-        return rows_result(data)
+        return await beside(data.num_rows, rows_result, data)
 
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
@@ -304,6 +311,10 @@ class Engine:
         start = JOBS_QUERY.index("system.jobs")
         use = TableUse(TableRef("system", "jobs"), start, start + len("system.jobs"), aliased=False, sees_deleted=False)
         return await self._select(QueryText(JOBS_QUERY, (use,)), request)
+
+    def cancel(self, query_id: str, session: Session) -> None:
+        """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
+        self.running.cancel(query_id, lambda running: session.may_end(running.user))
 
     async def health(self) -> list[Check]:
         """What has to be well for the server to be ready."""

@@ -6,7 +6,8 @@ wanted is it matched with the columns that the table has then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,16 +19,37 @@ from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
 from kalam.engine.upserts import existing_column
 from kalam.errors import InvalidValue, TooLarge
-from kalam.query.results import TooManyRows
+from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.rows.codec import Codecs
 from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
 from kalam.schema import Column, Default, DefaultKind, Table
 from kalam.settings import Settings
 from kalam.sql.statements import DefaultFunction, DefaultValue, Insert, Literal, Parameter, QueryText, Value
+from kalam.threads import beside
 
-RowsOf = Callable[[Table], list[Row]]
+RowsOf = Callable[[Table], Awaitable[list[Row]]]
 """Makes what an INSERT gives to rows of a table, as the table is when it is called."""
+
+
+EXPRESSIONS_TOGETHER_MAX = 256
+"""Expressions of a VALUES list that are planned as one query: planning takes time in the square of their number."""
+
+
+@contextmanager
+def bounds_named(settings: Settings) -> Iterator[None]:
+    """Tell of a bound on results as the bound on changes that it is here."""
+    try:
+        yield
+    except TooManyRows as exc:
+        raise TooLarge(
+            f"the statement would change more than {settings.statement_rows_max} rows (setting statement_rows_max)"
+        ) from exc
+    except TooManyBytes as exc:
+        raise TooLarge(
+            f"the statement would change more than {settings.statement_change_bytes_max} bytes of rows "
+            "(setting statement_change_bytes_max)"
+        ) from exc
 
 
 class InsertSource:
@@ -42,26 +64,34 @@ class InsertSource:
         source = statement.source
         if isinstance(source, QueryText):
             data = await self._selected(source, request)
-            return lambda newest: self._selected_rows(newest, target_columns(newest, statement.columns), data, request)
+
+            async def selected_rows(newest: Table) -> list[Row]:
+                columns = target_columns(newest, statement.columns)
+                return await beside(data.num_rows, self._selected_rows, newest, columns, data, request)
+
+            return selected_rows
         evaluated = await self._evaluated(source, targets, request)
         user = request.session.user
 
-        def rows_of(newest: Table) -> list[Row]:
+        def convert(newest: Table) -> list[Row]:
             values = self._values(source, target_columns(newest, statement.columns), evaluated, request)
             return self._codecs.of(newest).decoder.convert(values, user=user)
+
+        async def rows_of(newest: Table) -> list[Row]:
+            return await beside(len(source), convert, newest)
 
         return rows_of
 
     async def _selected(self, query: QueryText, request: Request) -> pa.Table:
-        rows_max = self._settings.statement_rows_max
-        try:
+        with bounds_named(self._settings):
             return await self._queries.select(
-                query, request.session.user, request.session.namespace, request.parameters, rows_max=rows_max
+                query,
+                request.session.user,
+                request.session.namespace,
+                request.parameters,
+                rows_max=self._settings.statement_rows_max,
+                bytes_max=self._settings.statement_change_bytes_max,
             )
-        except TooManyRows as exc:
-            raise TooLarge(
-                f"the statement would change more than {rows_max} rows (setting statement_rows_max)"
-            ) from exc
 
     def _selected_rows(self, table: Table, columns: Sequence[Column], data: pa.Table, request: Request) -> list[Row]:
         if data.num_columns != len(columns):
@@ -118,11 +148,15 @@ class InsertSource:
     async def _evaluate_expressions(self, expressions: Sequence[QueryText], request: Request) -> list[Any]:
         if not expressions:
             return []
-        query = compose([("SELECT ", None), *as_columns(expressions, "v")])
-        data = await self._queries.select(
-            query, request.session.user, request.session.namespace, request.parameters, rows_max=1
-        )
-        return [_python_value(column) for column in data.columns]
+        values: list[Any] = []
+        for start in range(0, len(expressions), EXPRESSIONS_TOGETHER_MAX):
+            together = expressions[start : start + EXPRESSIONS_TOGETHER_MAX]
+            query = compose([("SELECT ", None), *as_columns(together, "v")])
+            data = await self._queries.select(
+                query, request.session.user, request.session.namespace, request.parameters, rows_max=1
+            )
+            values += [_python_value(column) for column in data.columns]
+        return values
 
     def _generate(self, column: Column, default: Default, user: str) -> Any:
         match default.kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,15 +11,16 @@ import pyarrow as pa
 
 from kalam.engine.queries import Queries, check_parameters, resolve
 from kalam.engine.session import Session
+from kalam.engine.texts import Texts
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
 from kalam.live.ports import Snapshot
 from kalam.live.predicate import Predicate
 from kalam.names import TableName
+from kalam.query.executor import Wanted
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.rows.columns import arrow_schema
 from kalam.schema import SEQ, STREAM_KEY, PayloadFormat, Table, TableKind
-from kalam.sql import parse_live
 from kalam.sql.replaced import with_user
 from kalam.sql.statements import QueryText, Subscribe
 from kalam.tables.stored import StoredTables
@@ -42,20 +44,21 @@ class Snapshots:
         if last_rows == 0:
             view = None if is_stream else await self._stored.view(table, user)
             return Snapshot(arrow_schema(()).empty_table(), view.last_seq if view else 0)
-        executor = await self._queries.executor(ordered=is_stream)
         seen = predicate.sees_deleted
         if is_stream:
             named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
             events = await self._streams.rows(table, with_key=STREAM_KEY in named, with_seq=True)
             seq = events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0
-            relation = self._queries.relation(executor, table, user, events)
+            relation = self._queries.relation(table, user, events)
         else:
             view = await self._stored.view(table, user)
             seq = view.last_seq if view else 0
-            relation = self._queries.relation(executor, table, user, view, sees_deleted=seen, with_seq=True)
+            relation = self._queries.relation(table, user, view, sees_deleted=seen, with_seq=True)
         query = _query(table, columns, predicate, EVENT_SEQ if is_stream else SEQ, last_rows)
         bound = None if last_rows is not None else self._rows_max
-        rows = await executor.run(query, [], {(table.name, seen): relation}, predicate.parameters, rows_max=bound)
+        wanted = Wanted(user=user, in_order=is_stream, rows_max=bound)
+        query = replace(query, parameters=len(predicate.parameters))
+        rows = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
         if last_rows is not None:  # the newest came first
             rows = rows.take(pa.array(range(rows.num_rows - 1, -1, -1), pa.int64()))
         return Snapshot(rows, seq)
@@ -78,8 +81,8 @@ def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str,
 class Live:
     """Opens live queries for the doors and for SQL. ``sink`` is where those of SUBSCRIBE TO go."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, texts: Texts) -> None:
+        self.registry, self._texts = registry, texts
         self.sink: Sink | None = None
 
     async def open(
@@ -94,7 +97,7 @@ class Live:
         payload_format: PayloadFormat = PayloadFormat.JSON,
     ) -> LiveQuery:
         """Open the live query of a bare SELECT; the options win over those of an OPTIONS clause."""
-        statement = parse_live(sql)
+        statement = await self._texts.live(sql, session.user)
         request = _request(
             statement,
             session,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
-import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
 from kalam.engine.composed import from_table, quoted_columns
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.query.copy_reader import CopyReader, CopyRelation
+from kalam.query.executor import Executor, Relation, Relations, Wanted
+from kalam.query.handed import TableRelation
+from kalam.query.pool import Pool
 from kalam.query.system import SystemTables
+from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
 from kalam.schema import SEQ, UPDATED, Table, TableKind
@@ -31,10 +34,7 @@ from kalam.storage.key_rows import KeyedRow
 from kalam.storage.segments import Folders, LinkFolders
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
-
-if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first query
-    from kalam.query.executor import Executor, Relation
-    from kalam.query.merge import CopyReader
+from kalam.threads import Purpose, in_thread
 
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
@@ -51,15 +51,6 @@ def resolve(ref: TableRef, namespace: str | None) -> TableName:
     return TableName(namespace, ref.table)
 
 
-def _spare_workers(concurrency_max: int) -> None:
-    """Give DataFusion's runtime workers to spare; it takes their number from the environment at its first use.
-
-    A join without an equality may go on for minutes after its rows were given up, and cannot be stopped. With one
-    worker a core, as is the default, two such queries would keep every other one waiting.
-    """
-    os.environ.setdefault("TOKIO_WORKER_THREADS", str((concurrency_max + 1) * PARTITIONS))
-
-
 class Queries:
     """Runs queries for sessions."""
 
@@ -74,36 +65,11 @@ class Queries:
     ) -> None:
         self._settings, self._catalogue, self._folders = settings, catalogue, folders
         self._stored, self._streams, self._system = stored, streams, system
-        _spare_workers(settings.query_concurrency_max)
         self._links = LinkFolders(settings.data_dir.resolve() / "snapshots")
-        self._executor: Executor | None = None
-        self._ordered: Executor | None = None
-        self._making = threading.Lock()
+        limits = Limits(settings.query_memory_bytes, PARTITIONS)
+        self.pool = Pool(limits, places_max=settings.query_concurrency_max, wait_s=settings.query_time_s)
+        self._executor = Executor(self.pool, settings.query_time_s)
         self._readers: OrderedDict[tuple[int, int, str], CopyReader] = OrderedDict()
-
-    def warm(self) -> None:
-        """Import DataFusion and make its contexts; blocking, called from a thread."""
-        from kalam.query.executor import Executor
-
-        with self._making:
-            if self._executor is not None:
-                return
-            bounds: dict[str, Any] = {
-                "memory_bytes": self._settings.query_memory_bytes,
-                "time_s": self._settings.query_time_s,
-                "concurrency_max": self._settings.query_concurrency_max,
-            }
-            # One partition keeps the rows of a STREAM table in the order of their inserts.
-            self._ordered = Executor(**bounds, partitions=1)
-            self._executor = Executor(**bounds, partitions=PARTITIONS)
-
-    async def executor(self, *, ordered: bool = False) -> Executor:
-        """The executor, made on first use."""
-        if self._executor is None:
-            await asyncio.to_thread(self.warm)
-        chosen = self._ordered if ordered else self._executor
-        assert chosen is not None
-        return chosen
 
     async def select(
         self,
@@ -113,64 +79,79 @@ class Queries:
         parameters: Sequence[Any] = (),
         *,
         rows_max: int | None = None,
+        bytes_max: int | None = None,
     ) -> pa.Table:
         """The rows of a query as this user sees them."""
         check_parameters(query.parameters, parameters)
-        executor = await self.executor(ordered=query.in_order and self._reads_a_stream(query, namespace))
+        wanted = Wanted(user=user, in_order=self._in_order(query, namespace), rows_max=rows_max, bytes_max=bytes_max)
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
             if table is not None and table.kind is not TableKind.STREAM:
-                return pa.table({counted: pa.array([await self._count(executor, table, user)], pa.int64())})
+                return pa.table({counted: pa.array([await self._count(query, table, wanted)], pa.int64())})
         try:
-            return await self._run(executor, query, user, namespace, parameters, rows_max)
+            return await self._run(query, namespace, parameters, wanted)
         except InvalidValue as exc:
             named = with_distinct_names(query) if exc.detail.startswith(REFUSAL) else None
             if named is None:
                 raise
-        table = await self._run(executor, named[0], user, namespace, parameters, rows_max)
+        table = await self._run(named[0], namespace, parameters, wanted)
         return table.rename_columns(named[1])
 
     async def _run(
-        self,
-        executor: Executor,
-        query: QueryText,
-        user: str,
-        namespace: str | None,
-        parameters: Sequence[Any],
-        rows_max: int | None,
+        self, query: QueryText, namespace: str | None, parameters: Sequence[Any], wanted: Wanted
     ) -> pa.Table:
-        names, relations = await self.bind(executor, query, user, namespace)
+        names, relations = await self.bind(query, wanted.user, namespace)
         with unless_dropped(self._catalogue, names):
-            return await executor.run(query, names, relations, parameters[: query.parameters], rows_max=rows_max)
+            return await self.run(query, names, relations, parameters, wanted)
 
-    async def _count(self, executor: Executor, table: Table, user: str) -> int:
-        view = await self._stored.view(table, user)
+    async def run(
+        self,
+        query: QueryText,
+        names: Sequence[TableName],
+        relations: Relations,
+        parameters: Sequence[Any],
+        wanted: Wanted,
+    ) -> pa.Table:
+        """The rows of a query over what was bound to it."""
+        return await self._executor.run(query, names, relations, parameters[: query.parameters], wanted)
+
+    async def _count(self, query: QueryText, table: Table, wanted: Wanted) -> int:
+        view = await self._stored.view(table, wanted.user)
         if view is None:
             return 0
-        reader = self._reader(executor, table, self._stored.owner(table, user))
+        reader = self._reader(table, self._stored.owner(table, wanted.user))
         known = reader.count_nowait(view)
-        return known if known is not None else await asyncio.to_thread(reader.count, view)
+        if known is None:
+            known = await in_thread(Purpose.QUERIES, reader.count, view)
+        if known is None:  # what is hidden in segments has to be looked for
+            relations = {(table.name, False): self.relation(table, wanted.user, view)}
+            found = await self.run(query, [table.name], relations, (), wanted)
+            known = found.column(0)[0].as_py()
+            reader.note_count(view, known)
+        return known
 
     async def stream(
         self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any] = ()
     ) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as this user sees them, while they are found; at least one table, for its schema."""
         check_parameters(query.parameters, parameters)
-        executor = await self.executor(ordered=query.in_order and self._reads_a_stream(query, namespace))
-        names, relations = await self.bind(executor, query, user, namespace)
-        found = executor.stream(query, names, relations, parameters[: query.parameters])
+        names, relations = await self.bind(query, user, namespace)
+        wanted = Wanted(user=user, in_order=self._in_order(query, namespace))
+        found = self._executor.stream(query, names, relations, parameters[: query.parameters], wanted)
         with unless_dropped(self._catalogue, names):
             async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once
                 async for table in tables:
                     yield table
 
-    def _reads_a_stream(self, query: QueryText, namespace: str | None) -> bool:
+    def _in_order(self, query: QueryText, namespace: str | None) -> bool:
+        """Whether the rows have to come in the order of a STREAM table."""
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
-        return any(table is not None and table.kind is TableKind.STREAM for table in tables)
+        streams = (table is not None and table.kind is TableKind.STREAM for table in tables)
+        return query.in_order and any(streams)
 
     async def bind(
-        self, executor: Executor, query: QueryText, user: str, namespace: str | None
+        self, query: QueryText, user: str, namespace: str | None
     ) -> tuple[list[TableName], dict[tuple[TableName, bool], Relation]]:
         """The full names of the tables that a query mentions, and what they stand for, all of one moment."""
         names = [resolve(use.ref, namespace) for use in query.tables]
@@ -181,7 +162,7 @@ class Queries:
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
             relations[name, use.sees_deleted] = self.relation(
-                executor, tables[name], user, sources[name], sees_deleted=use.sees_deleted
+                tables[name], user, sources[name], sees_deleted=use.sees_deleted
             )
         return names, relations
 
@@ -203,12 +184,11 @@ class Queries:
 
     async def _arrow(self, name: TableName, table: Table | None, query: QueryText) -> pa.Table:
         if table is None:
-            return await asyncio.to_thread(self._system.table, name.table)
+            return await in_thread(Purpose.CATALOGUE, self._system.table, name.table)
         return await self._streams.rows(table, with_key=query.names_key)
 
     def relation(
         self,
-        executor: Executor,
         table: Table | None,
         user: str,
         source: pa.Table | View | None,
@@ -216,32 +196,24 @@ class Queries:
         sees_deleted: bool = False,
         with_seq: bool = False,
     ) -> Relation:
-        """What makes the frame of a source."""
-        from kalam.query.arrow_frames import arrow_frame
-
+        """What a source stands for in a query."""
         if isinstance(source, pa.Table):
-            return lambda: (arrow_frame(executor.ctx, source), None)
+            return TableRelation(source)
         assert table is not None
-        reader = self._reader(executor, table, self._stored.owner(table, user))
-        view = source or EMPTY_VIEW
-        return lambda: reader.frame(view, sees_deleted=sees_deleted, with_seq=with_seq)
+        reader = self._reader(table, self._stored.owner(table, user))
+        return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq)
 
-    def _reader(self, executor: Executor, table: Table, owner: str) -> CopyReader:
-        from kalam.query.merge import CopyReader
-
+    def _reader(self, table: Table, owner: str) -> CopyReader:
         name = (table.table_id, table.schema_version, owner)
         reader = self._readers.get(name)
-        if reader is None or executor is self._ordered:
-            folder = self._folders.folder(table, owner)
-            history, checks = self._catalogue.history(table), self._folders.checks
-            reader = CopyReader(executor.ctx, self._links, checks, table, folder, history)
-            if executor is self._ordered:
-                return reader
-            self._readers[name] = reader
-            if len(self._readers) > READERS_MAX:
-                self._readers.popitem(last=False)
-        else:
+        if reader is not None:
             self._readers.move_to_end(name)
+            return reader
+        folder = self._folders.folder(table, owner)
+        history, checks = self._catalogue.history(table), self._folders.checks
+        reader = self._readers[name] = CopyReader(self._links, checks, table, folder, history)
+        if len(self._readers) > READERS_MAX:
+            self._readers.popitem(last=False)
         return reader
 
     async def rows_by_key(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> list[KeyedRow]:
@@ -252,13 +224,12 @@ class Queries:
         wanted = TableName(table.name.namespace, f"{table.name.table}$keys")
         text = f'SELECT {quoted_columns(table)}, "{UPDATED}", "{SEQ}"{from_table(table, None)}'
         text += f' WHERE "{table.key}" IN (SELECT wanted FROM "{wanted.namespace}"."{wanted.table}")'  # noqa: S608
-        executor = await self.executor()
         data = pa.table({"wanted": pa.array(keys, arrow_type(table.key_column.type))})
         relations = {
-            (table.name, False): self.relation(executor, table, user, view, with_seq=True),
-            (wanted, False): self.relation(executor, table, user, data),
+            (table.name, False): self.relation(table, user, view, with_seq=True),
+            (wanted, False): self.relation(table, user, data),
         }
-        found = await executor.run(QueryText(text), [], relations)
+        found = await self.run(QueryText(text), [], relations, (), Wanted(user=user))
         rows = from_arrow(found.drop_columns([UPDATED, SEQ]))
         updated, seqs = found.column(UPDATED).to_pylist(), found.column(SEQ).to_pylist()
         return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]
@@ -278,8 +249,9 @@ class Queries:
         for name in [name for name in self._readers if name[0] == table.table_id]:
             del self._readers[name]
 
-    def close(self) -> None:
-        """Remove the link folders."""
+    async def close(self) -> None:
+        """End the workers and remove the link folders."""
+        await self.pool.stop()
         self._readers.clear()
         shutil.rmtree(Path(self._settings.data_dir) / "snapshots", ignore_errors=True)
 

@@ -11,11 +11,13 @@ from kalam.engine.composed import compose
 from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
 from kalam.names import TableName
+from kalam.query.executor import Wanted
 from kalam.query.results import TYPE_METADATA, Result, rows_result
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW, Row
 from kalam.schema import DELETED, UPDATED, Table, TableKind
 from kalam.sql.statements import QueryText
+from kalam.threads import beside
 
 CHANGED_SUFFIX = "$changed"
 
@@ -61,8 +63,9 @@ async def returned(
     source = f' FROM "{changed.namespace}"."{changed.table}" AS "{alias or table.name.table}"'
     query = compose([("SELECT ", returning), (source, None)])
     check_parameters(query.parameters, request.parameters)
-    executor = await queries.executor(ordered=True)
     user = request.session.user
-    names, relations = await queries.bind(executor, query, user, request.session.namespace)
-    relations[changed, False] = queries.relation(executor, table, user, data)
-    return rows_result(await executor.run(query, names, relations, request.parameters[: query.parameters]))
+    names, relations = await queries.bind(query, user, request.session.namespace)
+    relations[changed, False] = queries.relation(table, user, data)
+    wanted = Wanted(user=user, in_order=True)
+    found = await queries.run(query, names, relations, request.parameters, wanted)
+    return await beside(found.num_rows, rows_result, found)

@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from kalam.engine.facade import Engine
 from kalam.engine.session import Session
-from kalam.errors import KalamError, SyntaxFault, TooLarge, Unsupported
+from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
-from kalam.sql import parse_statement, split
 from kalam.sql.statements import Select
 
 
@@ -27,10 +26,8 @@ async def stream_rows(
     A SELECT is read while it is sent and has no bound in rows; any other statement is carried out first.
     """
     check_user(session.user)
-    bound = engine.settings.statement_bytes_max
-    if len(text.encode("utf-8", "surrogatepass")) > bound:
-        raise TooLarge(f"the text is longer than statement_bytes_max ({bound} bytes)")
-    statements = split(text)
+    parsed = await engine.texts.split(text)
+    statements = parsed.texts
     if not statements:
         raise SyntaxFault("the text holds no statement")
     if len(statements) > 1:
@@ -39,7 +36,7 @@ async def stream_rows(
             hint="ask for application/json, or send one statement",
         )
     try:
-        statement = parse_statement(statements[0])
+        statement = await engine.texts.statement(parsed, 0, session.user)
         if isinstance(statement, Select):
             found = engine.queries.stream(statement.query, session.user, session.namespace, params)
             async with aclosing(found) as tables:

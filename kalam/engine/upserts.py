@@ -27,6 +27,7 @@ from kalam.engine.returning import changed_rows
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
 from kalam.names import TableName, listed
+from kalam.query.executor import Wanted
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
@@ -38,6 +39,7 @@ from kalam.storage.copies import Key, View
 from kalam.storage.former_times import to_us
 from kalam.storage.key_rows import KeyedRows
 from kalam.tables.stored import Matched, StoredTables
+from kalam.threads import beside
 
 EXCLUDED = "excluded"
 _STRUCT = "excluded$"
@@ -121,10 +123,9 @@ async def _computed(
     text = f' FROM "{source.namespace}"."{source.table}" AS "{alias or table.name.table}"'
     query = compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)])
     check_parameters(query.parameters, request.parameters)
-    executor = await queries.executor(ordered=True)
-    names, relations = await queries.bind(executor, query, user, request.session.namespace)
-    relations[source, False] = queries.relation(executor, table, user, data)
-    answer = await executor.run(query, names, relations, request.parameters[: query.parameters])
+    names, relations = await queries.bind(query, user, request.session.namespace)
+    relations[source, False] = queries.relation(table, user, data)
+    answer = await queries.run(query, names, relations, request.parameters, Wanted(user=user, in_order=True))
     return answer.sort_by(SEQ)
 
 
@@ -185,14 +186,20 @@ class Upsert:
     async def match(self, view: View) -> Matched:
         """The rows of the view that have one of the keys, what they become, and the rows that are new."""
         found = await self._found(view)
-        index = self.table.key_index
-        there = {found_row.row[index] for found_row in found.rows}
-        inserts = [row for key, row in self._by_key.items() if key not in there]
         if not self._assignments:
-            return Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=found.seen_seq, inserts=inserts)
+            return await beside(len(self._by_key), self._skipping, found)
         olds = [found_row.row for found_row in found.rows]
         news = await self._assigned(olds, [found_row.updated for found_row in found.rows]) if olds else []
-        return replace(matched_by_key(found, news), inserts=inserts)
+        matched, inserts = await beside(len(self._by_key), lambda: (matched_by_key(found, news), self._free(found)))
+        return replace(matched, inserts=inserts)
+
+    def _skipping(self, found: KeyedRows) -> Matched:
+        return Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=found.seen_seq, inserts=self._free(found))
+
+    def _free(self, found: KeyedRows) -> list[Row]:
+        """The rows whose keys are not there."""
+        there = {found_row.row[self.table.key_index] for found_row in found.rows}
+        return [row for key, row in self._by_key.items() if key not in there]
 
     async def _found(self, view: View) -> KeyedRows:
         keys, user = list(self._by_key), self._request.session.user
@@ -206,15 +213,22 @@ class Upsert:
         table = self.table
         proposed = [self._by_key[row[table.key_index]] for row in olds]
         if all(map(is_proposed, self._columns, self._assignments)):
-            values = list(zip(*olds, strict=True))
-            for place in map(table.columns.index, self._columns):
-                values[place] = tuple(row[place] for row in proposed)
-            return list(zip(*values, strict=True))
-        structs = to_arrow(proposed, arrow_schema(table.columns)).to_struct_array()
-        data = changed_rows(table, olds, updated).append_column(_STRUCT, structs)
+            return await beside(len(olds), self._replaced, olds, proposed)
+
+        def both() -> pa.Table:
+            structs = to_arrow(proposed, arrow_schema(table.columns)).to_struct_array()
+            return changed_rows(table, olds, updated).append_column(_STRUCT, structs)
+
+        data = await beside(len(olds), both)
         named = [replace(one, value=with_column_named(one.value, EXCLUDED, _STRUCT)) for one in self._assignments]
         answer = await assign(self._queries, table, named, data, self._request)
-        return assigned_rows(self._decoder, self._columns, olds, answer)
+        return await beside(len(olds), assigned_rows, self._decoder, self._columns, olds, answer)
+
+    def _replaced(self, olds: Sequence[Row], proposed: Sequence[Row]) -> list[Row]:
+        values = list(zip(*olds, strict=True))
+        for place in map(self.table.columns.index, self._columns):
+            values[place] = tuple(row[place] for row in proposed)
+        return list(zip(*values, strict=True))
 
     def in_order(self, changed: Sequence[Row]) -> list[Row]:
         """Changed rows in the order of the statement's rows."""

@@ -27,6 +27,7 @@ from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, UPDATED, Table
 from kalam.storage.copies import Chunk, View
 from kalam.tables.ports import StreamPort
+from kalam.threads import Purpose, in_thread
 
 FIND_TRIES, FIND_PAUSE_S = 3, 0.1
 Older = int | Sequence[Chunk]
@@ -40,7 +41,7 @@ async def hand_over(query: LiveQuery, snapshot: Snapshot) -> None:
     rows = snapshot.rows.select(range(len(names) if snapshot.rows.num_rows else 0))
     for start in range(0, rows.num_rows, MESSAGE_ROWS_MAX):
         part = rows.slice(start, MESSAGE_ROWS_MAX)
-        for payload in await asyncio.to_thread(_snapshot_messages, query, part):
+        for payload in await in_thread(Purpose.LIVE, _snapshot_messages, query, part):
             await query.offer(payload, "snapshot")
     await _ready(query, snapshot.seq)
     query.start(snapshot.seq)
@@ -67,7 +68,7 @@ async def resume(query: LiveQuery, watch: Watch, replay: AsyncIterator[Batch], f
 
 async def _tell_replay(query: LiveQuery, watch: Watch, replay: AsyncIterator[Batch], from_seq: int) -> None:
     async for batch in replay:
-        picks = await asyncio.to_thread(watch.picks, batch, query.predicate)
+        picks = await in_thread(Purpose.LIVE, watch.picks, batch, query.predicate)
         texts = query.shape.changes(batch, picks, {})
         shown = [(batch.seqs[place], text) for (_, place), text in zip(picks, texts, strict=True) if text is not None]
         for part in _messages(shown):
@@ -187,7 +188,7 @@ async def _told(
 async def _decoded(chunks: Sequence[Chunk], reader: StoredVersions, after_seq: int) -> AsyncIterator[Batch]:
     """The changes of chunks behind ``after_seq``."""
     for part in _parts(chunks):
-        yield await asyncio.to_thread(batch_of_chunks, part, reader, after_seq)
+        yield await in_thread(Purpose.LIVE, batch_of_chunks, part, reader, after_seq)
 
 
 def _parts(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
@@ -245,7 +246,7 @@ async def replayed_events(
         if events.seqs[0] != seq + 1 or events.seqs[-1] - events.seqs[0] + 1 != len(events.seqs):
             await _check_kept(table, port, seq)
         seq = events.seqs[-1]
-        yield await asyncio.to_thread(batch_of_events, events, codec)
+        yield await in_thread(Purpose.LIVE, batch_of_events, events, codec)
     if seq < upto_seq:
         await _check_kept(table, port, seq)
 

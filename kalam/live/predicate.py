@@ -15,7 +15,7 @@ from kalam.rows.types import Row
 from kalam.sql.condition import Condition, PinValue
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Predicate:
     """A WHERE over the versions of one table; ``text`` is None where every row matches."""
 

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
-from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy
+from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy, TooLarge
 from kalam.live.follower import Follower
 from kalam.live.handover import Past, Replay, hand_over, plan_replay, replayed, replayed_events, resume
+from kalam.live.judge import Judge, JudgeProcess
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.ports import ReplayPort, Snapshot, SnapshotPort
 from kalam.live.predicate import Predicate
@@ -26,17 +27,18 @@ from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
-from kalam.sql.condition import read_shape
+from kalam.sql.condition import Condition, read_shape
 from kalam.sql.statements import QueryText
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.writes import Announcement
 from kalam.tables.ports import Acked
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
+from kalam.threads import Purpose, in_thread
 
-if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first WHERE that needs it
-    from kalam.live.judge import Contexts
-
+WHERE_CHARACTERS_MAX = 1 << 18
+READ_HERE_CHARACTERS = 4_096
+"""A longer WHERE is read in a thread."""
 log = structlog.get_logger(__name__)
 
 
@@ -84,6 +86,7 @@ class Registry:
         streams: StreamTables,
         snapshots: SnapshotPort,
         replay: ReplayPort,
+        judging: JudgeProcess,
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._stored, self._streams, self._snapshots = stored, streams, snapshots
@@ -94,7 +97,7 @@ class Registry:
         self._users: Counter[str] = Counter()
         self._opening = 0
         self._ids = UuidV7s()
-        self._contexts: Contexts | None = None
+        self._judging = judging
         self._starts: dict[str, Any] = {}
         self._closing = False
         self.opened = 0
@@ -219,22 +222,26 @@ class Registry:
         places = {column.name: place for place, column in enumerate(watch.columns)}
         text = request.where.text if request.where else None
         parameters = request.parameters[: request.where.parameters] if request.where else ()
-        condition = read_shape(request.where, watch.table, parameters) if request.where else None
+        condition = await self._condition(watch, request.where, parameters) if request.where else None
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
             raise _no_column(watch, min(unknown))
         predicate = watch.predicate(text, parameters, lambda: Predicate(text, parameters, condition, places))
         if predicate.needs_judge:
-            await asyncio.to_thread(self._check, watch, predicate)
+            self._judging.open()
+            await in_thread(Purpose.LIVE, self._check, watch, predicate)
         return predicate
 
-    def _check(self, watch: Watch, predicate: Predicate) -> None:
-        from kalam.live.judge import Contexts, Judge
+    async def _condition(self, watch: Watch, where: QueryText, parameters: tuple[object, ...]) -> Condition:
+        if len(where.text) > WHERE_CHARACTERS_MAX:
+            raise TooLarge(f"the WHERE of a live query has at most {WHERE_CHARACTERS_MAX:,} characters")
+        if len(where.text) <= READ_HERE_CHARACTERS:
+            return read_shape(where, watch.table, parameters)
+        return await in_thread(Purpose.TEXTS, read_shape, where, watch.table, parameters)
 
-        if self._contexts is None:
-            self._contexts = Contexts()
+    def _check(self, watch: Watch, predicate: Predicate) -> None:
         if watch.judge is None:
-            watch.judge = Judge(self._contexts, watch.table.name, watch.columns)
+            watch.judge = Judge(self._judging, watch.table.name, watch.columns)
         watch.judge.check(predicate)
 
     async def _beginning(self, query: LiveQuery, request: LiveRequest) -> Snapshot | Replay:

@@ -11,12 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import structlog
 
 from kalam.errors import Internal, KalamError
+from kalam.live.judge import Judge
 from kalam.live.live_query import LiveQuery, Progress
 from kalam.live.predicate import Predicate, PredicateIndex
 from kalam.live.shape import Shape
@@ -25,9 +25,7 @@ from kalam.live.versions import Batch
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, Column, Table
-
-if TYPE_CHECKING:  # DataFusion takes more than a second to import, so it comes with the first WHERE that needs it
-    from kalam.live.judge import Judge
+from kalam.threads import Purpose, in_thread
 
 INLINE_ROWS_MAX = 256
 BATCH_ROWS_MAX = 20_000
@@ -175,7 +173,7 @@ class Watch:
         try:
             while self._waiting:
                 if isinstance(self._waiting[0], tuple):
-                    batch, outcome = await asyncio.to_thread(self._prepare, self._next())
+                    batch, outcome = await in_thread(Purpose.LIVE, self._prepare, self._next())
                     self._apply(batch, outcome)
                 else:
                     self._waiting.popleft()()  # type: ignore[operator] # which is no tuple

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from kalam.query.handed import HandedRows, HandedTable
+from kalam.query.names import HIDDEN_KEY, HIDDEN_SEQ
 from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
@@ -22,8 +24,6 @@ from kalam.storage.copies import Chunk, Key, View
 
 BATCHES_MAX = 32
 """Record batches kept apart; more are joined into one."""
-
-HIDDEN_KEY, HIDDEN_SEQ = "_hidden_key", "_hidden_seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class HotState:
     it is empty.
     """
 
-    rows: pa.Table
-    live: pa.Table
-    hidden: pa.Table
+    rows: HandedTable
+    live: HandedTable
+    hidden: HandedTable
     hidden_since: int
     hidden_upto: int
 
@@ -60,10 +60,11 @@ class HotRows:
     def _reset(self, chunks: Sequence[Chunk]) -> None:
         self._chunks = chunks
         self._count = 0
-        self._batches: list[pa.RecordBatch] = []
+        self._pieces: list[HandedRows] = []
         self._superseding: list[pa.RecordBatch] = []
+        self._deleted = False
         self._state: tuple[Sequence[Chunk], int, Mapping[Key, int], HotState] | None = None
-        self._known_hidden: tuple[int, Mapping[Key, int], tuple[pa.Table, int, int]] | None = None
+        self._known_hidden: tuple[int, Mapping[Key, int], tuple[HandedTable, int, int]] | None = None
 
     def state(self, view: View) -> HotState:
         """The hot rows and hidden keys of a view; blocking for the chunks that are new."""
@@ -76,8 +77,8 @@ class HotRows:
             if view.chunk_count > self._count:
                 self._extend(view.chunks[self._count : view.chunk_count])
                 self._count = view.chunk_count
-            rows = self._winners()
-            state = HotState(rows, _live(rows), *self._hidden(view.overrides))
+            (rows, live), (hidden, since, upto) = self._winners(), self._hidden(view.overrides)
+            state = HotState(rows, live, hidden, since, upto)
             self._state = (view.chunks, view.chunk_count, view.overrides, state)
             return state
 
@@ -96,29 +97,34 @@ class HotRows:
         seqs = np.concatenate([np.arange(chunk.first_seq, chunk.last_seq + 1) for chunk in chunks])
         batch = to_arrow(rows, self._schema)
         full = pa.record_batch([*batch.columns, updated, deleted, pa.array(seqs)], schema=self._full)
-        self._batches.append(full)
-        if len(self._batches) > BATCHES_MAX:
-            self._batches = pa.Table.from_batches(self._batches, self._full).combine_chunks().to_batches()
+        self._pieces.append(HandedRows(pa.Table.from_batches([full])))
+        if len(self._pieces) > BATCHES_MAX:
+            self._pieces = _joined(self._pieces)
+        self._deleted |= any(chunk.op == "delete" for chunk in chunks)
         superseding = np.repeat([chunk.superseding for chunk in chunks], counts)
         if superseding.any():
             self._superseding.append(full.select([self._key, full.num_columns - 1]).filter(pa.array(superseding)))
 
-    def _winners(self) -> pa.Table:
-        rows = pa.Table.from_batches(self._batches, self._full)
-        if not self._superseding:
-            return rows
+    def _winners(self) -> tuple[HandedTable, HandedTable]:
+        """The newest versions, and those of them that are not deleted."""
+        if not self._superseding and not self._deleted:
+            table = HandedTable(self._full, self._pieces)
+            return table, table
+        rows = pa.concat_tables([piece.table for piece in self._pieces])
         codes = rows.column(self._key).combine_chunks().dictionary_encode().indices.to_numpy()
         last = np.zeros(codes.max() + 1, np.int64)
         last[codes] = np.arange(len(codes))  # of assignments to one place numpy keeps the last
-        return rows.take(pa.array(np.sort(last)))
+        rows = rows.take(pa.array(np.sort(last)))
+        newest, live = HandedTable.of(rows), _live(rows)
+        return newest, newest if live is rows else HandedTable.of(live)
 
-    def _hidden(self, overrides: Mapping[Key, int]) -> tuple[pa.Table, int, int]:
+    def _hidden(self, overrides: Mapping[Key, int]) -> tuple[HandedTable, int, int]:
         known = self._known_hidden
         if known is not None and known[0] == len(self._superseding) and known[1] is overrides:
             return known[2]
         hidden = self._make_hidden(overrides)
         bounds = pa.compute.min_max(hidden.column(HIDDEN_SEQ)).as_py()
-        made = (hidden, bounds["min"] or 0, bounds["max"] or 0)
+        made = (HandedTable.of(hidden), bounds["min"] or 0, bounds["max"] or 0)
         self._known_hidden = (len(self._superseding), overrides, made)
         return made
 
@@ -129,6 +135,17 @@ class HotRows:
             keys = pa.array(list(overrides), self._key_field.type)
             batches.append(pa.record_batch([keys, pa.array(list(overrides.values()), pa.int64())], schema=schema))
         return pa.Table.from_batches(batches, schema)
+
+
+def _joined(pieces: Sequence[HandedRows]) -> list[HandedRows]:
+    """Pieces of which each is at least as large as what follows it, so that few rows are written again and again."""
+    kept = list(pieces)
+    while len(kept) > 1 and kept[-2].table.num_rows <= 2 * kept[-1].table.num_rows:
+        last, before = kept.pop(), kept.pop()
+        kept.append(HandedRows(pa.concat_tables([before.table, last.table]).combine_chunks()))
+    if len(kept) > BATCHES_MAX:
+        return [HandedRows(pa.concat_tables([piece.table for piece in kept]).combine_chunks())]
+    return kept
 
 
 def _live(rows: pa.Table) -> pa.Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 
 from kalam.errors import InvalidValue, KalamError, TooLarge
 from kalam.query.intervals import shown_interval
+from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.shown import json_default, show_in_json, show_timestamp
 from kalam.schema import TypeName
+from kalam.threads import INLINE_ROWS_MAX, Purpose, in_thread
 
 TYPE_METADATA = b"kalam.type"
 """Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
@@ -23,6 +25,7 @@ TYPE_METADATA = b"kalam.type"
 TEXT_TYPES = frozenset({"JSON", "UUID", "TEXT", "VARCHAR"})
 """The types whose values Arrow holds as text."""
 
+SLICE_BYTES = 1 << 20
 _ENCODER = msgspec.json.Encoder()
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 
@@ -36,6 +39,18 @@ class TooManyRows(TooLarge):
         super().__init__(
             f"the result has more than {rows_max} rows, the bound of the JSON format (setting result_rows_max)",
             hint="add a LIMIT or an aggregate, or ask HTTP for NDJSON, CSV or Arrow (Accept), which have no bound",
+        )
+
+
+class TooManyBytes(TooLarge):
+    """A result takes more memory than it may."""
+
+    code = "too_large"
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(
+            f"the result takes more than {bytes_max} bytes, the bound of the JSON format (setting result_bytes_max)",
+            hint="add a LIMIT, or ask HTTP for NDJSON, CSV or Arrow (Accept), which have no bound",
         )
 
 
@@ -71,9 +86,10 @@ def _shown_type(field: pa.Field, data: pa.Table, place: int) -> str:
 def _all_json(column: pa.ChunkedArray) -> bool:
     """Whether all of a JSON column is JSON still; in a UNION with a text it is not."""
     try:
-        for text in column.to_pylist():
-            if text is not None:
-                _ANY_JSON.decode(text)
+        for start in range(0, len(column), SLICE_ROWS):
+            for text in column.slice(start, SLICE_ROWS).to_pylist():
+                if text is not None:
+                    _ANY_JSON.decode(text)
     except (msgspec.DecodeError, UnicodeError):
         return False
     return True
@@ -212,8 +228,33 @@ def results_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def answer_json(results: Sequence[Result], took_ms: float) -> bytes:
-    """The whole JSON answer of a request."""
-    return _ENCODER.encode({"results": results_json(results), "took_ms": round(took_ms, 3)})
+    """The whole JSON answer of a request; a slice of the rows at a time, so that other threads get their turn."""
+    bodies = b",".join(map(_body, results))
+    return b'{"results":[%b],"took_ms":%b}' % (bodies, _ENCODER.encode(round(took_ms, 3)))
+
+
+def _body(result: Result) -> bytes:
+    columns = _ENCODER.encode([{"name": column.name, "type": column.type} for column in result.columns])
+    rows = b",".join(_ENCODER.encode(rows)[1:-1] for rows in map(json_rows, _slices(result)) if rows)
+    message = _ENCODER.encode(result.message)
+    return b'{"columns":%b,"rows":[%b],"row_count":%d,"message":%b}' % (columns, rows, result.row_count, message)
+
+
+def _slices(result: Result) -> Iterator[Result]:
+    data = result.data
+    if data is None:
+        return
+    rows = max(1, min(SLICE_ROWS, data.num_rows * SLICE_BYTES // max(data.nbytes, 1)))
+    for start in range(0, data.num_rows, rows):
+        yield replace(result, data=data.slice(start, rows))
+
+
+async def encoded_answer(results: Sequence[Result], took_ms: float) -> bytes:
+    """The same, beside the event loop where it is large."""
+    tables = [result.data for result in results if result.data is not None]
+    if sum(table.num_rows for table in tables) > INLINE_ROWS_MAX or sum(table.nbytes for table in tables) > SLICE_BYTES:
+        return await in_thread(Purpose.ANSWERS, answer_json, results, took_ms)
+    return answer_json(results, took_ms)
 
 
 def problem_json(error: KalamError) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.query.running import SHOWN_CHARACTERS_MAX, RunningQuery
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.database import Database
@@ -79,6 +80,16 @@ LIVE_QUERIES: Fields = (
     ("resyncs", COUNT),
     ("last_seq", COUNT),
 )
+QUERIES: Fields = (
+    ("query_id", TEXT),
+    ("user_id", TEXT),
+    ("door", TEXT),
+    ("sql", TEXT),
+    ("started_at", TIMESTAMP_ARROW),
+    ("rows", COUNT),
+    ("memory_bytes", COUNT),
+    ("state", TEXT),
+)
 STATS: Fields = (("name", TEXT), ("value", pa.float64()))
 
 
@@ -91,6 +102,23 @@ def build(fields: Fields, rows: Sequence[Sequence[Any]]) -> pa.Table:
     )
 
 
+def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
+    """The rows of ``system.queries``."""
+    return [
+        (
+            each.query_id,
+            each.user,
+            each.door,
+            each.sql[:SHOWN_CHARACTERS_MAX],
+            each.started_us,
+            each.rows,
+            each.memory_bytes(),
+            each.state,
+        )
+        for each in running
+    ]
+
+
 class SystemTables:
     """Makes system tables; ``stats`` gives the present names and values of ``system.stats``. Blocking."""
 
@@ -100,6 +128,7 @@ class SystemTables:
         self._database = database
         self._catalogue = catalogue
         self._stats = stats
+        self.running: Iterable[RunningQuery] = ()
         self.live_queries: Callable[[], Sequence[Sequence[Any]]] = lambda: ()
         self.progress: Callable[[], Mapping[str, str]] = dict
         self._makers: dict[str, Callable[[], pa.Table]] = {
@@ -122,6 +151,7 @@ class SystemTables:
             ),
             "jobs": self._jobs,
             "live_queries": lambda: build(LIVE_QUERIES, self.live_queries()),
+            "queries": lambda: build(QUERIES, running_rows(self.running)),
             "stats": lambda: build(STATS, self._stats()),
         }
 

@@ -9,6 +9,9 @@ import pyarrow as pa
 from kalam.rows.types import Row, arrow_type
 from kalam.schema import Column
 
+SLICE_ROWS = 5_000
+"""Rows that are converted in one go: meanwhile no other thread of the process gets its turn."""
+
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """The Arrow schema of these columns, all nullable, as a segment may have been written before a column was added."""
@@ -29,4 +32,8 @@ def from_arrow(table: pa.Table) -> list[Row]:
     """The rows of an Arrow table whose columns have the types of ``arrow_type``."""
     if not table.num_columns:
         return []
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    rows: list[Row] = []
+    for start in range(0, table.num_rows, SLICE_ROWS):
+        part = table.slice(start, SLICE_ROWS)
+        rows += zip(*(column.to_pylist() for column in part.columns), strict=True)
+    return rows

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
 from kalam.names import listed
+from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
@@ -138,9 +139,15 @@ class RowDecoder:
     def convert(self, rows: Sequence[dict[str, Any]], *, user: str) -> list[Row]:
         """Rows of Python values by column name, as SQL gives them (see ``kalam.rows.sql_values``)."""
         try:
-            structs = msgspec.convert(rows, self._native_rows)
-        except UNREADABLE as exc:
-            self._refuse(exc, single=False)
+            structs: list[Any] = []
+            for start in range(0, len(rows), SLICE_ROWS):
+                structs += msgspec.convert(rows[start : start + SLICE_ROWS], self._native_rows)
+        except UNREADABLE:
+            try:
+                msgspec.convert(rows, self._native_rows)  # tells the number of the row among all
+            except UNREADABLE as exc:
+                self._refuse(exc, single=False)
+            raise
         return self._finish(structs, user)
 
     def _structs(self, payload: bytes) -> list[Any]:
@@ -243,7 +250,9 @@ class RowDecoder:
         if not column.nullable and values.null_count:
             raise _null(column, values.is_null().to_pylist().index(True))
         try:
-            converted: list[Any] = _arrow_values(values, column, zoneless)
+            converted: list[Any] = []
+            for start in range(0, table.num_rows, SLICE_ROWS):
+                converted += _arrow_values(values.slice(start, SLICE_ROWS), column, zoneless)
         except (pa.ArrowException, ArithmeticError, ValueError, RecursionError) as exc:
             raise InvalidValue(
                 f"column {column.name} expects {column.type}, "

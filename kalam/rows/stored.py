@@ -15,12 +15,35 @@ from kalam.rows.types import Row, stored_type
 from kalam.schema import Column
 
 _ENCODER = msgspec.msgpack.Encoder()
+PIECE_ROWS_MAX = 5_000
+PIECE_BYTES_MAX = 4 << 20
+"""A statement of more is stored as several chunks, so that whoever works on one is soon done."""
 _RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def pack_rows(rows: Sequence[Row]) -> bytes:
     """The rows as one blob."""
     return _ENCODER.encode(rows)
+
+
+def pack_pieces(rows: Sequence[Row]) -> list[bytes]:
+    """The rows as blobs of bounded size; a few rows are one."""
+    pieces: list[bytes] = []
+    todo = [rows[start : start + PIECE_ROWS_MAX] for start in range(0, len(rows), PIECE_ROWS_MAX)][::-1]
+    while todo:
+        part = todo.pop()
+        packed = pack_rows(part)
+        if len(packed) <= PIECE_BYTES_MAX or len(part) == 1:
+            pieces.append(packed)
+        else:
+            todo += [part[len(part) // 2 :], part[: len(part) // 2]]
+    return pieces
+
+
+def row_count(blob: bytes) -> int:
+    """How many rows a blob has, without decoding it."""
+    length = _header_length(blob)
+    return blob[0] & 0x0F if length == 1 else int.from_bytes(blob[1:length], "big")
 
 
 def row_sizes(blob: bytes) -> list[int]:

@@ -11,20 +11,22 @@ from kalam.sql.statements import (
     FlushTable,
     KillJob,
     KillLiveQuery,
+    KillQuery,
     ShowCreateTable,
     ShowJobs,
     ShowLiveQueries,
     ShowNamespaces,
+    ShowQueries,
     ShowStats,
     ShowTables,
     Statement,
     Use,
 )
 
-_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, LIVE QUERIES, STATS FOR TABLE t and CREATE TABLE t"
-_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "LIVE", "STATS", "CREATE")
+_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, STATS FOR TABLE t and CREATE TABLE t"
+_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "STATS", "CREATE")
 _FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
-_KILL = "KILL takes JOB 'id', or LIVE QUERY 'id'"
+_KILL = "KILL takes JOB 'id', QUERY 'id' or LIVE QUERY 'id'"
 
 
 def show(cursor: Cursor) -> Statement:
@@ -36,6 +38,8 @@ def show(cursor: Cursor) -> Statement:
         return ShowTables(_in_namespace(cursor))
     if cursor.take("JOBS"):
         return ShowJobs()
+    if cursor.take("QUERIES"):
+        return ShowQueries()
     if cursor.take("LIVE", "QUERIES"):
         return ShowLiveQueries()
     if cursor.take("STATS", "FOR", "TABLE"):
@@ -82,11 +86,13 @@ def check(cursor: Cursor) -> CheckTable:
     return CheckTable(cursor.table())
 
 
-def kill(cursor: Cursor) -> KillJob | KillLiveQuery:
-    """Read KILL JOB 'id' or KILL LIVE QUERY 'id'."""
+def kill(cursor: Cursor) -> KillJob | KillQuery | KillLiveQuery:
+    """Read KILL JOB 'id', KILL QUERY 'id' or KILL LIVE QUERY 'id'."""
     cursor.expect("KILL")
     if cursor.take("JOB"):
         return KillJob(cursor.string("the job's id"))
+    if cursor.take("QUERY"):
+        return KillQuery(cursor.string("the query's id"))
     if cursor.take("LIVE", "QUERY"):
         return KillLiveQuery(cursor.string("the live query's id"))
     raise cursor.refusal(_KILL)

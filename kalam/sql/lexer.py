@@ -34,6 +34,7 @@ _STATEMENT = re.compile(
     rf"(?:[^;'\"$/\-\w]++|{_ESCAPE_STRING}|{_WORD}|\d++|{_STRING}|{_QUOTED}|{_DOLLAR}|{_LINE_COMMENT}|\$|-|/(?!\*))*+",
     re.DOTALL,
 )
+_EMPTY = re.compile(r"[; \t\r\n\f\v]++")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _PARAMETER_DIGITS_MAX = 7
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -109,7 +110,8 @@ def split(text: str) -> list[StatementText]:
             line_start = text.rfind("\n", 0, first) + 1 if line > 1 else 0
             counted = first
             statements.append(StatementText(text[first:end].rstrip(), first, line, first - line_start + 1))
-        start = end + 1
+        empty = _EMPTY.match(text, end)
+        start = empty.end() if empty else end + 1
     if not statements:
         raise SyntaxFault("the text holds no statement", line=1, column=1)
     return statements

@@ -288,6 +288,16 @@ class KillJob:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShowQueries:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class KillQuery:
+    query_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribe:
     """``columns`` is None for ``*``; ``where`` is an expression over the table's columns."""
@@ -331,6 +341,8 @@ Statement = (
     | CheckTable
     | ShowJobs
     | KillJob
+    | ShowQueries
+    | KillQuery
     | Subscribe
     | ShowLiveQueries
     | KillLiveQuery

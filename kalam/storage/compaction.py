@@ -35,6 +35,7 @@ from kalam.storage.segment_file import Identity, Misfit
 from kalam.storage.segments import Folders
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
+from kalam.threads import Purpose, in_thread
 
 FORGET_AT_ONCE = 10_000
 """Overrides that are forgotten in one transaction."""
@@ -97,7 +98,7 @@ class Compactor:
         done = Compacted()
         small = self.segment_rows_max // 2 if small_rows is None else small_rows
         async with self.lock(table):
-            chosen = await asyncio.to_thread(self.store.users, table) if owners is None else owners
+            chosen = await in_thread(Purpose.FILES, self.store.users, table) if owners is None else owners
             planned = [(owner, made) for owner in chosen if (made := await self._plan(table, owner, small, overridden))]
             if not planned:
                 return done
@@ -117,8 +118,8 @@ class Compactor:
         if copy is None:
             return None
         view = copy.view
-        made = await asyncio.to_thread(
-            plan, view, self.cold_keys.key_filter, small_rows=small_rows, overridden=overridden
+        made = await in_thread(
+            Purpose.FILES, plan, view, self.cold_keys.key_filter, small_rows=small_rows, overridden=overridden
         )
         return made if made.steps or made.forget else None
 
@@ -187,7 +188,7 @@ class Compactor:
     ) -> None:
         crash_point("compact.before_rename")
         try:
-            await asyncio.to_thread(rename_files, folder, new)
+            await in_thread(Purpose.FILES, rename_files, folder, new)
             crash_point("compact.after_rename")
             await self.store.database.submit(Replacement(self, table, owner, copy_id, old, new))
         except OSError as exc:
@@ -221,7 +222,7 @@ class Compactor:
                 named = {path for (path,) in conn.execute("SELECT path FROM segments")}
         for path in paths:
             if path.name not in named:
-                await asyncio.to_thread(remove_file, path)
+                await in_thread(Purpose.FILES, remove_file, path)
 
 
 def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:

@@ -17,6 +17,7 @@ from kalam.schema import Table
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.compaction import Compactor
 from kalam.storage.database import Database
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -57,13 +58,13 @@ class CompactionSchedule:
         while True:
             await asyncio.sleep(LOOK_S)
             await self.look()
-            await asyncio.to_thread(self.compactor.replaced.remove)
+            await in_thread(Purpose.FILES, self.compactor.replaced.remove)
             await self.compactor.process.stop_if_idle()
 
     async def look(self) -> None:
         """Compact every copy that is due."""
         small_rows = self.compactor.segment_rows_max // SMALL_SHARE
-        found = await asyncio.to_thread(self._fragments, small_rows)
+        found = await in_thread(Purpose.FILES, self._fragments, small_rows)
         for (table_id, owner), fragments in found.items():
             table = self.catalogue.by_id.get(table_id)
             overridden = is_overridden(fragments, self.overrides_percent)

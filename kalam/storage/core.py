@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from kalam.rows.codec import Codecs
@@ -15,6 +14,7 @@ from kalam.storage.copy_store import CopyStore
 from kalam.storage.database import Database
 from kalam.storage.key_reader import KeyReader
 from kalam.storage.segments import Folders
+from kalam.threads import Purpose, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Core:
 async def open_core(settings: Settings, database: Database, data_id: str) -> Core:
     """Read the catalogue and count what is hot."""
     catalogue = Catalogue(database)
-    await asyncio.to_thread(catalogue.load)
+    await in_thread(Purpose.CATALOGUE, catalogue.load)
     store = CopyStore(database, catalogue)
-    await asyncio.to_thread(store.reconcile)
+    await in_thread(Purpose.CATALOGUE, store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
     cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max), folders.checks)

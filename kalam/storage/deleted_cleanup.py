@@ -26,6 +26,7 @@ from kalam.storage.database import now_us
 from kalam.storage.flush import Flusher, forgotten_before
 from kalam.storage.jobs import Job
 from kalam.storage.remote import readable
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +106,7 @@ class DeletedCleanup:
         return {"rows_removed": done.rows_removed, "segments": len(due.whole) + len(due.part), "copies": len(due.hot)}
 
     async def _due(self, table: Table, now: int, cutoff: int) -> Due:
-        hot, cold = await asyncio.to_thread(self._listed, table, cutoff)
+        hot, cold = await in_thread(Purpose.FILES, self._listed, table, cutoff)
         due = Due(hot=hot)
         overdue = cutoff - (now - cutoff) // OVERDUE_SHARE
         for owner in cold:
@@ -113,7 +114,7 @@ class DeletedCleanup:
             for segment in copy.segments if copy else ():
                 if not segment.deleted:
                     continue
-                oldest, newest = await asyncio.to_thread(self._times, table, owner, segment)
+                oldest, newest = await in_thread(Purpose.FILES, self._times, table, owner, segment)
                 if newest < cutoff:
                     due.whole.append((owner, segment))
                 elif oldest < overdue:

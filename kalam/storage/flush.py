@@ -33,6 +33,7 @@ from kalam.storage.remote import remove_file, upload
 from kalam.storage.segments import Folders
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class Flusher:
             if newest is None:  # it was dropped meanwhile, and another one of its name is another one's matter
                 return done
             table = newest
-            waiting = await asyncio.to_thread(self._hot_copies, table, users)
+            waiting = await in_thread(Purpose.FILES, self._hot_copies, table, users)
             if not waiting:
                 return done
 
@@ -116,7 +117,7 @@ class Flusher:
         """
         paths, self._unnamed = self._unnamed, []
         if paths:
-            await asyncio.to_thread(_remove, paths)
+            await in_thread(Purpose.FILES, _remove, paths)
 
     def _hot_copies(self, table: Table, users: Sequence[str] | None) -> list[tuple[int, str, int]]:
         """Copy id, user and newest committed seq of each copy that has hot rows."""
@@ -131,7 +132,7 @@ class Flusher:
     async def _flush_copy(self, table: Table, copy_id: int, user: str, upto_seq: int, done: Flushed) -> None:
         folder = self.folders.folder(table, user)
         try:
-            await asyncio.to_thread(make_directory, folder)
+            await in_thread(Purpose.FILES, make_directory, folder)
         except OSError as exc:
             raise storage_error(exc) from exc
         self._names += 1
@@ -155,9 +156,9 @@ class Flusher:
         answer = await self.process.run(request, FlushAnswer)
         crash_point("flush.before_rename")
         try:
-            await asyncio.to_thread(rename_files, folder, answer.files)
+            await in_thread(Purpose.FILES, rename_files, folder, answer.files)
         except OSError as exc:
-            await asyncio.to_thread(_remove, _paths(folder, answer.files))
+            await in_thread(Purpose.FILES, _remove, _paths(folder, answer.files))
             raise storage_error(exc) from exc
         crash_point("flush.after_rename")
         record = FlushRecord(self.store, table, Step(copy_id, user, upto_seq, answer))

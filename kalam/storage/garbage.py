@@ -7,7 +7,6 @@ name, in the same folder, cannot lose a file to its predecessor, whose id was an
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from kalam.schema import Table
 from kalam.storage.database import Database
 from kalam.storage.remote import MARKER, matching, remove_file
 from kalam.storage.segments import Folders
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +40,9 @@ async def remove_garbage(database: Database) -> None:
         with database.reading() as conn:
             return [path for (path,) in conn.execute("SELECT path FROM garbage")]
 
-    paths = await asyncio.to_thread(listed)
+    paths = await in_thread(Purpose.FILES, listed)
     if paths:
-        removed = await asyncio.to_thread(_remove, paths)
+        removed = await in_thread(Purpose.FILES, _remove, paths)
         await database.write(
             lambda conn: conn.executemany("DELETE FROM garbage WHERE path = ?", [(path,) for path in removed])
         )

@@ -7,7 +7,7 @@ no answer and the caller asks in another way.
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
@@ -29,6 +29,7 @@ from kalam.storage.copy_store import CopyStore
 from kalam.storage.key_reader import NotKept
 from kalam.storage.remote import is_remote
 from kalam.storage.segments import Folders
+from kalam.threads import Purpose, beside, in_thread
 
 SMALL_CHUNK_ROWS = 32
 """Chunks of so many rows are decoded whole; of a larger one only the row that is wanted."""
@@ -65,6 +66,7 @@ class KeyRows:
         self._versions: dict[int, tuple[Table, StoredVersions]] = {}
         self._places: OrderedDict[tuple[int, int, int], tuple[Chunk, array[int]]] = OrderedDict()
         self._placed_rows = 0
+        self._placing = threading.Lock()
 
     def find_nowait(
         self, table: Table, owner: str, key: Key, columns: Collection[str] | None = None
@@ -99,13 +101,14 @@ class KeyRows:
         seqs = [copy.versions.get(key) for key in keys]
         if copy.epoch != view.epoch or any(seq is not None and abs(seq) > view.last_seq for seq in seqs):
             return None
-        rows = self._hot_rows(table, view, [seq for seq in seqs if seq is not None and seq > 0])
+        live = [seq for seq in seqs if seq is not None and seq > 0]
+        rows = await beside(len(live), self._hot_rows, table, view, live)
         missing = [key for key, seq in zip(keys, seqs, strict=True) if seq is None]
         if missing and may_meet(view.segments, missing):
             if len(missing) > COLD_KEYS_MAX:
                 return None
             folder = self._folders.folder(table, owner)
-            cold = await asyncio.to_thread(self._cold_keys.rows, table, folder, view, missing, columns)
+            cold = await in_thread(Purpose.LOOKUPS, self._cold_keys.rows, table, folder, view, missing, columns)
             rows += _keyed(cold)
         return KeyedRows(rows, view.last_seq)
 
@@ -148,6 +151,10 @@ class KeyRows:
 
     def _places_of(self, copy_id: int, chunk: Chunk) -> array[int]:
         """Where each row of a chunk begins in its payload, and where the last one ends."""
+        with self._placing:
+            return self._placed(copy_id, chunk)
+
+    def _placed(self, copy_id: int, chunk: Chunk) -> array[int]:
         name = (copy_id, chunk.first_seq, chunk.row_count)
         known = self._places.get(name)
         if known is not None and known[0] is chunk:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kalam.storage.copies import Segment
 from kalam.storage.copy_store import CopyStore
 from kalam.storage.jobs import Job, Jobs
 from kalam.storage.segments import Folders
+from kalam.threads import Purpose, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class TableCheck:
         found: list[CheckedSegment] = []
 
         async def work(job: Job) -> dict[str, Any]:
-            for owner in await asyncio.to_thread(self.store.users, table):
+            for owner in await in_thread(Purpose.FILES, self.store.users, table):
                 copy = await self.store.open(table, owner)
                 folder = self.folders.folder(table, owner)
                 for segment in copy.view.segments if copy else ():
-                    fault = await asyncio.to_thread(self._fault, table, folder, segment)
+                    fault = await in_thread(Purpose.FILES, self._fault, table, folder, segment)
                     found.append(CheckedSegment(owner, segment, fault))
                     job.progress = _counts(found)
             return _counts(found)

@@ -8,7 +8,7 @@ this thread; ``Stale`` says that the segments or the rows have changed since, an
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from kalam.errors import Conflict, DuplicateKey, KalamError
 from kalam.rows.normalise import shorten
-from kalam.rows.stored import join_packed
+from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.copies import EMPTY, Chunk, Copy, Key, Op
@@ -50,14 +50,14 @@ class Announcement:
 
 
 class InsertStatement(msgspec.Struct, gc=False):
-    """One INSERT: all its rows or none. ``packed`` is ``pack_rows`` of them.
+    """One INSERT: all its rows or none. ``packed`` are blobs of ``pack_rows``, side by side all of them.
 
     ``msg_id`` makes it idempotent for ``sender``.
     """
 
     keys: Sequence[Key]
     rows: Sequence[Row]
-    packed: bytes
+    packed: Sequence[bytes]
     msg_id: str | None = None
     sender: str = ""
 
@@ -94,15 +94,14 @@ class InsertTask:
         self._store, self._table, self._user = store, table, user
         self._statements, self._cold, self._epoch, self._answer = statements, cold, epoch, answer
         self._copy: Copy | None = None
-        self._chunk: Chunk | None = None
-        self._rows: Sequence[Row] = ()
+        self._chunks: list[tuple[Chunk, Sequence[Row]]] = []
 
     def apply(self, conn: sqlite3.Connection) -> list[Inserted | Repeated | KalamError]:
         """Judge and append; the outcome of each statement, in order."""
         copy = self._copy = self._store.for_writing(conn, self._table, self._user)
         if copy.segments and copy.epoch != self._epoch:
             raise Stale("segments have changed")
-        self._chunk = None  # the writer applies a task again when the group that it was in could not be committed
+        self._chunks = []  # the writer applies a task again when the group that it was in could not be committed
         updated_us = now_us()
         outcomes: list[Inserted | Repeated | KalamError] = []
         accepted: list[InsertStatement] = []
@@ -125,20 +124,19 @@ class InsertTask:
             accepted.append(statement)
             outcomes.append(Inserted(after - 1, updated_us))
             self._remember(conn, statement, after - 1, updated_us)
-        if accepted:
-            count = next_seq - copy.last_seq - 1
-            self._chunk = Chunk(
+        for rows, payload in _chunks_of(accepted):
+            chunk = Chunk(
                 first_seq=copy.last_seq + 1,
-                row_count=count,
+                row_count=len(rows),
                 op="insert",
                 updated_us=updated_us,
                 schema_version=self._table.schema_version,
                 superseding=superseding,
-                payload=join_packed([statement.packed for statement in accepted], count),
+                payload=payload,
             )
-            self._rows = accepted[0].rows if len(accepted) == 1 else [row for each in accepted for row in each.rows]
-            write_chunk(conn, copy.copy_id, self._chunk)
-            copy.append(self._chunk)
+            write_chunk(conn, copy.copy_id, chunk)
+            copy.append(chunk)
+            self._chunks.append((chunk, rows))
         return outcomes
 
     def _all_free(self, copy: Copy) -> bool:
@@ -197,9 +195,24 @@ class InsertTask:
 
     def announcements(self) -> list[Announcement]:
         """What was committed."""
-        if self._copy is None or self._chunk is None:
+        if self._copy is None:
             return []
-        return [Announcement(self._table, self._copy, self._chunk, self._rows)]
+        return [Announcement(self._table, self._copy, chunk, rows) for chunk, rows in self._chunks]
+
+
+def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes]]:
+    """The rows and payload of each chunk: small statements together, the blobs of a large one each by itself."""
+    small = [statement for statement in statements if len(statement.packed) <= 1]
+    if len(small) == len(statements) and small:
+        rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
+        yield rows, join_packed([blob for statement in small for blob in statement.packed], len(rows))
+        return
+    for statement in statements:
+        start = 0
+        for blob in statement.packed:
+            count = row_count(blob)
+            yield statement.rows[start : start + count], blob
+            start += count
 
 
 def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:
@@ -287,14 +300,8 @@ class ChangeTask:
         if copy.flushed_seq > self.seen_seq:
             raise Stale("rows have been flushed")
         released: set[Key] = set()
-        superseding = False
         for change in self.changes:
             if change.op == "insert":
-                if copy.segments and copy.epoch != self.epoch:
-                    raise Stale("segments have changed")
-                versions = {key: -1 if key in released else copy.versions.get(key) for key in change.keys}
-                taken = {key: version for key, version in versions.items() if version is not None}
-                superseding |= check_free(self.table, change.keys, taken, self.cold)
                 continue
             for key, seq in zip(change.keys, change.seqs, strict=True):
                 version = copy.versions.get(key)
@@ -302,7 +309,12 @@ class ChangeTask:
                     raise Stale(f"the row with {self.table.key} = {shorten(key)} has changed")
             if change.op == "delete":
                 released.update(change.keys)
-        return superseding
+        keys = [key for change in self.changes if change.op == "insert" for key in change.keys]
+        if keys and copy.segments and copy.epoch != self.epoch:
+            raise Stale("segments have changed")
+        versions = {key: -1 if key in released else copy.versions.get(key) for key in keys}
+        taken = {key: version for key, version in versions.items() if version is not None}
+        return check_free(self.table, keys, taken, self.cold)
 
     def committed(self) -> None:
         """Let readers see the change."""

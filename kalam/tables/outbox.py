@@ -33,6 +33,7 @@ from kalam.storage.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
 from kalam.tables.runs import Unpublished, messages_of
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -110,14 +111,14 @@ class Outbox:
 
     async def recover(self) -> None:
         """At the start: take up every copy whose log goes beyond its watermark."""
-        await asyncio.to_thread(self.dropped.load)
+        await in_thread(Purpose.CATALOGUE, self.dropped.load)
         await self.dropped.purge_all()
-        rows = await asyncio.to_thread(self._unpublished)
+        rows = await in_thread(Purpose.CATALOGUE, self._unpublished)
         for copy_id, table_id, user in rows:
             table = self._catalogue.by_id.get(table_id)
             if table is None:
                 continue
-            chunks = await asyncio.to_thread(self._read_log, copy_id)
+            chunks = await in_thread(Purpose.CATALOGUE, self._read_log, copy_id)
             feed = self._feeds[copy_id] = Feed(table, user, copy_id, deque(map(Unpublished, chunks)))
             feed.byte_count = sum(chunk.byte_count for chunk in chunks)
             self.byte_count += feed.byte_count

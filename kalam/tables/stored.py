@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
 from kalam.rows.codec import Codecs
-from kalam.rows.stored import pack_rows, row_sizes
+from kalam.rows.stored import pack_pieces, pack_rows, row_count, row_sizes
 from kalam.rows.types import Row
 from kalam.schema import Table, TableKind
 from kalam.storage.cold_keys import ColdKeyIndex, may_meet
@@ -36,6 +36,7 @@ from kalam.storage.writes import (
 )
 from kalam.tables.outbox import Outbox
 from kalam.tables.runs import subject_keys
+from kalam.threads import Purpose, beside, in_thread
 
 TRIES_MAX = 1_000
 JSON_GROWTH = 6
@@ -123,7 +124,7 @@ class StoredTables:
     async def logged(self, table: Table, owner: str, seq: int, before_seq: int) -> list[Chunk]:
         """The chunks of the log, flushed ones too, that have changes from ``seq`` on and before ``before_seq``."""
         copy = await self._store.open(table, owner)
-        return await asyncio.to_thread(self._read_log, copy.copy_id, seq, before_seq) if copy else []
+        return await in_thread(Purpose.LOOKUPS, self._read_log, copy.copy_id, seq, before_seq) if copy else []
 
     def _read_log(self, copy_id: int, seq: int, before_seq: int) -> list[Chunk]:
         with self._store.database.reading() as conn:
@@ -143,17 +144,20 @@ class StoredTables:
         self, table: Table, rows: Sequence[Row], msg_id: str | None = None, sender: str = ""
     ) -> InsertStatement:
         """One INSERT of these rows; raises TooLarge and InvalidValue for what an event cannot carry."""
-        packed = pack_rows(rows)
+        packed = pack_pieces(rows)
         self._check_rows(table, rows, packed)
         index = table.key_index
         return InsertStatement([row[index] for row in rows], rows, packed, msg_id, sender)
 
-    def _check_rows(self, table: Table, rows: Sequence[Row], packed: bytes) -> None:
+    def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
         if table.options.subject_key is not None:
             subject_keys(table, rows)
         bound = self._bounds.row_bytes_max
         overhead = 200 + sum(len(column.name) + 24 for column in table.columns)
-        if len(packed) * JSON_GROWTH + overhead <= bound or max(row_sizes(packed)) * JSON_GROWTH + overhead <= bound:
+        if all(
+            len(packed) * JSON_GROWTH + overhead <= bound or max(row_sizes(packed)) * JSON_GROWTH + overhead <= bound
+            for packed in pieces
+        ):
             return
         shower = self._codecs.of(table).events
         for number, row in enumerate(rows, 1):
@@ -222,7 +226,7 @@ class StoredTables:
         if not may_meet(view.segments, keys):
             return EMPTY, view.epoch
         folder = self._folders.folder(table, owner)
-        return await asyncio.to_thread(self._cold_keys.find, table, folder, view, keys), view.epoch
+        return await in_thread(Purpose.LOOKUPS, self._cold_keys.find, table, folder, view, keys), view.epoch
 
     async def change(self, table: Table, user: str, match: Callable[[Table, View], Awaitable[Matched]]) -> Changed:
         """Run an UPDATE, DELETE or upsert as one transaction.
@@ -239,7 +243,8 @@ class StoredTables:
                 matched = await match(table, view)
                 if not matched.olds and not matched.inserts:
                     return Changed(table)
-                changes = self._changes(table, matched)
+                rows = len(matched.olds) + len(matched.inserts)
+                changes = await beside(rows, self._changes, table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
                 task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch)
@@ -255,37 +260,63 @@ class StoredTables:
     def _changes(self, table: Table, matched: Matched) -> list[Change]:
         changes = self._changes_of_old(table, matched) if matched.olds else []
         if matched.inserts:
-            packed = pack_rows(matched.inserts)
+            packed = pack_pieces(matched.inserts)
             self._check_rows(table, matched.inserts, packed)
-            changes.append(Change("insert", [row[table.key_index] for row in matched.inserts], packed))
+            changes += _inserts(matched.inserts, packed, table.key_index)
         return changes
 
     def _changes_of_old(self, table: Table, matched: Matched) -> list[Change]:
-        index = table.key_index
-        old_keys = [row[index] for row in matched.olds]
+        index, everything = table.key_index, range(len(matched.olds))
         if matched.news is None:
-            times = pack_times(matched.updated_us)
-            return [Change("delete", old_keys, pack_rows(matched.olds), matched.seqs, old_updated=times)]
-        self._check_rows(table, matched.news, pack_rows(matched.news))
-        moved = [place for place, row in enumerate(matched.news) if row[index] != old_keys[place]]
+            return list(_deletes(matched, everything, index))
+        packed = pack_pieces(matched.news)
+        self._check_rows(table, matched.news, packed)
+        moved = [place for place, row in enumerate(matched.news) if row[index] != matched.olds[place][index]]
         if not moved:
-            return [_update(matched, range(len(old_keys)), index)]
-        stayed = sorted(set(range(len(old_keys))) - set(moved))
-        olds, news = [matched.olds[i] for i in moved], [matched.news[i] for i in moved]
-        seqs, times = [matched.seqs[i] for i in moved], pack_times([matched.updated_us[i] for i in moved])
-        changes = [Change("delete", [old_keys[i] for i in moved], pack_rows(olds), seqs, old_updated=times)]
-        changes.append(Change("insert", [row[index] for row in news], pack_rows(news)))
-        if stayed:
-            changes.insert(0, _update(matched, stayed, index))
-        return changes
+            return list(_updates(matched, everything, index))
+        stayed = sorted(set(everything) - set(moved))
+        news = [matched.news[place] for place in moved]
+        return [
+            *_updates(matched, stayed, index),
+            *_deletes(matched, moved, index),
+            *_inserts(news, pack_pieces(news), index),
+        ]
 
 
-def _update(matched: Matched, places: Sequence[int], key_index: int) -> Change:
-    """The update of the matched rows at these places."""
+def _updates(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
+    """The updates of the matched rows at these places."""
     assert matched.news is not None
-    olds, news = [matched.olds[i] for i in places], [matched.news[i] for i in places]
-    seqs, times = [matched.seqs[i] for i in places], pack_times([matched.updated_us[i] for i in places])
-    return Change("update", [row[key_index] for row in olds], pack_rows(news), seqs, pack_rows(olds), times)
+    news = [matched.news[place] for place in places]
+    for part, packed in _parts(places, pack_pieces(news)):
+        olds = [matched.olds[place] for place in part]
+        seqs, times = _seqs_and_times(matched, part)
+        yield Change("update", [row[key_index] for row in olds], packed, seqs, pack_rows(olds), times)
+
+
+def _deletes(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
+    """The deletes of the matched rows at these places."""
+    olds = [matched.olds[place] for place in places]
+    for part, packed in _parts(places, pack_pieces(olds)):
+        seqs, times = _seqs_and_times(matched, part)
+        yield Change("delete", [matched.olds[place][key_index] for place in part], packed, seqs, old_updated=times)
+
+
+def _inserts(rows: Sequence[Row], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
+    for part, packed in _parts(range(len(rows)), pieces):
+        yield Change("insert", [rows[place][key_index] for place in part], packed)
+
+
+def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:
+    """The places of the rows of each blob, in order."""
+    start = 0
+    for packed in pieces:
+        end = start + row_count(packed)
+        yield places[start:end], packed
+        start = end
+
+
+def _seqs_and_times(matched: Matched, places: Sequence[int]) -> tuple[list[int], bytes]:
+    return [matched.seqs[place] for place in places], pack_times([matched.updated_us[place] for place in places])
 
 
 def _all_keys(statements: Sequence[InsertStatement]) -> Sequence[Key]:

@@ -25,6 +25,7 @@ from kalam.tables.ports import Acked, Events, StreamPort
 from kalam.tables.runs import subject_keys
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.windows import Window
+from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -202,7 +203,7 @@ class StreamTables:
                         found[name] = bytes(row[0])
             return found
 
-        return await asyncio.to_thread(read)
+        return await in_thread(Purpose.CATALOGUE, read)
 
     async def remember(self, table: Table, answers: Mapping[MessageName, bytes]) -> None:
         """Keep the answers of inserts that had a ``Nats-Msg-Id``."""

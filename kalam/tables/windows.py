@@ -33,6 +33,7 @@ from kalam.schema import STREAM_KEY, Table
 from kalam.tables.ports import StoredEvents, StreamPort, StreamState
 from kalam.tables.stream_counters import StreamCounts
 from kalam.tables.window_pieces import EVENT_SEQ, EVENT_TIME, Pieces, window_schema
+from kalam.threads import Purpose, in_thread
 
 LOOKS_MAX = 12
 ANEW_AT = 6
@@ -67,7 +68,7 @@ class Window:
             bounds = await self._load(table)
             pieces = self._pieces.snapshot()
         oldest_us = _oldest_us(table)
-        return await asyncio.to_thread(self._shown, pieces, bounds, oldest_us, with_key, with_seq)
+        return await in_thread(Purpose.ROWS, self._shown, pieces, bounds, oldest_us, with_key, with_seq)
 
     @property
     def created(self) -> str:
@@ -122,7 +123,7 @@ class Window:
         if self._last_seq >= state.last_seq:
             return
         async for events in self._port.read(table, self._last_seq):
-            await asyncio.to_thread(self._extend, events)
+            await in_thread(Purpose.ROWS, self._extend, events)
             self._last_seq = events.seqs[-1]
             self._check_size()
         self._last_seq = max(self._last_seq, state.last_seq)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from datafusion import SessionContext
 
 import kalam
-from kalam.query.arrow_frames import arrow_frame
+from kalam.query.worker.arrow_frames import arrow_frame
 
 
 def test_a_frame_keeps_its_rows_and_lets_go_of_them_with_itself() -> None:
@@ -30,4 +30,4 @@ def test_no_other_way_is_taken_which_would_keep_each_table_for_good() -> None:
         for call in re.findall(r"ctx\.(?:from_\w+|create_dataframe)\(", path.read_text())
         if path.name != "arrow_frames.py"
     ]
-    assert found == [], "use kalam.query.arrow_frames.arrow_frame"
+    assert found == [], "use kalam.query.worker.arrow_frames.arrow_frame"

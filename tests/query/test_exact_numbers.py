@@ -18,7 +18,7 @@ from datafusion import SessionConfig, SessionContext
 
 from kalam.errors import KalamError
 from kalam.query.exact.rewrite import ExactQueries, exact_config
-from kalam.query.executor import explain
+from kalam.query.worker.faults import explain
 
 NAN = math.nan
 BIGGEST, LEAST = 9223372036854775807, -9223372036854775808

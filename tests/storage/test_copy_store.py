@@ -37,7 +37,7 @@ class Storage:
 
     async def insert(self, *row_ids: int, epoch: int | None = None) -> None:
         rows = [(row_id,) for row_id in row_ids]
-        statement = InsertStatement(row_ids, rows, pack_rows(rows))
+        statement = InsertStatement(row_ids, rows, [pack_rows(rows)])
         await self.database.submit(InsertTask(self.core.store, self.table, "", [statement], epoch=epoch))
 
     def written_flush(self, upto_seq: int) -> FlushRecord:

@@ -1,0 +1,134 @@
+"""What the server has told of tables, as frames of DataFusion: a table in memory, or hot and cold as one relation.
+
+A copy is ``segments ANTI JOIN hidden keys UNION ALL hot rows``. The anti-join is there only where something is hidden,
+so a table that is only inserted into reads at the speed of its files. A window function over all versions would be
+shorter and takes twenty times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from datafusion import DataFrame, Expr, SessionContext, col, lit
+
+from kalam.query.names import HIDDEN_KEY, HIDDEN_SEQ
+from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
+from kalam.query.worker.arrow_frames import arrow_frame
+from kalam.schema import DELETED, SEQ, UPDATED
+
+SEGMENTS_SCHEMA = "kalam_segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A relation as DataFusion has it, and its columns."""
+
+    frame: DataFrame
+    schema: pa.Schema
+
+
+class Frames:
+    """What was told, by its number, and the frames that were made of it, by context."""
+
+    def __init__(self, contexts: Mapping[bool, SessionContext]) -> None:
+        self._contexts = contexts
+        self._rows: dict[int, pa.Table] = {}
+        self._told: dict[int, Told] = {}
+        self._frames: dict[tuple[int, bool], Frame] = {}
+        self._registered: set[tuple[int, bool]] = set()
+
+    def take_rows(self, number: int, rows: pa.Table) -> None:
+        """Keep rows that came as Arrow."""
+        self._rows[number] = rows
+
+    def take(self, told: Files | Rows | Copy | Bytes) -> None:
+        """Keep what was told."""
+        self._told[told.number] = told
+
+    def forget(self, number: int) -> None:
+        """Let go of what has this number."""
+        self._rows.pop(number, None)
+        self._told.pop(number, None)
+        for in_order, ctx in self._contexts.items():
+            self._frames.pop((number, in_order), None)
+            if (number, in_order) in self._registered:
+                self._registered.discard((number, in_order))
+                ctx.catalog().schema(SEGMENTS_SCHEMA).deregister_table(_name(number))
+
+    def frame(self, number: int, *, in_order: bool) -> Frame:
+        """What a relation stands for."""
+        known = self._frames.get((number, in_order))
+        if known is not None:
+            return known
+        told, ctx = self._told[number], self._contexts[in_order]
+        frame = self._copy(told, ctx, in_order) if isinstance(told, Copy) else arrow_frame(ctx, self._table(number))
+        made = self._frames[number, in_order] = Frame(frame, frame.schema())
+        return made
+
+    def _table(self, number: int) -> pa.Table:
+        told = self._told[number]
+        assert isinstance(told, Rows)
+        schema = pa.ipc.read_schema(pa.py_buffer(told.schema))
+        return pa.concat_tables([schema.empty_table(), *(self._rows[piece] for piece in told.pieces)])
+
+    def _copy(self, copy: Copy, ctx: SessionContext, in_order: bool) -> DataFrame:
+        schema = pa.ipc.read_schema(pa.py_buffer(copy.schema))
+        own = [field for field in schema if field.name not in (UPDATED, DELETED, SEQ)]
+        seq = [col(SEQ)] if copy.with_seq else []
+        # The types' names come in here and not with the files: a file whose schema has other metadata than the table's
+        # is read through a cast, behind which DataFusion prunes nothing that a running query has found out.
+        shown = [col(f'"{field.name}"').alias(field.name, _text_metadata(field)) for field in own]
+        frames: list[DataFrame] = []
+        for part in copy.parts:
+            frame = self._files(part.files, ctx, in_order).select(*_as_now(part, own), col(UPDATED), col(SEQ))
+            if part.hidden and copy.hidden is not None:
+                hidden = arrow_frame(ctx, self._table(copy.hidden))
+                frame = frame.join_on(hidden, *_is_hidden(copy.key, part), how="anti")
+            frames.append(frame.select(*shown, col(UPDATED), lit(part.deleted).alias(DELETED), *seq))
+        if copy.rows is not None:
+            rows = self._table(copy.rows).cast(schema)
+            frames.append(arrow_frame(ctx, rows if copy.with_seq else rows.drop_columns([SEQ])))
+        union = frames[0]
+        for frame in frames[1:]:
+            union = union.union(frame)
+        return union
+
+    def _files(self, number: int, ctx: SessionContext, in_order: bool) -> DataFrame:
+        """The segments of a folder, registered until they are forgotten."""
+        name = f"{SEGMENTS_SCHEMA}.{_name(number)}"
+        if (number, in_order) not in self._registered:
+            files = self._told[number]
+            assert isinstance(files, Files)
+            ctx.register_parquet(name, f"{files.folder}/", schema=pa.ipc.read_schema(pa.py_buffer(files.schema)))
+            self._registered.add((number, in_order))
+        return ctx.table(name)
+
+
+def _name(number: int) -> str:
+    return f"c{number}"
+
+
+def _text_metadata(field: pa.Field) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in (field.metadata or {}).items()}
+
+
+def _is_hidden(key: str, part: Part) -> list[Expr]:
+    """When a row of these segments is hidden by a row of ``hidden``."""
+    same_key = col(f'"{key}"') == col(HIDDEN_KEY)
+    return [same_key, col(SEQ) < col(HIDDEN_SEQ)] if part.by_seq else [same_key]
+
+
+def _as_now(part: Part, fields: Sequence[pa.Field]) -> list[Expr]:
+    """The table's columns from those of files with an older layout."""
+    fills = None if part.fills is None else pa.ipc.open_stream(part.fills).read_all()
+    return [
+        (_fill(fills, place) if name is None else col(f'"{name}"')).alias(field.name)
+        for place, (field, name) in enumerate(zip(fields, part.names, strict=True))
+    ]
+
+
+def _fill(fills: pa.Table | None, place: int) -> Expr:
+    assert fills is not None
+    return lit(fills.column(place)[0])

@@ -1,0 +1,89 @@
+"""From a text and what its names stand for to a plan.
+
+One function does it, ``Planner.plan``: what is to be done to every query's text or plan (a rewrite around a known wrong
+answer, say) is done there, between the binding of its names and the plan that it returns.
+
+Law: a query can name only what was bound to it. Relations are registered under their names, the text is planned, and
+they are taken away again; a plan holds what it was made from. A worker plans one query at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext
+from datafusion.catalog import Schema
+
+from kalam.query.exact.rewrite import ExactQueries, exact_config
+from kalam.query.wire import Ask, Bound
+from kalam.query.worker.frames import SEGMENTS_SCHEMA, Frame, Frames
+from kalam.query.worker.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """A context, and what plans in it."""
+
+    ctx: SessionContext
+    exact: ExactQueries
+
+    @classmethod
+    def of(cls, config: SessionConfig, runtime: RuntimeEnvBuilder | None = None) -> Planning:
+        """A new context, in which every query is planned by ``plan``."""
+        config = config.with_information_schema(enabled=False)
+        config = config.set("datafusion.sql_parser.map_string_types_to_utf8view", "false")  # CAST AS TEXT gives TEXT
+        ctx = SessionContext(exact_config(config), runtime)
+        return cls(ctx, ExactQueries(ctx))
+
+
+class Planner:
+    """Plans queries in one of two contexts: that with one partition keeps the rows in their order."""
+
+    def __init__(self, limits: Limits) -> None:
+        # Half of the memory, because what DataFusion does not count is often as much as what it counts.
+        pool = max(1 << 20, limits.memory_bytes // 2)
+        self._plannings = {
+            in_order: _planning(1 if in_order else limits.partitions, pool) for in_order in (False, True)
+        }
+        self.frames = Frames({in_order: planning.ctx for in_order, planning in self._plannings.items()})
+
+    def plan(self, ask: Ask) -> DataFrame:
+        """The plan of a query, which runs when it is read."""
+        return plan(self._plannings[ask.in_order], ask.text, self._relations(ask), ask.parameters)
+
+    def _relations(self, ask: Ask) -> list[tuple[Bound, Frame]]:
+        return [(bound, self.frames.frame(bound.number, in_order=ask.in_order)) for bound in ask.bound]
+
+
+def plan(
+    planning: Planning, text: str, relations: Sequence[tuple[Bound, Frame]], parameters: Sequence[Any]
+) -> DataFrame:
+    """The plan of a text over these relations; raises what DataFusion says against it."""
+    values = {str(index): pa.scalar(value) for index, value in enumerate(parameters, 1)}
+    bound: list[tuple[Schema, str]] = []
+    try:
+        for name, frame in relations:
+            schema = _schema(planning.ctx, name.namespace)
+            bound.append((schema, name.table))
+            schema.register_table(name.table, frame.frame.into_view())
+        return planning.exact.plan(text, values, [frame.schema for _, frame in relations])
+    finally:
+        for schema, table in bound:
+            schema.deregister_table(table)
+
+
+def _planning(partitions: int, pool_bytes: int) -> Planning:
+    runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(pool_bytes)
+    planning = Planning.of(SessionConfig().with_target_partitions(partitions), runtime)
+    planning.ctx.catalog().register_schema(SEGMENTS_SCHEMA, Schema.memory_schema())
+    return planning
+
+
+def _schema(ctx: SessionContext, name: str) -> Schema:
+    catalog = ctx.catalog()
+    if name not in catalog.schema_names():
+        catalog.register_schema(name, Schema.memory_schema())
+    return catalog.schema(name)
