@@ -53,6 +53,7 @@ class ServerMetrics(Collector):
             yield GaugeMetricFamily(name, text, value=value)
         yield from self._streams()
         yield self._damaged()
+        yield from self._troubles()
         rejected = CounterMetricFamily("kalam_inserts_rejected", "Insert messages refused, by code.", labels=["code"])
         for code, count in requests.rejected.items():
             rejected.add_metric([code], count)
@@ -65,6 +66,23 @@ class ServerMetrics(Collector):
             if table is not None:
                 family.add_metric([str(table.name)], count)
         return family
+
+    def _troubles(self) -> Iterator[Metric]:
+        engine = self._engine
+        troubles = GaugeMetricFamily(
+            "kalam_table_trouble", "1 for what cannot be done for a table at the moment.", labels=["table", "what"]
+        )
+        for table_id, what, _ in engine.troubles:
+            table = engine.catalogue.by_id.get(table_id)
+            if table is not None:
+                troubles.add_metric([str(table.name), what], 1)
+        yield troubles
+        unclaimed = GaugeMetricFamily(
+            "kalam_unclaimed", "Segments and streams that the catalogue does not name.", labels=["kind"]
+        )
+        unclaimed.add_metric(["segment"], engine.unclaimed.files)
+        unclaimed.add_metric(["stream"], len(engine.unclaimed.streams))
+        yield unclaimed
 
     def _streams(self) -> Iterator[Metric]:
         counters = self._engine.streams.counters

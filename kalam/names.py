@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from kalam.errors import InvalidName
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
-USER_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+USER_LENGTH_MAX = 64
+USER_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{USER_LENGTH_MAX}}}")
 RESERVED_NAMESPACES = frozenset({"system", "information_schema", "kalam"})
 SYSTEM_NAMESPACE = "system"
 

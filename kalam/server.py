@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,7 +43,6 @@ from kalam.rows.judged import judged
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.storage.background import Background, open_background
-from kalam.storage.catalogue import Catalogue
 from kalam.storage.core import Core, open_core
 from kalam.storage.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.database import Database, warn_of_engine
@@ -50,6 +50,7 @@ from kalam.storage.flush_schedule import FlushSchedule
 from kalam.storage.garbage import remove_garbage
 from kalam.storage.housekeeping import Housekeeping
 from kalam.storage.jobs import Jobs
+from kalam.storage.open_files import raise_limit
 from kalam.storage.writes import Announcement
 from kalam.tables.evictions import Evictions
 from kalam.tables.outbox import Outbox
@@ -61,17 +62,12 @@ from kalam_nats.broker_address import connect_options
 from kalam_nats.connection import BrokerConnection, broker_connection
 from kalam_nats.discovery import Discovery
 from kalam_nats.embedded import EmbeddedBroker, embedded_broker
-from kalam_nats.feed import Feeds
-from kalam_nats.jetstream import JetStream
 from kalam_nats.live_delivery import LiveDelivery
 from kalam_nats.live_requests import LiveRequests
 from kalam_nats.loops import running
-from kalam_nats.notices import Notices
-from kalam_nats.replay import FeedReplay
+from kalam_nats.ports import Broker, Start, begin, open_ports
 from kalam_nats.requests import Requests
 from kalam_nats.store_repair import StoreRepair
-from kalam_nats.streams import Streams
-from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
 
@@ -111,9 +107,11 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
         settings = with_http_port(settings)
-        database, data_id = await _open_database(stack, settings, data_dir)
+        prepared = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir, accept_loss=settings.accept_loss)
         connection, embedded = await _open_broker(stack, settings, data_dir)
-        engine, requests = await _open_engine(stack, settings, database, data_id, connection, embedded)
+        start = await begin(settings, prepared, connection, embedded)
+        database = await _open_database(stack, settings, data_dir, start)
+        engine, requests = await _open_engine(stack, settings, database, start)
         add_metrics(registry, engine, requests)
         http_url = await _open_http(stack, settings, engine, registry)
         stack.push_async_callback(engine.queries.pool.drain, QUERIES_DRAIN_S)
@@ -121,13 +119,14 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
 
 
-async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path) -> tuple[Database, str]:
-    data_id = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir)
+async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path, start: Start) -> Database:
     warn_of_engine()
     database = Database(data_dir / DATABASE, commit_rows_max=settings.commit_rows_max)
-    database.start()
     stack.push_async_callback(in_thread, Purpose.CATALOGUE, database.close)
-    return database, data_id
+    generation, lost = start.generation, start.accepted
+    await in_thread(Purpose.CATALOGUE, database.begin, start.data_id, generation, after_loss=lost)
+    database.start()
+    return database
 
 
 async def _open_broker(
@@ -144,68 +143,34 @@ async def _open_broker(
     return connection, embedded
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """What NATS gives: the ports, open."""
-
-    connection: BrokerConnection
-    jetstream: JetStream
-    subjects: Subjects
-    streams: Streams
-    feeds: Feeds
-    replay: FeedReplay
-    notices: Notices
-
-
-async def _open_ports(settings: Settings, connection: BrokerConnection, data_id: str, catalogue: Catalogue) -> Broker:
-    subjects = Subjects(settings.subject_prefix)
-    jetstream = JetStream(connection, settings.broker_timeout_s)
-    await jetstream.open()
-    feeds = Feeds(
-        connection,
-        jetstream,
-        subjects,
-        data_id,
-        bytes_max=settings.changes_bytes_max,
-        age_s=settings.changes_age_s,
-        replicas=settings.changes_replicas,
-    )
-    await feeds.open()
-    streams = Streams(connection, jetstream, subjects, data_id, settings.publish_window)
-    await streams.reconcile([table for table in catalogue.tables.values() if table.kind is TableKind.STREAM])
-    replay = FeedReplay(connection, jetstream, subjects)
-    return Broker(connection, jetstream, subjects, streams, feeds, replay, Notices(connection, subjects))
-
-
 async def _open_engine(
     stack: AsyncExitStack,
     settings: Settings,
     database: Database,
-    data_id: str,
-    connection: BrokerConnection,
-    embedded: EmbeddedBroker | None,
+    start: Start,
 ) -> tuple[Engine, Requests]:
-    core = await open_core(settings, database, data_id)
-    broker = await _open_ports(settings, connection, data_id, core.catalogue)
+    core = await open_core(settings, database, start.data_id)
+    broker = await open_ports(settings, start, core)
     settings = fitted(settings, broker.feeds.payload_bytes_max)
-    if embedded is not None:
-        repair = StoreRepair(broker.jetstream, settings.data_dir, settings.disk_free_bytes_min, embedded.restart)
+    if start.embedded is not None:
+        restart = start.embedded.restart
+        repair = StoreRepair(broker.jetstream, settings.data_dir, settings.disk_free_bytes_min, restart)
         await stack.enter_async_context(running(repair.run(), "store repair"))
     jobs = Jobs(database, lambda job: broker.notices.notice("job.finished", job))
     await jobs.recover(settings.job_history_s)
-    background = open_background(stack, settings, core.store, core.folders, core.cold_keys, jobs)
+    background = open_background(stack, settings, core, jobs)
     schedule = background.schedule
-    outbox = Outbox(database, core.catalogue, core.store, core.codecs, broker.feeds)
-    connection.on_connected(outbox.reconnected)
+    outbox = Outbox(database, core.catalogue, core.store, core.codecs, broker.feeds, core.troubles)
+    broker.connection.on_connected(outbox.reconnected)
     database.on_announcements = _announcer(outbox, schedule)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, core, broker, jobs)
     engine = _make_engine(settings, core, broker, background, outbox, streams)
     stack.push_async_callback(engine.queries.close)
-    housekeeping = Housekeeping(database, core.catalogue, core.folders, settings.job_history_s)
-    await in_thread(Purpose.CATALOGUE, housekeeping.remove_strays)
     await remove_garbage(database)
+    await core.unclaimed.settle()
+    housekeeping = Housekeeping(database, core.unclaimed, settings.job_history_s)
     for loop, name in (
         *background.loops(),
         (outbox.keep_watermarks(), "watermarks"),
@@ -216,10 +181,10 @@ async def _open_engine(
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, engine)
     database.on_announcements = _announcer(outbox, schedule, engine.live.registry)
-    requests = Requests(connection, broker.subjects, engine)
+    requests = Requests(broker.connection, broker.subjects, engine)
     await requests.open()
     stack.push_async_callback(requests.drain)
-    await _open_live(stack, broker, engine, requests, data_id)
+    await _open_live(stack, broker, engine, requests, start.data_id)
     return engine, requests
 
 
@@ -255,12 +220,7 @@ async def _open_streams(
 
 
 def _make_engine(
-    settings: Settings,
-    core: Core,
-    broker: Broker,
-    background: Background,
-    outbox: Outbox,
-    streams: StreamTables,
+    settings: Settings, core: Core, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
 ) -> Engine:
     bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
     stored = StoredTables(core.store, core.codecs, core.folders, core.cold_keys, outbox, bounds)
@@ -291,6 +251,7 @@ def _make_engine(
         broker.notices,
         queries,
         registry,
+        core.troubles,
     )
     return Engine(
         settings=settings,
@@ -311,6 +272,9 @@ def _make_engine(
         broker_connected=lambda: broker.connection.connected,
         running=running,
         texts=texts,
+        broker_answers=broker.connection.answers,
+        troubles=core.troubles,
+        unclaimed=core.unclaimed,
     )
 
 
@@ -382,16 +346,26 @@ async def serve(settings: Settings) -> None:
         warming.cancel()
 
 
+def broker_options(settings: Settings) -> dict[str, Any] | None:
+    """Where the outside broker is that settings or the environment name; None if none is."""
+    return connect_options(settings)
+
+
 def run(settings: Settings) -> int:
     """Run a server in this process until it is told to stop; returns the exit status."""
     import uvloop
 
     configure_logs(settings.log_format, settings.log_level)
+    raise_limit()
     for message, fields in doubts(settings, os.environ):
         log.warning(message, **fields)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
+    except (OSError, sqlite3.Error) as exc:
+        log.debug("the server ended", exc_info=exc)
+        print(f"error: {exc}", file=sys.stderr)  # noqa: T201 - what a person reads
+        return 1
     except KalamError as exc:
         hint = f" ({exc.fields['hint']})" if "hint" in exc.fields else ""
         code = "" if exc.code == Internal.code else f" [{exc.code}]"  # to start is refused, and nothing is defective

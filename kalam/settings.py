@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     data_dir: Path = Field(default=Path("kalam-data"), description="where everything is kept")
+    accept_loss: bool = Field(
+        default=False,
+        description="start although something is missing or older than it was; meant for one start",
+    )
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
     http_port: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -240,6 +244,8 @@ def doubts(settings: Settings, environment: Iterable[str]) -> Iterator[tuple[str
         if name.startswith(PREFIX) and name.upper() not in (*known, *NO_SETTINGS):
             meant = next(iter(get_close_matches(name.upper(), known, 1, 0.8)), None)
             yield "an environment variable is no setting", {"variable": name, "meant": meant}
+    if settings.accept_loss:
+        yield "accept_loss is meant for one start; with it no start tells what was lost", {"setting": "accept_loss"}
     hosts = {"http_host": settings.http_host}
     if settings.nats_url is None and settings.nats_context is None:
         hosts["nats_host"] = settings.nats_host

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("change_feed", "failing_calls", "live_subscriber", "small_disk", "table_model")
+pytest.register_assert_rewrite(
+    "change_feed", "failing_calls", "full_disk_rounds", "live_subscriber", "small_disk", "table_model"
+)
 
 from patience import PATIENCE_S  # noqa: E402
 from server_process import ServerProcess  # noqa: E402

@@ -36,6 +36,7 @@ NUDGE_S = 0.1  # how often the client's buffer is looked at
 RECONNECT_PAUSE_S = 0.25
 REBUILD_PAUSE_S_MAX = 5.0
 PENDING_BYTES_MAX = 2 << 20  # unsent bytes at which a publisher waits for the socket
+ANSWER_TIME_S = 1  # how long a broker that answers takes for a ping, at most
 FLUSH_TIME_S = 10.0  # for so long; without an end it would wait for ever on a client that closes meanwhile
 
 Setup = Callable[[GuardedClient], Awaitable[None]]
@@ -107,6 +108,17 @@ class BrokerConnection:
     def connected(self) -> bool:
         """Whether the connection stands and every setup has run on it."""
         return self._set_up is not None and self._set_up.is_connected
+
+    async def answers(self) -> bool:
+        """Whether the broker answers now: one that is stopped keeps its connections."""
+        client = self._set_up
+        if client is None or not client.is_connected:
+            return False
+        try:
+            await client.flush(ANSWER_TIME_S)
+        except (nats_errors.Error, OSError, TimeoutError):
+            return False
+        return True
 
     @property
     def url(self) -> str:

@@ -36,7 +36,8 @@ from kalam_nats.jetstream import (
     RefusedError,
     unavailable,
 )
-from kalam_nats.streams import DATA_ID, NANOSECONDS
+from kalam_nats.stream_takeover import DATA_ID, GENERATION
+from kalam_nats.streams import NANOSECONDS
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -89,7 +90,9 @@ class Feeds:
         bytes_max: int,
         age_s: int,
         replicas: int,
+        generation: int,
     ) -> None:
+        self._generation = generation
         self._connection, self._jetstream, self._subjects, self._data_id = connection, jetstream, subjects, data_id
         self._bytes_max, self._age_s, self._replicas = bytes_max, age_s, replicas
         self._broken: set[str] = set()
@@ -121,6 +124,12 @@ class Feeds:
         ):
             bytes_max = await self._open_stream(name, subjects, bytes_max)
 
+    async def forget(self) -> None:
+        """Remove the two streams, so that they begin anew: they tell changes that an older catalogue has lost."""
+        for name in (self._subjects.changes_stream, self._subjects.user_changes_stream):
+            if await self._existing(name) is not None:
+                await self._jetstream.request(f"STREAM.DELETE.{name}")
+
     def _configuration(self, name: str, subjects: Sequence[str], bytes_max: int) -> dict[str, Any]:
         return {
             "name": name,
@@ -136,7 +145,7 @@ class Feeds:
             "duplicate_window": min(120, self._age_s) * NANOSECONDS,
             "allow_direct": True,
             "allow_atomic": True,
-            "metadata": {DATA_ID: self._data_id},
+            "metadata": {DATA_ID: self._data_id, GENERATION: str(self._generation)},
         }
 
     async def _open_stream(self, name: str, subjects: Sequence[str], bytes_max: int) -> int:
@@ -274,7 +283,7 @@ class Feeds:
             self._jetstream.give_up_ack(reply)
             raise BrokerUnavailable(f"a change cannot be sent: {exc or type(exc).__name__}") from exc
         try:
-            ack = await self._jetstream.wait_ack(reply, future)
+            ack = await self._jetstream.wait_ack(reply, future, self._stream(table.kind))
         except NoStreamError:
             await self.open()  # the broker has lost its store: the feed goes on from what the log still has
             raise

@@ -48,6 +48,10 @@ class NoStreamError(BrokerUnavailable):
     """Nothing captures the subject: the stream is not there."""
 
 
+class Refused(BrokerUnavailable):
+    """The broker answered, and would not."""
+
+
 class RefusedError(Exception):
     """JetStream answered with an error."""
 
@@ -59,7 +63,9 @@ class RefusedError(Exception):
 class JetStream:
     """Requests to JetStream over a supervised connection.
 
-    ``acks`` counts what was stored. ``on_trouble`` is called when an ack did not come in time or told of no room.
+    ``acks`` counts what was stored. ``on_trouble`` is called when an ack did not come in time or told of no room, or
+    the API did not answer or told that it cannot work. ``failing`` are the streams whose acks have failed since their
+    last good one: the times of the first and of the last failure, in seconds of the loop's clock.
     """
 
     def __init__(self, connection: BrokerConnection, timeout_s: float) -> None:
@@ -69,6 +75,7 @@ class JetStream:
         self._inbox = ""
         self._count = 0
         self.acks = 0
+        self.failing: dict[str, tuple[float, float]] = {}
         self.on_trouble: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
@@ -107,9 +114,10 @@ class JetStream:
         """Expect the ack of a reply subject no longer."""
         self._acks.pop(reply.encode(), None)
 
-    async def wait_ack(self, reply: str, future: asyncio.Future[bytes]) -> PubAck:
-        """The ack that was expected; raises RefusedError, and BrokerUnavailable if none comes in time."""
-        timer = future.get_loop().call_later(self._timeout_s, self._overdue, reply)  # lighter than asyncio.wait_for
+    async def wait_ack(self, reply: str, future: asyncio.Future[bytes], stream: str) -> PubAck:
+        """The ack that was expected of a stream; raises RefusedError, and BrokerUnavailable if none comes in time."""
+        loop = future.get_loop()
+        timer = loop.call_later(self._timeout_s, self._overdue, reply, stream)  # lighter than asyncio.wait_for
         try:
             data = await future
         finally:
@@ -121,15 +129,23 @@ class JetStream:
             raise BrokerUnavailable(f"the broker's ack cannot be read: {data[:100]!r}", stored="unknown") from exc
         if ack.error is not None:
             if ack.error.code == NO_ROOM_CODE:
-                self.on_trouble()
+                self._note_failure(stream)
             raise RefusedError(ack.error)
         self.acks += 1
+        if self.failing:
+            self.failing.pop(ack.stream, None)
         return ack
 
-    def _overdue(self, reply: str) -> None:
+    def _note_failure(self, stream: str) -> None:
+        now = asyncio.get_running_loop().time()
+        first, _ = self.failing.get(stream, (now, now))
+        self.failing[stream] = (first, now)
+        self.on_trouble()
+
+    def _overdue(self, reply: str, stream: str) -> None:
         future = self._acks.pop(reply.encode(), None)
         if future is not None and not future.done():
-            self.on_trouble()
+            self._note_failure(stream)
             future.set_exception(
                 BrokerUnavailable(f"the broker did not acknowledge within {self._timeout_s:g} s", stored="unknown")
             )
@@ -140,13 +156,17 @@ class JetStream:
         try:
             msg = await self._connection.client.request(f"$JS.API.{subject}", payload, timeout=self._timeout_s)
         except (nats_errors.Error, TimeoutError, OSError) as exc:
+            self.on_trouble()
             raise BrokerUnavailable(f"JetStream does not answer: {exc or type(exc).__name__}") from exc
         answer: dict[str, Any] = msgspec.json.decode(msg.data)
         if "error" in answer:
-            raise RefusedError(msgspec.convert(answer["error"], ApiError))
+            error = msgspec.convert(answer["error"], ApiError)
+            if error.code == NO_ROOM_CODE:
+                self.on_trouble()
+            raise RefusedError(error)
         return answer
 
 
-def unavailable(exc: RefusedError, what: str) -> BrokerUnavailable:
+def unavailable(exc: RefusedError, what: str) -> Refused:
     """The error that a user reads when JetStream refused ``what``."""
-    return BrokerUnavailable(f"the broker refused {what}: {exc}")
+    return Refused(f"the broker refused {what}: {exc}")

@@ -200,9 +200,9 @@ class StreamPublisher:
     async def _acked(self, table: Table, stream: str, sent: Sent) -> list[PubAck]:
         """The acks that were asked for; raises where one did not come or is none."""
         if len(sent.acks) == 1:
-            outcomes = [await self._outcome(sent.acks[0])]
+            outcomes = [await self._outcome(sent.acks[0], stream)]
         else:
-            outcomes = await asyncio.gather(*map(self._outcome, sent.acks))
+            outcomes = await asyncio.gather(*(self._outcome(expected, stream) for expected in sent.acks))
         acks = [outcome for outcome in outcomes if isinstance(outcome, PubAck) and outcome.stream == stream]
         if len(acks) < len(outcomes):
             failed = next(o for o in outcomes if not isinstance(o, PubAck) or o.stream != stream)
@@ -210,9 +210,9 @@ class StreamPublisher:
             raise _failure(failed, table, stream, stored, certain=not acks)
         return acks
 
-    async def _outcome(self, expected: ExpectedAck) -> PubAck | RefusedError | BrokerUnavailable:
+    async def _outcome(self, expected: ExpectedAck, stream: str) -> PubAck | RefusedError | BrokerUnavailable:
         try:
-            return await self._jetstream.wait_ack(*expected)
+            return await self._jetstream.wait_ack(*expected, stream)
         except (RefusedError, BrokerUnavailable) as exc:
             return exc
 

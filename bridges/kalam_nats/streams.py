@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import chain
@@ -13,22 +13,23 @@ import msgspec
 import structlog
 from nats import errors as nats_errors
 
-from kalam.errors import BrokerUnavailable, InvalidOption, KalamError, TableNotFound, Unavailable
+from kalam.errors import AlreadyExists, BrokerUnavailable, InvalidOption, KalamError, TableNotFound, Unavailable
 from kalam.schema import StreamStorage, Table
+from kalam.storage.troubles import Troubles
 from kalam.tables.ports import Acked, Events, StoredEvents, StreamState
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.guarded_client import header_block
 from kalam_nats.interest import Interest
-from kalam_nats.jetstream import NOT_FOUND_CODES, JetStream, NoStreamError, RefusedError, unavailable
+from kalam_nats.jetstream import NOT_FOUND_CODES, JetStream, NoStreamError, Refused, RefusedError, unavailable
 from kalam_nats.stream_publisher import Message, StreamPublisher
 from kalam_nats.stream_reader import StreamReader
+from kalam_nats.stream_takeover import DATA_ID, GENERATION, TABLE_ID, Stream
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
 
 NANOSECONDS = 1_000_000_000
 DUPLICATE_WINDOW_S = 120
-DATA_ID, TABLE_ID = "kalam-data-id", "kalam-table-id"
 DELETES_INFLIGHT = 64
 EVENT_PARTS = tuple(field.name for field in fields(StoredEvents))
 ALTERABLE = ("subjects", "max_msgs", "max_age", "num_replicas", "duplicate_window")
@@ -42,10 +43,17 @@ class Streams:
     """The streams of STREAM tables; a StreamPort."""
 
     def __init__(
-        self, connection: BrokerConnection, jetstream: JetStream, subjects: Subjects, data_id: str, window: int
+        self,
+        connection: BrokerConnection,
+        jetstream: JetStream,
+        subjects: Subjects,
+        data_id: str,
+        window: int,
+        troubles: Troubles,
+        generation: int,
     ) -> None:
         self._connection, self._jetstream, self._subjects = connection, jetstream, subjects
-        self._data_id = data_id
+        self._data_id, self._troubles, self._generation = data_id, troubles, generation
         self._dropped: set[int] = set()
         self._interest = Interest(connection)
         self._reader = StreamReader(connection, jetstream)
@@ -69,6 +77,7 @@ class Streams:
         self._publisher.forget(table)
         try:
             await self._jetstream.request(f"STREAM.CREATE.{self.stream_name(table)}", self.configuration(table))
+            self._troubles.clear(table.table_id, "stream")
         except RefusedError as exc:
             if exc.error.err_code in OPTION_ERROR_CODES:
                 raise InvalidOption(f"the broker refused the options of table {table.name}: {exc}") from exc
@@ -85,9 +94,17 @@ class Streams:
         """Take the place of an older table's stream; the table's own one keeps its events."""
         info = await self._jetstream.request(f"STREAM.INFO.{self.stream_name(table)}")
         self._check_own(info["config"])
-        if info["config"]["metadata"].get(TABLE_ID) == str(table.table_id):
+        owner = info["config"]["metadata"].get(TABLE_ID)
+        if owner == str(table.table_id):
             await self.alter(table)
             return
+        if owner not in map(str, self._dropped):
+            name = self.stream_name(table)
+            raise AlreadyExists(
+                f"the JetStream stream {name} holds {info['state']['messages']} events of a table that the catalogue "
+                "does not name",
+                hint=f"remove it with `nats stream rm {name}`, or take another name",
+            )
         await self._jetstream.request(f"STREAM.DELETE.{self.stream_name(table)}")
         await self._jetstream.request(f"STREAM.CREATE.{self.stream_name(table)}", self.configuration(table))
 
@@ -118,48 +135,58 @@ class Streams:
             "num_replicas": options.replicas,
             "duplicate_window": min(duplicates_ns, age_ns) if age_ns else duplicates_ns,
             "allow_direct": True,
-            "metadata": {DATA_ID: self._data_id, TABLE_ID: str(table.table_id)},
+            "metadata": {
+                DATA_ID: self._data_id,
+                TABLE_ID: str(table.table_id),
+                GENERATION: str(self._generation),
+            },
         }
 
-    async def reconcile(self, tables: Sequence[Table]) -> None:
-        """At the start: every table has its stream, and no stream of this data directory is without its table."""
-        wanted = {self.stream_name(table): table for table in tables}
-        found: set[str] = set()
-        for config in await self._configurations():
-            await self._reconcile_one(config, wanted, found)
-        for name in wanted.keys() - found:
-            await self.create(wanted[name])
+    async def reconcile(self, tables: Sequence[Table], streams: Sequence[Stream], dropped: Collection[int]) -> set[int]:
+        """At the start: every table has its stream, and none of ``dropped`` has.
 
-    async def _configurations(self) -> list[dict[str, Any]]:
-        """The configurations of all streams; listed to the end before one is deleted, which would move the pages."""
-        configurations: list[dict[str, Any]] = []
-        while True:
-            page = await self._jetstream.request("STREAM.LIST", {"offset": len(configurations)})
-            streams = page.get("streams") or []
-            configurations += [stream["config"] for stream in streams]
-            if not streams or len(configurations) >= page.get("total", 0):
-                return configurations
+        ``streams`` are those of this data directory, and ``dropped`` the ids of tables that were dropped; returns
+        those whose streams are there yet.
+        """
+        self._dropped.update(dropped)
+        ended = [stream for stream in streams if stream.table_id in dropped]
+        left = {stream.table_id for stream in ended if not await self._remove(stream.name)}
+        found = {stream.name: stream for stream in streams if stream.table_id not in dropped}
+        for table in tables:
+            try:
+                await self._take_over(table, found.get(self.stream_name(table)))
+            except (AlreadyExists, InvalidOption, Refused) as exc:
+                self._troubles.note(table.table_id, "stream", exc.detail)
+                log.error("a table has no stream", table=str(table.name), error=exc.detail)
+        return left
 
-    async def _reconcile_one(self, config: Mapping[str, Any], wanted: Mapping[str, Table], found: set[str]) -> None:
-        name, metadata = config["name"], config.get("metadata") or {}
-        table = wanted.get(name)
-        if table is not None:
-            self._check_own(config)
-            if metadata.get(TABLE_ID) == str(table.table_id):
-                found.add(name)
-                wish = self.configuration(table)
-                if any(config.get(key) != wish[key] for key in ALTERABLE):
-                    await self._update(table, wish)
-                return
-        if metadata.get(DATA_ID) == self._data_id and TABLE_ID in metadata:
+    async def _take_over(self, table: Table, stream: Stream | None) -> None:
+        if stream is None or stream.table_id != table.table_id:
+            await self.create(table)
+            return
+        wish = self.configuration(table)
+        if any(stream.configuration.get(key) != wish[key] for key in ALTERABLE):
+            await self._update(table, wish)
+
+    async def _remove(self, name: str) -> bool:
+        try:
             await self._jetstream.request(f"STREAM.DELETE.{name}")
+        except RefusedError as exc:
+            if exc.error.err_code not in NOT_FOUND_CODES:
+                log.warning("the stream of a dropped table stays for now", stream=name, error=str(exc))
+                return False
+        return True
 
     async def drop(self, table: Table) -> None:
-        """Remove the stream, for good."""
+        """Remove the stream, for good; one of that name which is another table's stays."""
         self._dropped.add(table.table_id)
         self._publisher.forget(table)
+        name = self.stream_name(table)
         try:
-            await self._jetstream.request(f"STREAM.DELETE.{self.stream_name(table)}")
+            info = await self._jetstream.request(f"STREAM.INFO.{name}")
+            metadata = info["config"].get("metadata") or {}
+            if (metadata.get(DATA_ID), metadata.get(TABLE_ID)) == (self._data_id, str(table.table_id)):
+                await self._jetstream.request(f"STREAM.DELETE.{name}")
         except RefusedError as exc:
             if exc.error.err_code not in NOT_FOUND_CODES:
                 raise unavailable(exc, f"to delete the stream of table {table.name}") from exc

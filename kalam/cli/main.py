@@ -16,6 +16,7 @@ import typer
 from kalam import __version__
 from kalam.cli import backup, demo, export, insert, serve, sql, tail
 from kalam.cli.bench import command as bench
+from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
 from kalam.errors import Internal, KalamError
 
@@ -38,6 +39,7 @@ app.command("tail")(tail.tail)
 app.command("export")(export.export)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 
 

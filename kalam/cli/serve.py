@@ -31,6 +31,10 @@ def serve(
         str | None, typer.Option(help="An outside NATS instead of the embedded one (also NATS_URL).")
     ] = None,
     nats_context: Annotated[str | None, typer.Option(help="A context of the nats CLI that says where NATS is.")] = None,
+    accept_loss: Annotated[
+        bool | None,
+        typer.Option("--accept-loss", help="Start although something is missing or older than it was."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.  [default: text]")] = None,
 ) -> None:
@@ -51,6 +55,7 @@ def serve(
         "nats_ws_port": nats_ws_port,
         "nats_url": nats_url,
         "nats_context": nats_context,
+        "accept_loss": accept_loss,
         "log_format": log_format,
     }
     try:

@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import structlog
 
 from kalam.engine.alterations import altered
+from kalam.engine.locations import check_location
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, KalamError, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
@@ -23,7 +23,7 @@ from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check
 from kalam.query.results import Result, list_result
 from kalam.rows.shown import timestamp_text
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import Column, StoredOptions, Table, TableDefinition, TableKind, load_columns
+from kalam.schema import Column, Table, TableDefinition, TableKind, load_columns
 from kalam.settings import Settings
 from kalam.sql import create_table_sql, describe_options, table_options
 from kalam.sql.statements import (
@@ -39,13 +39,13 @@ from kalam.sql.statements import (
 from kalam.storage.catalogue import Catalogue, from_us
 from kalam.storage.compaction import Compactor
 from kalam.storage.database import Database
+from kalam.storage.disk_faults import disk_may_fail
+from kalam.storage.drop_notes import forget_drops
 from kalam.storage.flush import Flusher
 from kalam.storage.garbage import garbage_of, remove_garbage
 from kalam.storage.jobs import Jobs
-from kalam.storage.local_location import check_local_location
-from kalam.storage.remote import check_remote_location, is_remote
-from kalam.storage.segments import USER_ID
 from kalam.storage.table_drop import TableDrop
+from kalam.storage.troubles import Troubles
 from kalam.tables.outbox import Outbox
 from kalam.tables.ports import FeedPort, NoticePort
 from kalam.tables.streams import StreamTables
@@ -71,6 +71,7 @@ class Parts:
     notices: NoticePort
     queries: Queries
     live: Registry
+    troubles: Troubles
 
 
 class Definitions:
@@ -145,7 +146,14 @@ class Definitions:
             existing = self._catalogue.tables.get(name)
             if existing is not None:
                 return _existing(existing, statement)
-            self._check_location(definition)
+            await in_thread(
+                Purpose.FILES,
+                check_location,
+                definition,
+                self._parts.settings,
+                self._catalogue,
+                self._parts.flusher.folders,
+            )
             table = await self._catalogue.create_table(definition)
             if table.kind is TableKind.STREAM:
                 await self._create_stream(table)
@@ -159,25 +167,8 @@ class Definitions:
             await self._parts.streams.port.create(table)
         except BaseException:
             await self._catalogue.undo_create(table)
+            await self._drop_events(table)
             raise
-
-    def _check_location(self, definition: TableDefinition) -> None:
-        if not isinstance(definition.options, StoredOptions) or definition.options.location is None:
-            return
-        location = definition.options.location
-        if is_remote(location):
-            others = {t.name: self._parts.flusher.folders.location(t) for t in self._catalogue.tables.values() if t.key}
-            check_remote_location(location.split(USER_ID)[0], self._parts.settings.location_roots, others)
-            return
-        settings, folders = self._parts.settings, self._parts.flusher.folders
-        tables = [other for other in self._catalogue.tables.values() if other.kind is not TableKind.STREAM]
-        check_local_location(
-            location,
-            Path(location.split(USER_ID)[0]).absolute(),
-            settings.data_dir.resolve(),
-            [Path(root) for root in settings.location_roots if not is_remote(root)],
-            {other.name: Path(folders.location(other).split(USER_ID)[0]) for other in tables},
-        )
 
     async def drop_table(self, statement: DropTable, session: Session) -> Result:
         """DROP TABLE: rows, segments, stream, definition."""
@@ -250,13 +241,16 @@ class Definitions:
             self._catalogue.forget(table)
             parts.queries.forget(table)
             parts.streams.forget(table)
+            parts.troubles.forget(table.table_id)
             parts.live.close_table(table, "the table was dropped")
             await self._drop_events(table)
-            await remove_garbage(parts.database)
+            with disk_may_fail("the removal of a dropped table's files"):  # which are listed: the next start does it
+                await remove_garbage(parts.database, garbage)
         name = table.name
         parts.notices.notice("table.dropped", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
         segments = sum("*" not in path for path in garbage)
-        await parts.jobs.record("table_deletion", name, {"kind": table.kind}, {"segments": segments})
+        with disk_may_fail("the record of a DROP"):  # which is done, whether or not a job can tell of it
+            await parts.jobs.record("table_deletion", name, {"kind": table.kind}, {"segments": segments})
 
     def _check_unwatched(self, table: Table) -> None:
         watching = self._parts.live.open_on(table)
@@ -275,6 +269,7 @@ class Definitions:
         try:
             if table.kind is TableKind.STREAM:
                 await self._parts.streams.port.drop(table)
+                await self._parts.database.write(lambda conn: forget_drops(conn, [table.table_id]))
             else:
                 await self._parts.outbox.forget_table(table)
         except KalamError as exc:
@@ -305,9 +300,10 @@ class Definitions:
 
     async def state(self, table: Table) -> Sequence[tuple[str, Any]]:
         """What is stored of a table, by name."""
+        troubles = [(f"trouble_{what}", reason) for what, reason in self._parts.troubles.of(table.table_id)]
         if table.kind is TableKind.STREAM:
-            return await self._stream_state(table)
-        return await in_thread(Purpose.CATALOGUE, self._stored_state, table)
+            return [*await self._stream_state(table), *troubles]
+        return [*await in_thread(Purpose.CATALOGUE, self._stored_state, table), *troubles]
 
     async def _stream_state(self, table: Table) -> list[tuple[str, Any]]:
         state = await self._parts.streams.port.state(table)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -19,7 +21,15 @@ from kalam.engine.points import Points
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Check, Request, Session
 from kalam.engine.texts import Texts
-from kalam.errors import Internal, KalamError, NamespaceNotFound, SyntaxFault, Unsupported, without_folders
+from kalam.errors import (
+    Internal,
+    KalamError,
+    NamespaceNotFound,
+    SyntaxFault,
+    TableNotFound,
+    Unsupported,
+    without_folders,
+)
 from kalam.names import check_user
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
@@ -61,11 +71,14 @@ from kalam.sql.statements import (
 )
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.compaction import Compactor
-from kalam.storage.database import Database
-from kalam.storage.flush import Flusher
+from kalam.storage.database import Database, probe
+from kalam.storage.flush import Flushed, Flusher
 from kalam.storage.flush_schedule import FlushSchedule
 from kalam.storage.jobs import Jobs
+from kalam.storage.open_files import out_of_files
 from kalam.storage.table_check import CheckedSegment, TableCheck
+from kalam.storage.troubles import Troubles, log_failure, reason_of
+from kalam.storage.unclaimed import Unclaimed
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
 from kalam.threads import beside
@@ -100,6 +113,8 @@ CHECK_FIELDS = (
     ("ok", pa.bool_()),
     ("fault", pa.string()),
 )
+BEAT_S_MAX = 60.0
+"""How long the flusher may not look at what is due before it is stuck."""
 JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
 
 
@@ -123,6 +138,9 @@ class Engine:
     jobs: Jobs
     outbox: Outbox
     broker_connected: Callable[[], bool]
+    broker_answers: Callable[[], Awaitable[bool]]
+    troubles: Troubles
+    unclaimed: Unclaimed
     texts: Texts
     running: RunningQueries = field(default_factory=RunningQueries)
 
@@ -145,6 +163,9 @@ class Engine:
                 raise
             except Exception as exc:
                 log.exception("statement failed", statement=statement.text[:500])
+                if busy := out_of_files(exc):
+                    busy.fields |= {"statement": number, "results": results}
+                    raise busy from exc
                 detail = (
                     f"an internal error stopped the statement ({type(exc).__name__}); the server's log has the details"
                 )
@@ -259,31 +280,26 @@ class Engine:
                 f"FLUSH of the STREAM table {table.name}: its events stay in JetStream until they are evicted "
                 "and never go to Parquet"
             )
-        return await self._flush([table])
+        return _flush_result([(table, await self.flusher.flush(table))])
 
     async def _flush_all(self, namespace: str | None) -> Result:
         if namespace is not None and namespace not in self.catalogue.namespaces:
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
         tables = sorted(self.catalogue.tables.values(), key=lambda table: table.name)
         chosen = [t for t in tables if t.kind is not TableKind.STREAM and namespace in (None, t.name.namespace)]
-        return await self._flush(chosen)
-
-    async def _flush(self, tables: Sequence[Table]) -> Result:
-        done = [(table, await self.flusher.flush(table)) for table in tables]
-        rows = [
-            (
-                flushed.job_id,
-                str(table.name),
-                flushed.rows_flushed,
-                flushed.segments,
-                flushed.bytes,
-                flushed.duration_ms,
-            )
-            for table, flushed in done
-            if flushed.job_id
-        ]
-        result = list_result(FLUSH_FIELDS, rows)
-        return result if rows else replace(result, message="nothing to flush: all rows are in Parquet files")
+        done: list[tuple[Table, Flushed]] = []
+        failures: list[tuple[Table, Exception]] = []
+        for table in chosen:
+            try:
+                done.append((table, await self.flusher.flush(table)))
+            except TableNotFound:  # it was dropped meanwhile
+                continue
+            except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
+                log_failure("flush failed", exc, table=str(table.name))
+                failures.append((table, exc))
+        if failures:
+            raise _not_flushed(failures, len(done))
+        return _flush_result(done)
 
     async def _compact_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
@@ -319,14 +335,41 @@ class Engine:
     async def health(self) -> list[Check]:
         """What has to be well for the server to be ready."""
         free = shutil.disk_usage(self.settings.data_dir).free
-        beat = self.schedule.failing
+        failing = self.schedule.failing
+        beaten_s = time.monotonic() - self.schedule.beat_at
+        nats = "not connected"
+        if self.broker_connected():
+            nats = "connected" if await self.broker_answers() else "connected, but the broker does not answer"
+        if self.database.failure is not None:  # without traffic nothing else would find out that it works again
+            with suppress(KalamError):
+                await self.database.write(probe)
         return [
             Check("sqlite", self.database.failure is None, without_folders(self.database.failure or "writable")),
-            Check("nats", self.broker_connected(), "connected" if self.broker_connected() else "not connected"),
-            Check("flusher", not beat, f"failing for {', '.join(beat)}" if beat else "well"),
+            Check("nats", nats == "connected", nats),
+            Check("flusher", beaten_s < BEAT_S_MAX, f"failing for {', '.join(failing)}" if failing else "well"),
             Check("disk", free >= self.settings.disk_free_bytes_min, f"{free} bytes free"),
         ]
 
 
 def _fault(checked: CheckedSegment) -> tuple[bool, str | None]:
     return checked.fault is None, checked.fault
+
+
+def _flush_result(done: Sequence[tuple[Table, Flushed]]) -> Result:
+    rows = [
+        (each.job_id, str(table.name), each.rows_flushed, each.segments, each.bytes, each.duration_ms)
+        for table, each in done
+        if each.job_id
+    ]
+    result = list_result(FLUSH_FIELDS, rows)
+    return result if rows else replace(result, message="nothing to flush: all rows are in Parquet files")
+
+
+def _not_flushed(failures: Sequence[tuple[Table, Exception]], others: int) -> KalamError:
+    """The error of a FLUSH ALL TABLES: of the kind of the first one, and naming every table that failed."""
+    first = failures[0][1]
+    kind = type(first) if isinstance(first, KalamError) else Internal
+    listed = "; ".join(f"{table.name}: {reason_of(exc)}" for table, exc in failures[:20])
+    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
+    tables = [str(table.name) for table, _ in failures]
+    return kind(f"{len(failures)} tables could not be flushed, the {others} others were: {listed}{more}", tables=tables)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kalam.settings import Settings
-from kalam.storage.cold_keys import ColdKeyIndex
 from kalam.storage.compaction import Compactor
 from kalam.storage.compaction_schedule import CompactionSchedule
-from kalam.storage.copy_store import CopyStore
+from kalam.storage.core import Core
 from kalam.storage.deleted_cleanup import DeletedCleanup
 from kalam.storage.flush import Flusher
 from kalam.storage.flush_schedule import FlushSchedule
 from kalam.storage.jobs import Jobs
 from kalam.storage.replaced import ReplacedFiles
-from kalam.storage.segments import Folders
 from kalam.storage.worker_process import WorkerProcess
 
 
@@ -40,9 +38,7 @@ class Background:
         ]
 
 
-def open_background(
-    stack: AsyncExitStack, settings: Settings, store: CopyStore, folders: Folders, cold_keys: ColdKeyIndex, jobs: Jobs
-) -> Background:
+def open_background(stack: AsyncExitStack, settings: Settings, core: Core, jobs: Jobs) -> Background:
     """Put everything together; the processes end with the stack."""
     processes = [
         WorkerProcess(f"kalam.storage.{name}", settings.flush_worker_idle_s)
@@ -50,10 +46,11 @@ def open_background(
     ]
     for process in processes:
         stack.push_async_callback(process.stop)
-    database, catalogue, rows_max = store.database, store.catalogue, settings.segment_rows_max
+    store, folders, cold_keys, troubles = core.store, core.folders, core.cold_keys, core.troubles
+    database, catalogue, rows_max = core.database, core.catalogue, settings.segment_rows_max
     retry_s_max = settings.flush_retry_s_max
-    flusher = Flusher(database, catalogue, store, jobs, folders, processes[0], rows_max)
-    compactor = Compactor(store, jobs, folders, cold_keys, processes[1], ReplacedFiles(), rows_max)
+    flusher = Flusher(database, catalogue, store, jobs, folders, processes[0], troubles, rows_max)
+    compactor = Compactor(store, jobs, folders, cold_keys, processes[1], ReplacedFiles(), troubles, rows_max)
     schedule = FlushSchedule(
         catalogue, store, flusher, settings.user_flush_rows_min, settings.hot_bytes_max, retry_s_max
     )

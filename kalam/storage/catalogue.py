@@ -28,6 +28,7 @@ from kalam.schema import (
     load_options,
 )
 from kalam.storage.database import Database, now_us
+from kalam.storage.drop_notes import note_drop
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -166,7 +167,12 @@ class Catalogue:
 
     async def undo_create(self, table: Table) -> None:
         """Remove a table that could not be completed and that nobody has seen."""
-        await self._database.write(lambda conn: delete_table(conn, table.table_id))
+
+        def delete(conn: sqlite3.Connection) -> None:
+            delete_table(conn, table.table_id)
+            note_drop(conn, table)
+
+        await self._database.write(delete)
         self.forget(table)
 
     def forget(self, table: Table) -> None:

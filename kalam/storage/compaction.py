@@ -28,11 +28,13 @@ from kalam.storage.copy_store import CopyStore, pack_key
 from kalam.storage.crash import crash_point
 from kalam.storage.database import now_us, storage_error
 from kalam.storage.flush import forgotten_before, rename_files
+from kalam.storage.garbage import forget_garbage, list_garbage
 from kalam.storage.jobs import Job, Jobs
 from kalam.storage.remote import remove_file
 from kalam.storage.replaced import ReplacedFiles
 from kalam.storage.segment_file import Identity, Misfit
 from kalam.storage.segments import Folders
+from kalam.storage.troubles import Troubles
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
 from kalam.threads import Purpose, in_thread
@@ -71,6 +73,7 @@ class Compactor:
     cold_keys: ColdKeyIndex
     process: WorkerProcess
     replaced: ReplacedFiles
+    troubles: Troubles
     segment_rows_max: int
     on_replaced: Callable[[int, str], None] = lambda table_id, owner: None
     locks: dict[int, asyncio.Lock] = field(default_factory=dict)
@@ -94,6 +97,12 @@ class Compactor:
 
         Raises the error that made the job fail; what was recorded before it stays, and is complete in itself.
         """
+        with self.troubles.watching(table.table_id, "compaction"):
+            return await self._compact(table, owners, small_rows, overridden, reason)
+
+    async def _compact(
+        self, table: Table, owners: Sequence[str] | None, small_rows: int | None, overridden: bool, reason: str
+    ) -> Compacted:
         started = time.perf_counter()
         done = Compacted()
         small = self.segment_rows_max // 2 if small_rows is None else small_rows
@@ -213,6 +222,12 @@ class Compactor:
             await self.store.database.submit(Forgetting(self.store, table, owner, part))
             done.overrides_forgotten += len(part)
 
+    async def remove_replaced(self) -> None:
+        """Remove the replaced files that nobody reads any more."""
+        removed = await in_thread(Purpose.FILES, self.replaced.remove)
+        if removed:
+            await self.store.database.write(lambda conn: forget_garbage(conn, removed))
+
     async def _remove_unnamed(self) -> None:
         """Remove the files of runs that could not be recorded; not at once, for the reason that a flush has."""
         paths, self._unnamed = self._unnamed, []
@@ -257,6 +272,8 @@ class Replacement:
         conn.executemany("DELETE FROM segments WHERE segment_id = ?", ids)
         conn.executemany("DELETE FROM key_filters WHERE segment_id = ?", ids)
         now, store = now_us(), self._compactor.store
+        folder = self._compactor.folders.folder(self._table, self._owner)
+        list_garbage(conn, [str(folder / segment.path) for segment in self._old], now)
         self._copy = store.loaded.get((self._table.table_id, self._owner))  # a later one knows the new segments
         self._segments = [store.insert_segment(conn, self._copy_id, self._table, file, now) for file in self._new]
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from kalam.errors import KalamError
 from kalam.schema import Table
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.compaction import Compactor
 from kalam.storage.database import Database
+from kalam.storage.disk_faults import disk_may_fail
+from kalam.storage.troubles import log_failure
 from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
@@ -57,8 +58,10 @@ class CompactionSchedule:
         """Look now and then, until cancelled; remove the files that nobody reads any more."""
         while True:
             await asyncio.sleep(LOOK_S)
-            await self.look()
-            await in_thread(Purpose.FILES, self.compactor.replaced.remove)
+            with disk_may_fail("compaction"):
+                await self.look()
+            with disk_may_fail("the removal of replaced files"):  # which are listed as garbage
+                await self.compactor.remove_replaced()
             await self.compactor.process.stop_if_idle()
 
     async def look(self) -> None:
@@ -79,10 +82,10 @@ class CompactionSchedule:
             await self.compactor.compact(
                 table, owners=[owner], small_rows=small_rows, overridden=overridden, reason="policy"
             )
-        except KalamError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
             pause_s = min(max(1.0, 2 * pause_s), self.retry_s_max)
             self._retries[table.table_id] = (pause_s, time.monotonic() + pause_s)
-            log.error("compaction failed", table=str(table.name), error=exc.detail, again_in_s=pause_s)
+            log_failure("compaction failed", exc, table=str(table.name), again_in_s=pause_s)
         else:
             self._retries.pop(table.table_id, None)
 

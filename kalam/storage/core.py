@@ -14,6 +14,8 @@ from kalam.storage.copy_store import CopyStore
 from kalam.storage.database import Database
 from kalam.storage.key_reader import KeyReader
 from kalam.storage.segments import Folders
+from kalam.storage.troubles import Troubles
+from kalam.storage.unclaimed import Unclaimed
 from kalam.threads import Purpose, in_thread
 
 
@@ -27,6 +29,8 @@ class Core:
     folders: Folders
     codecs: Codecs
     cold_keys: ColdKeyIndex
+    unclaimed: Unclaimed
+    troubles: Troubles
 
 
 async def open_core(settings: Settings, database: Database, data_id: str) -> Core:
@@ -38,4 +42,5 @@ async def open_core(settings: Settings, database: Database, data_id: str) -> Cor
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
     cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max), folders.checks)
-    return Core(database, catalogue, store, folders, codecs, cold_keys)
+    unclaimed = Unclaimed(database, catalogue, folders)
+    return Core(database, catalogue, store, folders, codecs, cold_keys, unclaimed, Troubles())

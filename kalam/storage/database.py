@@ -9,7 +9,6 @@ only one that can (SQLite 3.7.0 to 3.51.2 may lose a commit when a checkpoint ra
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import threading
@@ -23,10 +22,10 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from kalam.errors import KalamError, StorageFull, Unavailable
-from kalam.imports import DATA_FRAMES, without
-from kalam.migrations import MIGRATIONS
 from kalam.rows.judged import judged
 from kalam.storage.crash import crash_point
+from kalam.storage.generation import MarkFile, begin, skip_ids
+from kalam.storage.open_files import out_of_files
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -102,6 +101,7 @@ class Database:
 
     def __init__(self, path: Path, *, commit_rows_max: int) -> None:
         self.path = path
+        self.mark: MarkFile | None = None
         self.snapshot_lock = threading.Lock()
         self.commits = 0
         self.failure: str | None = None
@@ -111,19 +111,47 @@ class Database:
         self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="kalam-writer", daemon=True)
         self._readers = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._counted = False
         self._closing = False
+
+    def begin(self, data_id: str, generation: int, *, after_loss: bool = False) -> None:
+        """Begin a generation, before ``start``; blocking. ``after_loss`` says that the catalogue is an older one."""
+        if after_loss:
+            skip_ids(self._conn)
+
+        def counted() -> None:
+            self._counted = True
+
+        self.mark = begin(self._conn, self.path.parent, data_id, generation, counted)
 
     def start(self) -> None:
         """Begin to take tasks."""
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the tasks that wait, checkpoint, and close."""
+        """Finish the tasks that wait, checkpoint, and close: then the database file alone is whole."""
         self._closing = True
         self._waiting.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        while self._opened:  # while one is open SQLite keeps its log
+            self._opened.pop().close()
+        whole = self._checkpoint()
         self._conn.close()
+        if self.mark is not None:
+            self.mark.close(whole=whole)
+
+    def _checkpoint(self) -> bool:
+        """Bring everything from SQLite's log into the database file; whether all of it is there."""
+        try:
+            busy = self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as exc:  # a full disk; nothing is lost, the log has it
+            log.warning("the log of kalam.db stays: the checkpoint failed", error=str(exc))
+            return False
+        if busy:
+            log.warning("the log of kalam.db stays: another process reads it")
+        return not busy
 
     @property
     def queued(self) -> int:
@@ -152,12 +180,22 @@ class Database:
         """A read-only connection of this thread, inside one read transaction."""
         conn: sqlite3.Connection | None = getattr(self._readers, "conn", None)
         if conn is None:
-            conn = self._readers.conn = connect(self.path, read_only=True)
+            conn = self._readers.conn = self._connect_reader()
+            self._opened.append(conn)
         conn.execute("BEGIN")
         try:
             yield conn
+        except sqlite3.OperationalError as exc:  # SQLite, too, wants room beside its log to read it
+            raise (out_of_files(exc) or StorageFull(f"the data directory cannot be read: {exc}")) from exc
         finally:
-            conn.execute("ROLLBACK")
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            return connect(self.path, read_only=True)
+        except sqlite3.OperationalError as exc:
+            raise (out_of_files(exc) or storage_error(exc)) from exc
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -214,6 +252,7 @@ class Database:
                 for task in applied:
                     task.committed()
                     announcements += task.announcements()
+            self._note(announcements)
         self._tell(outcomes, announcements)
 
     def _commit(self) -> None:
@@ -234,6 +273,14 @@ class Database:
                 self._conn.execute("ROLLBACK")
             [version] = self._conn.execute("PRAGMA user_version").fetchone()
             self._conn.execute(f"PRAGMA user_version = {version}")
+
+    def _note(self, announcements: Sequence[Any]) -> None:
+        """Note in the second place what was committed."""
+        if self.mark is not None and (self._counted or announcements):
+            counted, self._counted = self._counted, False
+            last = announcements[-1] if announcements else None
+            change = (last.copy.copy_id, last.chunk.last_seq) if last else None
+            self.mark.note(self._conn if counted else None, change)
 
     def _tell(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
         """Tell the loop, with one call, what was committed and then who may go on."""
@@ -269,7 +316,8 @@ class Database:
 
 def storage_error(exc: Exception) -> KalamError:
     """The error that a user reads for what SQLite or the file system said."""
-    error = StorageFull(f"the data directory cannot be written: {exc}; nothing of this request was stored")
+    said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)  # without the file's path
+    error = StorageFull(f"the data directory cannot be written: {said}; nothing of this request was stored")
     error.__cause__ = exc
     return error
 
@@ -278,7 +326,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the database file with the pragmas that its durability rests on."""
     mode = "ro" if read_only else "rwc"
     conn = sqlite3.connect(
-        f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
     )
     if read_only:
         conn.execute("PRAGMA query_only=ON")
@@ -288,43 +340,6 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return conn
 
 
-def migrate(path: Path) -> None:
-    """Bring the database file up to date; a lock file keeps two processes from doing so at once."""
-    conn = connect(path)
-    try:
-        if conn.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
-            return
-        with path.with_suffix(".migrating").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _apply_migrations(conn)
-    finally:
-        conn.close()
-
-
-def _apply_migrations(conn: sqlite3.Connection) -> None:
-    seen = conn.execute("PRAGMA user_version").fetchone()[0]
-    if seen > len(MIGRATIONS):
-        raise Unavailable(
-            "the data directory was written by a newer release of Kalam; install that release or a later one"
-        )
-    sqlite_utils = import_sqlite_utils()
-    migrations = sqlite_utils.migrations.Migrations("kalam")
-    for migration in MIGRATIONS:
-        migrations()(migration)
-    conn.isolation_level = "DEFERRED"
-    migrations.apply(sqlite_utils.Database(conn, execute_plugins=False))
-    conn.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    conn.commit()
-
-
-def import_sqlite_utils() -> Any:
-    """Import sqlite-utils, without the pandas that it would pull in."""
-    with without(DATA_FRAMES):
-        import sqlite_utils
-        import sqlite_utils.migrations
-    return sqlite_utils
-
-
 def warn_of_engine() -> None:
     """Say in the log when the SQLite in use has the WAL-reset bug (which Kalam's single writer does not meet)."""
     if WAL_RESET_BUG[0] <= sqlite3.sqlite_version_info < WAL_RESET_BUG[1]:
@@ -332,6 +347,11 @@ def warn_of_engine() -> None:
             "SQLite has the WAL-reset bug; Kalam writes from one connection and is not affected",
             sqlite=sqlite3.sqlite_version,
         )
+
+
+def probe(conn: sqlite3.Connection) -> None:
+    """A write of no consequence, whose commit shows whether the disk takes one."""
+    conn.execute("INSERT OR REPLACE INTO meta VALUES ('probed_us', ?)", (str(now_us()),))
 
 
 def now_us() -> int:

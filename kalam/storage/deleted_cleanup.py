@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 import pyarrow.parquet as pq
 import structlog
 
-from kalam.errors import KalamError
 from kalam.schema import UPDATED, Table, TableKind
 from kalam.storage.catalogue import EPOCH, Catalogue
 from kalam.storage.compaction import Compacted, Compactor
@@ -26,6 +25,7 @@ from kalam.storage.database import now_us
 from kalam.storage.flush import Flusher, forgotten_before
 from kalam.storage.jobs import Job
 from kalam.storage.remote import readable
+from kalam.storage.troubles import log_failure
 from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
@@ -70,11 +70,12 @@ class DeletedCleanup:
         if time.monotonic() < at:
             return
         try:
-            await self.clean(table, now_us())
-        except KalamError as exc:
+            with self.compactor.troubles.watching(table.table_id, "clean-up"):
+                await self.clean(table, now_us())
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
             pause_s = min(max(1.0, 2 * pause_s), self.retry_s_max)
             self._retries[table.table_id] = (pause_s, time.monotonic() + pause_s)
-            log.error("clean-up failed", table=str(table.name), error=exc.detail, again_in_s=pause_s)
+            log_failure("clean-up failed", exc, table=str(table.name), again_in_s=pause_s)
         else:
             self._retries.pop(table.table_id, None)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from kalam.errors import KalamError
 from kalam.rows.stored import StoredRows
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
@@ -31,11 +32,15 @@ from kalam.storage.flush_worker import FlushAnswer, FlushRequest
 from kalam.storage.jobs import Job, Jobs
 from kalam.storage.remote import remove_file, upload
 from kalam.storage.segments import Folders
+from kalam.storage.troubles import Troubles
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
 from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
+
+FAILURES_MAX = 3
+"""Copies that cannot be flushed, after which the others of a table are not tried: the disk is to blame."""
 
 
 @dataclass(slots=True)
@@ -69,6 +74,7 @@ class Flusher:
     jobs: Jobs
     folders: Folders
     process: WorkerProcess
+    troubles: Troubles
     segment_rows_max: int
     locks: dict[int, asyncio.Lock] = field(default_factory=dict)
     _names: int = 0
@@ -83,6 +89,10 @@ class Flusher:
 
         Raises the error that made the job fail; then everything is still hot.
         """
+        with self.troubles.watching(table.table_id, "flush"):
+            return await self._flush(table, users, reason)
+
+    async def _flush(self, table: Table, users: Sequence[str] | None, reason: str) -> Flushed:
         started = time.perf_counter()
         done = Flushed()
         async with self.lock(table):
@@ -99,9 +109,17 @@ class Flusher:
 
             async def work(job: Job) -> dict[str, Any]:
                 await self._remove_unnamed()
+                failures: list[KalamError] = []
                 for number, (copy_id, user, upto_seq) in enumerate(waiting):
                     job.progress = {"copies": len(waiting), "copies_done": number, **result()}
-                    await self._flush_copy(table, copy_id, user, upto_seq, done)
+                    try:
+                        await self._flush_copy(table, copy_id, user, upto_seq, done)
+                    except KalamError as exc:  # one user's folder is no reason to leave the others hot
+                        failures.append(exc)
+                        if len(failures) == FAILURES_MAX:
+                            break
+                if failures:
+                    raise failures[0]
                 return result()
 
             done.job_id = await self.jobs.run("flush", table.name, {"reason": reason}, work)

@@ -10,17 +10,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-import structlog
-
-from kalam.errors import KalamError
 from kalam.schema import StoredOptions, Table, TableKind
 from kalam.storage.catalogue import Catalogue
 from kalam.storage.copies import Copy
 from kalam.storage.copy_store import CopyStore
 from kalam.storage.database import now_us
 from kalam.storage.flush import Flusher
-
-log = structlog.get_logger(__name__)
+from kalam.storage.troubles import log_failure
 
 TICK_S = 0.5
 DAY_US = 86_400_000_000
@@ -92,7 +88,7 @@ class FlushSchedule:
             if table is None:
                 continue
             total += hot.byte_count
-            if hot.byte_count > largest[0]:
+            if hot.byte_count > largest[0] and self._may_start(table):
                 largest = (hot.byte_count, table)
             if is_due(table.stored_options, table.kind, hot, now, self.user_flush_rows_min):
                 self._start(table, "policy")
@@ -108,12 +104,15 @@ class FlushSchedule:
         return loaded + waiting
 
     def _start(self, table: Table, reason: str) -> None:
-        retry = self._retries.get(table.table_id)
-        if table.table_id in self._tasks or (retry is not None and time.monotonic() < retry.at):
+        if not self._may_start(table):
             return
         task = asyncio.create_task(self._flush(table, reason), name=f"flush {table.name}")
         self._tasks[table.table_id] = task
         task.add_done_callback(lambda task: self._ended(table, task))
+
+    def _may_start(self, table: Table) -> bool:
+        retry = self._retries.get(table.table_id)
+        return table.table_id not in self._tasks and (retry is None or time.monotonic() >= retry.at)
 
     def _ended(self, table: Table, task: asyncio.Task[None]) -> None:
         """Look again at once: what was written during a flush may be due already."""
@@ -124,11 +123,11 @@ class FlushSchedule:
     async def _flush(self, table: Table, reason: str) -> None:
         try:
             await self.flusher.flush(table, users=self._due_users(table, reason), reason=reason)
-        except KalamError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
             before = self._retries.get(table.table_id)
             pause_s = min(2 * before.pause_s if before else 1.0, self.retry_s_max)
             self._retries[table.table_id] = Retry(pause_s, time.monotonic() + pause_s)
-            log.error("flush failed", table=str(table.name), error=exc.detail, again_in_s=pause_s)
+            log_failure("flush failed", exc, table=str(table.name), again_in_s=pause_s)
         else:
             self._retries.pop(table.table_id, None)
 

@@ -1,5 +1,9 @@
 """Files that nothing names any more: listed by the transaction that let go of them, removed after it.
 
+An entry has the time from which it may be removed: that of its transaction, or for what the catalogue does not know of
+(unclaimed.py) one that is to come. The start removes all that is due; a DROP removes only what it has listed itself,
+for there may be files that a compaction replaced and that somebody still reads.
+
 The law: only files of the table itself are removed, by their names or by a pattern that holds the ids of the data
 directory and of the table. So what others keep in a LOCATION stays, and a table that is created again under the same
 name, in the same folder, cannot lose a file to its predecessor, whose id was another.
@@ -7,19 +11,23 @@ name, in the same folder, cannot lose a file to its predecessor, whose id was an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from kalam.schema import Table
-from kalam.storage.database import Database
+from kalam.storage.database import Database, now_us
 from kalam.storage.remote import MARKER, matching, remove_file
 from kalam.storage.segments import Folders
 from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
+UNCLAIMED: Final = "unclaimed"
+"""The folder for files that the catalogue does not know of."""
 
 
 def garbage_of(database: Database, folders: Folders, table: Table) -> list[str]:
@@ -33,19 +41,28 @@ def garbage_of(database: Database, folders: Folders, table: Table) -> list[str]:
     return [*strays, *(str(folders.folder(table, user) / path) for user, path in rows if path is not None)]
 
 
-async def remove_garbage(database: Database) -> None:
-    """Remove the files that are listed as garbage, and their folders when nothing else is in them."""
-
-    def listed() -> list[str]:
-        with database.reading() as conn:
-            return [path for (path,) in conn.execute("SELECT path FROM garbage")]
-
-    paths = await in_thread(Purpose.FILES, listed)
+async def remove_garbage(database: Database, paths: Sequence[str] | None = None) -> None:
+    """Remove the files of these entries, or of all that are due, and their folders when nothing else is in them."""
+    if paths is None:
+        paths = await in_thread(Purpose.CATALOGUE, _due, database)
     if paths:
         removed = await in_thread(Purpose.FILES, _remove, paths)
-        await database.write(
-            lambda conn: conn.executemany("DELETE FROM garbage WHERE path = ?", [(path,) for path in removed])
-        )
+        await database.write(lambda conn: forget_garbage(conn, removed))
+
+
+def _due(database: Database) -> list[str]:
+    with database.reading() as conn:
+        return [path for (path,) in conn.execute("SELECT path FROM garbage WHERE created_us <= ?", (now_us(),))]
+
+
+def list_garbage(conn: sqlite3.Connection, paths: Iterable[str], due_us: int) -> None:
+    """List files for removal, from a time (microseconds since 1970) on."""
+    conn.executemany("INSERT OR IGNORE INTO garbage VALUES (?, ?)", [(path, due_us) for path in paths])
+
+
+def forget_garbage(conn: sqlite3.Connection, paths: Iterable[str]) -> None:
+    """Strike removed files off the list."""
+    conn.executemany("DELETE FROM garbage WHERE path = ?", [(path,) for path in paths])
 
 
 def _remove(paths: Sequence[str]) -> list[str]:
@@ -64,4 +81,6 @@ def _remove(paths: Sequence[str]) -> list[str]:
             (folder / MARKER).unlink(missing_ok=True)
         with suppress(OSError):  # not empty, or never made
             folder.rmdir()
+            while UNCLAIMED in (folder := folder.parent).parts:
+                folder.rmdir()
     return removed

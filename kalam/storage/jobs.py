@@ -40,7 +40,7 @@ class Jobs:
         self._database = database
         self._ids = UuidV7s()
         self._running: dict[str, tuple[Job, asyncio.Task[Any]]] = {}
-        self._unrecorded: list[tuple[str, Status, str]] = []
+        self._unrecorded: list[tuple[str, Status, dict[str, Any] | None, str | None]] = []
         self.on_finished = on_finished
 
     async def run(
@@ -62,14 +62,14 @@ class Jobs:
         except BaseException as exc:
             cancelled = isinstance(exc, asyncio.CancelledError)
             detail = job.cancelled_by or without_folders(str(exc)) or type(exc).__name__
-            await self._end(job.job_id, "cancelled" if cancelled else "failed", detail)
+            await self._end(job.job_id, "cancelled" if cancelled else "failed", None, detail)
             if cancelled and job.cancelled_by is not None:
                 raise Cancelled(f"job {job.job_id} ({job_type} of table {table}) was cancelled: {detail}") from exc
             raise
         finally:
             del self._running[job.job_id]
             del task  # or an error would hold itself, and with its frames the segments that a compaction replaced
-        await self.finish(job.job_id, "completed", result=result)
+        await self._end(job.job_id, "completed", result, None)
         return job.job_id
 
     async def kill(self, job_id: str) -> None:
@@ -103,19 +103,19 @@ class Jobs:
 
         def insert(conn: sqlite3.Connection) -> None:
             conn.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            for other, status, detail in ended:
-                _finish(conn, other, status, None, detail)
+            for other in ended:
+                _finish(conn, *other)
 
         await self._database.write(insert)
         self._unrecorded = [other for other in self._unrecorded if other not in ended]
         return job_id
 
-    async def _end(self, job_id: str, status: Status, detail: str) -> None:
-        """Record the end of a job that failed; if the disk refuses that, too, the next job's start records it."""
+    async def _end(self, job_id: str, status: Status, result: dict[str, Any] | None, error: str | None) -> None:
+        """Record the end of a job; if the disk refuses that, the next job's start records it: the work is as it is."""
         try:
-            await self.finish(job_id, status, error=detail)
+            await self.finish(job_id, status, result=result, error=error)
         except KalamError:
-            self._unrecorded.append((job_id, status, detail))
+            self._unrecorded.append((job_id, status, result, error))
 
     async def finish(
         self, job_id: str, status: Status, *, result: dict[str, Any] | None = None, error: str | None = None

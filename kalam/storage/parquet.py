@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from kalam.errors import Internal
 from kalam.schema import SEQ, Column, Compression
+from kalam.storage.open_files import out_of_files
 from kalam.storage.remote import readable
 
 GROUP_ROWS_MAX = 50_000
@@ -296,6 +297,8 @@ def read_segment(path: str | PathLike[str], schema: pa.Schema, columns: Sequence
             for field in wanted
         ]
     except (OSError, pa.ArrowException) as exc:
+        if busy := out_of_files(exc):
+            raise busy from exc
         raise Internal(
             f"the segment {path} cannot be read ({exc}): restore the file from a backup, or remove its table"
         ) from exc

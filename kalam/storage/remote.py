@@ -31,6 +31,7 @@ import structlog
 
 from kalam.errors import Internal, InvalidOption, StorageFull
 from kalam.names import TableName
+from kalam.storage.open_files import out_of_files
 
 MARKER = ".location"
 CACHE = "remote"
@@ -102,6 +103,25 @@ def check_remote_location(location: str, roots: Sequence[str], others: Mapping[T
     file_system(path)
 
 
+def try_remote_location(location: str) -> None:
+    """Raise InvalidOption unless files can be made, read and removed at a URL, of which nothing is left behind."""
+    store, root = file_system(location)
+    probe = f"{root}/.kalam-probe-{uuid.uuid4().hex}"
+    content = probe.encode()
+    try:
+        if "s3" not in store.protocol:
+            store.makedirs(root, exist_ok=True)
+        store.pipe_file(probe, content)
+        store.invalidate_cache()
+        read = store.cat_file(probe)
+        store.rm_file(probe)
+    except Exception as exc:  # every store has errors of its own
+        text = str(exc) or type(exc).__name__
+        raise InvalidOption(f"LOCATION {location[:200]!r} cannot be used: {text[:500]}") from exc
+    if read != content:
+        raise InvalidOption(f"LOCATION {location[:200]!r} cannot be used: what was written is not what is read")
+
+
 def _is_under(path: str, root: str) -> bool:
     return f"{path.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
 
@@ -150,6 +170,8 @@ def fetch(path: Path) -> None:
         raise
     except Exception as exc:
         temporary.unlink(missing_ok=True)
+        if busy := out_of_files(exc):
+            raise busy from exc
         raise StorageFull(f"LOCATION {remote.url}: segment {path.name} cannot be read: {exc}") from exc
     evict(path.parent, remote, keep=[path.name])
 
@@ -233,6 +255,25 @@ def matching(folder: Path, pattern: str) -> list[Path]:
         except Exception as exc:  # noqa: BLE001 - every store has errors of its own; strays can wait
             log.warning("a remote location cannot be listed", url=remote.url, error=str(exc))
     return [folder / name for name in sorted(found) if name != MARKER]
+
+
+def move_aside(path: Path, folder: str) -> Path:
+    """Move a file of the store into a folder beside it, and let go of it here; its place in a cache of that folder."""
+    remote = remote_of(path.parent)
+    assert remote is not None
+    aside = Remote(f"{remote.url.rstrip('/')}/{folder}", remote.cache_bytes_max)
+    try:
+        store, root = file_system(remote.url)
+        if "s3" not in store.protocol:
+            store.makedirs(f"{root}/{folder}", exist_ok=True)
+        store.mv(f"{root}/{path.name}", f"{root}/{folder}/{path.name}")
+    except Exception as exc:  # every store has errors of its own
+        raise OSError(errno.EIO, f"LOCATION {remote.url}: {exc}") from exc
+    path.unlink(missing_ok=True)
+    cache = path.parent / folder
+    cache.mkdir(exist_ok=True)
+    (cache / MARKER).write_bytes(msgspec.json.encode(aside))
+    return cache / path.name
 
 
 def _remove_there(remote: Remote, names: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Files that a compaction or a clean-up has replaced: removed when the last reader of their segments is done.
 
-Whoever reads a segment's file holds its ``Segment`` object, so the file goes with the object. What a crash leaves is
-named by no segment any more and goes at the next start.
+Whoever reads a segment's file holds its ``Segment`` object, so the file goes with the object. The transaction that
+replaces it lists it as garbage, so that what a crash leaves goes at the next start.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from kalam.storage.copies import Segment
 from kalam.storage.remote import remove_file
+
+log = structlog.get_logger(__name__)
 
 
 class ReplacedFiles:
@@ -26,10 +30,15 @@ class ReplacedFiles:
         for segment in segments:
             weakref.finalize(segment, self._unread.append, folder / segment.path).atexit = False
 
-    def remove(self) -> int:
-        """Remove the files that nobody reads any more and return how many; blocking."""
-        count = 0
+    def remove(self) -> list[str]:
+        """Remove the files that nobody reads any more and return their paths; blocking."""
+        removed: list[str] = []
         while self._unread:
-            remove_file(self._unread.popleft())
-            count += 1
-        return count
+            path = self._unread.popleft()
+            try:
+                remove_file(path)
+            except OSError as exc:
+                log.warning("a replaced file stays until the next start", file=path.name, error=str(exc))
+            else:
+                removed.append(str(path))
+        return removed

@@ -35,6 +35,7 @@ from kalam.storage.backup import (
 from kalam.storage.catalogue import read_tables
 from kalam.storage.data_dir import DATABASE, RESTORING, locked_data_dir
 from kalam.storage.database import fsync_directory
+from kalam.storage.generation import NAME, STREAMS_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def _make_own(database: Path) -> tuple[TableName, ...]:
         if state != "ok":
             raise Internal(f"the backup is damaged: its database says {state}")
         conn.execute("UPDATE meta SET value = ? WHERE name = 'data_id'", (uuid.uuid4().hex[:12],))
+        conn.execute("DELETE FROM meta WHERE name IN (?, ?)", (NAME, STREAMS_NAME))  # they count the original's starts
         conn.execute("DELETE FROM garbage")
         moved = []
         for table in read_tables(conn):

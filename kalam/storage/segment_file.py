@@ -26,10 +26,11 @@ from kalam.errors import CorruptSegment, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.schema import Table
 from kalam.storage.copies import Segment
+from kalam.storage.open_files import out_of_files
 from kalam.storage.parquet import read_mark, seq_bounds
 
 READ_BYTES = 1 << 20
-OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+OUT_OF_RESOURCES = (errno.ENOMEM,)
 """What says nothing about the file that could not be opened."""
 READ_ERRORS = (OSError, pa.ArrowException, KeyError)
 """What pyarrow raises for a file that is not what it should be."""
@@ -137,6 +138,8 @@ def corrupt(table: TableName, path: str, exc: Exception) -> KalamError:
     """The error for a segment that could not be read; TooBusy where the file has nothing to do with it."""
     if isinstance(exc, KalamError):
         return exc
+    if busy := out_of_files(exc):
+        return busy
     if isinstance(exc, OSError) and exc.errno in OUT_OF_RESOURCES:
         return TooBusy(f"the segment {path} of table {table} cannot be opened now: {os.strerror(exc.errno or 0)}")
     return CorruptSegment(

@@ -12,14 +12,15 @@ import errno
 import shutil
 import tempfile
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from kalam.schema import Table, TableKind
 from kalam.storage.copies import Segment
 from kalam.storage.database import storage_error
-from kalam.storage.remote import Remote, cache_folder, is_remote, link, matching, remove_file
+from kalam.storage.open_files import out_of_files
+from kalam.storage.remote import Remote, cache_folder, is_remote, link
 from kalam.storage.segment_checks import SegmentChecks
 
 USER_ID = "${user_id}"
@@ -56,20 +57,6 @@ class Folders:
     def file_prefix(self, table: Table) -> str:
         """What the names of this table's files have in common, behind ``batch-`` and ``deleted-``."""
         return f"{self.data_id}-{table.table_id}-"
-
-    def remove_strays(self, table: Table, user: str, named: Container[str]) -> list[Path]:
-        """Remove the files of this table that are not among ``named``, which a crash left behind; returns them."""
-        folder = self.folder(table, user)
-        prefix = self.file_prefix(table)
-        strays = [
-            path
-            for kind in ("batch-", "deleted-", ".batch-", ".deleted-")
-            for path in matching(folder, f"{kind}{prefix}*")
-            if path.name not in named
-        ]
-        for path in strays:
-            remove_file(path)
-        return strays
 
 
 def home_folder(table: Table) -> str:
@@ -109,7 +96,10 @@ class LinkFolders:
         self._lock = threading.Lock()
         self._count = 0
         with suppress(FileNotFoundError):
-            shutil.rmtree(root)
+            if root.is_dir():
+                shutil.rmtree(root)
+            else:
+                root.unlink()  # links are made there and nothing else, so a file is nobody's
 
     def make(self, folder: Path, segments: Sequence[Segment]) -> LinkFolder:
         """A new folder of links to these segments, which lie in ``folder``."""
@@ -119,6 +109,8 @@ class LinkFolders:
         try:
             return LinkFolder(self._root / number, folder, segments)
         except OSError as exc:
+            if busy := out_of_files(exc):
+                raise busy from exc
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         try:  # a full disk is no reason not to read

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.catalogue import delete_table
 from kalam.storage.copy_store import CopyStore
 from kalam.storage.database import now_us
-
-UNPURGED: Final = "unpurged:"
-"""What the name of a note in ``meta`` begins with: the change feed of a dropped table is still to be purged."""
+from kalam.storage.drop_notes import note_drop
+from kalam.storage.garbage import list_garbage
 
 
 class TableDrop:
@@ -29,10 +28,8 @@ class TableDrop:
     def apply(self, conn: sqlite3.Connection) -> Any:
         """Remove the rows of the catalogue, the log and the lists of segments."""
         delete_table(conn, self._table.table_id)
-        conn.executemany("INSERT OR IGNORE INTO garbage VALUES (?, ?)", [(path, now_us()) for path in self._garbage])
-        if self._table.kind is not TableKind.STREAM:
-            name, note = self._table.name, f"{UNPURGED}{self._table.table_id}"
-            conn.execute("INSERT INTO meta VALUES (?, ?)", (note, f"{self._table.kind} {name.namespace} {name.table}"))
+        list_garbage(conn, self._garbage, now_us())
+        note_drop(conn, self._table)
         self._store.forget_table(self._table.table_id)
 
     def committed(self) -> None:

@@ -143,5 +143,6 @@ def serve_requests(
         except Exception as exc:  # noqa: BLE001 - the server logs it and marks the job failed
             with suppress(OSError):  # the log may lie on the disk that is full
                 traceback.print_exc()
-            answer = answer_type(error=f"{type(exc).__name__}: {exc}", disk_failed=isinstance(exc, DISK_FAILURES))
+            said = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc  # without the file's path
+            answer = answer_type(error=f"{type(exc).__name__}: {said}", disk_failed=isinstance(exc, DISK_FAILURES))
         write_frame(answers, msgspec.msgpack.encode(answer))

@@ -13,11 +13,11 @@ from typing import Final
 
 import structlog
 
-from kalam.errors import BrokerUnavailable
+from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.schema import TableKind
 from kalam.storage.database import Database
-from kalam.storage.table_drop import UNPURGED
+from kalam.storage.drop_notes import UNPURGED
 from kalam.tables.ports import FeedPort
 
 SELECT_NOTES: Final = "SELECT name, value FROM meta WHERE name LIKE ?"
@@ -38,6 +38,8 @@ class DroppedFeeds:
         with self._database.reading() as conn:
             for _, value in conn.execute(SELECT_NOTES, (f"{UNPURGED}%",)):
                 kind, namespace, table = value.split()
+                if kind == TableKind.STREAM:  # which has a stream of its own
+                    continue
                 self._kinds[TableName(namespace, table)] = TableKind(kind)
 
     def note(self, name: TableName, kind: TableKind) -> None:
@@ -70,5 +72,5 @@ class DroppedFeeds:
         for name in list(self._kinds):
             try:
                 await self.purge(name)
-            except BrokerUnavailable as exc:
+            except KalamError as exc:  # the broker is away, or the disk is full
                 log.warning("changes of a dropped table stay for now", table=str(name), reason=exc.detail)

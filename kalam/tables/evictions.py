@@ -21,7 +21,9 @@ import structlog
 
 from kalam.errors import KalamError
 from kalam.schema import StreamOptions, Table
+from kalam.storage.disk_faults import disk_may_fail
 from kalam.storage.jobs import Jobs
+from kalam.storage.troubles import log_failure
 from kalam.tables.ports import StreamPort, StreamState
 from kalam.tables.stream_counters import StreamCounters, StreamCounts
 
@@ -141,6 +143,8 @@ class Evictions:
                 await self._look(watch)
         except KalamError as exc:
             log.debug("stream not looked at", table=str(watch.table.name), reason=exc.detail)
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
+            log_failure("stream not looked at", exc, table=str(watch.table.name))
 
     async def _look(self, watch: Watch) -> None:
         table, noted = watch.table, watch.noted
@@ -204,10 +208,11 @@ class Evictions:
 
     async def stop(self) -> None:
         """At the end: record what waits, and the counts."""
-        for watch in list(self._watches.values()):
-            if watch.noticed_at is not None:
-                await self._record(watch)
-        await self._counters.write()
+        with disk_may_fail("the record of evictions"):
+            for watch in list(self._watches.values()):
+                if watch.noticed_at is not None:
+                    await self._record(watch)
+            await self._counters.write()
 
 
 def _add(counts: StreamCounts, watch: Watch, evicted: Evicted) -> None:

@@ -29,6 +29,7 @@ from kalam.storage.copies import Chunk
 from kalam.storage.copy_store import CopyStore, read_chunks
 from kalam.storage.crash import crash_point
 from kalam.storage.database import Database
+from kalam.storage.troubles import Troubles, log_failure, reason_of
 from kalam.storage.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
@@ -60,8 +61,15 @@ class Outbox:
     """The publisher. ``announce`` is called in the loop's thread for every commit, in order."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, store: CopyStore, codecs: Codecs, port: FeedPort
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        store: CopyStore,
+        codecs: Codecs,
+        port: FeedPort,
+        troubles: Troubles,
     ) -> None:
+        self._troubles = troubles
         self._database, self._catalogue, self._store, self._codecs, self._port = (
             database,
             catalogue,
@@ -165,12 +173,17 @@ class Outbox:
             while feed.pending:
                 try:
                     await self._turn(feed)
+                    self._troubles.clear(feed.table.table_id, "changes")
                     pause = RETRY_PAUSE_S[0]
                 except OutOfPlace:
                     feed.position = None
-                except BrokerUnavailable as exc:
+                except Exception as exc:  # noqa: BLE001 - whatever it was, the changes are still to be told
                     feed.position = None
-                    log.warning("changes wait for the broker", table=str(feed.table.name), reason=exc.detail)
+                    if isinstance(exc, BrokerUnavailable):
+                        log.warning("changes wait for the broker", table=str(feed.table.name), reason=exc.detail)
+                    else:
+                        log_failure("changes wait", exc, table=str(feed.table.name))
+                        self._troubles.note(feed.table.table_id, "changes", reason_of(exc))
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, RETRY_PAUSE_S[1])
         finally:

@@ -189,10 +189,10 @@ def test_a_crash_between_upload_and_commit_leaves_no_stray(s3, start_kalam) -> N
     server.wait_end()
     assert len(s3.names("tables/k")) == 1
     server.restart()
-    assert s3.names("tables/k") == []
+    assert [name.split("/")[-2] for name in s3.names("tables/k")] == ["unclaimed"]
     assert server.sql("SELECT count(*) FROM r.k") == [[2]]
     server.sql("FLUSH TABLE r.k")
-    assert len(s3.names("tables/k")) == 1
+    assert len(s3.names("tables/k")) == 2
 
 
 def test_what_lies_in_s3_is_backed_up_and_restored_into_the_data_directory(s3, start_kalam, tmp_path) -> None:
@@ -212,12 +212,16 @@ def test_what_lies_in_s3_is_backed_up_and_restored_into_the_data_directory(s3, s
     assert counts(start_kalam("back"), "r.b") == FILLED
 
 
-def test_s3_that_does_not_answer_fails_the_flush_and_loses_nothing(start_kalam, unused_tcp_port) -> None:
-    nowhere = {"FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{unused_tcp_port}", "KALAM_LOCATION_ROOTS": "s3://x"}
-    server = start_kalam(**KEYS, **nowhere, AWS_MAX_ATTEMPTS="1")
-    server.sql("CREATE NAMESPACE r; CREATE TABLE r.t (id BIGINT PRIMARY KEY) WITH (LOCATION = 's3://x/t')")
+def test_s3_that_does_not_answer_fails_the_flush_and_loses_nothing(s3, start_kalam, unused_tcp_port) -> None:
+    server = start_kalam("nowhere", **s3.environment)
+    create = "CREATE TABLE r.{} (id BIGINT PRIMARY KEY) WITH (LOCATION = 's3://{}/tables/nowhere/{}')"
+    server.sql(f"CREATE NAMESPACE r; {create.format('t', BUCKET, 't')}")
+    server.stop()
+    server.start(FSSPEC_S3_ENDPOINT_URL=f"http://127.0.0.1:{unused_tcp_port}", AWS_MAX_ATTEMPTS="1")
+    with pytest.raises(SqlFailed, match=r"invalid_option.*nowhere/other.* cannot be used"):
+        server.sql(create.format("other", BUCKET, "other"))
     server.sql("INSERT INTO r.t VALUES (1)")
-    with pytest.raises(SqlFailed, match=r"storage_full.*s3://x/t"):
+    with pytest.raises(SqlFailed, match=rf"storage_full.*s3://{BUCKET}/tables/nowhere/t"):
         server.sql("FLUSH TABLE r.t")
     assert server.sql("SELECT id FROM r.t") == [[1]]
     assert server.sql("SELECT status FROM system.jobs WHERE job_type = 'flush'") == [["failed"]]

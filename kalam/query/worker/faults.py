@@ -15,6 +15,7 @@ from kalam.errors import (
     Unsupported,
 )
 from kalam.query.exact.checked import MARK
+from kalam.storage.open_files import out_of_files
 
 _TABLE = re.compile(r"table '(?:datafusion\.)?([^']+)' not found")
 _SIGNATURE = re.compile(r"Function '(\w+)' failed to match any signature")
@@ -47,6 +48,8 @@ def explain(exc: BaseException) -> KalamError:
     said = str(exc)
     if not isinstance(exc, Exception) or _PANICKED.search(said):
         return Internal("the query engine failed on this query; the server's log has the reason")
+    if busy := out_of_files(exc):
+        return busy
     ours = _OURS.search(said)
     if ours:
         return InvalidValue(ours[1])

@@ -1,0 +1,83 @@
+"""``kalam doctor``: the flags, the order of the examinations, the lines."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from kalam.cli.address import read_announcement
+from kalam.cli.failure import FAILED, CommandFailed, WrongUsage
+from kalam.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from kalam.cli.doctor.finding import Finding
+
+WIDTH: Final = 16
+
+
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="The data directory.  [default: ./kalam-data]")] = None,
+    nats_url: Annotated[str | None, typer.Option(help="An outside NATS (also NATS_URL).")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+) -> None:
+    """Say what is wrong and what to do, whether the server runs or not; exit status 1 if something is.
+
+    Looks at the machine, the data directory, the broker and the server, and changes nothing.
+    """
+    from kalam.cli.doctor import broker, directory, machine, running, segments
+    from kalam.cli.doctor.finding import Patient, examine
+    from kalam.settings import load_settings
+
+    try:
+        settings = load_settings(config, data_dir=data_dir, nats_url=nats_url)
+    except InvalidOption as exc:
+        raise WrongUsage(exc.detail) from exc
+    patient = Patient(settings, settings.data_dir, _announced(settings.data_dir))
+    failed = 0
+    for examination in (
+        machine.versions,
+        machine.nats_server,
+        machine.sqlite,
+        machine.open_files,
+        machine.ports,
+        machine.disk,
+        directory.data_directory,
+        directory.database,
+        directory.unclaimed_files,
+        segments.segments,
+        broker.broker,
+        running.server,
+        running.tables,
+    ):
+        for finding in examine(examination, patient):
+            _print(finding)
+            failed += finding.level == "fail"
+    raise typer.Exit(FAILED if failed else 0)
+
+
+def _announced(data_dir: Path) -> dict[str, Any] | None:
+    """What the server says that holds the lock of the data directory; None if none does."""
+    try:
+        descriptor = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        announced = read_announcement(data_dir)
+        if announced is None:
+            raise CommandFailed(f"error: a server is starting or stopping on {data_dir}; try again") from None
+        return announced
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _print(finding: Finding) -> None:
+    typer.echo(f"{finding.level:<4}  {finding.what:<{WIDTH}} {finding.text}")
+    if finding.advice and finding.level != "ok":
+        typer.echo(f"{'':<4}  {'':<{WIDTH}} → {finding.advice}")

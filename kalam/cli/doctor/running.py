@@ -1,0 +1,84 @@
+"""The server itself: what it says of its health and of its tables, or what its last jobs said."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from kalam.cli.doctor.finding import Finding, Patient
+from kalam.storage.data_dir import DATABASE
+from kalam.storage.database import connect
+
+TIME_S = 10.0
+TROUBLE = re.compile(r'^kalam_table_trouble\{table="([^"]+)",what="([^"]+)"\} 1', re.MULTILINE)
+DAMAGED = re.compile(r'^kalam_damaged_segments\{table="([^"]+)"\} ([1-9]\S*)', re.MULTILINE)
+ADVICE = "SHOW STATS FOR TABLE and the log say more"
+
+
+def server(patient: Patient) -> Iterator[Finding]:
+    """Whether the server is ready."""
+    if patient.announced is None:
+        return
+    url = patient.announced["http_url"]
+    try:
+        readiness = _get(f"{url}/readyz")
+    except (OSError, ValueError) as exc:
+        yield Finding(
+            "fail", "server", f"it does not answer at {url}: {exc}", "look at its log; restart it if it hangs"
+        )
+        return
+    failing = [check for check in readiness["checks"] if not check["ok"]]
+    for check in failing:
+        yield Finding("fail", "server", f"not ready: {check['name']}: {check['detail']}")
+    if not failing:
+        yield Finding("ok", "server", f"ready at {url}")
+
+
+def _get(url: str) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=TIME_S) as response:  # noqa: S310 - the server's own address
+            answer = response.read()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            answer = exc.read()
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def tables(patient: Patient) -> Iterator[Finding]:
+    """The tables for which something cannot be done."""
+    found = _told_by_jobs(patient) if patient.announced is None else _told_by_server(patient.announced["http_url"])
+    troubled = list(found)
+    yield from troubled
+    if not troubled:
+        yield Finding("ok", "tables", "none is in trouble")
+
+
+def _told_by_server(url: str) -> Iterator[Finding]:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=TIME_S) as response:  # noqa: S310 - as above
+        metrics = response.read().decode()
+    for table, count in DAMAGED.findall(metrics):
+        text = f"table {table}: {float(count):.0f} segments are damaged"
+        yield Finding("fail", "tables", text, "CHECK TABLE names them; put the files back from a backup")
+    for table, what in TROUBLE.findall(metrics):
+        yield Finding("fail", "tables", f"table {table}: {what} fails", ADVICE)
+
+
+def _told_by_jobs(patient: Patient) -> Iterator[Finding]:
+    if not (patient.data_dir / DATABASE).is_file():
+        return
+    with closing(connect(patient.data_dir / DATABASE, read_only=True)) as conn:
+        rows = conn.execute(
+            """SELECT namespace || '.' || table_name, job_type, error, max(jobs.created_us) FROM jobs
+            JOIN tables USING (namespace, table_name) WHERE status IN ('completed', 'failed')
+            GROUP BY 1, 2 HAVING status = 'failed'"""
+        ).fetchall()
+    for table, what, error, _ in rows:
+        yield Finding(
+            "warn", "tables", f"table {table}: the last {what} failed: {error}", "it is tried again at the start"
+        )

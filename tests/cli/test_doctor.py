@@ -1,0 +1,217 @@
+"""``kalam doctor`` finds each trouble that is made here, says what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import ServerProcess
+
+TIME_S = 120
+
+
+def doctor(data: Path, *flags: str, **environment: str) -> tuple[int, list[str]]:
+    """The exit status, and the lines without those of the advice."""
+    command = [sys.executable, "-m", "kalam", "doctor", f"--data-dir={data}", *flags]
+    env = {**os.environ, "KALAM_HTTP_PORT": "0", "KALAM_NATS_PORT": "0", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_S, env=env)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if not line.lstrip().startswith("→")]
+    failing = [line for line in lines if line.startswith("fail")]
+    assert done.stdout.count("→") >= len([line for line in failing if "not ready" not in line])
+    assert done.returncode == bool(failing), done.stdout
+    return done.returncode, lines
+
+
+def finds(lines: list[str], level: str, *words: str) -> bool:
+    return any(line.startswith(level) and all(word in line for word in words) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with a table of each kind, which has been stopped."""
+    server = ServerProcess(tmp_path_factory.mktemp("doctor") / "data").start()
+    server.sql("CREATE NAMESPACE m; CREATE TABLE m.t (id BIGINT PRIMARY KEY); CREATE STREAM TABLE m.s (id BIGINT)")
+    server.sql("INSERT INTO m.t VALUES (1); FLUSH TABLE m.t; INSERT INTO m.t VALUES (2); INSERT INTO m.s VALUES (1)")
+    server.stop()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def data(lived_in: ServerProcess, tmp_path: Path) -> Path:
+    """A copy of its data directory."""
+    shutil.copytree(lived_in.data_dir, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def content(data: Path) -> set[tuple[str, int]]:
+    """Every file that is the server's own; SQLite's shared memory comes and goes with a reader."""
+    return {
+        (str(path), path.stat().st_size) for path in data.rglob("*") if path.is_file() and "kalam.db-" not in path.name
+    }
+
+
+def test_nothing_is_wrong_with_a_stopped_server(data: Path) -> None:
+    before = content(data)
+    status, lines = doctor(data)
+    assert status == 0
+    for word in ("kalam ", "nats-server", "SQLite", "free", "ms", "whole", "no server runs", "none is in trouble"):
+        assert any(word in line for line in lines), word
+    assert finds(lines, "ok", "segments", "1 on this machine")
+    assert content(data) == before
+
+
+def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    status, lines = doctor(tmp_path / "new")
+    assert status == 0
+    assert finds(lines, "ok", "kalam serve makes it")
+    assert not (tmp_path / "new").exists()
+
+
+def damage(data: Path, what: str) -> None:
+    segment = next((data / "shared/m/t").glob("*.parquet"))
+    match what:
+        case "segment missing":
+            segment.unlink()
+        case "segment cut short":
+            os.truncate(segment, 100)
+        case "database missing":
+            (data / "kalam.db").unlink()
+        case "database damaged":
+            os.truncate(data / "kalam.db", 40_000)
+        case "database older":
+            with closing(sqlite3.connect(data / "kalam.db")) as conn:
+                conn.execute("UPDATE meta SET value = '1' WHERE name = 'generation'")
+                conn.commit()
+        case "database of another program":
+            (data / "kalam.db").unlink()
+            with closing(sqlite3.connect(data / "kalam.db")) as conn:
+                conn.execute("CREATE TABLE notes (text TEXT)")
+        case "mark missing":
+            (data / "kalam.generation").unlink()
+        case "restore cut off":
+            (data / "kalam.db.restoring").touch()
+        case "stray":
+            shutil.copy(segment, segment.with_name(f"{segment.stem.rpartition('-')[0]}-99.parquet"))
+        case "unclaimed":
+            (data / "unclaimed/shared/m/t").mkdir(parents=True)
+            shutil.copy(segment, data / "unclaimed/shared/m/t")
+        case "flush failed":
+            with closing(sqlite3.connect(data / "kalam.db")) as conn:
+                values = ("j", "flush", "m", "t", "failed", None, None, "no room", 1 << 60, None, 1 << 60)
+                conn.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+                conn.commit()
+
+
+TROUBLES = {
+    "segment missing": ("fail", "segments", "table m.t: 1 damaged", "is missing"),
+    "segment cut short": ("fail", "segments", "table m.t: 1 damaged", "100 bytes instead of"),
+    "database missing": ("fail", "kalam.db", "missing or empty"),
+    "database damaged": ("fail", "kalam.db", "is damaged"),
+    "database older": ("fail", "kalam.db", "older than what lies beside it"),
+    "database of another program": ("fail", "kalam.db", "no database of Kalam"),
+    "mark missing": ("warn", "kalam.db", "kalam.generation is missing"),
+    "restore cut off": ("fail", "data directory", "was cut off"),
+    "stray": ("warn", "stray files", "1 file that kalam.db does not name", "-99.parquet"),
+    "unclaimed": ("warn", "unclaimed files", "1 file"),
+    "flush failed": ("warn", "tables", "table m.t: the last flush failed: no room"),
+}
+
+
+@pytest.mark.parametrize("what", TROUBLES)
+def test_it_finds_what_is_wrong_with_a_data_directory(data: Path, what: str) -> None:
+    damage(data, what)
+    before = content(data)
+    _, lines = doctor(data)
+    level, *words = TROUBLES[what]
+    assert finds(lines, level, *words), "\n".join(lines)
+    assert content(data) == before
+
+
+def test_it_finds_a_port_that_is_taken_and_a_disk_that_is_full(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        _, lines = doctor(data, KALAM_HTTP_PORT=str(port), KALAM_DISK_FREE_BYTES_MIN=str(1 << 60))
+    assert finds(lines, "fail", "ports", f"http_port {port}")
+    assert finds(lines, "fail", "disk", "less than disk_free_bytes_min")
+
+
+def test_it_finds_that_there_is_no_broker(data: Path) -> None:
+    _, lines = doctor(data, "--nats-url=nats://127.0.0.1:1")
+    assert finds(lines, "fail", "broker", "no connection to nats://127.0.0.1:1")
+
+
+def test_it_finds_a_broker_without_jetstream(data: Path, start_nats_server: Callable[..., Any]) -> None:
+    _, lines = doctor(data, f"--nats-url={start_nats_server(jetstream=None).url}")
+    assert finds(lines, "ok", "broker", "nats-server")
+    assert finds(lines, "fail", "jetstream", "JetStream")
+
+
+def test_it_finds_streams_that_do_not_fit(data: Path, start_kalam: Callable[..., ServerProcess], nats_url: str) -> None:
+    """A broker that has none of the tables' streams; and then a catalogue that has none of the streams' tables."""
+    _, lines = doctor(data, f"--nats-url={nats_url}")
+    assert finds(lines, "fail", "streams", "1 STREAM tables have none, such as m.s")
+    server = start_kalam(name="other", flags=[f"--nats-url={nats_url}"])
+    server.sql("CREATE NAMESPACE o; CREATE STREAM TABLE o.s (id BIGINT)")
+    server.stop()
+    _, lines = doctor(server.data_dir, f"--nats-url={nats_url}")
+    assert finds(lines, "ok", "streams", "1 of STREAM tables")
+    assert finds(lines, "ok", "clock")
+    with closing(sqlite3.connect(server.data_dir / "kalam.db")) as conn:
+        conn.execute("DELETE FROM tables")
+        conn.commit()
+    _, lines = doctor(server.data_dir, f"--nats-url={nats_url}")
+    assert finds(lines, "warn", "streams", "1 of tables that kalam.db does not name", "KALAM")
+
+
+def test_a_server_that_runs_and_its_tables(start_kalam: Callable[..., ServerProcess]) -> None:
+    server = start_kalam()
+    server.sql("CREATE NAMESPACE r; CREATE TABLE r.t (id BIGINT PRIMARY KEY); INSERT INTO r.t VALUES (1)")
+    status, lines = doctor(server.data_dir)
+    assert status == 0
+    assert finds(lines, "ok", "server", f"ready at {server.http_url}")
+    assert finds(lines, "ok", "ports", server.http_url)
+    assert finds(lines, "ok", "open files", " of ")
+    assert finds(lines, "ok", "broker", "nats-server")
+    assert finds(lines, "ok", "data directory", "a server runs on it")
+    (server.data_dir / "shared").write_text("in the way")
+    with pytest.raises(Exception, match="storage_full"):
+        server.sql("FLUSH TABLE r.t")
+    _, lines = doctor(server.data_dir)
+    assert finds(lines, "fail", "tables", "table r.t: flush fails")
+    assert finds(lines, "ok", "server", "ready")
+
+
+def test_a_server_that_is_not_ready(start_kalam: Callable[..., ServerProcess], nats_server: Any) -> None:
+    server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
+    os.kill(nats_server.pid, signal.SIGSTOP)
+    try:
+        _, lines = doctor(server.data_dir)
+    finally:
+        os.kill(nats_server.pid, signal.SIGCONT)
+    assert finds(lines, "fail", "server", "not ready: nats", "does not answer")
+    assert finds(lines, "fail", "broker", "no connection")
+
+
+def test_settings_come_from_a_file_as_those_of_serve(data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "kalam.toml"
+    config.write_text(f"disk_free_bytes_min = {1 << 60}\n")
+    _, lines = doctor(data, f"--config={config}")
+    assert finds(lines, "fail", "disk")
+    config.write_text("disc = 1\n")
+    command = [sys.executable, "-m", "kalam", "doctor", f"--config={config}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_S)
+    assert (done.returncode, json.dumps(done.stdout)) == (2, '""')
