@@ -100,8 +100,7 @@ class SqlEndpoint:
 
     def cancel(self, query_id: str, request: Request) -> None:
         """Cancel a running request of whoever asks; raises NotFound."""
-        user = check_user(request.headers.get(USER_HEADER, DEFAULT_USER))
-        self._engine.cancel(query_id, Session(user))
+        self._engine.cancel(query_id, Session(asking_user(request)))
 
 
 def sql_routes(endpoint: SqlEndpoint) -> Routes:

@@ -21,7 +21,8 @@ NDJSON, CSV, ARROW = "application/x-ndjson", "text/csv", "application/vnd.apache
 FORMATS = [NDJSON, CSV, ARROW]
 ROWS = 300_000
 DAY = "2024-02-29"
-VALUES = f"""SELECT 1 AS i, 'a "b",' AS t, '' AS e, NULL AS n, true AS f, 0.1 AS d, CAST('NaN' AS DOUBLE) AS x,
+VALUES = f"""SELECT 1 AS i, 'a "b",' AS t, '' AS e, NULL AS n, true AS f, CAST(0.1 AS DOUBLE) AS d,
+CAST('NaN' AS DOUBLE) AS x,
 TIMESTAMP '1969-12-31T23:59:59.5Z' AS at, DATE '{DAY}' AS day, CAST(1.50 AS DECIMAL(10,2)) AS p, [1, 2] AS l"""
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from kalam.engine import Check, Engine, Session
 from kalam.errors import KalamError, TableNotFound
 from kalam.query.results import Result, ResultColumn
+from kalam.query.running import RunningQueries
 from kalam.settings import Settings
 from kalam_http import create_app, serve_http
 
@@ -28,6 +29,7 @@ class SmallEngine:
         self.answers: dict[str, list[Result] | Exception] = {}
         self.checks = [Check("sqlite", ok=True, detail="writable"), Check("nats", ok=True, detail="connected")]
         self.released = asyncio.Event()
+        self.running = RunningQueries()
 
     async def execute(self, text: str, params: Sequence[Any] = (), session: Session | None = None) -> list[Result]:
         assert session is not None

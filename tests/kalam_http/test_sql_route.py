@@ -58,7 +58,7 @@ async def test_the_user_is_admin_unless_named(http, engine):
     assert engine.asked[0][2] == Session("admin", None)
 
 
-@pytest.mark.parametrize("user", ["", "a b", "a.b", ">", "x" * 65, "ü"])
+@pytest.mark.parametrize("user", ["a b", "a.b", ">", "x" * 65, "ü"])
 async def test_a_user_that_is_no_subject_token_is_refused(http, engine, user):
     answer = await http.post("/v1/sql", json={"sql": "x"}, headers={"X-Kalam-User": user.encode()})
     assert_problem(answer, 400, "invalid_name")
