@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -86,8 +87,9 @@ class Kalam:
 
         Raises the error of the first statement that failed. A statement whose answer is lost is not sent again.
         """
+        values = [_param(value) for value in params]
         try:
-            body = msgspec.json.encode({"sql": text, "params": params, "namespace": namespace or self._namespace})
+            body = msgspec.json.encode({"sql": text, "params": values, "namespace": namespace or self._namespace})
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
         subject = f"{self._prefix}.api.{self._user}.sql"
@@ -143,6 +145,17 @@ class Kalam:
         if len(parts) != 2 or not all(NAME_PATTERN.fullmatch(part) for part in parts):
             raise InvalidValue(f"{table!r} is no table: give it as namespace.table")
         return name
+
+
+def _param(value: Any) -> Any:
+    """A parameter as JSON carries it: NaN and the infinities, of which JSON knows nothing, as their texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict | list | tuple):
+        members = value.values() if isinstance(value, dict) else value
+        if any(_param(member) != member for member in members):
+            raise InvalidValue("a JSON parameter cannot hold NaN or an infinity")
+    return value
 
 
 def _read_token(token: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +13,7 @@ from kalam.engine.assigned import naming_column
 from kalam.engine.composed import Pieces, compose, from_table, quoted_columns
 from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
 from kalam.engine.points import key_of
-from kalam.engine.queries import Queries, check_parameters, resolve
+from kalam.engine.queries import Queries, resolve
 from kalam.engine.returning import changed_rows, check_returning, returned
 from kalam.engine.session import Request
 from kalam.engine.upserts import (
@@ -241,15 +242,21 @@ class Changes:
         pieces.append((from_table(table, statement.alias), None))
         if statement.where is not None:
             pieces.append((" WHERE ", statement.where))
-        query = compose(pieces)
-        check_parameters(query.parameters, request.parameters)
+        query, parameters = await self._queries.in_own_forms(
+            compose(pieces), request.session.namespace, request.parameters, (statement.alias, table)
+        )
         user = request.session.user
         names, relations = await self._queries.bind(query, user, request.session.namespace)
         relations[table.name, False] = self._queries.relation(table, user, view, with_seq=True)
-        return await self._bounded(query, names, relations, request)
+        return await self._bounded(query, names, relations, parameters, request)
 
     async def _bounded(
-        self, query: QueryText, names: Sequence[TableName], relations: Relations, request: Request
+        self,
+        query: QueryText,
+        names: Sequence[TableName],
+        relations: Relations,
+        parameters: Sequence[Any],
+        request: Request,
     ) -> pa.Table:
         """The rows that a statement changes, if they are not too many."""
         wanted = Wanted(
@@ -258,7 +265,7 @@ class Changes:
             bytes_max=self._settings.statement_change_bytes_max,
         )
         with bounds_named(self._settings):
-            return await self._queries.run(query, names, relations, request.parameters, wanted)
+            return await self._queries.run(query, names, relations, parameters, wanted)
 
     async def delete(self, statement: Delete, request: Request) -> Result:
         """DELETE: rows are marked deleted, events of a STREAM table are removed."""
@@ -287,12 +294,16 @@ class Changes:
         events = await self._streams.rows(table, with_key=True, with_seq=True)
         created = self._streams.created(table)
         source = f'SELECT "{EVENT_SEQ}"{from_table(table, statement.alias)}'
-        query = compose([(source, None), *([(" WHERE ", statement.where)] if statement.where else [])])
-        check_parameters(query.parameters, request.parameters)
+        query, parameters = await self._queries.in_own_forms(
+            compose([(source, None), *([(" WHERE ", statement.where)] if statement.where else [])]),
+            request.session.namespace,
+            request.parameters,
+            (statement.alias, table),
+        )
         user = request.session.user
         names, relations = await self._queries.bind(query, user, request.session.namespace)
         relations[table.name, False] = self._queries.relation(table, user, events)
-        data = await self._bounded(query, names, relations, request)
+        data = await self._bounded(query, names, relations, parameters, request)
         seqs = data.column(0).to_pylist()
         if statement.returning is None:
             await self._streams.delete(table, seqs, created)

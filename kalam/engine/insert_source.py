@@ -97,7 +97,7 @@ class InsertSource:
         if data.num_columns != len(columns):
             raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
         named = data.rename_columns([column.name for column in columns])
-        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, zoneless=True)
+        return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, sql=True)
 
     async def _evaluated(
         self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request

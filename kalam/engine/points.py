@@ -17,6 +17,7 @@ from kalam.engine.queries import check_parameters, resolve, unless_dropped
 from kalam.engine.session import Request
 from kalam.query.results import TYPE_METADATA, Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
+from kalam.rows.sql_values import uuid_text
 from kalam.rows.types import TIMESTAMP_ARROW, arrow_type
 from kalam.schema import DELETED, INTEGER_TYPES, UPDATED, Table, TableKind, TypeName
 from kalam.sql.statements import Equality, Literal, PointQuery, QueryText
@@ -25,7 +26,6 @@ from kalam.storage.copies import Key
 from kalam.storage.key_rows import KeyedRow
 from kalam.tables.stored import StoredTables
 
-TEXT_KEYS = (TypeName.TEXT, TypeName.UUID)
 SHAPES_MAX = 4_096
 SYSTEM_TYPES = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
 
@@ -43,7 +43,9 @@ def key_of(table: Table, equality: Equality | None, called: str, parameters: Seq
         check_parameters(value.index, parameters)
         key = parameters[value.index - 1]
     kind = table.key_column.type.name
-    if kind in TEXT_KEYS:
+    if kind is TypeName.UUID:
+        return uuid_text(key) if isinstance(key, str) else None
+    if kind is TypeName.TEXT:
         return key if isinstance(key, str) else None
     fits = kind in INTEGER_TYPES and isinstance(key, int) and not isinstance(key, bool)
     return key if fits and -(1 << 63) <= key < 1 << 63 else None

@@ -26,6 +26,7 @@ from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
 from kalam.schema import SEQ, UPDATED, Table, TableKind
 from kalam.settings import Settings
+from kalam.sql.compared import columns_of, with_own_forms
 from kalam.sql.select_names import REFUSAL, with_distinct_names
 from kalam.sql.statements import QueryText, TableRef
 from kalam.storage.catalogue import Catalogue
@@ -38,6 +39,8 @@ from kalam.threads import Purpose, in_thread
 
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
+READ_APART_CHARS = 20_000
+"""A longer text is read in a thread: it takes more than a few milliseconds."""
 
 
 def resolve(ref: TableRef, namespace: str | None) -> TableName:
@@ -82,7 +85,7 @@ class Queries:
         bytes_max: int | None = None,
     ) -> pa.Table:
         """The rows of a query as this user sees them."""
-        check_parameters(query.parameters, parameters)
+        query, parameters = await self.in_own_forms(query, namespace, parameters)
         wanted = Wanted(user=user, in_order=self._in_order(query, namespace), rows_max=rows_max, bytes_max=bytes_max)
         counted = counted_as(query)
         if counted is not None:
@@ -135,7 +138,46 @@ class Queries:
         self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any] = ()
     ) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as this user sees them, while they are found; at least one table, for its schema."""
+        query, parameters = await self.in_own_forms(query, namespace, parameters)
+        names: list[str] | None = None
+        tables = self._stream(query, user, namespace, parameters)
+        try:
+            first = await anext(tables)
+        except InvalidValue as exc:
+            named = with_distinct_names(query) if exc.detail.startswith(REFUSAL) else None
+            if named is None:
+                raise
+            query, names = named
+            tables = self._stream(query, user, namespace, parameters)
+            first = await anext(tables)
+        async with aclosing(tables):
+            yield first if names is None else first.rename_columns(names)
+            async for table in tables:
+                yield table if names is None else table.rename_columns(names)
+
+    async def in_own_forms(
+        self,
+        query: QueryText,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        own: tuple[str | None, Table] | None = None,
+    ) -> tuple[QueryText, Sequence[Any]]:
+        """The query with what it compares in the columns' own forms (``kalam.sql.compared``), and its parameters.
+
+        ``own`` is a table in a FROM that is written around the text, with its alias. Raises InvalidValue where there
+        are fewer parameters than the query names.
+        """
         check_parameters(query.parameters, parameters)
+        tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
+        known = [{} if table is None else columns_of(table) for table in tables]
+        around = {} if own is None else {own[0] or own[1].name.table: columns_of(own[1])}
+        if len(query.text) > READ_APART_CHARS:
+            return await in_thread(Purpose.TEXTS, with_own_forms, query, known, parameters, around)
+        return with_own_forms(query, known, parameters, around)
+
+    async def _stream(
+        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
+    ) -> AsyncGenerator[pa.Table, None]:
         names, relations = await self.bind(query, user, namespace)
         wanted = Wanted(user=user, in_order=self._in_order(query, namespace))
         found = self._executor.stream(query, names, relations, parameters[: query.parameters], wanted)

@@ -8,7 +8,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from kalam.engine.composed import compose
-from kalam.engine.queries import Queries, check_parameters
+from kalam.engine.queries import Queries
 from kalam.engine.session import Request
 from kalam.names import TableName
 from kalam.query.executor import Wanted
@@ -61,11 +61,12 @@ async def returned(
     """The select list of a RETURNING over ``data``; sub-queries see the tables as they are now."""
     changed = TableName(table.name.namespace, table.name.table + CHANGED_SUFFIX)
     source = f' FROM "{changed.namespace}"."{changed.table}" AS "{alias or table.name.table}"'
-    query = compose([("SELECT ", returning), (source, None)])
-    check_parameters(query.parameters, request.parameters)
+    query, parameters = await queries.in_own_forms(
+        compose([("SELECT ", returning), (source, None)]), request.session.namespace, request.parameters, (alias, table)
+    )
     user = request.session.user
     names, relations = await queries.bind(query, user, request.session.namespace)
     relations[changed, False] = queries.relation(table, user, data)
     wanted = Wanted(user=user, in_order=True)
-    found = await queries.run(query, names, relations, request.parameters, wanted)
+    found = await queries.run(query, names, relations, parameters, wanted)
     return await beside(found.num_rows, rows_result, found)

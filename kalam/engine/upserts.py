@@ -121,11 +121,15 @@ async def _computed(
     data = data.append_column(SEQ, pa.array(range(data.num_rows), pa.int64()))
     expressions = as_columns([assignment.value for assignment in assignments], "_set_")
     text = f' FROM "{source.namespace}"."{source.table}" AS "{alias or table.name.table}"'
-    query = compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)])
-    check_parameters(query.parameters, request.parameters)
+    query, parameters = await queries.in_own_forms(
+        compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)]),
+        request.session.namespace,
+        request.parameters,
+        (alias, table),
+    )
     names, relations = await queries.bind(query, user, request.session.namespace)
     relations[source, False] = queries.relation(table, user, data)
-    answer = await queries.run(query, names, relations, request.parameters, Wanted(user=user, in_order=True))
+    answer = await queries.run(query, names, relations, parameters, Wanted(user=user, in_order=True))
     return answer.sort_by(SEQ)
 
 

@@ -27,6 +27,7 @@ from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
+from kalam.sql.compared import columns_of, with_own_forms
 from kalam.sql.condition import Condition, read_shape
 from kalam.sql.statements import QueryText
 from kalam.storage.catalogue import Catalogue
@@ -220,9 +221,12 @@ class Registry:
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}
-        text = request.where.text if request.where else None
-        parameters = request.parameters[: request.where.parameters] if request.where else ()
-        condition = await self._condition(watch, request.where, parameters) if request.where else None
+        where, parameters = request.where, tuple(request.parameters)
+        if where is not None:
+            where, parameters = self._in_own_forms(watch, where, parameters)
+        text = where.text if where else None
+        parameters = parameters[: where.parameters] if where else ()
+        condition = await self._condition(watch, where, parameters) if where else None
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
             raise _no_column(watch, min(unknown))
@@ -232,9 +236,17 @@ class Registry:
             await in_thread(Purpose.LIVE, self._check, watch, predicate)
         return predicate
 
-    async def _condition(self, watch: Watch, where: QueryText, parameters: tuple[object, ...]) -> Condition:
+    def _in_own_forms(
+        self, watch: Watch, where: QueryText, parameters: tuple[object, ...]
+    ) -> tuple[QueryText, tuple[object, ...]]:
+        """The WHERE with what it compares as an insert would have stored it."""
         if len(where.text) > WHERE_CHARACTERS_MAX:
             raise TooLarge(f"the WHERE of a live query has at most {WHERE_CHARACTERS_MAX:,} characters")
+        own = {watch.table.name.table: columns_of(watch.table)}
+        where, values = with_own_forms(where, (), parameters, own)
+        return where, tuple(values)
+
+    async def _condition(self, watch: Watch, where: QueryText, parameters: tuple[object, ...]) -> Condition:
         if len(where.text) <= READ_HERE_CHARACTERS:
             return read_shape(where, watch.table, parameters)
         return await in_thread(Purpose.TEXTS, read_shape, where, watch.table, parameters)

@@ -48,7 +48,7 @@ class CsvText:
             text = text.removeprefix(BOM)
             begin = _first_line_end(text)
             self._names, text = _names(text[:begin]), text[begin:]
-        if not text.strip():
+        if not text or (not text.strip() and len(self._names) > 1):
             return None
         try:
             table = _read(text, self._names)
@@ -62,7 +62,8 @@ def _read(text: bytes, names: list[str]) -> pa.Table:
     return pa.csv.read_csv(
         io.BytesIO(text),
         read_options=pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        # A row of one column that is NULL is an empty line.
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
         convert_options=pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             null_values=[""],

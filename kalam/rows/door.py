@@ -10,27 +10,24 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn
-from uuid import UUID
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
 from kalam.names import listed
+from kalam.rows.arrow_values import arrow_values
 from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
-from kalam.rows.normalise import EPOCH, BadValue, Fix, Generators, Values, column_fix, fill_default
-from kalam.rows.sql_values import sql_value
-from kalam.rows.timestamps import timestamps
-from kalam.rows.types import Row, arrow_type, door_type
+from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default
+from kalam.rows.sql_values import carried_value
+from kalam.rows.types import Row, door_type
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TypeName
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -215,10 +212,10 @@ class RowDecoder:
         rows = list(zip(*fixed, strict=True))
         return self._with_row_ids(rows) if self._has_row_id else rows
 
-    def decode_table(self, table: pa.Table, *, user: str, zoneless: bool = False) -> list[Row]:
+    def decode_table(self, table: pa.Table, *, user: str, sql: bool = False) -> list[Row]:
         """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost.
 
-        With ``zoneless`` a text without an offset is a TIMESTAMP in UTC, as in SQL; otherwise it is refused.
+        With ``sql`` they are taken as SQL assigns them (see ``kalam.rows.arrow_values``).
         """
         known = {column.name for column in self._columns}
         for name in table.column_names:
@@ -227,19 +224,19 @@ class RowDecoder:
         if not table.num_rows:
             return []
         pairs = zip(self._columns, self._defaults, strict=True)
-        columns: list[Values] = [self._arrow_column(table, column, default, zoneless) for column, default in pairs]
+        columns: list[Values] = [self._arrow_column(table, column, default, sql) for column, default in pairs]
         return self._finish_columns(columns, user)
 
     def decode_column(self, values: pa.ChunkedArray, column: Column) -> Sequence[Any]:
         """The values of one Arrow column in a row's form, as SQL assigns them."""
-        found = self._arrow_column(pa.table({column.name: values}), column, None, zoneless=True)
+        found = self._arrow_column(pa.table({column.name: values}), column, None, sql=True)
         fix = column_fix(column)
         try:
             return found if fix is None else fix(found)
         except BadValue as exc:
             raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
 
-    def _arrow_column(self, table: pa.Table, column: Column, default: Column | None, zoneless: bool) -> list[Any]:
+    def _arrow_column(self, table: pa.Table, column: Column, default: Column | None, sql: bool) -> list[Any]:
         if column.name not in table.column_names:
             if default is not None:
                 return [msgspec.UNSET] * table.num_rows
@@ -252,8 +249,10 @@ class RowDecoder:
         try:
             converted: list[Any] = []
             for start in range(0, table.num_rows, SLICE_ROWS):
-                converted += _arrow_values(values.slice(start, SLICE_ROWS), column, zoneless)
-        except (pa.ArrowException, ArithmeticError, ValueError, RecursionError) as exc:
+                converted += arrow_values(values.slice(start, SLICE_ROWS), column, sql=sql)
+        except InvalidValue:  # which names column, type and value
+            raise
+        except (pa.ArrowException, ArithmeticError, msgspec.MsgspecError, *UNREADABLE) as exc:
             raise InvalidValue(
                 f"column {column.name} expects {column.type}, "
                 f"the Arrow column of type {values.type} does not fit: {exc}"
@@ -264,67 +263,13 @@ class RowDecoder:
         raise explain(self.table, exc, single=single) from exc
 
 
-def _arrow_values(values: pa.ChunkedArray, column: Column, zoneless: bool) -> list[Any]:
-    """Python values in the form that a typed decoder gives, from an Arrow column that can be cast without loss."""
-    match column.type.name:
-        case TypeName.TIMESTAMP:
-            return _arrow_timestamps(values, arrow_type(column.type), zoneless)
-        case TypeName.JSON:
-            texts = values.cast(pa.string()).to_pylist()
-            return [None if text is None else msgspec.json.decode(text) for text in texts]
-        case TypeName.DECIMAL:
-            texts = values.cast(pa.string()).to_pylist()
-            return [None if text is None else Decimal(text) for text in texts]
-        case TypeName.UUID:
-            return [None if text is None else UUID(text) for text in values.cast(pa.string()).to_pylist()]
-        case TypeName.BLOB if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-            return list(values.to_pylist())  # base64, as everywhere where bytes come as text
-        case TypeName.FLOAT:
-            narrow = values.cast(pa.float32())
-            if pc.any(pc.and_not(pc.is_inf(narrow), pc.is_inf(values.cast(pa.float64())))).as_py():
-                raise ValueError("a value does not fit 32 bits")
-            return list(narrow.to_pylist())
-        case TypeName.TEXT if column.type.length_max:
-            texts = values.cast(pa.string()).to_pylist()
-            if any(len(text) > column.type.length_max for text in texts if text):
-                raise ValueError(f"a text is longer than {column.type.length_max} characters")
-            return list(texts)
-        case _:
-            return list(values.cast(arrow_type(column.type)).to_pylist())
-
-
-def _arrow_timestamps(values: pa.ChunkedArray, kind: pa.DataType, zoneless: bool) -> list[Any]:
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        try:
-            return timestamps(values.cast(kind))
-        except (pa.ArrowException, ValueError):  # Arrow reads fewer forms, and those much faster
-            return [None if text is None else _timestamp(text, zoneless) for text in values.to_pylist()]
-    if pa.types.is_integer(values.type):
-        values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
-    if pa.types.is_timestamp(values.type) and values.type.tz is None:
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    # Nanoseconds, which SQL's NOW() has, are cut; but what is beyond microseconds is an error.
-    return timestamps(values.cast(kind, safe=values.type != pa.timestamp("ns", "UTC")))
-
-
-def _timestamp(text: str, zoneless: bool) -> datetime:
-    """A text as RFC 3339 has it, or milliseconds since 1970 in digits."""
-    text = text.strip()
-    if text.lstrip("-").isdecimal():
-        return EPOCH + timedelta(milliseconds=int(text))
-    value = datetime.fromisoformat(text)
-    if value.tzinfo is None and not zoneless:
-        raise ValueError(f"{text!r} has no offset from UTC")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
 def _usable_default(column: Column) -> Column | None:
     """The column with its literal default in the form that a decoder gives; None for a column without default."""
     if column.default is None or (column.default.kind is DefaultKind.LITERAL and column.default.literal is None):
         return None
     if column.default.kind is not DefaultKind.LITERAL:
         return column
-    literal = sql_value(column, column.default.literal)
+    literal = carried_value(column, column.default.literal)
     return dataclasses.replace(column, default=Default(kind=DefaultKind.LITERAL, literal=literal))
 
 

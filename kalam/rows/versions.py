@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kalam.rows.normalise import column_fix
-from kalam.rows.sql_values import sql_value
+from kalam.rows.sql_values import carried_value
 from kalam.rows.stored import StoredRows
 from kalam.rows.types import Row
 from kalam.schema import Column
@@ -25,7 +25,7 @@ def fill_value(column: Column) -> Any:
     """What rows have in this column that were written before it was added, in a row's form."""
     if column.fill is None:
         return None
-    value = sql_value(column, column.fill)
+    value = carried_value(column, column.fill)
     fix = column_fix(column)
     return value if fix is None else fix([value])[0]
 

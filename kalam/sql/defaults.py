@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from kalam.errors import InvalidValue
+from kalam.rows.sql_values import boolean_of
+from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam.schema import INTEGER_BITS, DataType, Default, DefaultKind, TypeName
 from kalam.sql.cursor import Cursor
 from kalam.sql.lexer import Kind
@@ -92,6 +94,8 @@ def _typed_text(cursor: Cursor, data_type: DataType) -> str | None:
 
 
 def _boolean(value: Any, _: DataType) -> bool:
+    if isinstance(value, str):
+        return boolean_of(value)
     if not isinstance(value, bool):
         raise TypeError("expected TRUE or FALSE")
     return value
@@ -152,10 +156,9 @@ def _timestamp(value: Any, _: DataType) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError("expected a text like '2024-01-31T12:00:00Z'")
     try:
-        moment = _EPOCH + timedelta(milliseconds=value) if isinstance(value, int) else datetime.fromisoformat(value)
+        moment = _EPOCH + timedelta(milliseconds=value) if isinstance(value, int) else read_utc_timestamp(value)
     except ValueError:
         raise ValueError("expected a text like '2024-01-31T12:00:00Z'") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
