@@ -221,11 +221,8 @@ class Registry:
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}
-        where, parameters = request.where, tuple(request.parameters)
-        if where is not None:
-            where, parameters = self._in_own_forms(watch, where, parameters)
+        where, parameters = self._in_own_forms(watch, request)
         text = where.text if where else None
-        parameters = parameters[: where.parameters] if where else ()
         condition = await self._condition(watch, where, parameters) if where else None
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
@@ -236,15 +233,15 @@ class Registry:
             await in_thread(Purpose.LIVE, self._check, watch, predicate)
         return predicate
 
-    def _in_own_forms(
-        self, watch: Watch, where: QueryText, parameters: tuple[object, ...]
-    ) -> tuple[QueryText, tuple[object, ...]]:
-        """The WHERE with what it compares as an insert would have stored it."""
-        if len(where.text) > WHERE_CHARACTERS_MAX:
+    def _in_own_forms(self, watch: Watch, request: LiveRequest) -> tuple[QueryText | None, tuple[object, ...]]:
+        """The WHERE with what it compares as an insert would have stored it, and its parameters."""
+        if request.where is None:
+            return None, ()
+        if len(request.where.text) > WHERE_CHARACTERS_MAX:
             raise TooLarge(f"the WHERE of a live query has at most {WHERE_CHARACTERS_MAX:,} characters")
         own = {watch.table.name.table: columns_of(watch.table)}
-        where, values = with_own_forms(where, (), parameters, own)
-        return where, tuple(values)
+        where, values = with_own_forms(request.where, (), request.parameters, own)
+        return where, tuple(values[: where.parameters])
 
     async def _condition(self, watch: Watch, where: QueryText, parameters: tuple[object, ...]) -> Condition:
         if len(where.text) <= READ_HERE_CHARACTERS:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalam.rows.normalise import EPOCH
+from kalam.errors import InvalidValue
+from kalam.rows.normalise import EPOCH, shorten
 from kalam.rows.sql_values import boolean_of, float_of, sql_value
 from kalam.rows.timestamp_text import read_timestamp, rounded_micros
 from kalam.rows.timestamps import timestamps
@@ -46,10 +46,17 @@ def arrow_values(values: pa.ChunkedArray, column: Column, *, sql: bool = False) 
 
 def _assigned(values: pa.ChunkedArray, column: Column) -> list[Any]:
     """Each distinct value as a VALUES list takes it, for most often all are one."""
-    convert = partial(msgspec.convert, type=door_type(column, native=True))
+    kind = door_type(column, native=True)
+
+    def taken(value: Any) -> Any:
+        try:
+            return msgspec.convert(sql_value(column, value), kind)
+        except msgspec.ValidationError as exc:
+            raise InvalidValue(f"column {column.name} expects {column.type}, found {shorten(value)}") from exc
+
     encoded = values.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    distinct = [convert(sql_value(column, value)) for value in _python(encoded.dictionary)]
+    distinct = [taken(value) for value in _python(encoded.dictionary)]
     return [None if place is None else distinct[place] for place in encoded.indices.to_pylist()]
 
 

@@ -232,19 +232,10 @@ async def by_parquet(program: Program, table: str, door: str) -> None:
 
 
 async def by_int96(program: Program, table: str, door: str) -> None:
-    """As Spark and Impala write it: timestamps of 96 bits. Those of this writer end in 2262."""
-    whole = arrow_table(door)
-    instants = whole.column("timestamp_").to_pylist()
-    first = [EPOCH if each is not None and not 1700 < each.year < 2200 else each for each in instants]
-    place = whole.column_names.index("timestamp_")
+    """As Spark and Impala write it: timestamps of 96 bits."""
     sink = io.BytesIO()
-    written = whole.set_column(place, "timestamp_", pa.array(first, pa.timestamp("ns")))
-    pq.write_table(written, sink, use_deprecated_int96_timestamps=True)
+    pq.write_table(arrow_table(door), sink, use_deprecated_int96_timestamps=True)
     insert_file(program.server, table, "rows.parquet", sink.getvalue())
-    for row, each in enumerate(instants):
-        if each is not None and not 1700 < each.year < 2200:
-            values = f"timestamp_ = {literals(row)['timestamp_']}"
-            program.server.sql(f"UPDATE {table} SET {values} WHERE k = '{door}:{row}'")
 
 
 def insert_file(server: ServerProcess, table: str, name: str, content: bytes) -> None:
@@ -278,7 +269,8 @@ async def by_default(program: Program, table: str, door: str) -> None:
         columns = ", ".join(f"{NAMES[kind]} {kind} DEFAULT {given[NAMES[kind]]}" for kind in SAMPLES)
         made = f"{table}_default_{row}"
         program.server.sql(f"CREATE TABLE {made} (k TEXT PRIMARY KEY, {columns})")
-        program.server.sql(f"INSERT INTO {made} (k) VALUES ('{door}:{row}'); INSERT INTO {table} SELECT * FROM {made}")
+        program.server.sql(f"INSERT INTO {made} (k) VALUES ('{door}:{row}')")
+        program.server.sql(f"INSERT INTO {table} SELECT k, {', '.join(NAMES.values())} FROM {made}")
 
 
 async def by_set(program: Program, table: str, door: str) -> None:
@@ -490,7 +482,7 @@ def test_what_an_insert_refuses_an_update_refuses(shared_server: ServerProcess, 
 TAKEN = {
     "boolean_": {"'yes'": True, "'0'": False},
     "timestamp_": {"1704067200000": "2024-01-01T00:00:00.000000Z", "'2024-01-01'": "2024-01-01T00:00:00.000000Z"},
-    "text_": {"5": "5", "TRUE": "true", "1.50": "1.5"},
+    "text_": {"5": "5", "TRUE": "true"},
     "bigint_": {"'7'": 7, "7.0": 7},
     "json_": {"5": 5, "TRUE": True},
 }
