@@ -56,6 +56,8 @@ class Asked(threading.Thread):
             self.outcome = self._server.sql(self._text, *self._params)
         except SqlFailed as refused:
             self.outcome = refused.code
+        except OSError as broken:  # the server was killed
+            self.outcome = type(broken).__name__
 
     def result(self) -> Any:
         self.join(PATIENCE_S)
