@@ -28,7 +28,7 @@ LAYERS = (
     ("kalam.tables", "kalam.query", "kalam.live"),
     ("kalam.engine",),
     ("kalam_nats", "kalam_http"),
-    ("kalam.server", "kalam.logs", "kalam.metrics", "kalam.collector"),
+    ("kalam.server", "kalam.logs", "kalam.metrics", "kalam.collector", "kalam.allocator"),
     ("kalam.client", "kalam.cli", "kalam.__main__"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kalam.allocator import choose_allocator
 from kalam.cli.failure import WrongUsage
 from kalam.collector import THRESHOLDS
 from kalam.errors import InvalidOption
@@ -44,6 +45,7 @@ def serve(
     """
     # What imports make is kept, so the collector need not look at it every 700 objects: that took a tenth of a start.
     gc.set_threshold(*THRESHOLDS)
+    choose_allocator()
     from kalam.settings import load_settings
 
     flags = {

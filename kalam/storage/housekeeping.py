@@ -1,4 +1,4 @@
-"""What has to be tidied: answers and jobs that are old, and files that were kept long enough."""
+"""What has to be tidied: answers and jobs that are old, files that were kept long enough, memory that is free."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 
+import pyarrow as pa
+
 from kalam.storage.database import Database, now_us
 from kalam.storage.disk_faults import disk_may_fail
 from kalam.storage.unclaimed import Unclaimed
 from kalam.storage.writes import ANSWER_US
+from kalam.threads import Purpose, in_thread
 
 PAUSE_S = 30.0
 
@@ -26,6 +29,7 @@ class Housekeeping:
         while True:
             await asyncio.sleep(PAUSE_S)
             also()
+            await in_thread(Purpose.CATALOGUE, pa.default_memory_pool().release_unused)
             with disk_may_fail("housekeeping"):
                 await self._database.write(self._forget_old)
                 await self._unclaimed.remove_due()
