@@ -317,9 +317,11 @@ async def _finish(engine: Engine) -> None:
 
 
 async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry) -> str:
-    from kalam_http import create_app, serve_http  # while the broker starts, which has been asked to by now
+    from kalam_http import Overview, create_app, serve_http  # while the broker starts, which has been asked to by now
 
-    app = create_app(engine, settings=settings, registry=registry)
+    overview = Overview(engine)
+    await stack.enter_async_context(running(overview.run(), "overview"))
+    app = create_app(engine, settings=settings, registry=registry, overview=overview)
     listening = await stack.enter_async_context(serve_http(app, settings, registry))
     return listening.url
 

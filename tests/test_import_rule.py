@@ -21,7 +21,10 @@ CHECKOUT = Path(__file__).parents[1]
 # which runs before every other module; the migrations are frozen once released, so they lean on nothing that changes.
 LAYERS = (
     ("kalam", "kalam.migrations"),
-    ("kalam.errors", "kalam.names", "kalam.settings", "kalam.imports", "kalam.threads"),
+    (
+        *("kalam.errors", "kalam.names", "kalam.settings", "kalam.imports"),
+        *("kalam.threads", "kalam.manual_pages", "kalam.sql_words"),
+    ),
     ("kalam.schema", "kalam.rows"),
     ("kalam.sql",),
     ("kalam.storage",),

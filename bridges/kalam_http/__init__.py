@@ -2,5 +2,6 @@
 
 from kalam_http.app import create_app
 from kalam_http.listener import Listening, serve_http
+from kalam_http.overview import Overview
 
-__all__ = ["Listening", "create_app", "serve_http"]
+__all__ = ["Listening", "Overview", "create_app", "serve_http"]

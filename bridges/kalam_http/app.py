@@ -14,17 +14,19 @@ from kalam.engine import Engine
 from kalam.errors import KalamError
 from kalam.settings import Settings
 from kalam_http.body_bounds import BodyBounds
+from kalam_http.console_routes import console_routes
 from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.health_routes import health_routes
 from kalam_http.live_route import live_routes
+from kalam_http.overview import Overview
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
 from kalam_http.rows_route import KEY_HEADER, rows_routes
 from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, USER_HEADER, SqlEndpoint, sql_routes
 
 
-def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry) -> Starlette:
+def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry, overview: Overview) -> Starlette:
     """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows."""
     sql = SqlEndpoint(engine)
     edge = Middleware(
@@ -38,6 +40,7 @@ def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistr
         *sql_routes(sql).routes,
         *rows_routes(engine).routes,
         *live_routes(engine).routes,
+        *console_routes(engine, overview).routes,
         *health_routes(engine, registry, health_s_max=settings.broker_timeout_s).routes,
     ]
     app = Starlette(

@@ -27,6 +27,10 @@ INFO = {
     "description": "Errors are `application/problem+json` (RFC 9457) with a stable `code`. Every request must name "
     "this server in its Host, and may not come from a web page of another Origin: else 403 `permission_denied`.",
 }
+_MEDIA_TYPES = {
+    **dict.fromkeys(("/", "/docs"), "text/html"),
+    **dict.fromkeys(("/openapi.json", "/v1/overview", "/v1/catalogue"), JSON),
+}
 # What can befall a request before its route sees it.
 EDGE_STATUSES = (403, 408, 413, 429, 500)
 
@@ -80,7 +84,7 @@ def _describe(path: str, operation: dict[str, Any], codes: dict[int, list[str]])
             answers = {"200": _answer("Ready.", checks), "503": _answer("Not ready.", checks)}
             statuses = EDGE_STATUSES
         case _:
-            media_type = {"/docs": "text/html", "/openapi.json": JSON}.get(path, "text/plain")
+            media_type = _MEDIA_TYPES.get(path, "text/plain")
             kind = "object" if media_type == JSON else "string"
             answers = {"200": _answer("As described.", {media_type: {"schema": {"type": kind}}})}
             statuses = EDGE_STATUSES

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,14 @@ KEY_PARAMETER: Final[dict[str, Any]] = {
     "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
 }
 
+DRY_RUN_PARAMETER: Final[dict[str, Any]] = {
+    "name": "dry_run",
+    "in": "query",
+    "required": False,
+    "description": "judge the rows as an insert would, keys included, and store nothing",
+    "schema": {"type": "boolean", "default": False},
+}
+
 _ANSWER: Final = msgspec.json.Decoder(RowsAnswer)
 
 
@@ -49,7 +58,7 @@ def rows_routes(engine: Engine) -> Routes:
         summary="Insert rows in bulk",
         operation_id="insert_rows",
         path_parameters={"namespace": "the table's namespace", "table": "the table"},
-        parameters=[USER_PARAMETER, KEY_PARAMETER],
+        parameters=[USER_PARAMETER, KEY_PARAMETER, DRY_RUN_PARAMETER],
     )
     async def insert_rows(request: Request) -> Response:
         """Insert the rows of the body, in batches, while it comes in; it may be of any length up to the bound.
@@ -57,13 +66,15 @@ def rows_routes(engine: Engine) -> Routes:
         The Content-Type says what it is: a JSON array of objects, NDJSON, CSV (with the names of the columns in its
         first line), msgpack (an array of maps, or maps one after another) or an Arrow IPC stream. Up to 5,000 rows
         and 4 MiB are one transaction; of a longer body the batches before an error stay stored, and the error says
-        in `stored` how many rows that are.
+        in `stored` how many rows that are. With `dry_run=true` the rows are judged, and nothing is stored.
         """
         media_type = row_format(request.headers.get("content-type"))
         user = asking_user(request)
         key = _checked_key(request.headers.get(KEY_HEADER))
+        dry_run = _flag(request.query_params, "dry_run")
         name = TableName(request.path_params["namespace"].lower(), request.path_params["table"].lower())
-        insert = BulkInsert(engine, user, engine.catalogue.table(name), key)
+        found = engine.catalogue.table(name)
+        insert = Trial(engine, user, name) if dry_run else BulkInsert(engine, user, found, key)
         try:
             async for batch in batches(request, media_type):
                 await insert.add(batch)
@@ -80,6 +91,37 @@ def _checked_key(key: str | None) -> str | None:
     if not KEY_PATTERN.fullmatch(key):
         raise InvalidValue(f"{KEY_HEADER} has to be 1 to 128 visible ASCII characters without blanks")
     return key
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidValue(f"{name} is true or false, found {text[:40]!r}")
+    return text == "true"
+
+
+class Trial:
+    """An insert in bulk that is judged and not stored."""
+
+    def __init__(self, engine: Engine, user: str, name: TableName) -> None:
+        self._engine, self._user, self._name = engine, user, name
+        self._rows = 0
+        self._taken: set[Any] = set()
+
+    async def add(self, batch: Batch) -> None:
+        """Judge one batch, as if the ones before it were stored."""
+        message = InsertMessage(batch.payload, batch.arrow)
+        self._rows += await self._engine.inserts.judge(self._user, self._name, message, self._taken)
+
+    def answer(self) -> RowsAnswer:
+        """What the sender reads when all would be stored."""
+        return RowsAnswer(rows=self._rows)
+
+    def located(self, error: KalamError) -> KalamError:
+        """The error of a batch, which says where in the body it is."""
+        if self._rows and "row" not in error.fields:
+            error.detail = f"after row {self._rows:,} of the body: {error.detail}"
+        return error
 
 
 class BulkInsert:

@@ -1,4 +1,4 @@
-"""Answers that are sent while their rows are found: NDJSON, CSV, Arrow.
+"""Answers that are sent while their rows are found: NDJSON, CSV, Arrow, Parquet.
 
 The law: a client can always tell a whole answer from one that broke off. What goes wrong before the first row is an
 ordinary problem. Later NDJSON ends in a line ``{"error": {…}}``; the other formats have no place for it, so the
@@ -25,7 +25,8 @@ from kalam.threads import Purpose, in_thread
 from kalam_http.edge import BrokenOff
 from kalam_http.rows_body import CSV, NDJSON
 
-STREAMED: Final = (NDJSON, CSV, ARROW_STREAM)
+PARQUET: Final = "application/vnd.apache.parquet"
+STREAMED: Final = (NDJSON, CSV, ARROW_STREAM, PARQUET)
 log = structlog.get_logger(__name__)
 
 
@@ -63,7 +64,7 @@ async def body_of(
     tables: AsyncGenerator[pa.Table, None], media_type: str, on_end: Callable[[], None]
 ) -> AsyncGenerator[bytes, None]:
     """The rows in a format, a piece for each table. ``on_end`` is called when it is over, however it ends."""
-    form = _Arrow() if media_type == ARROW_STREAM else _Text(media_type)
+    form = _form_of(media_type)
     head, begun = b"", False
     try:
         try:
@@ -95,6 +96,16 @@ def _break_off(error: KalamError, media_type: str) -> bytes:
     return msgspec.json.encode({"error": msgspec.Raw(problem_json(error))}) + b"\n"
 
 
+def _form_of(media_type: str) -> _Text | _Columns:
+    if media_type == ARROW_STREAM:
+        return _Columns(pa.ipc.new_stream)
+    if media_type == PARQUET:
+        import pyarrow.parquet as pq  # which takes a while, and few ask for it
+
+        return _Columns(pq.ParquetWriter)
+    return _Text(media_type)
+
+
 class _Text:
     def __init__(self, media_type: str) -> None:
         self._media_type = media_type
@@ -110,21 +121,25 @@ class _Text:
         return b""
 
 
-class _Arrow:
-    def __init__(self) -> None:
+class _Columns:
+    """Arrow and Parquet: ``writer`` makes what writes tables of a schema into a file."""
+
+    def __init__(self, writer: Callable[[_Sink, pa.Schema], Any]) -> None:
         self._sink = _Sink()
+        self._make = writer
         self._writer: Any = None
 
     def encode(self, table: pa.Table) -> bytes:
         table = widely_known(table)
         if self._writer is None:
-            self._writer = pa.ipc.new_stream(self._sink, table.schema)
+            self._writer = self._make(self._sink, table.schema)
         if table.num_rows:
             self._writer.write_table(table)
         return self._sink.take()
 
     def end(self) -> bytes:
-        """The mark that tells a reader that the stream is whole."""
+        """The mark that tells a reader that the stream is whole; of a Parquet file its table of contents."""
+        assert self._writer is not None
         self._writer.close()
         return self._sink.take()
 

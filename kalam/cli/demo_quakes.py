@@ -62,7 +62,7 @@ class Quake:
 
 def load_quakes() -> list[Quake]:
     """The week of earthquakes, in the order of their time."""
-    packed = importlib.resources.files("kalam.cli").joinpath("demo_data", "earthquakes.ndjson.gz").read_bytes()
+    packed = importlib.resources.files("kalam").joinpath("demo_data", "earthquakes.ndjson.gz").read_bytes()
     return [_quake(line, msgspec.json.decode(line)) for line in gzip.decompress(packed).splitlines()]
 
 

@@ -74,7 +74,7 @@ def export(
             count = _export(where, sql, user, sys.stdout.buffer, form)
             sys.stdout.flush()
         else:
-            count = _export_file(where, sql, user, file, form)
+            count = export_file(where, sql, user, file, form)
     except KeyboardInterrupt as exc:
         kept = "what was written is not whole" if file == STDOUT else f"{file} was not written"
         raise CommandFailed(f"interrupted: {kept}") from exc
@@ -83,7 +83,8 @@ def export(
     typer.echo(f"{counted(count)} of {table} in {'the output' if file == STDOUT else file}", err=True)
 
 
-def _export_file(url: str, sql: str, user: str, file: Path, form: ExportFormat) -> int:
+def export_file(url: str, sql: str, user: str, file: Path, form: ExportFormat) -> int:
+    """Write what a query gives into a file, which takes its name when it is whole; how many rows that was."""
     temporary = file.with_name(f".{file.name}.part")
     try:
         with temporary.open("wb") as part:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from kalam.cli.address import HOW_TO_START
 from kalam.cli.failure import CommandFailed, WrongUsage
@@ -27,11 +27,22 @@ class Refusal(Exception):
 
 
 def ask_sql(
-    url: str, text: str, *, user: str = "admin", params: Sequence[Any] = (), namespace: str | None = None
+    url: str,
+    text: str,
+    *,
+    user: str = "admin",
+    params: Sequence[Any] = (),
+    namespace: str | None = None,
+    query_id: str | None = None,
 ) -> bytes:
-    """Run SQL on the server at ``url``; return the body of its answer, or raise Refusal with its problem object."""
+    """Run SQL on the server at ``url``; return the body of its answer, or raise Refusal with its problem object.
+
+    ``query_id`` is the id by which ``cancel_query`` finds it while it runs.
+    """
     request = {"sql": text, "params": list(params), "namespace": namespace}
     headers = {"Content-Type": "application/json", "Accept": "application/json", "X-Kalam-User": user}
+    if query_id is not None:
+        headers["X-Kalam-Query-Id"] = query_id
     status, body = _exchange(url, "POST", "/v1/sql", json.dumps(request, allow_nan=False).encode(), headers)
     if status == 200:
         return body
@@ -52,6 +63,43 @@ def stream_sql(url: str, text: str, *, user: str, accept: str) -> Iterator[HTTPR
         if answer.status != 200:
             raise Refusal(_problem(url, answer.status, answer.read()))
         yield answer
+
+
+def cancel_query(url: str, query_id: str, *, user: str = "admin") -> None:
+    """Cancel a query that runs; one that has ended meanwhile is no failure."""
+    _exchange(url, "DELETE", f"/v1/queries/{query_id}", None, {"X-Kalam-User": user})
+
+
+def get_json(url: str, path: str, *, user: str = "admin") -> dict[str, Any]:
+    """The JSON document at a path of the server; raises Refusal."""
+    status, body = _exchange(url, "GET", path, None, {"X-Kalam-User": user})
+    if status != 200:
+        raise Refusal(_problem(url, status, body))
+    document: dict[str, Any] = json.loads(body)
+    return document
+
+
+def post_rows(url: str, table: str, body: bytes, content_type: str, *, user: str) -> dict[str, Any]:
+    """Insert rows in bulk; what the server answers. Raises Refusal."""
+    path = f"/v1/tables/{table.replace('.', '/', 1)}/rows"
+    status, answer = _exchange(url, "POST", path, body, {"Content-Type": content_type, "X-Kalam-User": user})
+    if status != 200:
+        raise Refusal(_problem(url, status, answer))
+    stored: dict[str, Any] = json.loads(answer)
+    return stored
+
+
+@contextlib.contextmanager
+def live_events(url: str, sql: str, *, user: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """The messages of a live query, as Server-Sent Events bring them, until one side ends it. Raises Refusal."""
+    connection, prefix = _connection(url)
+    with contextlib.closing(connection):
+        _connect(connection, url)
+        headers = {"Accept": "text/event-stream", "X-Kalam-User": user}
+        answer = _send(connection, "GET", f"{prefix}/v1/live?{urlencode({'sql': sql})}", None, headers)
+        if answer.status != 200:
+            raise Refusal(_problem(url, answer.status, answer.read()))
+        yield (json.loads(line[6:]) for line in answer if line.startswith(b"data: "))
 
 
 def is_ready(url: str) -> bool:

@@ -14,10 +14,11 @@ from typing import Annotated, Final
 import typer
 
 from kalam import __version__
-from kalam.cli import backup, demo, export, insert, serve, sql, tail
+from kalam.cli import backup, demo, export, insert, manual, serve, sql, tail
 from kalam.cli.bench import command as bench
 from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
+from kalam.cli.shell import command as shell
 from kalam.errors import Internal, KalamError
 
 TRACEBACK: Final = "KALAM_TRACEBACK"
@@ -34,6 +35,8 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("sql")(sql.sql)
+app.command("shell")(shell.shell)
+app.command("help")(manual.show_page)
 app.command("insert")(insert.insert)
 app.command("tail")(tail.tail)
 app.command("export")(export.export)

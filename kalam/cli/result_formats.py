@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import enum
 import json
+import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final, TextIO
 
+from kalam.cli.words import counted
+
 NUMBER_TYPES: Final = ("SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL")
+CUT_CHARS_MIN: Final = 8
+"""What a column is cut to at least; where that is too much, a table is shown a line a column."""
 DIM, BOLD, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+_STYLE: Final = re.compile("\x1b\\[[0-9]*m")
 
 
 class Format(enum.StrEnum):
@@ -30,7 +37,8 @@ class Format(enum.StrEnum):
 
 def write_results(results: list[dict[str, Any]], form: Format, out: TextIO) -> None:
     """Write every result that has columns, one after another."""
-    writer = {Format.TABLE: table_lines, Format.NDJSON: ndjson_lines, Format.CSV: csv_lines}[form]
+    table = fitted_lines if form is Format.TABLE and out.isatty() else table_lines
+    writer = {Format.TABLE: table, Format.NDJSON: ndjson_lines, Format.CSV: csv_lines}[form]
     separated = form is not Format.NDJSON
     for index, result in enumerate(result for result in results if result["columns"]):
         if index and separated:
@@ -68,6 +76,70 @@ def table_lines(result: dict[str, Any], *, styled: bool, encoding: str) -> Itera
         styles = [dim if value is None else "" for value in row]
         for line in _lines(cells):
             yield _line(line, widths, right, styles)
+
+
+def fitted_lines(result: dict[str, Any], *, styled: bool, encoding: str) -> Iterator[str]:
+    """A table that fits the terminal: long texts are cut with ``…``; what has too many columns is shown a line each."""
+    room = shutil.get_terminal_size().columns
+    columns = result["columns"]
+    cells = [[_cell(value).replace("\n", "\\n") for value in row] for row in result["rows"]]
+    headers = [_visible(column["name"]) for column in columns]
+    widths = [max(map(_width, column)) for column in zip(headers, *cells, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= room:
+        yield from table_lines(result, styled=styled, encoding=encoding)
+        return
+    limit = _cut_at(widths, room - 2 * (len(widths) - 1))
+    if limit < CUT_CHARS_MIN:
+        yield from expanded_lines(result, styled=styled)
+        return
+    cut = [[_cut(text, limit) for text in row] for row in cells]
+    names = [{**column, "name": _cut(name, limit)} for column, name in zip(columns, headers, strict=True)]
+    shown = [
+        [None if value is None else text for value, text in zip(row, texts, strict=True)]
+        for row, texts in zip(result["rows"], cut, strict=True)
+    ]
+    yield from table_lines({**result, "columns": names, "rows": shown}, styled=styled, encoding=encoding)
+
+
+def _cut_at(widths: Sequence[int], room: int) -> int:
+    """The width to which longer columns are cut, so that all of them together take no more than ``room``."""
+    for narrow, width in enumerate(ordered := sorted(widths)):
+        if width * (len(ordered) - narrow) >= room:
+            return max(room, 0) // (len(ordered) - narrow)
+        room -= width
+    return ordered[-1]
+
+
+def _cut(text: str, limit: int) -> str:
+    if _width(text) <= limit:
+        return text
+    while _width(text) >= limit:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def expanded_lines(result: dict[str, Any], *, styled: bool, **_: Any) -> Iterator[str]:
+    """A line for each column of each row, as psql's expanded display has them."""
+    names = [_visible(column["name"]).replace("\n", "\\n") for column in result["columns"]]
+    wide = max(map(_width, names), default=0)
+    dim = DIM if styled else ""
+    for number, row in enumerate(result["rows"], 1):
+        yield f"-[ row {number} ]".ljust(wide + 20, "-")
+        for name, value in zip(names, row, strict=True):
+            first, *rest = _cell(value).split("\n")
+            shown = f"{dim}{first}{PLAIN}" if dim and value is None else first
+            yield f"{name}{' ' * (wide - _width(name))} | {shown}".rstrip()
+            yield from (f"{' ' * wide} | {line}" for line in rest)
+
+
+def row_count_line(result: dict[str, Any]) -> str:
+    """How many rows there are, as a line under them."""
+    return f"({counted(result['row_count'])})"
+
+
+def width_of(line: str) -> int:
+    """The columns that a line takes on a terminal; what styles it takes none."""
+    return _width(_STYLE.sub("", line))
 
 
 def _lines(cells: list[str]) -> list[list[str]]:

@@ -15,6 +15,7 @@ import structlog
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
+from kalam.engine.latency import Latency
 from kalam.engine.live import Live
 from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
@@ -143,12 +144,20 @@ class Engine:
     unclaimed: Unclaimed
     texts: Texts
     running: RunningQueries = field(default_factory=RunningQueries)
+    latency: Latency = field(default_factory=Latency)
 
     async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
         """Run the statements of a text in order and return a result for each.
 
         Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
         """
+        started = time.perf_counter()
+        try:
+            return await self._execute(text, params, session)
+        finally:
+            self.latency.record(time.perf_counter() - started)
+
+    async def _execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         check_user(session.user)
         parsed = await self.texts.split(text)
         if not parsed.texts:
@@ -181,9 +190,13 @@ class Engine:
         query = self.texts.known_query(text)
         if query is None or query.point is None:
             return None
+        started = time.perf_counter()
         try:
             check_user(session.user)
-            return self.points.answer_nowait(query, Request(session, params))
+            answer = self.points.answer_nowait(query, Request(session, params))
+            if answer is not None:
+                self.latency.record(time.perf_counter() - started)
+            return answer
         except Exception:  # noqa: BLE001 - execute meets the same, tells it and logs it
             return None
 

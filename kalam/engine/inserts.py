@@ -6,6 +6,7 @@ whole, and has its own answer; but all are decoded, committed and published toge
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +16,17 @@ from typing import cast
 
 import msgspec
 
-from kalam.errors import BrokerUnavailable, KalamError, TableNotFound, TooBusy, TooLarge
+from kalam.engine.latency import Latency
+from kalam.errors import BrokerUnavailable, DuplicateKey, KalamError, TableNotFound, TooBusy, TooLarge
 from kalam.names import TableName
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.judged import judged
+from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
 from kalam.storage.catalogue import Catalogue
+from kalam.storage.copies import Key
 from kalam.storage.writes import Inserted, InsertStatement, Repeated
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import MessageName, Published, StreamTables
@@ -116,6 +120,7 @@ class Inserts:
         self.rows_inflight = 0
         self.bytes_inflight = 0
         self.accepted_rows = 0
+        self.latency = Latency()
 
     async def insert(
         self, user: str, name: TableName, messages: Sequence[InsertMessage], users: Sequence[str] | None = None
@@ -127,6 +132,7 @@ class Inserts:
         The rows are handed to the store before the first pause, so batches that are handed in one after another are
         stored in that order.
         """
+        started = time.perf_counter()
         payloads = [message.payload for message in messages]
         byte_count = sum(map(len, payloads))
         try:
@@ -153,6 +159,30 @@ class Inserts:
         finally:
             self.rows_inflight -= row_count
             self.bytes_inflight -= byte_count
+            self.latency.record(time.perf_counter() - started, len(messages))
+
+    async def judge(self, user: str, name: TableName, message: InsertMessage, taken: set[Key]) -> int:
+        """How many rows a message has, judged as ``insert`` would, but stored nowhere; raises what it would be told.
+
+        ``taken`` are the keys of the messages before it, to which its own are added.
+        """
+        table = self._catalogue.table(name)
+        decoded = self._decode_one(self._codecs.of(table), user, message)
+        if isinstance(decoded, KalamError):
+            raise decoded
+        if table.kind is TableKind.STREAM:
+            checked = self._checked(table, decoded)
+            if isinstance(checked, KalamError):
+                raise checked
+        elif decoded:
+            statement = judged("message", partial(self._stored.statement, table, decoded))
+            if isinstance(statement, KalamError):
+                raise statement
+            await self._stored.check_free(table, user, statement.keys)
+            if twice := taken.intersection(statement.keys):
+                raise DuplicateKey(f"key {table.key} = {shorten(twice.pop())} comes twice in these rows")
+            taken.update(statement.keys)
+        return len(decoded)
 
     def _check_room(self, byte_count: int) -> None:
         settings = self._settings

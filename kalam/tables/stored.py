@@ -33,6 +33,7 @@ from kalam.storage.writes import (
     InsertTask,
     Repeated,
     Stale,
+    check_free,
 )
 from kalam.tables.outbox import Outbox
 from kalam.tables.runs import subject_keys
@@ -186,6 +187,14 @@ class StoredTables:
             task = InsertTask(self._store, table, owner, statements, epoch=copy.epoch, answer=answer)
             return self._insert_again(self._store.database.submit(task), table, owner, statements, answer)
         return self._insert_prepared(table, owner, statements, keys, answer)
+
+    async def check_free(self, table: Table, user: str, keys: Sequence[Key]) -> None:
+        """Raise DuplicateKey if a row has one of the keys now, or if one comes twice; nothing is stored."""
+        owner = self.owner(table, user)
+        cold, _ = await self._look_up(table, owner, keys)
+        copy = self._store.loaded.get((table.table_id, owner))
+        versions = {} if copy is None else copy.versions  # the writer changes it meanwhile: no loop over it here
+        check_free(table, keys, {key: versions[key] for key in keys if key in versions}, cold)
 
     async def _insert_again(
         self,

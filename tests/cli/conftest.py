@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_process import environment
 from server_process import ServerProcess
 
-CHECKOUT = Path(__file__).parents[2]
 COMMAND_S = 100
 NAMESPACE = "cli"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,13 +42,6 @@ def create_table(kalam_server: ServerProcess) -> Callable[..., str]:
 def table(create_table: Callable[..., str]) -> str:
     """A STREAM table, which returns its rows in the order of their insert; its one column is ``id BIGINT``."""
     return create_table("id BIGINT", options="WITH (MAX_BUFFER = 1000000)")
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment without the settings of a server, the checkout importable."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KALAM_") and name != "NATS_URL"}
-    paths = [str(CHECKOUT), str(CHECKOUT / "bridges"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return kept | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "100"} | more
 
 
 @pytest.fixture

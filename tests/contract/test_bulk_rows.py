@@ -8,6 +8,8 @@ import io
 import itertools
 import json
 import struct
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -348,3 +350,34 @@ def test_arrow_that_leads_outside_of_its_buffers_is_refused_and_ends_nothing(ser
     assert (status, answer["code"]) == (400, "invalid_value")
     assert "damaged" in answer["detail"]
     assert server.sql(f"SELECT count(*) FROM {table}") == [[0]]
+
+
+def test_a_dry_run_judges_rows_and_keys_and_stores_nothing(shared_server):
+    shared_server.sql("CREATE NAMESPACE trial; CREATE TABLE trial.t (id BIGINT PRIMARY KEY, n INT)")
+    shared_server.sql("CREATE STREAM TABLE trial.s (id BIGINT NOT NULL)")
+    shared_server.sql("INSERT INTO trial.t VALUES (1, 1); FLUSH TABLE trial.t; INSERT INTO trial.t VALUES (2, 2)")
+
+    def judge(table: str, body: bytes) -> tuple[int, dict[str, object]]:
+        url = f"{shared_server.http_url}/v1/tables/trial/{table}/rows?dry_run=true"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/x-ndjson"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, json.load(exc)
+
+    assert judge("t", b'{"id": 3}\n{"id": 4, "n": 5}') == (200, {"rows": 2})
+    assert judge("s", b'{"id": 3}') == (200, {"rows": 1})
+    for body, code in (
+        (b'{"id": 1}', "duplicate_key"),
+        (b'{"id": 2}', "duplicate_key"),
+        (b'{"id": 3}\n{"id": 3}', "duplicate_key"),
+        (b'{"id": 3, "n": "x"}', "invalid_value"),
+        (b"".join(b'{"id": %d}\n' % number for number in [*range(10, 5_100), 10]), "duplicate_key"),
+    ):
+        status, problem = judge("t", body)
+        assert (problem["code"], status) == (code, 409 if code == "duplicate_key" else 400)
+    assert judge("s", b"{}")[1]["code"] == "not_null_violation"
+    assert shared_server.sql("SELECT count(*) FROM trial.t") == [[2]]
+    assert shared_server.sql("SELECT count(*) FROM trial.s") == [[0]]

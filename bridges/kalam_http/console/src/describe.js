@@ -1,0 +1,69 @@
+// One table as DESCRIBE tells it, and the subjects on which it is heard.
+
+import { rows, sql } from "./api.js";
+import { tableName } from "./text.js";
+
+/** `{kind, columns, options, state, key, create, subject}` of a table. */
+export async function describe(full) {
+  const { results } = await sql(`DESCRIBE TABLE ${tableName(full)}; SHOW CREATE TABLE ${tableName(full)}`);
+  const lines = results[0].rows.map(([section, name, value]) => ({ section, name, value }));
+  const of = (section) => lines.filter((line) => line.section === section);
+  const one = (section, name) => of(section).find((line) => line.name === name)?.value;
+  const columns = of("column").map(({ name, value }) => columnOf(name, value));
+  const [namespace, table] = full.split(".");
+  const known = await rows(
+    "SELECT column_name, is_primary_key FROM system.columns WHERE namespace = $1 AND table_name = $2 ORDER BY ordinal",
+    [namespace, table],
+  );
+  const keys = known.filter((column) => column.is_primary_key).map((column) => column.column_name);
+  const kind = one("table", "kind");
+  return {
+    kind,
+    columns,
+    options: of("option"),
+    state: of("state"),
+    key: keys.length ? keys : kind === "STREAM" ? [] : ["_row_id"],
+    create: results[1].rows[0][0],
+    subject: one("state", "subject"),
+    stream: one("state", "jetstream_stream"),
+    bigKeys: kind !== "STREAM" && keys.length === 0,
+  };
+}
+
+function columnOf(name, definition) {
+  const type = /^[A-Z]+(\([^)]*\))?/.exec(definition)?.[0] ?? definition;
+  return {
+    name,
+    type,
+    definition,
+    nullable: !/\bNOT NULL\b/.test(definition),
+    default: /\bDEFAULT (.*?)( PRIMARY KEY)?$/.exec(definition)?.[1] ?? null,
+    key: /\bPRIMARY KEY\b/.test(definition),
+  };
+}
+
+/** How many rows a table holds now. */
+export async function rowCount(full, kind) {
+  if (kind !== "STREAM") return (await rows(`SELECT count(*) AS n FROM ${tableName(full)}`))[0].n;
+  const stats = await rows(`SHOW STATS FOR TABLE ${tableName(full)}`);
+  return Number(stats.find((line) => line.name === "buffered_rows")?.value ?? 0);
+}
+
+/** Lines with which a program listens to a subject. */
+export function listeners(subject) {
+  return [
+    ["Subject", subject],
+    ["nats", `nats sub '${subject}'`],
+    ["Python", `import asyncio, nats
+
+async def main():
+    client = await nats.connect()
+    async for message in (await client.subscribe("${subject}")).messages:
+        print(message.subject, message.data)
+
+asyncio.run(main())`],
+    ["JavaScript", `import { connect } from "@nats-io/transport-node";
+const connection = await connect();
+for await (const message of connection.subscribe("${subject}")) console.log(message.subject, message.json());`],
+  ];
+}

@@ -1,0 +1,126 @@
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { catalogue, watchServer } from "./api.js";
+import { Notices } from "./parts.jsx";
+import { JobsPage } from "./pages/jobs.jsx";
+import { LivePage } from "./pages/live.jsx";
+import { ManualPage } from "./pages/manual.jsx";
+import { OverviewPage } from "./pages/overview.jsx";
+import { QueryPage } from "./pages/query.jsx";
+import { TablePage } from "./pages/table.jsx";
+import { TablesPage } from "./pages/tables.jsx";
+import "./style.css";
+
+const RAIL = ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"];
+
+/** The parts of `#/page/a/b`, and what stands behind `?`. */
+function route() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [page = "overview", ...rest] = path.split("/").map(decodeURIComponent);
+  return { page: page || "overview", rest, query: new URLSearchParams(query) };
+}
+
+function storedTheme() {
+  return localStorage.getItem("kalam.theme");
+}
+
+function applyTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+function switchTheme() {
+  const dark = storedTheme() ? storedTheme() === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  localStorage.setItem("kalam.theme", dark ? "light" : "dark");
+  applyTheme(storedTheme());
+}
+
+function Page({ at, known, reloadCatalogue }) {
+  const shared = { known, reloadCatalogue };
+  switch (at.page) {
+    case "query":
+      return <QueryPage {...shared} given={at.query.get("sql")} />;
+    case "tables":
+      if (at.rest.length >= 2) return <TablePage {...shared} namespace={at.rest[0]} table={at.rest[1]} key={at.rest.join(".")} />;
+      return <TablesPage {...shared} />;
+    case "live":
+      return <LivePage given={at.query.get("sql")} />;
+    case "jobs":
+      return <JobsPage />;
+    case "manual":
+      return <ManualPage page={at.rest[0]} />;
+    case "overview":
+      return <OverviewPage {...shared} />;
+    default:
+      return <p class="soft">There is no page <code>{at.page}</code>.</p>;
+  }
+}
+
+const KEPT = new Set(["query", "live"]); // pages that keep what was typed and what runs while another one is looked at
+
+function App() {
+  const [at, setAt] = useState(route);
+  const [gone, setGone] = useState(false);
+  const [known, setKnown] = useState(null);
+  async function reloadCatalogue() {
+    try {
+      setKnown(await catalogue());
+    } catch {
+      // completion goes on with what it has
+    }
+  }
+  useEffect(() => {
+    const moved = () => setAt(route());
+    addEventListener("hashchange", moved);
+    reloadCatalogue();
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  useEffect(() => watchServer((now) => {
+    setGone(now);
+    if (!now) reloadCatalogue();
+  }), []);
+  useEffect(() => {
+    reloadCatalogue();
+    if (at.page === "manual") return;
+    const name = at.page === "tables" && at.rest.length >= 2 ? `${at.rest[0]}.${at.rest[1]}` : RAIL.find((one) => one.toLowerCase() === at.page) ?? "Not found";
+    document.title = `${name} – Kalam`;
+  }, [at]);
+  const current = RAIL.find((name) => name.toLowerCase() === at.page);
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the page</a>
+      <nav class="rail" aria-label="Pages">
+        <a class="brand" href="#/overview" aria-label="Kalam, to the start">
+          <img src="/console/icon.svg" alt="" width="26" height="26" />
+          <span>Kalam</span>
+        </a>
+        {RAIL.map((name) => (
+          <a href={`#/${name.toLowerCase()}`} aria-current={current === name ? "page" : undefined} key={name}>{name}</a>
+        ))}
+        <span class="rail-space" />
+        <button type="button" class="quiet" onClick={switchTheme}>Theme</button>
+      </nav>
+      <main id="main" tabIndex={0} class={`page page-${at.page}`}>
+        {gone && <div class="banner" role="alert"><strong>Server gone.</strong> Kalam does not answer. Looking for it every second; what you typed stays.</div>}
+        {[...KEPT].map((page) => <Kept page={page} at={at} known={known} reloadCatalogue={reloadCatalogue} key={page} />)}
+        {!KEPT.has(at.page) && <Page at={at} known={known} reloadCatalogue={reloadCatalogue} />}
+      </main>
+      <Notices />
+    </>
+  );
+}
+
+/** A page that stays in the document once it was opened, hidden while another one is looked at. */
+function Kept({ page, at, ...shared }) {
+  const open = at.page === page;
+  const [last, setLast] = useState(open ? at : null);
+  useEffect(() => {
+    if (open) setLast(at);
+  }, [at]);
+  const own = open ? at : last;
+  if (!own) return null;
+  return <div class="kept" hidden={!open}><Page at={own} {...shared} /></div>;
+}
+
+applyTheme(storedTheme());
+render(<App />, document.body);

@@ -1,0 +1,1 @@
+"""``kalam shell``: SQL at a prompt, with psql's habits."""

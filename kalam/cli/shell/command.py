@@ -1,0 +1,120 @@
+"""``kalam shell``: the flags, the prompt at a terminal, and what is piped in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from kalam.cli.address import find_url
+from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.errors import InvalidName, KalamError
+from kalam.names import check_user
+
+CATALOGUE_S: Final = 2.0
+"""How long names that completion offers are believed."""
+NOTHING: Final[dict[str, Any]] = {"namespaces": [], "functions": [], "keywords": []}
+
+
+def shell(
+    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
+    nats_url: Annotated[str | None, typer.Option(help="Where NATS is, to speak to the server by it.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="The user as whom the statements run.")] = "admin",
+    namespace: Annotated[str | None, typer.Option(help="Where tables without a namespace are looked up.")] = None,
+    subject_prefix: Annotated[
+        str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
+    ] = "kalam",
+) -> None:
+    r"""SQL at a prompt: completion, history, and psql's backslash commands (\? lists them).
+
+    Statements end with a semicolon. What is piped in is run to its first error.
+    """
+    from kalam.cli.shell import meta
+    from kalam.cli.shell.screen import Screen
+    from kalam.cli.shell.server import HttpServer, NatsServer, Server
+    from kalam.cli.shell.session import Session
+
+    try:
+        check_user(user)
+    except InvalidName as exc:
+        raise WrongUsage(exc.detail) from exc
+    server: Server
+    if nats_url:
+        server = NatsServer(nats_url, user, subject_prefix)
+    else:
+        server = HttpServer(find_url("http_url", url, data_dir), user)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    session = Session(server, Screen(interactive), user, meta.run, namespace)
+    if interactive:
+        _converse(session, str(data_dir.resolve()) if data_dir else server.name)
+    else:
+        _run_piped(session)
+
+
+def _run_piped(session: Any) -> None:
+    from kalam.cli.shell.meta import Quit
+
+    try:
+        session.run_script(sys.stdin.read())
+    except Quit:
+        return
+    except KeyboardInterrupt:
+        raise CommandFailed("cancelled", status=130) from None
+    finally:
+        session.screen.open_file(None)
+
+
+def _converse(session: Any, history_name: str) -> None:
+    from kalam import __version__
+    from kalam.cli.shell.meta import Quit
+    from kalam.cli.shell.prompt import make_prompt
+    from kalam.cli.shell.statements import script
+
+    session.server.run("SELECT 1", None)  # a server that is not there is told before the first statement
+    prompt = make_prompt(history_name, RecentCatalogue(session.server).newest)
+    typer.echo(f"kalam {__version__} at {session.server.name}. \\? for help, \\q to leave.")
+    while True:
+        try:
+            text = prompt.prompt(f"{session.namespace or 'kalam'}=> ")
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            break
+        try:
+            for part in script(text):
+                session.run(part)
+        except Quit:
+            break
+        except KeyboardInterrupt:
+            typer.echo("cancelled", err=True)
+        except CommandFailed as exc:
+            typer.echo(exc.text, err=True)
+    session.screen.open_file(None)
+
+
+class RecentCatalogue:
+    """The catalogue for completion: asked for anew when it is a while old, and the last one while nobody answers."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._known: dict[str, Any] = NOTHING
+        self._asked = float("-inf")
+
+    def newest(self) -> dict[str, Any]:
+        """The names as they are now, or were just now."""
+        from kalam.cli.http import Refusal
+
+        if time.monotonic() - self._asked > CATALOGUE_S:
+            self._asked = time.monotonic()
+            try:
+                self._known = self._server.catalogue()
+            except (CommandFailed, Refusal, KalamError):
+                return self._known
+        return self._known

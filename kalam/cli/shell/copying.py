@@ -1,0 +1,66 @@
+r"""``\copy``: a file into a table, or a table or query into a file, over HTTP."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from kalam.cli.export import SUFFIXES, export_file
+from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.http import post_rows
+from kalam.cli.row_formats import format_of, read_rows
+from kalam.cli.rows_file import BadLine
+from kalam.cli.server_columns import ServerColumns
+from kalam.cli.words import counted
+
+COPY: Final = re.compile(r"(?P<what>\(.*\)|[\w.\"]+)\s+(?P<way>from|to)\s+(?P<file>\S.*)", re.IGNORECASE | re.DOTALL)
+BATCH_BYTES_MAX: Final = 1 << 20
+ROW_BYTES_MAX: Final = 8 << 20
+JSON: Final = "application/json"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+
+
+def copy(url: str, user: str, text: str, namespace: str | None) -> str:
+    r"""Carry out ``\copy <text>``; a line that tells what was done. Raises Refusal, WrongUsage and CommandFailed."""
+    found = COPY.fullmatch(text.strip())
+    if found is None:
+        raise WrongUsage("\\copy takes a table, then from or to, then a file: \\copy lab.readings from readings.csv")
+    what, file = found["what"], Path(found["file"].strip().strip("'\"")).expanduser()
+    if not what.startswith("(") and "." not in what and namespace:
+        what = f"{namespace}.{what}"
+    if found["way"].lower() == "to":
+        return _copy_to(url, user, what, file)
+    if what.startswith("(") or "." not in what:
+        raise WrongUsage(f"{what!r} is no table: give it as namespace.table")
+    return _copy_from(url, user, what, file)
+
+
+def _copy_to(url: str, user: str, what: str, file: Path) -> str:
+    form = SUFFIXES.get(file.suffix)
+    if form is None:
+        raise WrongUsage(f"{file.name}: the name has to end in one of {', '.join(SUFFIXES)}")
+    sql = what[1:-1] if what.startswith("(") else f"SELECT * FROM {what}"  # noqa: S608 - it is the user's own
+    return f"{counted(export_file(url, sql, user, file, form))} copied to {file}"
+
+
+def _copy_from(url: str, user: str, table: str, file: Path) -> str:
+    stored = 0
+    try:
+        with file.open("rb") as opened:
+            batches = read_rows(
+                opened,
+                format_of(file, opened.peek(64)),
+                rows_max=None,
+                bytes_max=BATCH_BYTES_MAX,
+                row_bytes_max=ROW_BYTES_MAX,
+                server_columns=ServerColumns(),
+            )
+            for batch in batches:
+                answer = post_rows(url, table, batch.payload, ARROW if batch.arrow else JSON, user=user)
+                stored += answer["rows"]
+    except BadLine as exc:
+        raise CommandFailed(f"error: {exc}; {stored:,} rows before it are stored") from exc
+    except OSError as exc:
+        raise CommandFailed(f"error: cannot read {file}: {exc.strerror or exc}") from exc
+    return f"{counted(stored)} copied from {file}"

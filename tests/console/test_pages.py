@@ -1,0 +1,79 @@
+"""Every page in both themes and at two widths: nothing that axe-core finds, no scrolling sideways, a title, a face."""
+
+from __future__ import annotations
+
+import pytest
+
+axe_module = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+)
+
+PAGES = ["overview", "query", "tables", "live", "jobs", "manual", "manual/sql"]
+
+
+@pytest.fixture(scope="module")
+def filled(shared_server):
+    shared_server.sql("CREATE NAMESPACE IF NOT EXISTS pages")
+    shared_server.sql(
+        "CREATE TABLE IF NOT EXISTS pages.readings (id BIGINT PRIMARY KEY, sensor TEXT, at TIMESTAMP, j JSON)"
+    )
+    shared_server.sql(
+        "INSERT INTO pages.readings VALUES (1, 'a', '2026-01-01T00:00:00Z', NULL), (2, NULL, NULL, NULL) "
+        "ON CONFLICT (id) DO NOTHING"
+    )
+    shared_server.sql("FLUSH TABLE pages.readings")
+    return shared_server
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_sticks_out(open_console, filled, theme, width):
+    console = open_console(filled, width=width, theme=theme)
+    axe = axe_module.Axe()
+    for route in [*PAGES, "tables/pages/readings"]:
+        console.open(route)
+        console.page.wait_for_load_state("networkidle")
+        found = axe.run(console.page).response["violations"]
+        assert [(route, one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+        overflow = console.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert (route, overflow) == (route, 0)
+
+
+@pytest.mark.parametrize("name", ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"])
+def test_the_rail_leads_to_each_page(console, name):
+    console.open("overview")
+    console.page.get_by_role("link", name=name, exact=True).click()
+    console.page.wait_for_url(f"**/#/{name.lower()}")
+    assert console.page.title().endswith(" \N{EN DASH} Kalam")
+    assert console.page.locator("[aria-current=page]").first.inner_text() == name
+
+
+def test_the_theme_is_switched_and_kept(console):
+    console.open("overview")
+    before = console.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    console.button("Theme").click()
+    after = console.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert after != before
+    console.page.reload()
+    console.page.get_by_role("heading", name="Overview").wait_for()
+    assert console.page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+
+
+def test_the_policy_allows_nothing_inline_and_nothing_foreign(console, shared_server):
+    response = console.page.goto(f"{console.url}/")
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "unsafe" not in policy
+
+
+def test_a_page_that_is_not_there_says_so(console):
+    console.page.goto(f"{console.url}/#/nonsense")
+    console.page.get_by_text("There is no page").wait_for()
+
+
+def test_the_manual_is_searched(console):
+    console.open("manual")
+    console.page.get_by_role("searchbox", name="Search the manual").fill("retention")
+    console.page.locator(".hits a").first.wait_for()
+    console.page.get_by_role("searchbox", name="Search the manual").fill("no such words anywhere")
+    console.page.get_by_text("Nothing found.").wait_for()
