@@ -321,7 +321,7 @@ async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, 
 
     overview = Overview(engine)
     await stack.enter_async_context(running(overview.run(), "overview"))
-    app = create_app(engine, settings=settings, registry=registry, overview=overview)
+    app = create_app(engine, settings=settings, registry=registry, overview=overview.document)
     listening = await stack.enter_async_context(serve_http(app, settings, registry))
     return listening.url
 

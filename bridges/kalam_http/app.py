@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -19,15 +20,19 @@ from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.health_routes import health_routes
 from kalam_http.live_route import live_routes
-from kalam_http.overview import Overview
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
 from kalam_http.rows_route import KEY_HEADER, rows_routes
 from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, USER_HEADER, SqlEndpoint, sql_routes
 
 
-def create_app(engine: Engine, *, settings: Settings, registry: CollectorRegistry, overview: Overview) -> Starlette:
-    """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows."""
+def create_app(
+    engine: Engine, *, settings: Settings, registry: CollectorRegistry, overview: Callable[[], dict[str, Any]]
+) -> Starlette:
+    """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows.
+
+    ``overview`` gives the document of ``/v1/overview``.
+    """
     sql = SqlEndpoint(engine)
     edge = Middleware(
         Edge,

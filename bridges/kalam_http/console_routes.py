@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -18,15 +19,14 @@ from kalam.errors import NotFound
 from kalam.sql_words import FUNCTIONS, KEYWORDS
 from kalam_http.bodies import JSON
 from kalam_http.console_files import ConsoleFile, ConsoleFiles
-from kalam_http.overview import Overview
 from kalam_http.routes import Routes
 
 POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 GZIP_BYTES_MIN: Final = 1_000
 
 
-def console_routes(engine: Engine, overview: Overview) -> Routes:
-    """The routes of the console."""
+def console_routes(engine: Engine, overview: Callable[[], dict[str, Any]]) -> Routes:
+    """The routes of the console; ``overview`` gives the document of ``/v1/overview``."""
     routes = Routes("Console")
     files = ConsoleFiles()
     catalogue = CatalogueDocument(engine)
@@ -54,9 +54,7 @@ def console_routes(engine: Engine, overview: Overview) -> Routes:
     @routes.get("/v1/overview", summary="The last 15 minutes", operation_id="overview")
     async def overview_document(_: Request) -> Response:
         """Answer `{"every_s", "at": [times], "series": {name: [values]}}`: a sample every 5 s, the oldest first."""
-        return Response(
-            msgspec.json.encode(overview.document()), media_type=JSON, headers={"Cache-Control": "no-store"}
-        )
+        return Response(msgspec.json.encode(overview()), media_type=JSON, headers={"Cache-Control": "no-store"})
 
     @routes.get("/v1/catalogue", summary="Names, for completion", operation_id="catalogue")
     async def catalogue_document(request: Request) -> Response:

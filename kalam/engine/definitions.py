@@ -286,7 +286,7 @@ class Definitions:
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
         rows += [("state", name, str(value)) for name, value in await self.state(table)]
-        described = [(section, name, value, f"the {section} {name} is {value}") for section, name, value in rows]
+        described = [(section, name, value, f"{name} = {value}") for section, name, value in rows]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
 
     def _history(self, table: Table) -> Result:

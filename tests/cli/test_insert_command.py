@@ -174,7 +174,7 @@ def test_what_an_ephemeral_table_discards_is_said(kalam, nats_url):
     done = kalam("insert", TABLE, "--nats-url", nats_url, stdin=lines(3))
     thread.join(30)
     assert done.returncode == 0
-    assert done.stderr.startswith("1 rows are stored")
+    assert done.stderr.startswith("1 row is stored")
     assert "2 rows were discarded: the table is EPHEMERAL and nobody listens" in done.stderr
 
 

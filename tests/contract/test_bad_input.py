@@ -226,8 +226,8 @@ async def test_a_user_id_that_is_none_is_refused_at_every_door(program: Program,
             assert (status, json.loads(body)["code"]) == (400, "invalid_name"), user
 
 
-async def test_an_empty_user_and_a_path_are_no_user(program: Program, table: str) -> None:
-    for user in ("", "..", "../../etc", "*", ">"):
+async def test_a_path_and_a_wildcard_are_no_user(program: Program, table: str) -> None:
+    for user in ("..", "../../etc", "*", ">"):
         status, _, body = await program.post(b'{"sql": "SELECT 1"}', {"X-Kalam-User": user})
         assert (status, json.loads(body)["code"]) == (400, "invalid_name")
 

@@ -291,7 +291,7 @@ def test_a_body_that_failed_half_way_goes_on_where_it_stopped(server, table) -> 
     assert server.sql(f"SELECT count(*) FROM {table}") == [[12_000]]
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 129, "\x7f"])
+@pytest.mark.parametrize("key", ["a b", "x" * 129, "\x7f"])
 def test_a_key_that_is_none_is_refused(server, table, key) -> None:
     assert post(server, table, NDJSON, b'{"id": 1}', Idempotency_Key=key)[0] == 400
 

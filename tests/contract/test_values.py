@@ -150,6 +150,8 @@ async def insert(program: Program, table: str, door: str, sample: Sample, *, fir
     if "update" in door:
         for key, pair in zip(keys, pairs, strict=True):
             value, params = as_literal(sample, *pair), []
+            if value == "-0.0":  # in an expression it is a DECIMAL, which has no negative zero
+                value = "-0e0"
             if door == "update with parameters":
                 value, params = "$1", [as_parameter(sample, *pair)]
             where = f"k + 0 = {key}" if door == "scanning update" else f"k = {key}"

@@ -30,6 +30,11 @@ async def test_every_route_is_described(document):
         ("get", "/metrics"),
         ("get", "/openapi.json"),
         ("get", "/docs"),
+        ("get", "/"),
+        ("get", "/console/{name}"),
+        ("get", "/llms.txt"),
+        ("get", "/v1/overview"),
+        ("get", "/v1/catalogue"),
     }
 
 
