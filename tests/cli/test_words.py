@@ -80,12 +80,6 @@ def test_the_system_tables_are_listed(shared_server: ServerProcess) -> None:
     assert {"jobs", "segments", "stats"} <= set(names)
 
 
-def test_a_description_is_a_sentence(shared_server: ServerProcess) -> None:
-    rows = shared_server.sql("DESCRIBE TABLE w.t")
-    assert rows
-    assert [row for row in rows if row[3] == f"{row[1]} = {row[2]}"] == []
-
-
 def test_the_page_for_people_shows_no_backticks(shared_server: ServerProcess) -> None:
     with urllib.request.urlopen(f"{shared_server.http_url}/docs") as answer:
         page = answer.read().decode()
