@@ -201,6 +201,7 @@ async def test_a_restart_of_an_outside_broker_loses_nothing(
                 await k.insert(table, {"id": number, "v": 0.0})
                 await k.insert("outside.p", {"id": 1_000 + number})
             if start == 0:
+                await until(lambda: len(seen) >= 100)  # both are open: what is not yet is not opened again
                 await asyncio.to_thread(broker.stop)
                 await asyncio.to_thread(broker.start)
         await until(lambda: len(seen) >= 200)
