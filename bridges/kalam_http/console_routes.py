@@ -5,7 +5,6 @@ The console is files and the public API: what it can do, curl can do. Its policy
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from kalam.engine import Engine
 from kalam.errors import NotFound
 from kalam.sql_words import FUNCTIONS, KEYWORDS
+from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 from kalam_http.console_files import ConsoleFile, ConsoleFiles
 from kalam_http.routes import Routes
@@ -66,7 +66,7 @@ def console_routes(engine: Engine, overview: Callable[[], dict[str, Any]]) -> Ro
 
 
 async def _file(request: Request, files: ConsoleFiles, name: str) -> Response:
-    found: ConsoleFile | None = await asyncio.to_thread(files.find, name)
+    found: ConsoleFile | None = await in_thread(Purpose.FILES, files.find, name)
     if found is None:
         raise NotFound(f"the console has no file {name[:80]!r}")
     packed = found.packed if len(found.body) >= GZIP_BYTES_MIN and _takes_gzip(request) else None

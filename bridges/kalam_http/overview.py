@@ -12,7 +12,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import structlog
 
 from kalam.engine import Engine
 from kalam.engine.activity import changes_by_table, hot_rows
@@ -23,7 +26,9 @@ from kalam.storage.data_dir import DATABASE
 EVERY_S: Final = 5
 SAMPLES_MAX: Final = 15 * 60 // EVERY_S
 BUSIEST: Final = 5
+FRESH_S: Final = 1.0  # over a shorter time one row looks like a thousand a second
 TABLE_SERIES: Final = "table_rows_per_s:"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,10 @@ class Overview:
         while True:
             await asyncio.sleep(EVERY_S)
             now = self._totals()
-            self._samples.append(self._sample(self._last, now))
+            try:
+                self._samples.append(self._sample(self._last, now))
+            except OSError as exc:  # a disk that cannot be asked is a gap in the picture, and no reason to stop
+                log.warning("no sample for the overview", error=str(exc))
             self._last = now
 
     def document(self) -> dict[str, Any]:
@@ -68,7 +76,10 @@ class Overview:
 
         A rate is that of the pause before its sample.
         """
-        samples = [*self._samples, self._sample(self._last, self._totals())]
+        samples = list(self._samples)
+        now = self._totals()
+        if not samples or now.at - self._last.at >= FRESH_S:
+            samples.append(self._sample(self._last, now))
         series: dict[str, list[float | None]] = {
             name: [sample.values[name] for sample in samples] for name in samples[-1].values
         }
@@ -109,7 +120,7 @@ class Overview:
                 "hot_bytes": hot.byte_count,
                 "flush_backlog_rows": hot.row_count,
                 "unpublished_bytes": engine.outbox.byte_count,
-                "wal_bytes": wal.stat().st_size if wal.exists() else 0,
+                "wal_bytes": _size(wal),
                 "disk_free_bytes": shutil.disk_usage(engine.settings.data_dir).free,
                 "broker_connected": int(engine.broker_connected()),
             },
@@ -128,6 +139,13 @@ def busiest(samples: list[Sample]) -> list[TableName]:
         for name, rate in sample.tables.items():
             totals[name] = totals.get(name, 0.0) + rate
     return sorted(totals, key=lambda name: (-totals[name], name))[:BUSIEST]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _ms(seconds: float | None) -> float | None:

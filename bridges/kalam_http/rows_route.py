@@ -94,7 +94,7 @@ def _checked_key(key: str | None) -> str | None:
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:
-    text = query.get(name, "false")
+    text = query.get(name) or "false"
     if text not in ("true", "false"):
         raise InvalidValue(f"{name} is true or false, found {text[:40]!r}")
     return text == "true"
