@@ -11,8 +11,8 @@ from importlib.resources import files
 from typing import Final
 
 ORDER: Final = (
-    *("tutorial", "sql", "streams", "live", "python", "http", "nats", "protocol"),
-    *("commands", "settings", "operations", "errors", "guarantees", "comparison"),
+    *("tutorial", "sql", "system", "streams", "live", "python", "http", "nats", "protocol"),
+    *("commands", "settings", "errors", "metrics", "operations", "security", "guarantees", "comparison", "speed"),
 )
 
 

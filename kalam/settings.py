@@ -1,6 +1,6 @@
 """The settings of a server: defaults < TOML file < environment (``KALAM_<NAME>``) < flags.
 
-Every bound of the server stands here, with its unit last in the name. README.md has the same table; a test compares
+Every bound of the server stands here, with its unit last in the name. The manual has the same table; a test compares
 them.
 """
 

@@ -1,6 +1,6 @@
-"""README.md says what the code does: its tables are compared with the settings, the errors and the command line.
+"""The manual says what the code does: its tables are compared with the settings, the errors and the command line.
 
-Two tables are written by this file from the code; a test that fails prints the table as it should stand in README.md.
+Two tables are written by this file from the code; a test that fails prints the table as it should stand in the manual.
 """
 
 from __future__ import annotations
@@ -18,18 +18,26 @@ from pydantic.fields import FieldInfo
 from kalam import __version__
 from kalam.cli.main import app
 from kalam.errors import KalamError
+from kalam.manual_pages import ORDER, read_pages
+from kalam.query.system import SystemTables
 from kalam.settings import GIB, KIB, MIB, Settings
+from kalam.storage.catalogue import Catalogue
+from kalam.storage.database import Database
+from kalam.storage.migrate import migrate
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
+MANUAL = {file.stem: file.read_text() for file in (CHECKOUT / "kalam" / "manual").glob("*.md")}
+LINK = re.compile(r"\]\(([^)]+)\)")
 OF_THE_SHELL = {"--help", "--install-completion", "--show-completion"}
 
 
 def marked(name: str) -> str:
-    """What stands in README.md between ``<!-- name -->`` and ``<!-- /name -->``."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
-    assert found, f"README.md has no part between <!-- {name} --> and <!-- /{name} -->"
-    return found[1]
+    """What stands in the manual between ``<!-- name -->`` and ``<!-- /name -->``, which are there once."""
+    part = re.compile(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- /{re.escape(name)} -->", re.DOTALL)
+    found = [text for page in MANUAL.values() for text in part.findall(page)]
+    assert len(found) == 1, f"kalam/manual has {len(found)} parts between <!-- {name} --> and <!-- /{name} -->"
+    return str(found[0])
 
 
 def shell_commands() -> list[str]:
@@ -68,7 +76,7 @@ def shown_size(size: int) -> str:
     return f"{size // unit} {name}"
 
 
-def test_readme_has_the_settings_of_the_code() -> None:
+def test_the_manual_has_the_settings_of_the_code() -> None:
     assert marked("settings") == settings_table(), settings_table()
 
 
@@ -107,7 +115,7 @@ def first_line(error: type[KalamError]) -> str:
     return (error.__doc__ or "").splitlines()[0]
 
 
-def test_readme_has_the_errors_of_the_code() -> None:
+def test_the_manual_has_the_errors_of_the_code() -> None:
     assert marked("errors") == errors_table(), errors_table()
 
 
@@ -138,8 +146,73 @@ def documented_flags() -> dict[str, set[str]]:
     return {cells[0].strip(" `"): set(re.findall(r"--[a-z0-9-]+", cells[2])) for cells in rows}
 
 
-def test_readme_has_the_commands_and_flags_of_the_program() -> None:
+def test_the_manual_has_the_commands_and_flags_of_the_program() -> None:
     assert documented_flags() == command_flags()
+
+
+# System tables
+
+SHOWN_TYPES = {
+    "string": "TEXT",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp[us, tz=UTC]": "TIMESTAMP",
+}
+
+
+def test_the_manual_has_the_system_tables_and_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "kalam.db"
+    migrate(path)
+    database = Database(path, commit_rows_max=1)
+    system = SystemTables(database, Catalogue(database))
+    schemas = {name.table: system.table(name.table).schema for name in system.names()}
+    database.close()
+    shown = {
+        name: [(f"`{field.name}`", f"`{SHOWN_TYPES[str(field.type)]}`") for field in schema]
+        for name, schema in schemas.items()
+    }
+    assert {name: documented_columns(name) for name in shown} == shown
+
+
+def documented_columns(name: str) -> list[tuple[str, ...]]:
+    rows = marked(f"system.{name}").splitlines()[2:]
+    return [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in rows]
+
+
+# The manual
+
+
+def test_the_pages_of_the_manual_are_those_in_its_order() -> None:
+    assert list(read_pages()) == list(ORDER)
+
+
+def test_readme_lists_every_page() -> None:
+    assert {f"kalam/manual/{name}.md" for name in ORDER} <= set(LINK.findall(README))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_page_begins_with_its_only_title(name: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", MANUAL[name], flags=re.DOTALL | re.MULTILINE)
+    assert prose.startswith("# ")
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_links_of_a_page_lead_to_pages(name: str) -> None:
+    # A path out of the folder leads somewhere in the repository and nowhere in the console and in the wheel.
+    inside = {link for link in LINK.findall(MANUAL[name]) if not link.startswith("https://")}
+    assert inside <= {f"{page}.md" for page in ORDER}
+
+
+def test_the_words_for_programs_fit_into_60_lines() -> None:
+    assert len((CHECKOUT / "kalam" / "manual" / "llms.txt").read_text().splitlines()) <= 60
+
+
+def test_the_speed_in_readme_is_that_of_the_manual() -> None:
+    rows = set(README.partition("\n## Speed\n")[2].partition("\n## ")[0].splitlines())
+    assert len({row for row in rows if row.startswith("| ")} & set(marked("bench").splitlines())) >= 10
+    assert {row for row in rows if row.startswith("| ")} <= set(marked("bench").splitlines())
 
 
 # The rest
@@ -157,7 +230,7 @@ def test_ci_takes_the_test_command_from_readme() -> None:
     assert done.stdout.strip() == shell_commands()[1]
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+@pytest.mark.parametrize("target", sorted({link for link in LINK.findall(README) if ":" not in link}))
 def test_links_of_readme_lead_somewhere(target: str) -> None:
     assert (CHECKOUT / target).exists()
 

@@ -1,4 +1,4 @@
-"""The examples of README.md, run as they stand there, with only the address changed."""
+"""The examples of README.md and of the manual, run as they stand there, with only the address changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from server_process import ServerProcess
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+CHECKOUT = Path(__file__).parents[2]
+PAGES = [CHECKOUT / "README.md", *(CHECKOUT / "kalam" / "manual").glob("*.md")]
 PAGE = "https://the.page.example"
 INSTALL_S = 90
 PACKAGES = ("@nats-io/nats-core@3", "ws@8")
@@ -24,8 +25,9 @@ NEEDS_WEBSOCKET = 'import WebSocket from "ws";\nglobalThis.WebSocket ??= WebSock
 
 
 def example(language: str, word: str) -> str:
-    """The one block of code in README.md that mentions a word."""
-    [block] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in text]
+    """The one block of code that mentions a word."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", "\n".join(page.read_text() for page in PAGES), re.DOTALL)
+    [block] = [text for text in blocks if word in text]
     return str(block)
 
 
@@ -61,7 +63,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_first_lines_with_nats_py(lab: ServerProcess) -> None:
-    text = example("python", "kalam.api.ada.insert.lab.readings").replace("nats://127.0.0.1:4222", lab.nats_url)
+    text = example("python", '"attic"').replace("nats://127.0.0.1:4222", lab.nats_url)
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     ack, change = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Any JetStream consumer replays a STREAM table: by sequence, by time, by key. As README shows it, with nats-py."""
+"""Any JetStream consumer replays a STREAM table: by sequence, by time, by key. As the manual shows it, with nats-py."""
 
 from __future__ import annotations
 
