@@ -96,7 +96,7 @@ LONGEST = frozenset(
         "test_merge_model.py",
         "test_outbox.py",
         "test_pauses.py",
-        "test_readme.py",
+        "test_manual_blocks.py",
         "test_wheel.py",
     }
 )
