@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from patience import PATIENCE_S, START_S
+from warm_start import Process, start_kalam_process
 
 
 class SqlFailed(Exception):
@@ -47,7 +46,7 @@ class ServerProcess:
     data_dir: Path
     flags: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     announcement: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,20 +79,10 @@ class ServerProcess:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         (self.data_dir / "kalam.json").unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "kalam",
-                    "serve",
-                    f"--data-dir={self.data_dir}",
-                    "--http-port=0",
-                    "--nats-port=0",
-                    *self.flags,
-                ],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment, **environment},
+            self.process = start_kalam_process(
+                ["serve", f"--data-dir={self.data_dir}", "--http-port=0", "--nats-port=0", *self.flags],
+                self.environment | environment,
+                log,
             )
 
     def stop(self) -> int:

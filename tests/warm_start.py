@@ -1,0 +1,222 @@
+"""Servers that start out of a process in which everything is imported already.
+
+Python's imports are most of a start, and the same for every server: with a thousand of them they were most of the
+tests' time. So each process of tests has one that has imported what ``kalam serve`` imports and is forked for every
+server. The fork runs the command as the command line does, with its own arguments, environment, log and exit; that the
+start from nothing works as well is seen by the tests that run ``python -m kalam serve`` themselves, and by all of them
+with ``KALAM_COLD_STARTS=1``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+START_S: Final = 120.0
+MESSAGE_BYTES: Final = 1 << 17
+READ_AT_THE_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "ARROW_", "OPENBLAS_", "OMP_", "NATS_URL")
+"""Variables that a process or its libraries read once, when they begin."""
+
+
+class Process(Protocol):
+    """What a test does with a server's process: the part of ``subprocess.Popen`` that there is for a fork as well."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Forked:
+    """A process that the importing one has forked and waits for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self.ended = threading.Event()
+
+    def poll(self) -> int | None:
+        """Its exit status, minus the signal that ended it; None while it runs."""
+        return self.returncode if self.ended.is_set() else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises ``subprocess.TimeoutExpired``."""
+        if not self.ended.wait(timeout):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Nothing if it has ended."""
+        if not self.ended.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class WarmStart:
+    """The importing process, seen from the tests; it ends with them."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        self._one_at_a_time = threading.Lock()
+        self._told: queue.Queue[Forked | None] = queue.Queue()
+        self._forks: dict[int, Forked] = {}
+        threading.Thread(target=self._listen, name="warm starts", daemon=True).start()
+        atexit.register(self.end)
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: BinaryIO) -> Forked:
+        """Run ``kalam`` with these arguments in a fork, its output in ``log``."""
+        request = json.dumps({"arguments": [*arguments], "environment": {**environment}, "folder": str(Path.cwd())})
+        with self._one_at_a_time:
+            socket.send_fds(self._control, [request.encode()], [log.fileno()])
+            fork = self._told.get(timeout=START_S)
+        assert fork is not None, "the process that servers are forked from has ended"
+        return fork
+
+    def _listen(self) -> None:
+        while message := self._control.recv(MESSAGE_BYTES):
+            told = json.loads(message)
+            if "status" in told:
+                fork = self._forks.pop(told["pid"])
+                fork.returncode = told["status"]
+                fork.ended.set()
+            else:
+                fork = self._forks[told["pid"]] = Forked(told["pid"])
+                self._told.put(fork)
+        self._told.put(None)
+
+    def end(self) -> None:
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        self._process.wait(START_S)
+
+
+_warm_start: WarmStart | None = None
+
+
+def start_kalam_process(arguments: Sequence[str], environment: Mapping[str, str], log: BinaryIO) -> Process:
+    """Run ``kalam`` with these arguments; ``environment`` is added to this process's own."""
+    global _warm_start  # noqa: PLW0603 - one for all tests of this process, when the first wants it
+    whole = {**os.environ, **environment}
+    if os.environ.get("KALAM_COLD_STARTS") or not _may_be_warm(arguments, environment):
+        return subprocess.Popen([sys.executable, "-m", "kalam", *arguments], stdout=log, stderr=log, env=whole)
+    if _warm_start is None:
+        _warm_start = WarmStart()
+    return _warm_start.start(arguments, whole, log)
+
+
+def _may_be_warm(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """False where what is imported, or how a library begins, depends on what the server is told."""
+    told = [*arguments, *environment.values()]
+    return not any(name.startswith(READ_AT_THE_START) for name in environment) and not any(
+        "ws://" in text or "wss://" in text or "context" in text for text in told
+    )
+
+
+# The importing process
+
+
+def import_what_a_server_imports() -> None:
+    """As ``kalam.cli.serve`` does it, and what a server imports later."""
+    from kalam.allocator import choose_allocator
+    from kalam.cli import main, serve  # noqa: F401
+    from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
+
+    choose_allocator()
+    forgo(DATA_FRAMES)
+    with without(TRACEBACKS, WEBSOCKETS):
+        import kalam.server  # noqa: F401
+
+
+def serve_forks(control: socket.socket) -> list[str] | None:
+    """Fork for each request; in a fork the arguments that it is to run with, None when the tests have ended."""
+    import gc
+    import select
+
+    hear, tell = socket.socketpair()
+    hear.setblocking(False)
+    tell.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(tell.fileno())
+    gc.collect()
+    gc.freeze()
+    while True:
+        for ready in select.select([control, hear], [], [])[0]:
+            if ready is hear:
+                hear.recv(4096)
+                tell_ends(control)
+                continue
+            message, files, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
+            if not message:
+                return None
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for end in (control, hear, tell):
+                    end.close()
+                return become(json.loads(message), files[0])
+            os.close(files[0])
+            control.send(json.dumps({"pid": pid}).encode())
+
+
+def tell_ends(control: socket.socket) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            ended: dict[str, Any] = {"pid": pid, "status": os.waitstatus_to_exitcode(status)}
+            with suppress(OSError):  # the tests have ended
+                control.send(json.dumps(ended).encode())
+
+
+def become(request: dict[str, Any], log: int) -> list[str]:
+    """Take on the folder, the environment and the output of the request."""
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    arguments: list[str] = request["arguments"]
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path.cwd())  # as ``python -m kalam`` has it
+    import_what_a_server_imports()
+    given = serve_forks(socket.socket(fileno=int(sys.argv[1])))
+    if given is not None:
+        from kalam.cli.main import main
+
+        sys.argv = ["kalam", *given]
+        main()
