@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from flush_pause import paused_flush
+from server_process import SqlFailed
+
 
 def test_changes_arrive_and_are_paused_and_cleared(console, shared_server, namespace):
     table = f"{namespace}.readings"
@@ -66,6 +72,42 @@ def test_a_job_is_seen_to_finish(console, shared_server, namespace):
     console.page.get_by_label("Table").select_option(table)
     console.page.get_by_label("Status").select_option("completed")
     assert console.page.get_by_role("row").count() == 2
+
+
+def test_a_job_is_killed_and_offered_again(console, shared_server, namespace):
+    table = f"{namespace}.readings"
+    shared_server.sql(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, note TEXT)")
+    shared_server.sql(f"INSERT INTO {table} SELECT value, 'n' || CAST(value AS TEXT) FROM range(0, 90000)")
+    folder = Path(shared_server.data_dir) / "shared" / namespace / "readings"
+    console.open("jobs")
+    row = console.page.get_by_role("row").filter(has_text=table)
+    with pytest.raises(SqlFailed, match="cancelled"), paused_flush(shared_server, table, folder):  # noqa: PT012 - raised at its end
+        row.get_by_text("running").wait_for()
+        row.get_by_role("button", name="Kill job").click()
+        console.page.get_by_role("dialog").get_by_role("button", name="Run", exact=True).click()
+        row.get_by_text("cancelled").wait_for()
+    row.get_by_role("button", name="Retry job").click()
+    console.page.get_by_role("dialog").get_by_role("button", name="Run", exact=True).click()
+    row.get_by_text("completed").wait_for()
+    assert shared_server.sql(f"SELECT count(*) FROM {table}") == [[90000]]
+
+
+def test_the_page_is_quick_while_thousands_of_changes_come(console, shared_server, namespace):
+    table = f"{namespace}.readings"
+    shared_server.sql(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, note TEXT)")
+    console.open("live")
+    console.page.get_by_role("textbox", name="Live query").fill(table)
+    console.button("Start").click()
+    status = console.page.get_by_role("status")
+    status.get_by_text("Listening").wait_for()
+    for number in range(20):
+        first = 1000 * number
+        shared_server.sql(f"INSERT INTO {table} SELECT value, 'note' FROM range({first}, {first + 1000})")
+    status.get_by_text("20,000 changes").wait_for()
+    status.get_by_text("are shown").wait_for()
+    assert console.page.get_by_role("region", name="Changes").get_by_role("row").count() < 200
+    console.button("Clear").click()
+    status.get_by_text("0 changes").wait_for()
 
 
 def test_the_earthquakes_are_loaded_and_watched_in_three_clicks(open_console, start_kalam):

@@ -45,9 +45,8 @@ export function TablePage({ namespace, table, reloadCatalogue }) {
   return (
     <section>
       <p class="crumbs"><a href="#/tables">Tables</a> / {namespace}</p>
-      <div class="bar wrap">
-        <h1>{full} <Kind kind={known.kind} /></h1>
-        <span class="space" />
+      <div class="bar"><h1>{full} <Kind kind={known.kind} /></h1></div>
+      <div class="buttons">
         <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>
         <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>
         <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>
