@@ -5,7 +5,7 @@ msgspec decodes and validates it in one pass; pydantic takes part in no request.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,12 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sql: Annotated[str, Meta(description="the statements", examples=["SELECT 1 AS one"])]
     params: Annotated[list[Any], Meta(description="values of $1 … $n; bound as values, never as text")] = []
     namespace: Annotated[str | None, Meta(description="where a table named without a namespace is looked up")] = None
+    names: Annotated[
+        Literal["postgresql"] | None,
+        Meta(
+            description="`postgresql`: a column without a name is called as PostgreSQL calls it, `count` or `?column?`"
+        ),
+    ] = None
 
 
 class ResultColumn(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

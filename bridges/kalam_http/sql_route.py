@@ -81,7 +81,7 @@ class SqlEndpoint:
         asked = decode_json(await request.body(), self._decoder)
         running = self._engine.running
         query = running.start(query_id, user, "http", asked.sql)
-        session = Session(user, asked.namespace)
+        session = Session(user, asked.namespace, asked.names == "postgresql")
         try:
             if media_type == JSON:
                 try:

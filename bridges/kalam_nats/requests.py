@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -68,6 +68,7 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
     sql: str
     params: list[Any] = []
     namespace: str | None = None
+    names: Literal["postgresql"] | None = None
 
 
 _SQL = msgspec.json.Decoder(SqlRequest)
@@ -302,7 +303,8 @@ class Requests:
                 self._engine.running.running(uuid.uuid4().hex, user, "nats", request.sql) as query,
                 ended_with_requester(query, reply, self._interest),
             ):
-                results = await self._engine.execute(request.sql, request.params, Session(user, request.namespace))
+                session = Session(user, request.namespace, request.names == "postgresql")
+                results = await self._engine.execute(request.sql, request.params, session)
             body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
             if reply:
                 await reply_whole(self._connection, reply, body)

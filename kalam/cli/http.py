@@ -34,12 +34,16 @@ def ask_sql(
     params: Sequence[Any] = (),
     namespace: str | None = None,
     query_id: str | None = None,
+    for_people: bool = False,
 ) -> bytes:
     """Run SQL on the server at ``url``; return the body of its answer, or raise Refusal with its problem object.
 
-    ``query_id`` is the id by which ``cancel_query`` finds it while it runs.
+    ``query_id`` is the id by which ``cancel_query`` finds it while it runs. ``for_people`` asks for PostgreSQL's names
+    where a column has none of its own.
     """
-    request = {"sql": text, "params": list(params), "namespace": namespace}
+    request: dict[str, Any] = {"sql": text, "params": list(params), "namespace": namespace}
+    if for_people:
+        request["names"] = "postgresql"
     headers = {"Content-Type": "application/json", "Accept": "application/json", "X-Kalam-User": user}
     if query_id is not None:
         headers["X-Kalam-Query-Id"] = query_id

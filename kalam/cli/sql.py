@@ -43,7 +43,14 @@ def sql(
         raise WrongUsage(exc.detail) from exc
     values = [parameter(item) for item in param or []]
     try:
-        body = ask_sql(find_url("http_url", url, data_dir), statements, user=user, params=values, namespace=namespace)
+        body = ask_sql(
+            find_url("http_url", url, data_dir),
+            statements,
+            user=user,
+            params=values,
+            namespace=namespace,
+            for_people=form is Format.TABLE,
+        )
     except KeyboardInterrupt as exc:
         raise CommandFailed(
             "interrupted: the connection is closed, which cancels a query; what writes may have taken effect"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -82,14 +82,25 @@ class Kalam:
             inserter = self._inserters[name] = Inserter(self._link, subject, self._linger_s, self._timeout_s)
         return await inserter.insert(rows)
 
-    async def sql(self, text: str, params: Sequence[Any] = (), *, namespace: str | None = None) -> Answer:
+    async def sql(
+        self,
+        text: str,
+        params: Sequence[Any] = (),
+        *,
+        namespace: str | None = None,
+        names: Literal["postgresql"] | None = None,
+    ) -> Answer:
         """Run statements and return the answer of the last one; ``params`` are the values of ``$1 …``.
 
-        Raises the error of the first statement that failed. A statement whose answer is lost is not sent again.
+        With ``names="postgresql"`` columns without a name are called as PostgreSQL calls them, for people; several may
+        then have one name. Raises the error of the first statement that failed. A statement whose answer is lost is not
+        sent again.
         """
         values = [_param(value) for value in params]
         try:
-            body = msgspec.json.encode({"sql": text, "params": values, "namespace": namespace or self._namespace})
+            body = msgspec.json.encode(
+                {"sql": text, "params": values, "namespace": namespace or self._namespace, "names": names}
+            )
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
         subject = f"{self._prefix}.api.{self._user}.sql"

@@ -38,6 +38,7 @@ from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.replaced import with_user
+from kalam.sql.select_names import postgresql_names
 from kalam.sql.statements import (
     AlterTable,
     CheckTable,
@@ -284,6 +285,8 @@ class Engine:
             rows_max=self.settings.result_rows_max,
             bytes_max=self.settings.result_bytes_max,
         )
+        if request.session.postgresql_names:
+            data = data.rename_columns(postgresql_names(query, data.column_names))
         return await beside(data.num_rows, rows_result, data)
 
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:

@@ -12,7 +12,8 @@ from kalam.engine.facade import Engine
 from kalam.engine.session import Session
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
-from kalam.sql.statements import Select
+from kalam.sql.select_names import postgresql_names
+from kalam.sql.statements import QueryText, Select
 
 
 async def stream_rows(
@@ -41,10 +42,15 @@ async def stream_rows(
             found = engine.queries.stream(statement.query, session.user, session.namespace, params)
             async with aclosing(found) as tables:
                 async for table in tables:
-                    yield table
+                    shown = session.postgresql_names
+                    yield _with_postgresql_names(statement.query, table) if shown else table
             return
     except KalamError as exc:
         exc.fields["statement"] = 1
         raise
     (result,) = await engine.execute(text, params, session)
     yield pa.table({}) if result.data is None else result.data
+
+
+def _with_postgresql_names(query: QueryText, table: pa.Table) -> pa.Table:
+    return table.rename_columns(postgresql_names(query, table.column_names))

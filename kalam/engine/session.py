@@ -11,10 +11,11 @@ DEFAULT_USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The user and the default namespace of a request."""
+    """The user and the default namespace of a request; whether columns without a name are called as in PostgreSQL."""
 
     user: str = DEFAULT_USER
     namespace: str | None = None
+    postgresql_names: bool = False
 
     @property
     def administers(self) -> bool:

@@ -1,12 +1,14 @@
-"""Names for a select list in which two columns would have one, which SQL allows and DataFusion refuses.
+"""Names of the columns of a select list.
 
-Each expression without a name gets one of its own for DataFusion, and the result gets back the names that it would
-have had. The texts of the expressions are cut at token positions, as everywhere.
+Two columns may have one name in SQL, which DataFusion refuses: there each expression without a name gets one of its own
+for DataFusion, and the result gets back the names that it would have had. And DataFusion calls an expression by its
+plan (``avg(lab.readings.celsius)``, ``Int64(1)``), where people who read a result expect PostgreSQL's names. The texts
+of the expressions are cut at token positions, as everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sqlglot import exp
@@ -42,6 +44,70 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
             replace(use, start=use.start + by, end=use.end + by) if use.start >= end else use for use in tables
         )
     return replace(query, text=text, tables=tables, plain=False, point=None), names
+
+
+UNNAMED = "?column?"
+"""PostgreSQL's name of a column that has none."""
+_BEHIND_CALL = frozenset({"OVER", "FILTER", "WITHIN", "IGNORE", "RESPECT"})
+
+
+def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
+    """The names that PostgreSQL would give the columns of a result, which has ``names`` from DataFusion.
+
+    A call is named as its function, a cast as what it casts or else as its type, what has no name is ``?column?``
+    (PostgreSQL's FigureColname). As there, two columns may have one name.
+    """
+    statement = StatementText(query.text)
+    tree: exp.Expr | None = parse_query(statement, 0, len(query.text))
+    while isinstance(tree, (exp.Subquery, exp.SetOperation)):
+        tree = tree.this
+    found = list(names)
+    if not isinstance(tree, exp.Select):
+        return found
+    places = list(_list_places(statement))
+    stars = [number for number, node in enumerate(tree.expressions) if node.is_star]
+    if len(places) != len(tree.expressions) or len(stars) > 1:
+        return found
+    for number, (node, (start, end)) in enumerate(zip(tree.expressions, places, strict=True)):
+        place = number - len(places) if stars and number > stars[0] else number
+        name = _shown_name(node, query.text[start:end])
+        if name is not None and -len(found) <= place < len(found):
+            found[place] = name
+    return found
+
+
+def _shown_name(node: exp.Expr, text: str) -> str | None:
+    """PostgreSQL's name for an expression; None for one that has its name from elsewhere."""
+    match node:
+        case exp.Alias() | exp.Column() | exp.Star() | exp.Paren(this=exp.Column()):
+            return None
+        case exp.Cast():
+            inner = node.this
+            if isinstance(inner, exp.Column):
+                return str(inner.name)
+            return str(node.to.this.name).lower() if isinstance(node.to.this, exp.DataType.Type) else UNNAMED
+        case exp.Case():
+            return "case"
+        case exp.Exists():
+            return "exists"
+        case exp.Subquery(this=exp.Select() as inner) if len(inner.expressions) == 1:
+            [only] = inner.expressions
+            return str(only.alias_or_name) or UNNAMED
+    return _called(text)
+
+
+def _called(text: str) -> str:
+    """The function's name where a text is one call, with a window or a filter or without."""
+    statement = StatementText(text)
+    name = read_token(statement, 0)
+    behind = list(_outer_tokens(StatementText(text[name.end :])))
+    if name.kind is not Kind.WORD:
+        return UNNAMED
+    if behind[0].kind is Kind.END:  # CURRENT_DATE
+        return name.text.lower()
+    called = [token.text for token in behind[:2]] == ["(", ")"]
+    whole = called and (behind[2].kind is Kind.END or behind[2].word in _BEHIND_CALL)
+    return name.text.lower() if whole else UNNAMED
 
 
 def _name(node: exp.Expr, text: str) -> str:

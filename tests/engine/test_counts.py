@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import httpx
 import pytest
 
 NAMES = (f"counts_{number}" for number in itertools.count())
@@ -73,3 +74,18 @@ def test_only_segments_that_may_hold_a_hidden_row_are_joined_with_what_hides(sha
     assert (sql(everything), joins()) == ([[99, 112]], 2)  # all of them, those that are not the oldest together
     sql(f"FLUSH TABLE {space}.t; COMPACT TABLE {space}.t")
     assert (sql(everything), joins()) == ([[99, 112]], 0)
+
+
+def test_a_client_may_ask_for_the_names_of_postgresql(shared_server):
+    space = next(NAMES)
+    shared_server.sql(f"CREATE NAMESPACE {space}; CREATE TABLE {space}.t (id BIGINT PRIMARY KEY)")
+    text = f"SELECT max(id), max(id + 1), 7 FROM {space}.t; SELECT count(*), 7 AS n FROM {space}.t"
+    request = {"sql": text, "names": "postgresql"}
+    answer = httpx.post(f"{shared_server.http_url}/v1/sql", json=request)
+    columns = [[column["name"] for column in result["columns"]] for result in answer.json()["results"]]
+    assert columns == [["max", "max", "?column?"], ["count", "n"]]
+    request = {"sql": f"SELECT 7 FROM {space}.t", "names": "postgresql"}
+    streamed = httpx.post(f"{shared_server.http_url}/v1/sql", json=request, headers={"Accept": "text/csv"})
+    assert streamed.text.splitlines() == ["?column?"]
+    refused = httpx.post(f"{shared_server.http_url}/v1/sql", json=request | {"names": "mysql"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_value")

@@ -44,7 +44,7 @@ class HttpServer:
         """See Server."""
         query_id = f"shell-{uuid.uuid4().hex}"
         try:
-            body = ask_sql(self._url, text, user=self._user, namespace=namespace, query_id=query_id)
+            body = ask_sql(self._url, text, user=self._user, namespace=namespace, query_id=query_id, for_people=True)
         except KeyboardInterrupt:
             with contextlib.suppress(CommandFailed):
                 cancel_query(self._url, query_id, user=self._user)
@@ -84,7 +84,7 @@ class NatsServer:
 
     async def _ask(self, text: str, namespace: str | None) -> list[dict[str, Any]]:
         async with self._connect() as kalam:
-            answer = await kalam.sql(text, namespace=namespace)
+            answer = await kalam.sql(text, namespace=namespace, names="postgresql")
         columns = [{"name": name, "type": kind} for name, kind in answer.columns]
         rows, count, message = list(answer.values), answer.row_count, answer.message
         return [{"columns": columns, "rows": rows, "row_count": count, "message": message}]

@@ -78,11 +78,11 @@ export function parseExactly(text) {
   return JSON.parse(text.replace(LONG_NUMBER, (token) => (token[0] === '"' ? token : `"${token}"`)));
 }
 
-/** Runs statements; the answer of POST /v1/sql. `queryId` is the id by which `cancel` finds it. */
+/** Runs statements; the answer of POST /v1/sql, named as people read it. `queryId` is the id by which `cancel` finds it. */
 export async function sql(text, { params = [], namespace = null, queryId, signal } = {}) {
   const headers = { "Content-Type": "application/json" };
   if (queryId) headers["X-Kalam-Query-Id"] = queryId;
-  const body = JSON.stringify({ sql: text, params, namespace });
+  const body = JSON.stringify({ sql: text, params, namespace, names: "postgresql" });
   const answer = await request("/v1/sql", { method: "POST", headers, body, signal });
   return parseExactly(await answer.text());
 }
