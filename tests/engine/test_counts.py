@@ -86,6 +86,6 @@ def test_a_client_may_ask_for_the_names_of_postgresql(shared_server):
     assert columns == [["max", "max", "?column?"], ["count", "n"]]
     request = {"sql": f"SELECT 7 FROM {space}.t", "names": "postgresql"}
     streamed = httpx.post(f"{shared_server.http_url}/v1/sql", json=request, headers={"Accept": "text/csv"})
-    assert streamed.text.splitlines() == ["?column?"]
+    assert streamed.text.splitlines() == ['"?column?"']
     refused = httpx.post(f"{shared_server.http_url}/v1/sql", json=request | {"names": "mysql"})
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_value")
