@@ -24,6 +24,7 @@ from kalam.engine.upserts import (
     constant_values,
     existing_column,
     matched_by_key,
+    with_sign_of_zero,
 )
 from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
 from kalam.names import TableName
@@ -218,8 +219,8 @@ class Changes:
         """What ``_matching`` finds; where a value cannot be computed, the error names its column."""
 
         async def run(places: Sequence[int]) -> pa.Table:
-            chosen = replace(statement, assignments=tuple(statement.assignments[place] for place in places))
-            return await self._matching(table, view, chosen, request)
+            chosen = [with_sign_of_zero(table, statement.assignments[place]) for place in places]
+            return await self._matching(table, view, replace(statement, assignments=tuple(chosen)), request)
 
         try:
             return await run(range(len(statement.assignments)))

@@ -32,7 +32,7 @@ from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
-from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind
+from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
 from kalam.sql.replaced import with_column_named
 from kalam.sql.statements import Assignment, OnConflict, Parameter
 from kalam.storage.copies import Key, View
@@ -44,6 +44,7 @@ from kalam.threads import beside
 EXCLUDED = "excluded"
 _STRUCT = "excluded$"
 _PROPOSED = re.compile(rf'\s*{EXCLUDED}\s*\.\s*(?:"([^"]+)"|([a-z_][a-z0-9_]*))\s*', re.IGNORECASE)
+_NEGATIVE_ZERO = re.compile(r"\s*-\s*(?:0+\.0*|\.0+)\s*")
 CONFLICT_SUFFIX = "$conflict"
 
 
@@ -101,11 +102,23 @@ async def assign(
     constants = constant_values(assignments, data.num_rows, request)
     if constants is not None:
         return constants
+    assignments = [with_sign_of_zero(table, assignment) for assignment in assignments]
 
     async def run(places: Sequence[int]) -> pa.Table:
         return await _computed(queries, table, [assignments[place] for place in places], data, request, alias)
 
     return await naming_column([assignment.column for assignment in assignments], run)
+
+
+def with_sign_of_zero(table: Table, assignment: Assignment) -> Assignment:
+    """``-0.0`` is stored as VALUES would, where a column has such a number: as a DECIMAL it has no sign."""
+    value = assignment.value
+    column = table.column(assignment.column)
+    if column is None or column.type.name not in (TypeName.FLOAT, TypeName.DOUBLE):
+        return assignment
+    return (
+        replace(assignment, value=replace(value, text="-0e0")) if _NEGATIVE_ZERO.fullmatch(value.text) else assignment
+    )
 
 
 async def _computed(

@@ -38,6 +38,7 @@ _AGGREGATE_NAMES = """
     quantile_cont regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy var
     var_population var_sample
 """
+_OF_FILES = frozenset({"input_file_name", "file_row_index"})
 _AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
 
 
@@ -240,6 +241,8 @@ def _refusal(node: exp.Expr) -> str | None:
         return "SELECT … INTO is not supported; use CREATE TABLE and INSERT INTO … SELECT"
     if isinstance(node, exp.Lock):
         return "FOR UPDATE and FOR SHARE are not supported; a query sees one snapshot and locks nothing"
+    if isinstance(node, exp.Anonymous) and fold(node.name) in _OF_FILES:
+        return f"{fold(node.name)}() is not supported: rows are of a table, whichever file keeps them"
     return None
 
 

@@ -110,6 +110,18 @@ def _called(text: str) -> str:
     return name.text.lower() if whole else UNNAMED
 
 
+def names_of(text: str) -> list[str] | None:
+    """The names that a query's columns have by themselves; None where that is not told by its text."""
+    statement = StatementText(text)
+    tree = parse_query(statement, 0, len(text))
+    places = list(_list_places(statement))
+    if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
+        return None
+    if len(places) != len(tree.expressions):
+        return None
+    return [_name(node, text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
+
+
 def _name(node: exp.Expr, text: str) -> str:
     """The name that a column has by itself: an alias, a column's name also behind a CAST, or else its text."""
     if isinstance(node, exp.Alias):

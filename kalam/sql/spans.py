@@ -64,8 +64,14 @@ class _SpanParser(KalamParser):
     def _parse_bitwise(self) -> Any:
         return self._noting(super()._parse_bitwise)
 
-    def _parse_range(self, *args: Any, **options: Any) -> Any:
-        return self._noting(lambda: super(_SpanParser, self)._parse_range(*args, **options))
+    def _parse_range(self, this: Any = None, parse_is: bool = False) -> Any:
+        node = self._noting(lambda: super(_SpanParser, self)._parse_range(this, parse_is))
+        first = this
+        while isinstance(first, exp.Binary) and _SPAN not in first.meta:
+            first = first.this
+        if first is not None and _SPAN in first.meta and node is not this and _SPAN in node.meta:
+            node.meta[_SPAN] = (first.meta[_SPAN][0], node.meta[_SPAN][1])  # what was read before belongs to it
+        return node
 
     def _parse_disjunction(self) -> Any:
         return self._noting(super()._parse_disjunction)

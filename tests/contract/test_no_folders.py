@@ -110,3 +110,14 @@ def test_a_streamed_read_of_a_table_that_is_dropped_says_so(shared_server: Serve
     end = lines[-1]
     assert len(lines) == 119_999 or end["error"]["code"] == "table_not_found", end
     assert "/" not in end.get("error", {}).get("detail", "")
+
+
+def test_no_function_tells_the_file_that_a_row_is_in(shared_server: ServerProcess, namespace: str) -> None:
+    shared_server.sql(f"CREATE TABLE {namespace}.t (k BIGINT)")
+    shared_server.sql(f"INSERT INTO {namespace}.t VALUES (1)")
+    shared_server.sql(f"FLUSH TABLE {namespace}.t")
+    for call in ("input_file_name()", "INPUT_FILE_NAME ( ) || 'x'", '"input_file_name"()', "file_row_index()"):
+        for text in (f"SELECT {call} FROM {namespace}.t", f"SELECT k FROM {namespace}.t WHERE {call} IS NOT NULL"):
+            with pytest.raises(SqlFailed) as failed:
+                shared_server.sql(text)
+            assert failed.value.code == "unsupported"

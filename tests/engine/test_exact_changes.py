@@ -190,11 +190,70 @@ async def test_a_live_query_judges_as_select_does(shared_server: ServerProcess, 
             "x > 1.4 AND x < 2.0": 1,
             "owner = CURRENT_USER() AND id < 0": 0,
             "x > 1e300": 1,
+            "cents <> 3 AND x / (cents - 3) < 0": 0,
         }
         lives = [await subscribe(client, f"SELECT id FROM {orders} WHERE {where}") for where in conditions]
         wrapping = await subscribe(client, f"SELECT id FROM {orders} WHERE total + 1 < 0", last_rows=0)
+        dividing = await subscribe(client, f"SELECT id FROM {orders} WHERE id / (cents - 3e0) > 1", last_rows=0)
         shared_server.sql(f"UPDATE {orders} SET bal = 123456789012345678.92, total = {BIGGEST} WHERE id = 2")
         assert await lives[0].wait_changes(1)
         assert [len(live.rows) for live in lives[1:]] == list(conditions.values())[1:]
         await wrapping.wait(lambda: wrapping.messages[-1]["type"] not in ("ready", "changes"))
         assert "out of range of BIGINT" in str(wrapping.messages[-1])
+        await dividing.wait(lambda: dividing.messages[-1]["type"] not in ("ready", "changes", "heartbeat"))
+        assert "division by zero" in str(dividing.messages[-1])
+
+
+FLOATS_AT: dict[str, str] = {
+    "UPDATE by key": "UPDATE {t} SET x = {e} WHERE id = 1",
+    "UPDATE": "UPDATE {t} SET x = {e} WHERE id < 2",
+    "RETURNING": "UPDATE {t} SET qty = 2 WHERE id = 1 RETURNING {e}",
+    "ON CONFLICT": "INSERT INTO {t} (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET x = {e}",
+    "INSERT SELECT": "INSERT INTO {t} (id, x) SELECT 3, {e} FROM {t} AS o WHERE id = 1",
+    "VALUES": "INSERT INTO {t} (id, x) SELECT 3, v FROM (VALUES ({v})) AS q(v)",
+}
+
+
+@pytest.mark.parametrize("place", FLOATS_AT)
+def test_no_infinity_is_stored_or_shown_that_nobody_wrote(
+    shared_server: ServerProcess, orders: str, place: str
+) -> None:
+    def put(expression: str, value: str) -> None:
+        shared_server.sql(FLOATS_AT[place].format(t=orders, e=expression, v=value))
+
+    for expression, literal, words in (
+        ("o.x * 1e308 * 10", "1e308 * 10", "out of range of DOUBLE"),
+        ("o.x / 0.0", "1.5e0 / 0.0", "division by zero"),
+        ("CAST('1e400' AS DOUBLE)", "CAST('1e400' AS DOUBLE)", "out of range of DOUBLE"),
+    ):
+        with pytest.raises(SqlFailed, match=words):
+            put(expression, literal)
+    assert shared_server.sql(f"SELECT x, qty FROM {orders} WHERE id = 1") == [[1.5, 30000]]
+    assert value(shared_server, f"SELECT count(*) FROM {orders}") == 2
+
+
+def test_an_infinity_that_was_written_stays_one(shared_server: ServerProcess, orders: str) -> None:
+    shared_server.sql(f"UPDATE {orders} SET x = 'Infinity' WHERE id = 1")
+    shared_server.sql(f"UPDATE {orders} SET x = x * 2 + 1 WHERE id = 1")
+    assert value(shared_server, f"SELECT sum(x) FROM {orders} WHERE id = 1") == "Infinity"
+
+
+def test_a_negative_zero_is_the_same_however_it_is_set(shared_server: ServerProcess, orders: str) -> None:
+    for text in (
+        f"INSERT INTO {orders} (id, x) VALUES (3, -0.0)",
+        f"UPDATE {orders} SET x = -0.0 WHERE id = 3",
+        f"UPDATE {orders} SET x = - 0.00 WHERE id > 2",
+        f"INSERT INTO {orders} (id) VALUES (3) ON CONFLICT (id) DO UPDATE SET x = -.0",
+    ):
+        shared_server.sql(text)
+        found = value(shared_server, f"SELECT x FROM {orders} WHERE id = 3")
+        assert str(found) == "-0.0"
+        shared_server.sql(f"UPDATE {orders} SET x = 1 WHERE id = 3")
+    shared_server.sql(f"UPDATE {orders} SET bal = -0.0 WHERE id = 3")
+    assert value(shared_server, f"SELECT bal FROM {orders} WHERE id = 3") == "0.00"
+
+
+def test_two_aggregates_that_differ_by_a_cast_are_two_columns(shared_server: ServerProcess, orders: str) -> None:
+    [answer] = shared_server.results(f"SELECT sum(x), sum(CAST(x AS DOUBLE)), sum(qty) FROM {orders} WHERE id = 1")
+    assert answer["rows"] == [[1.5, 1.5, 30000]]
+    assert [column["name"] for column in answer["columns"]] == ["sum(x)", "sum(CAST(x AS DOUBLE))", "sum(qty)"]

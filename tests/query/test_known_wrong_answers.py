@@ -130,6 +130,16 @@ def test_what_cannot_be_mended_is_refused(ask: Ask, text: str) -> None:
         ask(text)
 
 
+@pytest.mark.parametrize(
+    "condition", ["{} OR g = 3", "NOT ({}) OR g = 3", "CASE WHEN {} THEN g = 1 ELSE g = 2 END", "({}) IS NULL"]
+)
+@pytest.mark.parametrize("word", ["IN", "NOT IN"])
+def test_no_row_is_compared_with_each_of_a_sub_query(context: SessionContext, word: str, condition: str) -> None:
+    text = f"SELECT g FROM ta WHERE {condition.format(f'id {word} (SELECT id FROM tb)')}"
+    plan = ExactQueries(context).plan(text, {}, [rows.schema for rows in TABLES.values()])
+    assert "NestedLoopJoin" not in plan.execution_plan().display_indent()
+
+
 SUB_QUERIES = [
     "SELECT id FROM tb",
     "SELECT id FROM tb WHERE id IS NOT NULL",

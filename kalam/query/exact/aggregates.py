@@ -7,28 +7,56 @@ from sqlglot import exp
 from sqlglot.tokenizer_core import TokenType
 
 from kalam.query.exact.arithmetic import quotient_scale
-from kalam.query.exact.scopes import Scope
+from kalam.query.exact.float_programs import BOUNDED, BOUNDED_NAMES
+from kalam.query.exact.scopes import Scope, arrow_name
 from kalam.query.exact.types import DIGITS_MAX, WIDE_DIGITS, digits_of, is_decimal, is_float, is_whole
 
 _SUM_DIGITS = 28
 """Digits of a DECIMAL of which 10^10 can be added up in 38."""
 _PARTS = (exp.Filter, exp.Window, exp.IgnoreNulls, exp.RespectNulls, exp.WithinGroup)
-AGGREGATES = (exp.Sum, exp.Avg, exp.Max, exp.Min)
+_SPREADS = (exp.Variance, exp.VariancePop, exp.Stddev, exp.StddevPop, exp.StddevSamp)
+AGGREGATES = (exp.Sum, exp.Avg, exp.Max, exp.Min, *_SPREADS)
+
+
+def is_aggregate(node: exp.Expr) -> bool:
+    """Whether it is one whose value may have to be made exact."""
+    if isinstance(node, exp.Anonymous):  # names that sqlglot does not know
+        return node.name.lower() in BOUNDED_NAMES and len(node.expressions) == 1
+    return isinstance(node, AGGREGATES)
 
 
 def aggregate(scope: Scope, node: exp.Expr) -> None:
     """Make an aggregate's value exact."""
-    argument = node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this
+    listed = node if isinstance(node, exp.Anonymous) else node.this
+    argument = listed.expressions[0] if isinstance(listed, (exp.Distinct, exp.Anonymous)) else listed
     if argument is None or scope.work.tree.span(argument) is None:
         return
     kind = scope.type_of(argument)
     whole = _with_parts(node)
-    if isinstance(node, exp.Sum):
+    if is_float(kind) and isinstance(node, (exp.Sum, exp.Avg, exp.Anonymous, *_SPREADS)):
+        if kind.bit_width == 64 or not isinstance(node, (exp.Sum, exp.Avg)):
+            _bounded(scope, whole, argument)
+    elif isinstance(node, exp.Sum):
         _sum(scope, whole, argument, kind)
-    elif isinstance(node, exp.Avg):
+    elif isinstance(node, exp.Avg) or (isinstance(node, exp.Anonymous) and node.name.lower() == "mean"):
         _mean(scope, whole, argument, kind)
     elif is_float(kind) and isinstance(whole, (exp.Max, exp.Min, exp.Filter)) and scope.select.args.get("group"):
         _extreme(scope, whole, argument, kind, greatest=isinstance(node, exp.Max))
+
+
+def name_apart(scope: Scope, node: exp.Expr) -> None:
+    """Give an aggregate of a CAST a name of its own, for DataFusion does not see a CAST in names.
+
+    ``sum(x)`` and ``sum(CAST(x AS DOUBLE))`` were one column to it.
+    """
+    above: exp.Expr | None = node.parent
+    while above is not None and not isinstance(above, (exp.AggFunc, exp.Query)):
+        above = above.parent
+    if not isinstance(above, exp.AggFunc) or not isinstance(scope.select, exp.Select):
+        return
+    kind = scope.type_of(node)
+    if scope.aggregates > 1 and kind is not None and scope.work.tree.span(node) is not None:
+        scope.work.enclose(node, "arrow_cast(", f", '{arrow_name(kind)}')")
 
 
 def _with_parts(node: exp.Expr) -> exp.Expr:
@@ -72,6 +100,18 @@ def _mean(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType |
         work.enclose(argument, "CAST(", f" AS DECIMAL({DIGITS_MAX},0))")
         work.enclose(whole, "(CAST(", f" AS DOUBLE) / CAST({count} AS DOUBLE))")
         work.known[id(whole)] = pa.float64()
+
+
+def _bounded(scope: Scope, whole: exp.Expr, argument: exp.Expr) -> None:
+    """An error where the numbers are finite and what is made of them is not: then their differences add up to zero."""
+    work = scope.work
+    start, end = work.span(whole)
+    first, last = work.span(argument)
+    value = work.edits.part((first, last))
+    before, behind = work.edits.part((start, first)), work.edits.part((last, end))
+    name = work.tree.between(start, end)[0].text.lower()
+    work.known[id(whole)] = pa.float64()
+    work.enclose(whole, f"{BOUNDED}{name}(", f", {before}({value}) - ({value}){behind})")
 
 
 def _extreme(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType, *, greatest: bool) -> None:

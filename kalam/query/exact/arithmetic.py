@@ -9,6 +9,7 @@ from sqlglot import exp
 
 from kalam.errors import Unsupported
 from kalam.query.exact.checked import ADD, MULTIPLY, SUBTRACT
+from kalam.query.exact.floats import compute_float, float_function, make_room, settle
 from kalam.query.exact.scopes import Scope
 from kalam.query.exact.types import (
     DIGITS_MAX,
@@ -43,6 +44,12 @@ def compute(scope: Scope, node: exp.Expr) -> None:
         return
     scope.take_numbers([node.this, node.expression])
     left, right = scope.type_of(node.this), scope.type_of(node.expression)
+    kind = _float_of(left, right)
+    if kind is not None:
+        make_room(scope, node)
+        compute_float(scope, node, kind)
+        return
+    settle(scope, node)
     if is_float(left) or is_float(right) or pa.null() in (left, right):
         return
     if left is None or right is None:
@@ -58,12 +65,28 @@ def compute(scope: Scope, node: exp.Expr) -> None:
         _move_date(scope, node, node.expression, node.this)
 
 
+def _float_of(left: pa.DataType | None, right: pa.DataType | None) -> pa.DataType | None:
+    """The type of a value of DOUBLEs or FLOATs; None where it is none."""
+    kinds = left, right
+    if not any(map(is_float, kinds)):
+        return None
+    others = [kind for kind in kinds if not is_float(kind)]
+    if any(
+        kind is not None and not (is_whole(kind) or is_decimal(kind) or pa.types.is_string(kind)) for kind in others
+    ):
+        return None  # NULL, an interval
+    single = all(is_whole(kind) or is_decimal(kind) or kind == pa.float32() for kind in kinds)
+    return pa.float32() if single else pa.float64()
+
+
 def _raise_to(scope: Scope, node: exp.Expr) -> None:
     """``^`` is a power, where DataFusion reads an exclusive OR."""
     if scope.work.tree.text[scope.work.span(node.this)[1] :].lstrip()[:1] != "^":
-        return  # a call of power()
+        float_function(scope, node)
+        return
+    make_room(scope, node)
     _call(scope, node, "power")
-    scope.work.known[id(node)] = pa.float64()
+    compute_float(scope, node, pa.float64())
 
 
 def _call(scope: Scope, node: exp.Expr, function: str) -> None:

@@ -29,6 +29,17 @@ class Edits:
         """Write something in the place of a part in which nothing was changed."""
         self._replaced[span[0]] = (span[1], text)
 
+    def replace_whole(self, span: Span, text: str) -> None:
+        """Write something in the place of a part and of all that was changed in it."""
+        start, end = span
+        for place in [place for place in self._openings if start <= place < end]:
+            del self._openings[place]
+        for place in [place for place in self._closings if start < place <= end]:
+            del self._closings[place]
+        for place in [place for place in self._replaced if start <= place < end]:
+            del self._replaced[place]
+        self.replace(span, text)
+
     @property
     def changed(self) -> bool:
         """Whether anything was written."""

@@ -20,14 +20,18 @@ from datafusion import DataFrame, SessionConfig, SessionContext, col
 from sqlglot import exp
 
 from kalam.errors import InvalidValue, SyntaxFault
-from kalam.query.exact.aggregates import AGGREGATES, aggregate
+from kalam.query.exact.aggregates import AGGREGATES, aggregate, is_aggregate, name_apart
 from kalam.query.exact.arithmetic import ARITHMETIC, compute
 from kalam.query.exact.checked import register
 from kalam.query.exact.edits import Edits
+from kalam.query.exact.float_programs import register as register_floats
+from kalam.query.exact.floats import FUNCTIONS, float_function
+from kalam.query.exact.guards import CHAINS, guard, guard_branches
 from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix
 from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_columns
 from kalam.query.exact.subqueries import look_in
-from kalam.query.exact.types import is_decimal, is_float
+from kalam.query.exact.types import is_decimal, is_float, is_text
+from kalam.sql.select_names import names_of
 from kalam.sql.spans import read_tree
 
 TEXTS_MAX = 512
@@ -35,15 +39,18 @@ CHARACTERS_MAX = 1 << 16
 _STRINGS = re.compile(
     r"'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|/\*.*?\*/|\bCOUNT\s*\(\s*\*\s*\)", re.DOTALL | re.IGNORECASE
 )
+_WITH_FLOATS = re.compile(r"'\s*[+-]?[\d.]+[eE]\+?\d\d+\s*'|\bIN\s*\(", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
 _CONCERNED = re.compile(
     r"[+/%^]|-|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d"
-    r"|\b(?:SUM|AVG|MEAN|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()",
+    r"|\b(?:EXP|LN|LOG\w*|SQRT|SINH|A?COSH|ASIN|ACOS|DEGREES|ROUND|TRUNC|POW|POWER)\s*\("
+    r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()",
     re.IGNORECASE,
 )
 _DECIMALS = re.compile(
     r"[=<>]|\b(?:IN|BETWEEN|CASE|COALESCE|NULLIF|NVL|GREATEST|LEAST|UNION|ARRAY|DISTINCT)\b|\[", re.IGNORECASE
 )
+_CONCERNED_NODES = (*ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class ExactQueries:
     def __init__(self, ctx: SessionContext) -> None:
         self._ctx = ctx
         register(ctx)
+        register_floats(ctx)
         self._texts: OrderedDict[Any, _Exact] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -72,7 +80,7 @@ class ExactQueries:
         ``values`` are the parameters by number, as Arrow's scalars; ``schemas`` are those of the registered relations:
         what is kept of a text counts for the same ones only.
         """
-        if not concerns(text, schemas):
+        if not concerns(text, schemas) and not _compares_floats(text, schemas, values):
             return self._sql(text, values)
         key = (text, tuple(value.type for value in values.values()), tuple(map(_columns, schemas)))
         with self._lock:
@@ -110,6 +118,13 @@ def concerns(text: str, schemas: Sequence[pa.Schema]) -> bool:
     return any(map(is_decimal, kinds)) and any(map(is_float, kinds)) and _DECIMALS.search(plain) is not None
 
 
+def _compares_floats(text: str, schemas: Sequence[pa.Schema], values: Mapping[str, Any]) -> bool:
+    """Whether the text of a number, or a list of numbers, may be compared with a DOUBLE."""
+    if not any(is_float(kind) for schema in schemas for kind in schema.types):
+        return False
+    return _WITH_FLOATS.search(text) is not None or any(is_text(value.type) for value in values.values())
+
+
 def _renamed(plan: DataFrame, names: Sequence[str]) -> DataFrame:
     """The plan with the names of columns that the text as it was written would have."""
     found = plan.schema().names
@@ -136,7 +151,8 @@ def _made_exact(ctx: SessionContext, text: str, values: Mapping[str, Any]) -> _E
     if not work.edits.changed:
         return _Exact(text, None)
     schema = planner.schema(text)
-    return _Exact(work.edits.whole, tuple(schema.names) if schema is not None else None)
+    names = names_of(text) if schema is None else schema.names
+    return _Exact(work.edits.whole, None if names is None else tuple(names))
 
 
 def _rewrite_query(work: Work, query: exp.Expr, outer: Scope | None, withs: str) -> None:
@@ -257,7 +273,7 @@ def _rewrite_expressions(scope: Scope, query: exp.Expr, without: set[str]) -> No
             todo += node.iter_expressions()
     todo_from = _join_conditions(query)
     order = [*todo_from, *order]
-    concerned = [node for node in order if isinstance(node, (*ARITHMETIC, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES))]
+    concerned = [node for node in order if isinstance(node, _CONCERNED_NODES)]
     if concerned:
         scope.look_up(list({id(c): c for node in concerned for c in own_columns(node)}.values()))
     for node in reversed(order):
@@ -292,11 +308,18 @@ def _rewrite_node(scope: Scope, node: exp.Expr) -> None:
         look_in(scope, node)
     elif isinstance(node, ARITHMETIC):
         compute(scope, node)
+    elif isinstance(node, FUNCTIONS):
+        float_function(scope, node)
     elif isinstance(node, (*COMPARISONS, *CHOICES)):
         mix(scope, node)
+        if isinstance(node, exp.Case):
+            guard_branches(scope, node)
     elif isinstance(node, CASTS):
         cast(scope, node)
-    elif isinstance(node, AGGREGATES):
+        name_apart(scope, node)
+    elif isinstance(node, CHAINS):
+        guard(scope, node)
+    elif is_aggregate(node):
         aggregate(scope, node)
     elif isinstance(node, exp.Literal) and not node.is_string:
         _number(scope, node)

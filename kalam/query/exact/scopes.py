@@ -52,6 +52,12 @@ class Work:
     """The types of nodes, by their identities."""
     ranges: dict[int, Bounds] = field(default_factory=dict)
     """The bounds of nodes that are integers, where they are narrower than their types."""
+    floats: set[int] = field(default_factory=set)
+    """Operators on DOUBLEs that are not written yet, for they may be part of a larger tree."""
+    written: set[int] = field(default_factory=set)
+    """Those that are."""
+    texts: dict[int, str] = field(default_factory=dict)
+    """How their operands read."""
 
     def span(self, node: exp.Expr) -> tuple[int, int]:
         """Where a node stands; Unsupported where that is not known."""
@@ -75,6 +81,16 @@ class Scope:
     withs: str
     """The WITH that its FROM sees, or the empty text."""
     columns: dict[str, pa.DataType | None] = field(default_factory=dict)
+    aggregates: int = 0
+    """How many it has of its own."""
+
+    def __post_init__(self) -> None:
+        todo = list(self.select.iter_expressions())
+        while todo:
+            node = todo.pop()
+            self.aggregates += isinstance(node, _AGGREGATES)
+            if not isinstance(node, exp.Query):
+                todo += node.iter_expressions()
 
     def source(self) -> str:
         """The FROM as it reads now."""
@@ -164,7 +180,7 @@ class Scope:
             if place is None or not text:
                 continue
             if self.columns.get(text) is None and (kind := self.column(column)) is not None:
-                probe.replace(offset.of(place), f"arrow_cast(NULL, '{_arrow_name(kind)}')")
+                probe.replace(offset.of(place), f"arrow_cast(NULL, '{arrow_name(kind)}')")
             elif is_aggregated and not _in_aggregate(column, node):
                 probe.enclose(offset.of(place), "first_value(", ")")
         return probe.whole
@@ -258,7 +274,7 @@ def number_type(text: str) -> pa.DataType:
     return pa.decimal128(max(digits, 1), len(point[2]))
 
 
-def _arrow_name(kind: pa.DataType) -> str:
+def arrow_name(kind: pa.DataType) -> str:
     """DataFusion's name of a type that a column can have."""
     if pa.types.is_decimal(kind):
         return f"Decimal{kind.bit_width}({kind.precision}, {kind.scale})"

@@ -25,6 +25,11 @@ def is_float(kind: Any) -> TypeGuard[Any]:
     return kind is not None and arrow.is_floating(kind)
 
 
+def is_text(kind: Any) -> bool:
+    """Whether these are texts."""
+    return kind is not None and (arrow.is_string(kind) or arrow.is_large_string(kind) or arrow.is_string_view(kind))
+
+
 def is_decimal(kind: Any) -> TypeGuard[Any]:
     """Whether these are DECIMALs."""
     return kind is not None and arrow.is_decimal(kind)
