@@ -32,6 +32,7 @@ def segment(min_key: Any, max_key: Any) -> Segment:
         min_key=min_key,
         max_key=max_key,
         schema_version=1,
+        checksum=None,
     )
 
 
