@@ -69,7 +69,7 @@ def remote_of(folder: Path) -> Remote | None:
     """What this folder is the cache of; None for an ordinary one."""
     try:
         return msgspec.json.decode((folder / MARKER).read_bytes(), type=Remote)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # where a file is in the folder's place, hot rows are read still
         return None
 
 
