@@ -147,7 +147,8 @@ async def test_one_question_serves_a_whole_batch(start_kalam: Callable[..., Serv
     assert {answer.json["discarded"] for answer in answers} == {100}
     await settle(program.broker)
     assert asked  # without this the next line would hold where questions cannot be seen
-    assert len(asked) <= 1 + (time.monotonic() - began) / 0.25  # one, and one more for every 250 ms
+    # One that finds out how this broker is asked, one, and one more for every 250 ms.
+    assert len(asked) <= 2 + (time.monotonic() - began) / 0.25
     assert set(asked) == {b"kalam.stream.a.t"}
 
 
