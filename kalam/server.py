@@ -112,7 +112,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         start = await begin(settings, prepared, connection, embedded)
         database = await _open_database(stack, settings, data_dir, start)
         engine, requests = await _open_engine(stack, settings, database, start)
-        add_metrics(registry, engine, requests)
+        add_metrics(registry, engine, requests, connection)
         http_url = await _open_http(stack, settings, engine, registry)
         stack.push_async_callback(engine.queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.live.registry.close_all, "shutdown")  # first of all, or HTTP would wait for its readers

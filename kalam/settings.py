@@ -188,6 +188,9 @@ class Settings(BaseSettings):
     )
     flush_at_shutdown: bool = Field(default=False, description="flush every table before the server stops")
     job_history_s: int = Field(default=7 * 86_400, ge=60, description="how long finished jobs are listed")
+    metrics_tables_max: int = Field(
+        default=500, ge=0, description="tables that have series of their own in `/metrics`; the totals count all"
+    )
     disk_free_bytes_min: int = Field(
         default=64 * MIB, ge=0, description="free disk below which the server is not ready"
     )

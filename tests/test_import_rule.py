@@ -23,7 +23,7 @@ LAYERS = (
     ("kalam", "kalam.migrations"),
     (
         *("kalam.errors", "kalam.names", "kalam.settings", "kalam.imports"),
-        *("kalam.threads", "kalam.manual_pages", "kalam.sql_words"),
+        *("kalam.threads", "kalam.latency", "kalam.manual_pages", "kalam.sql_words"),
     ),
     ("kalam.schema", "kalam.rows"),
     ("kalam.sql",),

@@ -7,21 +7,18 @@ well under a millisecond: an idle server stays idle.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from kalam.engine import Engine
-from kalam.engine.activity import changes_by_table, hot_rows
-from kalam.engine.latency import quantile
+from kalam.engine.activity import changes_by_table, disk, hot_rows
+from kalam.latency import quantile
 from kalam.names import TableName
-from kalam.storage.data_dir import DATABASE
 
 EVERY_S: Final = 5
 SAMPLES_MAX: Final = 15 * 60 // EVERY_S
@@ -95,7 +92,7 @@ class Overview:
             rows=engine.inserts.accepted_rows,
             events=engine.outbox.published_rows + sum(count.published for count in counts),
             inserts=tuple(engine.inserts.latency.counts),
-            statements=tuple(engine.latency.counts),
+            statements=tuple(engine.sql_counts.latency.counts),
             tables=changes_by_table(engine.catalogue, engine.schedule.store, engine.streams.counters),
         )
 
@@ -105,7 +102,7 @@ class Overview:
         inserts = [new - old for new, old in zip(now.inserts, before.inserts, strict=True)]
         statements = [new - old for new, old in zip(now.statements, before.statements, strict=True)]
         hot = hot_rows(engine.schedule.store)
-        wal = engine.settings.data_dir / f"{DATABASE}-wal"
+        on_disk = disk(engine.settings.data_dir)
         return Sample(
             at=time.time(),
             values={
@@ -120,8 +117,8 @@ class Overview:
                 "hot_bytes": hot.byte_count,
                 "flush_backlog_rows": hot.row_count,
                 "unpublished_bytes": engine.outbox.byte_count,
-                "wal_bytes": _size(wal),
-                "disk_free_bytes": shutil.disk_usage(engine.settings.data_dir).free,
+                "wal_bytes": on_disk.log_bytes,
+                "disk_free_bytes": on_disk.free_bytes,
                 "broker_connected": int(engine.broker_connected()),
             },
             tables={
@@ -139,13 +136,6 @@ def busiest(samples: list[Sample]) -> list[TableName]:
         for name, rate in sample.tables.items():
             totals[name] = totals.get(name, 0.0) + rate
     return sorted(totals, key=lambda name: (-totals[name], name))[:BUSIEST]
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -79,6 +79,8 @@ def rows_routes(engine: Engine) -> Routes:
             async for batch in batches(request, media_type):
                 await insert.add(batch)
         except KalamError as exc:
+            if not dry_run:
+                engine.inserts.rejected[exc.code] += 1
             raise insert.located(exc) from exc
         return Response(msgspec.json.encode(insert.answer()), media_type=JSON)
 

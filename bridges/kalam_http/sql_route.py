@@ -24,6 +24,7 @@ from kalam_http.routes import Routes
 from kalam_http.streamed_answer import STREAMED, StreamedAnswer, body_of
 
 SQL_PATH: Final = "/v1/sql"
+HTTP_DOOR: Final = "http"
 USER_HEADER = "X-Kalam-User"
 DEFAULT_USER = "admin"
 INLINE_ROWS_MAX = 1_000  # a larger answer is encoded beside the event loop, which goes on serving meanwhile
@@ -80,7 +81,7 @@ class SqlEndpoint:
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
         asked = decode_json(await request.body(), self._decoder)
         running = self._engine.running
-        query = running.start(query_id, user, "http", asked.sql)
+        query = running.start(query_id, user, HTTP_DOOR, asked.sql)
         session = Session(user, asked.namespace, asked.names == "postgresql")
         try:
             if media_type == JSON:
@@ -146,7 +147,7 @@ def checked_id(given: str | None) -> str:
 
 async def whole_answer(engine: Engine, asked: SqlRequest, session: Session, query_id: str) -> Response:
     """All results in one JSON document."""
-    looked_up = engine.answer_nowait(asked.sql, asked.params, session)
+    looked_up = engine.answer_nowait(asked.sql, asked.params, session, HTTP_DOOR)
     if looked_up is not None:
         return Response(looked_up, media_type=JSON, headers={QUERY_ID_HEADER: query_id})
     started = time.perf_counter()

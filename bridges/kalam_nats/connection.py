@@ -79,11 +79,13 @@ class BrokerConnection:
     """The connection that ``broker_connection`` keeps.
 
     ``errors`` counts what the broker or nats-py complained about, by kind: ``permissions_violation``,
-    ``SlowConsumerError`` (messages were dropped), ``StaleConnectionError``, ….
+    ``SlowConsumerError`` (messages were dropped), ``StaleConnectionError``, …. ``losses`` counts how often the
+    connection was lost.
     """
 
     def __init__(self, urls: list[str], options: dict[str, Any]) -> None:
         self.errors: Counter[str] = Counter()
+        self.losses = 0
         self._urls = urls
         self._options = options
         self._client: GuardedClient | None = None
@@ -296,6 +298,7 @@ class BrokerConnection:
         if self._up.is_set():
             log.warning("broker_disconnected", url=self.url, error=self._last_error)
             self._up.clear()
+            self.losses += 1
             _tell(self._on_disconnected)
 
     async def _note_error(self, error: Exception) -> None:

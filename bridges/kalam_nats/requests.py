@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -38,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE_GROUP = "kalam"
 SQL_INFLIGHT_MAX = 1_024
+DOOR: Final = "nats"
 
 Route = tuple[str, TableName]
 
@@ -88,7 +88,6 @@ class Requests:
         self._sql_running = 0
         self._sql_users: dict[bytes, str] = {}
         self._subscriptions: list[Any] = []
-        self.rejected: Counter[str] = Counter()
         self.messages = 0
         self.insert_endpoint = Endpoint("insert", subjects.insert_subject(), QUEUE_GROUP)
         self.sql_endpoint = Endpoint("sql", subjects.sql_subject(), QUEUE_GROUP)
@@ -218,7 +217,7 @@ class Requests:
             await self._send_replies(replies)
 
     async def _refuse(self, user: str, name: TableName | None, message: Incoming, error: KalamError) -> None:
-        self.rejected[error.code] += 1
+        self._engine.inserts.rejected[error.code] += 1
         try:
             if message.reply:
                 await self._reply_error(message.reply.decode("utf-8", "replace"), error)
@@ -276,7 +275,7 @@ class Requests:
             room = self._connection.client.max_payload - HEADER_BYTES
         except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
-        body = self._engine.answer_nowait(request.sql, request.params, Session(user, request.namespace))
+        body = self._engine.answer_nowait(request.sql, request.params, Session(user, request.namespace), DOOR)
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
     def _sql_user(self, subject: bytes) -> str:
@@ -300,7 +299,7 @@ class Requests:
             user = self._subjects.parse_sql_subject(subject)
             request = _decode_sql(payload)
             with (
-                self._engine.running.running(uuid.uuid4().hex, user, "nats", request.sql) as query,
+                self._engine.running.running(uuid.uuid4().hex, user, DOOR, request.sql) as query,
                 ended_with_requester(query, reply, self._interest),
             ):
                 session = Session(user, request.namespace, request.names == "postgresql")

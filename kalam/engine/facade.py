@@ -15,12 +15,12 @@ import structlog
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
-from kalam.engine.latency import Latency
 from kalam.engine.live import Live
 from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Check, Request, Session
+from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
 from kalam.errors import (
     Internal,
@@ -145,18 +145,15 @@ class Engine:
     unclaimed: Unclaimed
     texts: Texts
     running: RunningQueries = field(default_factory=RunningQueries)
-    latency: Latency = field(default_factory=Latency)
+    sql_counts: SqlCounts = field(default_factory=SqlCounts)
 
     async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
         """Run the statements of a text in order and return a result for each.
 
         Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
         """
-        started = time.perf_counter()
-        try:
+        with self.sql_counts.one():
             return await self._execute(text, params, session)
-        finally:
-            self.latency.record(time.perf_counter() - started)
 
     async def _execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         check_user(session.user)
@@ -183,7 +180,7 @@ class Engine:
             results.append(result)
         return results
 
-    def answer_nowait(self, text: str, params: Sequence[Any], session: Session) -> bytes | None:
+    def answer_nowait(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
         """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
 
         None for everything else, and for whatever is wrong: ``execute`` answers it.
@@ -196,7 +193,7 @@ class Engine:
             check_user(session.user)
             answer = self.points.answer_nowait(query, Request(session, params))
             if answer is not None:
-                self.latency.record(time.perf_counter() - started)
+                self.sql_counts.note(door, time.perf_counter() - started)
             return answer
         except Exception:  # noqa: BLE001 - execute meets the same, tells it and logs it
             return None

@@ -7,6 +7,7 @@ whole, and has its own answer; but all are decoded, committed and published toge
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +17,8 @@ from typing import cast
 
 import msgspec
 
-from kalam.engine.latency import Latency
 from kalam.errors import BrokerUnavailable, DuplicateKey, KalamError, TableNotFound, TooBusy, TooLarge
+from kalam.latency import Latency
 from kalam.names import TableName
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.judged import judged
@@ -110,7 +111,10 @@ NO_ROWS = b'{"rows":0}'
 
 
 class Inserts:
-    """Takes batches of messages. Bounded by ``insert_rows_inflight_max`` and ``insert_bytes_inflight_max``."""
+    """Takes batches of messages. Bounded by ``insert_rows_inflight_max`` and ``insert_bytes_inflight_max``.
+
+    ``rejected`` is counted by the doors, by code: they alone know what they told.
+    """
 
     def __init__(
         self, settings: Settings, catalogue: Catalogue, codecs: Codecs, stored: StoredTables, streams: StreamTables
@@ -121,6 +125,7 @@ class Inserts:
         self.bytes_inflight = 0
         self.accepted_rows = 0
         self.latency = Latency()
+        self.rejected: Counter[str] = Counter()
 
     async def insert(
         self, user: str, name: TableName, messages: Sequence[InsertMessage], users: Sequence[str] | None = None

@@ -40,10 +40,11 @@ async def stream_rows(
         statement = await engine.texts.statement(parsed, 0, session.user)
         if isinstance(statement, Select):
             found = engine.queries.stream(statement.query, session.user, session.namespace, params)
-            async with aclosing(found) as tables:
-                async for table in tables:
-                    shown = session.postgresql_names
-                    yield _with_postgresql_names(statement.query, table) if shown else table
+            with engine.sql_counts.one(timed=False):  # how long it takes is up to the reader
+                async with aclosing(found) as tables:
+                    async for table in tables:
+                        shown = session.postgresql_names
+                        yield _with_postgresql_names(statement.query, table) if shown else table
             return
     except KalamError as exc:
         exc.fields["statement"] = 1

@@ -20,6 +20,7 @@ from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.ports import ReplayPort, Snapshot, SnapshotPort
 from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
+from kalam.live.tally import Tally
 from kalam.live.versions import Batch, batch_of_chunks, version_columns
 from kalam.live.watch import Watch, WatchName
 from kalam.names import TableName, listed
@@ -101,7 +102,7 @@ class Registry:
         self._judging = judging
         self._starts: dict[str, Any] = {}
         self._closing = False
-        self.opened = 0
+        self.tally = Tally()
 
     def queries(self) -> list[LiveQuery]:
         """The open live queries, oldest first."""
@@ -137,7 +138,7 @@ class Registry:
             raise
         finally:
             self._opening -= 1
-        self.opened += 1
+        self.tally.opened += 1
         return query
 
     def _check_room(self, user: str) -> None:
@@ -357,7 +358,7 @@ class Registry:
         query.close(reason)
 
     def _forget(self, query: LiveQuery) -> None:
-        self._queries.pop(query.id, None)
+        self.tally.note_end(self._queries.pop(query.id, None))
         self._starts.pop(query.id, None)
         self._users += Counter()  # drops what fell to zero
         watch = self._watches.get((query.table.table_id, self._stored.owner(query.table, query.user)))

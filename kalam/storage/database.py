@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from kalam.errors import KalamError, StorageFull, Unavailable
+from kalam.latency import Latency
 from kalam.rows.judged import judged
 from kalam.storage.crash import crash_point
 from kalam.storage.generation import MarkFile, begin, skip_ids
@@ -104,6 +105,7 @@ class Database:
         self.mark: MarkFile | None = None
         self.snapshot_lock = threading.Lock()
         self.commits = 0
+        self.commit_latency = Latency()
         self.failure: str | None = None
         self.on_announcements: Callable[[list[Any]], None] = lambda announcements: None
         self._commit_rows_max = commit_rows_max
@@ -256,8 +258,10 @@ class Database:
         self._tell(outcomes, announcements)
 
     def _commit(self) -> None:
+        started = time.perf_counter()
         try:
             self._conn.execute("COMMIT")
+            self.commit_latency.record(time.perf_counter() - started)
         except sqlite3.Error:
             self._bury()
             raise

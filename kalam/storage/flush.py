@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(slots=True)
 class Flusher:
-    """Flushes tables, one flush of a table at a time."""
+    """Flushes tables, one flush of a table at a time. ``flushed_rows`` and ``flushed_bytes`` only grow."""
 
     database: Database
     catalogue: Catalogue
@@ -77,6 +77,8 @@ class Flusher:
     troubles: Troubles
     segment_rows_max: int
     locks: dict[int, asyncio.Lock] = field(default_factory=dict)
+    flushed_rows: int = 0
+    flushed_bytes: int = 0
     _names: int = 0
     _unnamed: list[Path] = field(default_factory=list)
 
@@ -186,9 +188,12 @@ class Flusher:
             self._unnamed += _paths(folder, answer.files)
             raise
         crash_point("flush.after_commit")
+        written_bytes = sum(file.byte_count for file in answer.files)
         done.rows_flushed += answer.row_count
         done.segments += len(answer.files)
-        done.bytes += sum(file.byte_count for file in answer.files)
+        done.bytes += written_bytes
+        self.flushed_rows += answer.row_count
+        self.flushed_bytes += written_bytes
 
 
 def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:

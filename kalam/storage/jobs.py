@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from kalam.errors import Cancelled, KalamError, NotFound, without_folders
+from kalam.latency import Latency
 from kalam.names import TableName
 from kalam.rows.ids import UuidV7s
 from kalam.storage.database import Database, now_us
@@ -34,7 +37,10 @@ class Job:
 
 
 class Jobs:
-    """The table of jobs. ``on_finished`` is told of each job that ends, for the event ``job.finished``."""
+    """The table of jobs. ``on_finished`` is told of each job that ends, for the event ``job.finished``.
+
+    ``ended`` counts those that ended since the start, by type and status, and ``durations`` how long they took.
+    """
 
     def __init__(self, database: Database, on_finished: Callable[[dict[str, Any]], None] = lambda job: None) -> None:
         self._database = database
@@ -42,6 +48,12 @@ class Jobs:
         self._running: dict[str, tuple[Job, asyncio.Task[Any]]] = {}
         self._unrecorded: list[tuple[str, Status, dict[str, Any] | None, str | None]] = []
         self.on_finished = on_finished
+        self.ended: Counter[tuple[JobType, Status]] = Counter()
+        self.durations: defaultdict[JobType, Latency] = defaultdict(Latency)
+
+    def running(self) -> Counter[JobType]:
+        """How many run now, by type."""
+        return Counter(job.job_type for job, _ in self._running.values())
 
     async def run(
         self,
@@ -57,18 +69,23 @@ class Jobs:
         job = Job(await self.start(job_type, table, parameters), job_type, table)
         task = asyncio.create_task(work(job), name=f"{job_type} {table}")
         self._running[job.job_id] = (job, task)
+        started = time.perf_counter()
         try:
             result = await task
         except BaseException as exc:
             cancelled = isinstance(exc, asyncio.CancelledError)
             detail = job.cancelled_by or without_folders(str(exc)) or type(exc).__name__
-            await self._end(job.job_id, "cancelled" if cancelled else "failed", None, detail)
+            status: Status = "cancelled" if cancelled else "failed"
+            self.ended[job_type, status] += 1
+            await self._end(job.job_id, status, None, detail)
             if cancelled and job.cancelled_by is not None:
                 raise Cancelled(f"job {job.job_id} ({job_type} of table {table}) was cancelled: {detail}") from exc
             raise
         finally:
             del self._running[job.job_id]
             del task  # or an error would hold itself, and with its frames the segments that a compaction replaced
+            self.durations[job_type].record(time.perf_counter() - started)
+        self.ended[job_type, "completed"] += 1
         await self._end(job.job_id, "completed", result, None)
         return job.job_id
 
@@ -135,6 +152,7 @@ class Jobs:
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?)", (*values, now, now, now)
             )
         )
+        self.ended[job_type, "completed"] += 1
         what = {"job_type": job_type, "namespace": table.namespace, "table": table.table}
         self.on_finished({"job_id": job_id, **what, "status": "completed", "result": result, "error": None})
 

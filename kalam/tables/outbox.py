@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -23,9 +22,9 @@ import structlog
 from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.stored import pack_rows
-from kalam.schema import Table
+from kalam.schema import Table, TableKind
 from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import Chunk
+from kalam.storage.copies import Chunk, Op
 from kalam.storage.copy_store import CopyStore, read_chunks
 from kalam.storage.crash import crash_point
 from kalam.storage.database import Database
@@ -57,6 +56,14 @@ class Feed:
     task: asyncio.Task[None] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What is committed and not yet published; ``oldest_us`` is the time of the oldest (microseconds since 1970)."""
+
+    changes: int
+    oldest_us: int | None
+
+
 class Outbox:
     """The publisher. ``announce`` is called in the loop's thread for every commit, in order."""
 
@@ -83,6 +90,8 @@ class Outbox:
         self._marked: dict[int, int] = {}
         self.byte_count = 0
         self.published_rows = 0
+        self.committed_rows: Counter[tuple[TableKind, Op]] = Counter()
+        """Rows that were committed since the start."""
 
     def check_room(self, bytes_max: int) -> None:
         """Raise TooBusy when too much waits to be published."""
@@ -104,6 +113,7 @@ class Outbox:
         feed.pending.append(Unpublished(announcement.chunk, rows))
         feed.byte_count += announcement.chunk.byte_count
         self.byte_count += announcement.chunk.byte_count
+        self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
         self._start(feed)
 
     def _start(self, feed: Feed) -> None:
@@ -268,9 +278,13 @@ class Outbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.write_watermarks()
 
-    def waiting(self) -> Sequence[tuple[str, int]]:
-        """For statistics: the tables whose changes wait, with the bytes."""
-        return [(str(feed.table.name), feed.byte_count) for feed in self._feeds.values() if feed.pending]
+    def waiting(self) -> Waiting:
+        """How much waits to be published."""
+        ends = [(feed.pending[0].chunk, feed.pending[-1].chunk) for feed in self._feeds.values() if feed.pending]
+        return Waiting(
+            changes=sum(last.last_seq - first.first_seq + 1 for first, last in ends),  # a feed has no holes
+            oldest_us=min((first.updated_us for first, _ in ends), default=None),
+        )
 
 
 def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:

@@ -48,6 +48,7 @@ class StreamCounters:
         self._counts: dict[int, StreamCounts] = {}
         self._written: dict[int, StreamCounts] = {}
         self._forgotten: set[int] = set()
+        self._gone = StreamCounts()
 
     def load(self) -> None:
         """Read what was written; blocking, for the start."""
@@ -68,10 +69,17 @@ class StreamCounters:
         """Every table that has counts."""
         yield from list(self._counts.items())
 
+    def totals(self) -> StreamCounts:
+        """The counts of all tables, those that were dropped since the start among them: they only grow."""
+        columns = zip(*map(_values, (self._gone, *list(self._counts.values()))), strict=True)
+        return StreamCounts(*map(sum, columns))
+
     def forget(self, table_id: int) -> None:
         """Drop the counts of a table that was dropped."""
         self._forgotten.add(table_id)
-        self._counts.pop(table_id, None)
+        counts = self._counts.pop(table_id, None)
+        if counts is not None:
+            self._gone = StreamCounts(*map(sum, zip(_values(self._gone), _values(counts), strict=True)))
         self._written.pop(table_id, None)
 
     async def write(self) -> None:

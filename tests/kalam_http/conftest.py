@@ -41,7 +41,7 @@ class SmallEngine:
             raise answer
         return answer
 
-    def answer_nowait(self, text: str, params: Sequence[Any], session: Session) -> bytes | None:
+    def answer_nowait(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
         return None
 
     async def health(self) -> list[Check]:

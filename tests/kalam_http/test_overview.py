@@ -11,7 +11,7 @@ import pytest
 from datafusion import SessionConfig, SessionContext
 from server_process import ServerProcess
 
-from kalam.engine.latency import BOUNDS_S, Latency, quantile
+from kalam.latency import BOUNDS_S, Latency, quantile
 from kalam.sql_words import FUNCTIONS
 
 

@@ -1,0 +1,32 @@
+"""The server's metrics, read from its parts when Prometheus asks."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Info, ProcessCollector
+
+from kalam import __version__
+from kalam.engine import Engine, Inserts
+from kalam.metrics.server import BrokerCounts, RequestCounts, ServerMetrics
+from kalam.metrics.storage import StorageMetrics
+from kalam.metrics.tables import TableMetrics
+from kalam.storage.database import Database
+from kalam.tables.outbox import Outbox
+
+
+def add_metrics(registry: CollectorRegistry, engine: Engine, requests: RequestCounts, broker: BrokerCounts) -> None:
+    """Show the server's metrics in ``registry``."""
+    for collector in (ServerMetrics(engine, requests, broker), StorageMetrics(engine), TableMetrics(engine)):
+        registry.register(collector)
+    ProcessCollector(registry=registry)
+    Info("kalam_build", "What runs.", registry=registry).info({"version": __version__})
+
+
+def statistics(inserts: Inserts, outbox: Outbox, database: Database) -> list[tuple[str, float]]:
+    """The rows of ``system.stats``."""
+    return [
+        ("rows_accepted", float(inserts.accepted_rows)),
+        ("rows_in_flight", float(inserts.rows_inflight)),
+        ("commits", float(database.commits)),
+        ("changes_published", float(outbox.published_rows)),
+        ("outbox_bytes", float(outbox.byte_count)),
+    ]
