@@ -7,7 +7,8 @@ them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -273,18 +274,49 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """
     if config is not None and not config.is_file():
         raise InvalidOption(f"the settings file {config} does not exist")
+    try:
+        return _built(config, flags)
+    except ValidationError as exc:
+        raise InvalidOption(f"wrong settings: {'; '.join(_all_wrong(exc))}") from exc
+    except ValueError as exc:  # tomllib's syntax errors
+        raise InvalidOption(f"the settings file {config} is not valid TOML: {exc}") from exc
 
+
+def faults(config: Path | None = None, **flags: Any) -> list[str]:
+    """Each thing for which ``load_settings`` would refuse these settings; the file is there."""
+    try:
+        _built(config, flags)
+    except ValidationError as exc:
+        return list(_all_wrong(exc))
+    except ValueError as exc:
+        return [f"{config} is not valid TOML: {exc}"]
+    return []
+
+
+def sources(config: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, str]:
+    """Where each setting comes from that is not its default: the name of the file, of the variable, or of the flag."""
+    found: dict[str, str] = {}
+    if config is not None:
+        found |= {name: str(config) for name, value in tomllib.loads(config.read_text()).items() if value != ""}
+    variables = {name.upper() for name, value in environment.items() if value != ""}
+    for name in Settings.model_fields:
+        if f"{PREFIX}{name}".upper() in variables:
+            found[name] = f"{PREFIX}{name}".upper()
+        if flags.get(name) not in (None, ""):
+            found[name] = f"--{name.replace('_', '-')}"
+    return found
+
+
+def _built(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     class Located(Settings):
         model_config = SettingsConfigDict(toml_file=config)
 
     given = {name: value for name, value in flags.items() if value not in (None, "")}
-    try:
-        return Settings.model_construct(**Located(**given).model_dump())
-    except ValidationError as exc:
-        wrong = "; ".join(_what_is_wrong(".".join(map(str, error["loc"])), error) for error in exc.errors())
-        raise InvalidOption(f"wrong settings: {wrong}") from exc
-    except ValueError as exc:  # tomllib's syntax errors
-        raise InvalidOption(f"the settings file {config} is not valid TOML: {exc}") from exc
+    return Settings.model_construct(**Located(**given).model_dump())
+
+
+def _all_wrong(exc: ValidationError) -> Iterator[str]:
+    return (_what_is_wrong(".".join(map(str, error["loc"])), error) for error in exc.errors())
 
 
 def _what_is_wrong(name: str, error: Any) -> str:

@@ -30,6 +30,7 @@ README = (CHECKOUT / "README.md").read_text()
 MANUAL = {file.stem: file.read_text() for file in (CHECKOUT / "kalam" / "manual").glob("*.md")}
 LINK = re.compile(r"\]\(([^)]+)\)")
 OF_THE_SHELL = {"--help", "--install-completion", "--show-completion"}
+OF_EVERY_COMMAND = {"--quiet", "--no-color"}
 
 
 def marked(name: str) -> str:
@@ -135,7 +136,8 @@ def command_flags() -> dict[str, set[str]]:
 def walk_commands(name: str, command: Any) -> Iterator[tuple[str, set[str]]]:
     # typer brings a click of its own, which has no public types.
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
-    yield name, flags - OF_THE_SHELL
+    assert name == "kalam config" or flags >= OF_EVERY_COMMAND
+    yield name, flags - OF_THE_SHELL - OF_EVERY_COMMAND
     for word, child in getattr(command, "commands", {}).items():
         if not child.hidden:
             yield from walk_commands(f"{name} {word}", child)

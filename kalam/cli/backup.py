@@ -13,6 +13,7 @@ import typer
 
 from kalam.cli.address import DEFAULT_DATA_DIR
 from kalam.cli.failure import CommandFailed
+from kalam.cli.telling import tell
 
 
 def backup(
@@ -33,7 +34,7 @@ def backup(
     with _told(), CopyProgress("backup") as progress:
         manifest = back_up(data_dir, folder, progress)
     seconds = time.perf_counter() - started
-    typer.echo(f"{folder}: {_content(len(manifest.segments), manifest.byte_count)} ({seconds:.1f} s)", err=True)
+    tell(f"{folder}: {_content(len(manifest.segments), manifest.byte_count)} ({seconds:.1f} s)")
 
 
 def restore(
@@ -53,10 +54,10 @@ def restore(
     with _told(), CopyProgress("restore") as progress:
         restored = restore_into(folder, data_dir, progress)
     manifest = restored.manifest
-    typer.echo(f"{data_dir}: {_content(len(manifest.segments), manifest.byte_count)}", err=True)
-    typer.echo(f"as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC; kalam serve --data-dir {data_dir}", err=True)
+    tell(f"{data_dir}: {_content(len(manifest.segments), manifest.byte_count)}")
+    tell(f"as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC; kalam serve --data-dir {data_dir}")
     for name in restored.moved:
-        typer.echo(f"{name} had a LOCATION; its rows lie in the data directory now", err=True)
+        tell(f"{name} had a LOCATION; its rows lie in the data directory now")
 
 
 def _content(segments: int, byte_count: int) -> str:

@@ -8,6 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from kalam.cli.telling import is_quiet
+
 
 class CopyProgress:
     """A bar on stderr; called with the bytes done and the bytes in all."""
@@ -21,7 +23,7 @@ class CopyProgress:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or is_quiet(),
             transient=True,
         )
         self._task = self._bar.add_task(what, total=None)

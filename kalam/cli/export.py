@@ -19,6 +19,7 @@ from kalam.cli.address import find_url
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql, stream_sql
 from kalam.cli.problem_text import problem_text
+from kalam.cli.telling import tell
 from kalam.cli.words import counted
 from kalam.errors import InvalidName
 from kalam.names import NAME_PATTERN, check_user
@@ -80,7 +81,7 @@ def export(
         raise CommandFailed(f"interrupted: {kept}") from exc
     except Refusal as exc:
         raise CommandFailed(problem_text(exc.problem, sql)) from exc
-    typer.echo(f"{counted(count)} of {table} in {'the output' if file == STDOUT else file}", err=True)
+    tell(f"{counted(count)} of {table} in {'the output' if file == STDOUT else file}")
 
 
 def export_file(url: str, sql: str, user: str, file: Path, form: ExportFormat) -> int:

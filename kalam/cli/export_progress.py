@@ -9,13 +9,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kalam.cli.telling import is_quiet
+
 
 class ExportProgress:
     """A bar on stderr; ``shown`` says whether anybody sees it."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
-        self.shown = console.is_terminal
+        self.shown = console.is_terminal and not is_quiet()
         self._bar = Progress(
             TextColumn("{task.completed:>12,.0f} rows"),
             BarColumn(),

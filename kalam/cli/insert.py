@@ -17,6 +17,7 @@ from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.problem_text import problem_text
 from kalam.cli.row_formats import RowFormat, file_size, format_of, read_rows
 from kalam.cli.server_columns import ServerColumns
+from kalam.cli.telling import tell
 from kalam.cli.words import counted
 from kalam.errors import InvalidName
 from kalam.names import NAME_PATTERN, TableName, check_user
@@ -81,7 +82,7 @@ def insert(
     _report(name, outcomes, stopped, time.perf_counter() - started)
     if server_columns.found:
         left_out = ", ".join(sorted(server_columns.found))
-        typer.echo(f"left out of the file, because the server keeps it itself: {left_out}", err=True)
+        tell(f"left out of the file, because the server keeps it itself: {left_out}")
 
 
 def _send_all(
@@ -126,9 +127,9 @@ def _report(name: TableName, outcomes: list[Outcome], stopped: str | None, secon
     failures = [outcome for outcome in outcomes if outcome.fate is not Fate.STORED]
     if not failures and stopped is None:
         rate = (stored + discarded) / max(seconds, 1e-9)
-        typer.echo(f"{counted(stored, 'are')} stored in {name} ({seconds:.2f} s, {rate:,.0f} rows/s)", err=True)
+        tell(f"{counted(stored, 'are')} stored in {name} ({seconds:.2f} s, {rate:,.0f} rows/s)")
         if discarded:
-            typer.echo(f"{counted(discarded, 'were')} discarded: the table is EPHEMERAL and nobody listens", err=True)
+            tell(f"{counted(discarded, 'were')} discarded: the table is EPHEMERAL and nobody listens")
         return
     lines = [stopped] if stopped else []
     if failures:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kalam.cli.row_sender import Outcome
+from kalam.cli.telling import is_quiet
 
 
 class InsertProgress:
@@ -25,7 +26,7 @@ class InsertProgress:
             TextColumn("{task.fields[rate]:>10,.0f} rows/s"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or is_quiet(),
             transient=True,
         )
         self._task = self._bar.add_task("insert", total=size, rows=0, rate=0.0)

@@ -14,11 +14,12 @@ from typing import Annotated, Final
 import typer
 
 from kalam import __version__
-from kalam.cli import backup, demo, export, insert, manual, serve, sql, tail
+from kalam.cli import backup, completion, config, demo, export, flush, insert, manual, serve, sql, tail
 from kalam.cli.bench import command as bench
 from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
 from kalam.cli.shell import command as shell
+from kalam.cli.telling import NoColor, Quiet, choose, with_flags
 from kalam.errors import Internal, KalamError
 
 TRACEBACK: Final = "KALAM_TRACEBACK"
@@ -27,29 +28,36 @@ app = typer.Typer(
     name="kalam",
     help="SQL tables on NATS.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
-app.command("sql")(sql.sql)
-app.command("shell")(shell.shell)
-app.command("help")(manual.show_page)
-app.command("insert")(insert.insert)
-app.command("tail")(tail.tail)
-app.command("export")(export.export)
-app.command("backup")(backup.backup)
-app.command("restore")(backup.restore)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
 
 
-@app.command("version")
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+for name, command in (
+    ("serve", serve.serve),
+    ("demo", demo.demo),
+    ("sql", sql.sql),
+    ("shell", shell.shell),
+    ("help", manual.show_page),
+    ("insert", insert.insert),
+    ("tail", tail.tail),
+    ("export", export.export),
+    ("flush", flush.flush),
+    ("backup", backup.backup),
+    ("restore", backup.restore),
+    ("doctor", doctor.doctor),
+    ("bench", bench.bench),
+    ("completion", completion.completion),
+    ("version", version),
+):
+    app.command(name)(with_flags(command))
+app.add_typer(config.app, name="config")
 
 
 def _version_option(given: bool) -> None:
@@ -63,8 +71,11 @@ def options(
     _: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version_option, is_eager=True)
     ] = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
 ) -> None:
     """SQL tables on NATS."""
+    choose(quiet, no_color)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final, TextIO
 
+from kalam.cli.telling import is_styled
 from kalam.cli.words import counted
 
 NUMBER_TYPES: Final = ("SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -43,7 +44,7 @@ def write_results(results: list[dict[str, Any]], form: Format, out: TextIO) -> N
     for index, result in enumerate(result for result in results if result["columns"]):
         if index and separated:
             out.write("\n")
-        out.writelines(line + "\n" for line in writer(result, styled=out.isatty(), encoding=out.encoding))
+        out.writelines(line + "\n" for line in writer(result, styled=is_styled(out), encoding=out.encoding))
 
 
 def ndjson_lines(result: dict[str, Any], **_: Any) -> Iterator[str]:

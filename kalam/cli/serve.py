@@ -11,6 +11,7 @@ import typer
 
 from kalam.allocator import choose_allocator
 from kalam.cli.failure import WrongUsage
+from kalam.cli.telling import is_quiet
 from kalam.collector import THRESHOLDS
 from kalam.errors import InvalidOption
 from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
@@ -59,6 +60,7 @@ def serve(
         "nats_context": nats_context,
         "accept_loss": accept_loss,
         "log_format": log_format,
+        "log_level": "warning" if is_quiet() else None,
     }
     try:
         settings = load_settings(config, **flags)

@@ -14,6 +14,7 @@ from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.result_formats import Format, machine_stdout, write_results
+from kalam.cli.telling import tell
 from kalam.errors import InvalidName
 from kalam.names import check_user
 
@@ -134,4 +135,4 @@ def _print_bytes(body: bytes) -> None:
 def _print_messages(results: list[dict[str, Any]]) -> None:
     for result in results:
         if result.get("message"):
-            typer.echo(result["message"], err=True)
+            tell(result["message"])

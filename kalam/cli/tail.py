@@ -13,6 +13,7 @@ import typer
 
 from kalam.cli.address import find_url
 from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.telling import tell
 from kalam.errors import InvalidName
 from kalam.names import NAME_PATTERN, check_user
 
@@ -85,7 +86,7 @@ async def _follow(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connect(url, user=user, prefix=prefix) as kalam:
         live = kalam.live(sql, last_rows=None if token else last, token=token)
-        typer.echo(f"listening to {sql} as {user}; ^C ends it", err=True)
+        tell(f"listening to {sql} as {user}; ^C ends it")
         printing = asyncio.create_task(_print_all(live, form))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)

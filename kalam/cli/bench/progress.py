@@ -9,6 +9,8 @@ from typing import Final, Self
 from rich.console import Console
 from rich.status import Status
 
+from kalam.cli.telling import is_quiet
+
 REFRESH_PER_S: Final = 2.0  # a livelier spinner would take processor time from what is measured
 
 
@@ -21,7 +23,7 @@ class Progress:
         self._status: Status | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not is_quiet():
             self._status = self._stack.enter_context(self._console.status("starting", refresh_per_second=REFRESH_PER_S))
         return self
 
@@ -32,5 +34,5 @@ class Progress:
         """Begin the next step."""
         if self._status is not None:
             self._status.update(text)
-        else:
+        elif not is_quiet():
             self._console.print(text, soft_wrap=True)

@@ -79,7 +79,7 @@ def _converse(session: Any, history_name: str) -> None:
 
     session.server.run("SELECT 1", None)  # a server that is not there is told before the first statement
     prompt = make_prompt(history_name, RecentCatalogue(session.server).newest)
-    typer.echo(f"kalam {__version__} at {session.server.name}. \\? for help, \\q to leave.")
+    session.screen.say(f"kalam {__version__} at {session.server.name}. \\? for help, \\q to leave.")
     while True:
         try:
             text = prompt.prompt(f"{session.namespace or 'kalam'}=> ")

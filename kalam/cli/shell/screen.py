@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from kalam.cli.failure import CommandFailed
 from kalam.cli.result_formats import expanded_lines, row_count_line, table_lines, width_of
+from kalam.cli.telling import is_quiet, is_styled
 
 
 @dataclass(slots=True)
@@ -35,7 +36,8 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that is no result: beside the results where a program reads them."""
-        print(line, file=sys.stdout if self.interactive else sys.stderr, flush=True)
+        if not is_quiet():
+            print(line, file=sys.stdout if self.interactive else sys.stderr, flush=True)
 
     def text(self, text: str) -> None:
         r"""Results: to the file of ``\o``, through a pager, or as they are."""
@@ -61,7 +63,7 @@ class Screen:
                 raise CommandFailed(f"error: cannot write {name}: {exc.strerror}") from exc
 
     def _rows(self, result: dict[str, Any]) -> str:
-        styled = self.interactive and self.file is None and "NO_COLOR" not in os.environ
+        styled = self.interactive and self.file is None and is_styled(sys.stdout)
         out = io.StringIO()
         lines = expanded_lines if self.expanded else table_lines
         out.writelines(f"{line}\n" for line in lines(result, styled=styled, encoding="utf-8"))

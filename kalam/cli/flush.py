@@ -1,0 +1,88 @@
+"""``kalam flush``: rows of a table, or of all, into Parquet files now."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from kalam.cli.address import find_url
+from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.http import Refusal, ask_sql
+from kalam.cli.problem_text import problem_text
+from kalam.cli.telling import tell
+from kalam.cli.words import counted
+from kalam.errors import InvalidName
+from kalam.names import NAME_PATTERN, check_user
+
+ALL: Final = "FLUSH ALL TABLES"
+
+
+def flush(
+    table: Annotated[
+        str | None, typer.Argument(help="The table, as namespace.table; without one all tables.", show_default=False)
+    ] = None,
+    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="The user as whom it runs.")] = "admin",
+) -> None:
+    """Write the rows of a table, or of all tables, into Parquet files now.
+
+    Prints a line for each table that had rows to flush.
+    """
+    statement = _statement(table)
+    try:
+        check_user(user)
+    except InvalidName as exc:
+        raise WrongUsage(exc.detail) from exc
+    where = find_url("http_url", url, data_dir)
+    started = time.perf_counter()
+    try:
+        result = _run(where, statement, user)
+    except KeyboardInterrupt as exc:
+        raise CommandFailed(
+            "interrupted: the server goes on with the flush; SHOW JOBS lists it, and KILL JOB ends it"
+        ) from exc
+    except Refusal as exc:
+        raise CommandFailed(problem_text(exc.problem, statement)) from exc
+    _print(result, time.perf_counter() - started)
+
+
+def _statement(table: str | None) -> str:
+    if table is None:
+        return ALL
+    namespace, dot, name = table.lower().partition(".")
+    if not dot or not NAME_PATTERN.fullmatch(namespace) or not NAME_PATTERN.fullmatch(name):
+        raise WrongUsage(f"{table!r} is no table: give it as namespace.table")
+    return f"FLUSH TABLE {namespace}.{name}"
+
+
+def _run(url: str, statement: str, user: str) -> dict[str, Any]:
+    from kalam.cli.flush_progress import FlushProgress
+
+    with FlushProgress(url, user, everything=statement == ALL):
+        answer: dict[str, Any] = json.loads(ask_sql(url, statement, user=user))["results"][0]
+    return answer
+
+
+def _print(result: dict[str, Any], seconds: float) -> None:
+    if not result["rows"]:
+        tell(result["message"])
+        return
+    names = [column["name"] for column in result["columns"]]
+    flushed = [dict(zip(names, row, strict=True)) for row in result["rows"]]
+    for each in flushed:
+        typer.echo(f"{each['table']}: {_content(each['rows_flushed'], each['segments'], each['bytes'])}")
+    if len(flushed) > 1:
+        rows, segments, size = (sum(each[name] for each in flushed) for name in ("rows_flushed", "segments", "bytes"))
+        tell(f"{len(flushed):,} tables: {_content(rows, segments, size)} ({seconds:.1f} s)")
+
+
+def _content(rows: int, segments: int, size: int) -> str:
+    return f"{counted(rows)} in {segments:,} Parquet file{'' if segments == 1 else 's'}, {size:,} bytes"
