@@ -9,13 +9,27 @@ from typing import Any
 
 import structlog
 
+from kalam.query.running import running_query
+from kalam.tracing import current_trace, trace_id
+
 OWN_LOGGERS = ("kalam", "kalam_nats", "kalam_http")
+
+
+def _name_request(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say in a line which request it is about; nothing is bound at each request for the few lines that there are."""
+    query, trace = running_query(), current_trace()
+    if query is not None:
+        event.setdefault("query_id", query.query_id)
+    if trace is not None:
+        event.setdefault("trace_id", trace_id(trace))
+    return event
 
 
 def configure_logs(log_format: str, level: str) -> None:
     """Set up logging for the process; libraries' own records come out the same way."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _name_request,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

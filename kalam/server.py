@@ -42,6 +42,7 @@ from kalam.query.system import SystemTables
 from kalam.rows.judged import judged
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
+from kalam.spans import open_spans
 from kalam.storage.background import Background, open_background
 from kalam.storage.core import Core, open_core
 from kalam.storage.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
@@ -359,6 +360,7 @@ def run(settings: Settings) -> int:
 
     configure_logs(settings.log_format, settings.log_level)
     raise_limit()
+    open_spans()
     for message, fields in doubts(settings, os.environ):
         log.warning(message, **fields)
     try:

@@ -23,7 +23,7 @@ LAYERS = (
     ("kalam", "kalam.migrations"),
     (
         *("kalam.errors", "kalam.names", "kalam.settings", "kalam.imports"),
-        *("kalam.threads", "kalam.latency", "kalam.manual_pages", "kalam.sql_words"),
+        *("kalam.threads", "kalam.latency", "kalam.tracing", "kalam.manual_pages", "kalam.sql_words"),
     ),
     ("kalam.schema", "kalam.rows"),
     ("kalam.sql",),
@@ -31,7 +31,7 @@ LAYERS = (
     ("kalam.tables", "kalam.query", "kalam.live"),
     ("kalam.engine",),
     ("kalam_nats", "kalam_http"),
-    ("kalam.server", "kalam.logs", "kalam.metrics", "kalam.collector", "kalam.allocator"),
+    ("kalam.server", "kalam.logs", "kalam.metrics", "kalam.spans", "kalam.collector", "kalam.allocator"),
     ("kalam.client", "kalam.cli", "kalam.__main__"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -14,12 +14,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kalam.errors import Internal, KalamError, Unavailable
+from kalam.tracing import TRACEPARENT, enter_trace, read_trace
 from kalam_http.body_bounds import BodyBounds
 from kalam_http.connections import CUT_OFF
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import problem_response
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+TRACE_HEADER: Final = TRACEPARENT.encode()
 CLIENT_GONE: Final = 499  # as web servers log a client that left before its answer
 log = structlog.get_logger(__name__)
 
@@ -88,7 +90,7 @@ class Edge:
             await send(message)
 
         try:
-            self._check_own(scope)
+            self._look_at_headers(scope)
             receive = self._body_bounds.bounded(scope, receive)
             await (direct or self._app)(scope, receive, watched_send)
         except ClientDisconnect:
@@ -110,9 +112,17 @@ class Edge:
             route = scope["path"] if direct else _route_of(scope)
             self._metrics.record(route, status or CLIENT_GONE, time.perf_counter() - started)
 
-    def _check_own(self, scope: Scope) -> None:
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
+    def _look_at_headers(self, scope: Scope) -> None:
+        """Refuse what is not for this server, and take note of the trace that the request belongs to."""
+        hosts: list[str] = []
+        origin: str | None = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts.append(value.decode("latin-1"))
+            elif name == b"origin":
+                origin = origin or value.decode("latin-1")
+            elif name == TRACE_HEADER and (trace := read_trace(value.decode("latin-1"))):
+                enter_trace(trace)
         address, port = scope["server"]
         self._own_host.check(hosts, origin, address, port)
 

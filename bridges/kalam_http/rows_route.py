@@ -21,6 +21,7 @@ from kalam.errors import InvalidValue, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.rows.batches import Batch
 from kalam.schema import Table
+from kalam.tracing import current_trace
 from kalam_http.bodies import JSON, RowsAnswer
 from kalam_http.routes import Routes
 from kalam_http.rows_body import BATCH_ROWS, batches, row_format
@@ -140,7 +141,7 @@ class BulkInsert:
     async def add(self, batch: Batch) -> None:
         """Insert one batch, after the ones before it."""
         msg_id = None if self._key is None else f"http:{self._key}:{self._batches}"
-        message = InsertMessage(batch.payload, batch.arrow, msg_id)
+        message = InsertMessage(batch.payload, batch.arrow, msg_id, trace=current_trace())
         answer = _ANSWER.decode(await self._insert(message))
         self._batches += 1
         self._read_rows += batch.rows
@@ -152,7 +153,9 @@ class BulkInsert:
         """The answer of the engine, which may be busy for a while with what others send."""
         for pause in (*BUSY_PAUSES_S, None):
             self._engine.catalogue.newest(self._table)  # the body was meant for no other table of the name
-            (answer,) = await self._engine.inserts.insert(self._user, self._table.name, [message])
+            (answer,) = await self._engine.inserts.insert(
+                self._user, self._table.name, [message], traced=bool(message.trace)
+            )
             if isinstance(answer, bytes):
                 return answer
             if pause is None or not isinstance(answer, TooBusy):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -27,7 +28,7 @@ from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table, TableKind
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
 from kalam_nats.connection import BrokerConnection
-from kalam_nats.guarded_client import header_block
+from kalam_nats.guarded_client import header_block, with_trace
 from kalam_nats.jetstream import (
     NOT_FOUND_CODES,
     WRONG_LAST_SEQUENCE_CODES,
@@ -67,6 +68,7 @@ class Run(msgspec.Struct):
 
 _JSON_RUN = msgspec.json.Decoder(Run)
 _MSGPACK_RUN = msgspec.msgpack.Decoder(Run)
+_TRACE = attrgetter("trace")
 
 
 def read_run(payload: bytes) -> Run | None:
@@ -272,7 +274,9 @@ class Feeds:
             "Nats-Expected-Last-Subject-Sequence": str(after.stream_seq),
             "Nats-Expected-Last-Subject-Sequence-Subject": pattern,
         }
-        blocks = (_chain if chained else _atomic_batch)(headers, len(messages))
+        blocks: Iterator[bytes] = (_chain if chained else _atomic_batch)(headers, len(messages))
+        if any(map(_TRACE, messages)):
+            blocks = map(with_trace, blocks, map(_TRACE, messages))
         reply, future = self._jetstream.expect_ack()
         try:
             await self._connection.client.publish_headed_batch(

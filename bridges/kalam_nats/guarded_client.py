@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kalam.errors import BrokerUnavailable
+from kalam.tracing import TRACEPARENT
 
 Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
 """Takes the subject, the reply subject or nothing, the payload and the headers of a message."""
@@ -34,6 +35,14 @@ HELD_BYTES_MAX = 64 << 10
 def header_block(headers: Mapping[str, str]) -> bytes:
     """The headers as they go before a payload; the caller vouches that names and values have no line breaks."""
     return "".join(("NATS/1.0\r\n", *(f"{name}: {value}\r\n" for name, value in headers.items()), "\r\n")).encode()
+
+
+def with_trace(block: bytes, trace: str | None) -> bytes:
+    """A header block, or none, that names a trace besides; ``trace`` has been checked."""
+    if trace is None:
+        return block
+    head = block[:-2] if block else b"NATS/1.0\r\n"
+    return b"%b%b: %b\r\n\r\n" % (head, TRACEPARENT.encode(), trace.encode())
 
 
 class TappingParser(Parser):

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import TableKind
+from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.connection import BrokerConnection
 from kalam_nats.departures import ended_with_requester
 from kalam_nats.discovery import Endpoint
@@ -56,10 +58,11 @@ class Waiting:
     subjects: list[bytes]
     stream: TableName | None
     messages: list[Incoming] = field(default_factory=list)
+    traced: bool = False
 
 
-IncomingSql = tuple[bytes, bytes, bytes]
-"""Subject, reply subject or nothing, and payload."""
+IncomingSql = tuple[bytes, bytes, bytes, str | None]
+"""Subject, reply subject or nothing, payload, and the trace that it names."""
 
 
 class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,6 +75,7 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _SQL = msgspec.json.Decoder(SqlRequest)
+_TRACE = attrgetter("trace")
 
 
 class Requests:
@@ -116,13 +120,16 @@ class Requests:
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if headers:
             arrow = headers.get("Content-Type") == ARROW_STREAM
-            message = Incoming(payload, arrow, headers.get("Nats-Msg-Id") or None, bool(reply), reply, subject)
+            msg_id = headers.get("Nats-Msg-Id") or None
+            message = Incoming(payload, arrow, msg_id, bool(reply), named_trace(headers), reply, subject)
         else:
-            message = Incoming(payload, False, None, bool(reply), reply, subject)
+            message = Incoming(payload, False, None, bool(reply), None, reply, subject)
         waiting = self._waiting.get(subject)
         if waiting is None:
             waiting = self._wait(subject)
         waiting.messages.append(message)
+        if headers and message.trace:
+            waiting.traced = True
 
     def _wait(self, subject: bytes) -> Waiting:
         """Where the first insert on a subject waits."""
@@ -147,10 +154,10 @@ class Requests:
         table = self._engine.catalogue.tables.get(name)
         return name if table is not None and table.kind is TableKind.STREAM else None
 
-    def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, _: Mapping[str, str] | None) -> None:
+    def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if not self._waiting_sql:
             self._start(self._answer_sql())
-        self._waiting_sql.append((subject, reply, payload))
+        self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
 
     def _start(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)
@@ -167,10 +174,12 @@ class Requests:
         subject = waiting.subjects[0].decode("utf-8", "replace")
         self.messages += len(batch)
         started = time.perf_counter()
+        if waiting.traced:  # the log of what is done together names the first of them
+            enter_trace(next(filter(None, map(_TRACE, batch))))
         try:
             user, name = self._route(subject)
             users = self._users(waiting) if len(waiting.subjects) > 1 else None
-            answers = await self._engine.inserts.insert(user, name, batch, users)
+            answers = await self._engine.inserts.insert(user, name, batch, users, traced=waiting.traced)
         except InvalidName as exc:
             user, name, answers = "", self._public_table(subject), [exc] * len(batch)
         except Exception as exc:
@@ -256,10 +265,10 @@ class Requests:
         batch, self._waiting_sql = self._waiting_sql, []
         started = time.perf_counter()
         replies: list[tuple[bytes, bytes, bytes]] = []
-        for subject, reply, payload in batch:
+        for subject, reply, payload, trace in batch:
             body = self._look(subject, payload)
             if body is None:
-                await self._start_sql(subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), payload)
+                await self._start_sql(_text(subject), _text(reply), payload, trace)
             else:
                 replies.append((reply, b"", body))
         if not replies:
@@ -285,12 +294,13 @@ class Requests:
         self._sql_users[subject] = user
         return user
 
-    async def _start_sql(self, subject: str, reply: str, payload: bytes) -> None:
+    async def _start_sql(self, subject: str, reply: str, payload: bytes, trace: str | None) -> None:
         if self._sql_running >= SQL_INFLIGHT_MAX:
             await self._try_reply_error(reply, TooBusy(f"{SQL_INFLIGHT_MAX} SQL requests are running; try again"))
             return
         self._sql_running += 1
-        self._start(self._run_sql(subject, reply, payload))
+        with in_trace(trace):  # which the task takes along
+            self._start(self._run_sql(subject, reply, payload))
 
     async def _run_sql(self, subject: str, reply: str, payload: bytes) -> None:
         started = time.perf_counter()
@@ -325,6 +335,10 @@ class Requests:
             await self._reply_error(reply, error)
         except Exception as exc:  # noqa: BLE001 - who asked is out of reach
             log.debug("error not sent", error=str(exc))
+
+
+def _text(subject: bytes) -> str:
+    return subject.decode("utf-8", "replace")
 
 
 def _decode_sql(payload: bytes) -> SqlRequest:

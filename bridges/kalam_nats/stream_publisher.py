@@ -153,7 +153,8 @@ class StreamPublisher:
         count = len(messages)
         line = await self._roomy_line(table, count)
         evicts_itself = count > table.stream_options.max_buffer_rows  # and could not be read back
-        known_again = any(map(_HEADER, messages))  # a repeat gets no sequence of its own
+        # A repeat gets no sequence of its own.
+        known_again = any(map(_HEADER, messages)) and any(b"Nats-Msg-Id:" in header for _, header, _ in messages)
         asking = count if line.watched or evicts_itself or known_again else 1
         acks = [self._jetstream.expect_ack() for _ in range(asking)]
         after_seq = line.acked  # before anything of it is handed over

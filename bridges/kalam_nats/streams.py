@@ -18,7 +18,7 @@ from kalam.schema import StreamStorage, Table
 from kalam.storage.troubles import Troubles
 from kalam.tables.ports import Acked, Events, StoredEvents, StreamState
 from kalam_nats.connection import BrokerConnection
-from kalam_nats.guarded_client import header_block
+from kalam_nats.guarded_client import header_block, with_trace
 from kalam_nats.interest import Interest
 from kalam_nats.jetstream import NOT_FOUND_CODES, JetStream, NoStreamError, Refused, RefusedError, unavailable
 from kalam_nats.stream_publisher import Message, StreamPublisher
@@ -204,12 +204,14 @@ class Streams:
 
     def _messages(self, table: Table, events: Events) -> list[Message]:
         subject = self._subjects.stream_event_subject(table.name.namespace, table.name.table)
-        if events.keys is None and events.ids is None:
+        if events.keys is None and events.ids is None and events.traces is None:
             encoded = subject.encode()
             return [(encoded, b"", payload) for payload in events.payloads]
         count = len(events)
         subjects = [subject] * count if events.keys is None else [f"{subject}.{key}" for key in events.keys]
         headers = [b""] * count if events.ids is None else [_header(event_id) for event_id in events.ids]
+        if events.traces is not None:
+            headers = list(map(with_trace, headers, events.traces))
         return [
             (on.encode(), header, payload)
             for on, header, payload in zip(subjects, headers, events.payloads, strict=True)

@@ -51,6 +51,7 @@ from kalam.tables.stored import Matched, StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ
 from kalam.threads import beside
+from kalam.tracing import current_trace, span
 
 
 class Changes:
@@ -84,8 +85,9 @@ class Changes:
         updated_us = discarded = 0
         table, rows = await self._rows(table, statement, rows_of, request)
         if table.kind is TableKind.STREAM:
-            events = await beside(len(rows), self._streams.events, table, rows)
-            discarded = (await self._streams.publish(table, events)).discarded
+            events = (await beside(len(rows), self._streams.events, table, rows)).in_trace(current_trace())
+            with span("kalam.publish", table=str(table.name), events=len(rows)):
+                discarded = (await self._streams.publish(table, events)).discarded
         elif rows:
             updated_us = await self._store(table, user, rows)
         if statement.returning is not None:
@@ -152,8 +154,9 @@ class Changes:
             await check_returning(self._queries, table, statement.returning, data, request, alias)
 
     async def _store(self, table: Table, user: str, rows: Sequence[Row]) -> int:
-        statement = await beside(len(rows), self._stored.statement, table, rows)
-        [outcome] = await self._stored.insert(table, user, [statement])
+        statement = await beside(len(rows), self._stored.statement, table, rows, trace=current_trace())
+        with span("kalam.commit", table=str(table.name), rows=len(rows)):
+            [outcome] = await self._stored.insert(table, user, [statement])
         if isinstance(outcome, KalamError):
             raise outcome
         assert isinstance(outcome, Inserted)

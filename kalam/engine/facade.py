@@ -84,6 +84,7 @@ from kalam.storage.unclaimed import Unclaimed
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
 from kalam.threads import beside
+from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +153,7 @@ class Engine:
 
         Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
         """
-        with self.sql_counts.one():
+        with self.sql_counts.one(), span("kalam.sql"):
             return await self._execute(text, params, session)
 
     async def _execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:

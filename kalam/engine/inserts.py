@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -31,18 +31,21 @@ from kalam.storage.copies import Key
 from kalam.storage.writes import Inserted, InsertStatement, Repeated
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import MessageName, Published, StreamTables
+from kalam.tracing import batch_span
 
 
 class InsertMessage(msgspec.Struct, frozen=True, gc=False):
     """One message: one row, or an array of rows, or an Arrow stream.
 
-    ``msg_id`` makes it idempotent. Where the answer is not ``awaited`` none need be made of what is accepted.
+    ``msg_id`` makes it idempotent. Where the answer is not ``awaited`` none need be made of what is accepted. ``trace``
+    is its ``traceparent``, which the events of its rows will have.
     """
 
     payload: bytes
     arrow: bool = False
     msg_id: str | None = None
     awaited: bool = True
+    trace: str | None = None
 
 
 Answer = bytes | KalamError
@@ -53,7 +56,8 @@ class Batch:
     """Messages and the rows that they are: all together, in order.
 
     ``counts`` has the number of each message's rows, None for one row each; ``errors`` why a message, by its place,
-    has none. ``names`` has the user and the id of each message that has one, None if none has.
+    has none. ``names`` has the user and the id of each message that has one, None if none has. ``traced`` says that a
+    message may name a trace: few do, and the others are not to be looked through.
     """
 
     messages: Sequence[InsertMessage]
@@ -61,6 +65,7 @@ class Batch:
     counts: Sequence[int] | None = None
     errors: Mapping[int, KalamError] = field(default_factory=dict)
     names: Sequence[MessageName | None] | None = None
+    traced: bool = False
 
     @classmethod
     def of(
@@ -68,12 +73,13 @@ class Batch:
         messages: Sequence[InsertMessage],
         decoded: Sequence[Sequence[Row] | KalamError],
         names: Sequence[MessageName | None] | None = None,
+        traced: bool = False,
     ) -> Batch:
         """From the rows or the error of each message."""
         errors = {place: rows for place, rows in enumerate(decoded) if isinstance(rows, KalamError)}
         counts = [0 if isinstance(rows, KalamError) else len(rows) for rows in decoded]
         together = [row for rows in decoded if not isinstance(rows, KalamError) for row in rows]
-        return cls(messages, together, counts, errors, names)
+        return cls(messages, together, counts, errors, names, traced)
 
     def each(self) -> Iterator[tuple[InsertMessage, Sequence[Row] | KalamError]]:
         """Every message with its rows or its error."""
@@ -93,6 +99,14 @@ class Batch:
             if not isinstance(rows, KalamError):
                 ids += [None if name is None else f"{'.'.join(name)}.{number}" for number in range(len(rows))]
         return ids
+
+    @property
+    def traces(self) -> list[str | None] | None:
+        """The trace of each row; None if no message names one."""
+        if not self.traced:
+            return None
+        each = (message.trace for message, rows in self.each() if not isinstance(rows, KalamError) for _ in rows)
+        return list(each)
 
     def answers(self, accepted: Answer) -> list[Answer]:
         """The errors where they belong, and the same for every message that has none."""
@@ -128,11 +142,18 @@ class Inserts:
         self.rejected: Counter[str] = Counter()
 
     async def insert(
-        self, user: str, name: TableName, messages: Sequence[InsertMessage], users: Sequence[str] | None = None
+        self,
+        user: str,
+        name: TableName,
+        messages: Sequence[InsertMessage],
+        users: Sequence[str] | None = None,
+        *,
+        traced: bool = False,
     ) -> list[Answer]:
         """Store what is valid of a batch; the answer or the error of each message, in order.
 
-        ``users`` are the senders of the messages, where they are not all ``user``'s; not for a USER table.
+        ``users`` are the senders of the messages, where they are not all ``user``'s; not for a USER table. ``traced``
+        says that one of them names a trace.
 
         The rows are handed to the store before the first pause, so batches that are handed in one after another are
         stored in that order.
@@ -147,18 +168,23 @@ class Inserts:
             self._check_room(byte_count)
         except KalamError as exc:
             return [exc] * len(messages)
-        codec = self._codecs.of(table)
-        if users is None or not codec.decoder.needs_user:
-            batch = self._decode(codec, user, messages, payloads)
-        else:
-            batch = self._decode_runs(codec, users, messages)
+        codec, traces = self._codecs.of(table), list(filter(None, map(_TRACE, messages))) if traced else []
+        with batch_span("kalam.decode", traces, table=str(name), messages=len(messages)):
+            if users is None or not codec.decoder.needs_user:
+                batch = self._decode(codec, user, messages, payloads)
+            else:
+                batch = self._decode_runs(codec, users, messages)
+        if traced:
+            batch = replace(batch, traced=True)
         row_count = len(batch.rows)
         self.rows_inflight += row_count
         self.bytes_inflight += byte_count
         try:
-            if table.kind is TableKind.STREAM:
-                return await self._insert_events(table, users or [user] * len(messages), batch)
-            return await self._insert_stored(table, user, batch)
+            is_stream = table.kind is TableKind.STREAM
+            with batch_span("kalam.publish" if is_stream else "kalam.commit", traces, table=str(name), rows=row_count):
+                if is_stream:
+                    return await self._insert_events(table, users or [user] * len(messages), batch)
+                return await self._insert_stored(table, user, batch)
         except KalamError as exc:
             return batch.answers(exc)
         finally:
@@ -231,7 +257,8 @@ class Inserts:
             if isinstance(rows, KalamError) or not rows:
                 answers.append(rows or NO_ROWS)  # type: ignore[arg-type]
                 continue
-            statement = judged("message", partial(self._stored.statement, table, rows, message.msg_id, user))
+            named = (message.msg_id, user, message.trace)
+            statement = judged("message", partial(self._stored.statement, table, rows, *named))
             if isinstance(statement, KalamError):
                 answers.append(statement)
                 continue
@@ -272,7 +299,7 @@ class Inserts:
         fresh = [place for place, name in enumerate(names) if not name or (name not in known and first[name] == place)]
         each = list(batch.each())
         messages, rows = [batch.messages[place] for place in fresh], [each[place][1] for place in fresh]
-        part = Batch.of(messages, rows, [names[place] for place in fresh])
+        part = Batch.of(messages, rows, [names[place] for place in fresh], batch.traced)
         try:
             published = await self._publish(table, part, in_turn=True)
         except KalamError as exc:  # which says nothing of what was answered before
@@ -289,10 +316,11 @@ class Inserts:
         """Publish the rows of all messages as one run; a row that makes no event refuses its message alone."""
         counts = self._streams.counters.of(table.table_id)
         try:
-            events = self._streams.events(table, batch.rows, batch.ids)
+            events = self._streams.events(table, batch.rows, batch.ids, batch.traces)
         except Exception:  # noqa: BLE001 - whichever message it was, it tells by itself what is wrong with it
-            batch = Batch.of(batch.messages, [self._checked(table, rows) for _, rows in batch.each()], batch.names)
-            events = self._streams.events(table, batch.rows, batch.ids)
+            each = [self._checked(table, rows) for _, rows in batch.each()]
+            batch = Batch.of(batch.messages, each, batch.names, batch.traced)
+            events = self._streams.events(table, batch.rows, batch.ids, batch.traces)
         counts.rejected += len(batch.errors)
         if not batch.rows:
             return batch.answers(NO_ROWS)
@@ -313,6 +341,7 @@ class Inserts:
 
 
 _START = itemgetter(slice(0, 1))
+_TRACE = attrgetter("trace")
 _ROW_STARTS = frozenset({b"{", *(b"%c" % first for first in range(0x80, 0x90))})
 """The first byte of a message that is a single row: of a JSON object or a msgpack map."""
 _ARROW, _MSG_ID = attrgetter("arrow"), attrgetter("msg_id")

@@ -14,6 +14,7 @@ from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
 from kalam.sql.select_names import postgresql_names
 from kalam.sql.statements import QueryText, Select
+from kalam.tracing import span
 
 
 async def stream_rows(
@@ -40,7 +41,8 @@ async def stream_rows(
         statement = await engine.texts.statement(parsed, 0, session.user)
         if isinstance(statement, Select):
             found = engine.queries.stream(statement.query, session.user, session.namespace, params)
-            with engine.sql_counts.one(timed=False):  # how long it takes is up to the reader
+            # How long it takes is up to the reader.
+            with engine.sql_counts.one(timed=False), span("kalam.sql", apart=True):
                 async with aclosing(found) as tables:
                     async for table in tables:
                         shown = session.postgresql_names

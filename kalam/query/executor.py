@@ -25,6 +25,7 @@ from kalam.query.wire import Ask, Bound
 from kalam.query.workers import TooMany, Worker
 from kalam.sql.statements import QueryText, TableUse
 from kalam.threads import Purpose, in_thread
+from kalam.tracing import makes_spans, span
 
 Relations = Mapping[tuple[TableName, bool], "Relation"]
 Message = tuple[bytes, list[int], Sequence[Handed]]
@@ -93,16 +94,20 @@ class Executor:
         ask = _ask(query, names, parameters, wanted)
         async with self._leased(wanted.user) as worker:
             left_s, started = self._time_s, time.monotonic()
-            held = await self._step(lambda: _send(worker, ask, relations), left_s)
             async with aclosing(worker.answer()) as answer:
-                while (part := await self._step(lambda: anext(answer, None), left_s)) is not None:
-                    left_s -= time.monotonic() - started
-                    if isinstance(part, pa.Schema):
-                        yield part.empty_table()
-                    else:
-                        note_rows(part.num_rows)
-                        yield pa.Table.from_batches([part])
-                    started = time.monotonic()
+                with span("kalam.plan"):
+                    held = await self._step(lambda: _send(worker, ask, relations), left_s)
+                    part = await self._step(lambda: anext(answer, None), left_s - (time.monotonic() - started))
+                with span("kalam.execute", apart=True):
+                    while part is not None:
+                        left_s -= time.monotonic() - started
+                        if isinstance(part, pa.Schema):
+                            yield part.empty_table()
+                        else:
+                            note_rows(part.num_rows)
+                            yield pa.Table.from_batches([part])
+                        started = time.monotonic()
+                        part = await self._step(lambda: anext(answer, None), left_s)
         del held
 
     @asynccontextmanager
@@ -132,16 +137,21 @@ class Executor:
 
 
 async def _rows(worker: Worker, ask: Ask, relations: Relations) -> pa.Table:
-    held = await _send(worker, ask, relations)
     schema: pa.Schema | None = None
     batches: list[pa.RecordBatch] = []
     async with aclosing(worker.answer()) as answer:
-        async for part in answer:
-            if isinstance(part, pa.Schema):
-                schema = part
-            else:
-                batches.append(part)
-                note_rows(part.num_rows)
+        with span("kalam.plan"):  # the schema comes when there is a plan
+            held = await _send(worker, ask, relations)
+            first = await anext(answer, None)
+        with span("kalam.execute"):
+            part = first
+            while part is not None:
+                if isinstance(part, pa.Schema):
+                    schema = part
+                else:
+                    batches.append(part)
+                    note_rows(part.num_rows)
+                part = await anext(answer, None)
     del held
     return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
@@ -200,6 +210,7 @@ def _ask(query: QueryText, names: Sequence[TableName], parameters: Sequence[Any]
         in_order=wanted.in_order,
         rows_max=wanted.rows_max,
         bytes_max=wanted.bytes_max,
+        tells_plan=makes_spans(),
     )
 
 

@@ -101,7 +101,10 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ask(msgspec.Struct, tag="ask", kw_only=True):
-    """Run a query. A result past ``rows_max`` or ``bytes_max`` is a failure."""
+    """Run a query. A result past ``rows_max`` or ``bytes_max`` is a failure.
+
+    ``tells_plan`` asks for the schema as soon as there is a plan, and not together with the first rows.
+    """
 
     text: str
     bound: list[Bound]
@@ -110,6 +113,7 @@ class Ask(msgspec.Struct, tag="ask", kw_only=True):
     in_order: bool = False
     rows_max: int | None = None
     bytes_max: int | None = None
+    tells_plan: bool = False
     told: list[Told] = []
     forget: list[int] = []
 

@@ -36,6 +36,7 @@ from kalam.storage.troubles import Troubles
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
 from kalam.threads import Purpose, in_thread
+from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ class Flusher:
 
         Raises the error that made the job fail; then everything is still hot.
         """
-        with self.troubles.watching(table.table_id, "flush"):
+        with self.troubles.watching(table.table_id, "flush"), span("kalam.flush", table=str(table.name), reason=reason):
             return await self._flush(table, users, reason)
 
     async def _flush(self, table: Table, users: Sequence[str] | None, reason: str) -> Flushed:

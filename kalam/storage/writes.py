@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -26,8 +27,13 @@ from kalam.storage.database import now_us
 ColdKeys = Mapping[Key, int]
 """The newest version of each key that lies in segments: its seq, negative for a deleted row."""
 
+_TRACE = attrgetter("trace")
 ANSWER_US = 120_000_000
 """How long the answer to a ``Nats-Msg-Id`` is remembered."""
+
+
+Traces = Sequence[tuple[int, str | None]]
+"""How many rows of a chunk, one after another, belong to which ``traceparent``."""
 
 
 class Stale(Conflict):
@@ -40,19 +46,21 @@ class Stale(Conflict):
 class Announcement:
     """A chunk that has been committed, for the event feed, live queries and the flusher.
 
-    ``rows`` are those of the chunk where they were at hand, which saves decoding them again.
+    ``rows`` are those of the chunk where they were at hand, which saves decoding them again; ``traces`` the traces that
+    they belong to, if any does.
     """
 
     table: Table
     copy: Copy
     chunk: Chunk
     rows: Sequence[Row] | None = None
+    traces: Traces | None = None
 
 
 class InsertStatement(msgspec.Struct, gc=False):
     """One INSERT: all its rows or none. ``packed`` are blobs of ``pack_rows``, side by side all of them.
 
-    ``msg_id`` makes it idempotent for ``sender``.
+    ``msg_id`` makes it idempotent for ``sender``; ``trace`` is the ``traceparent`` that it came with.
     """
 
     keys: Sequence[Key]
@@ -60,6 +68,7 @@ class InsertStatement(msgspec.Struct, gc=False):
     packed: Sequence[bytes]
     msg_id: str | None = None
     sender: str = ""
+    trace: str | None = None
 
 
 class Inserted(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +103,7 @@ class InsertTask:
         self._store, self._table, self._user = store, table, user
         self._statements, self._cold, self._epoch, self._answer = statements, cold, epoch, answer
         self._copy: Copy | None = None
-        self._chunks: list[tuple[Chunk, Sequence[Row]]] = []
+        self._chunks: list[tuple[Chunk, Sequence[Row], Traces | None]] = []
 
     def apply(self, conn: sqlite3.Connection) -> list[Inserted | Repeated | KalamError]:
         """Judge and append; the outcome of each statement, in order."""
@@ -124,7 +133,7 @@ class InsertTask:
             accepted.append(statement)
             outcomes.append(Inserted(after - 1, updated_us))
             self._remember(conn, statement, after - 1, updated_us)
-        for rows, payload in _chunks_of(accepted):
+        for rows, payload, traces in _chunks_of(accepted):
             chunk = Chunk(
                 first_seq=copy.last_seq + 1,
                 row_count=len(rows),
@@ -136,7 +145,7 @@ class InsertTask:
             )
             write_chunk(conn, copy.copy_id, chunk)
             copy.append(chunk)
-            self._chunks.append((chunk, rows))
+            self._chunks.append((chunk, rows, traces))
         return outcomes
 
     def _all_free(self, copy: Copy) -> bool:
@@ -197,21 +206,22 @@ class InsertTask:
         """What was committed."""
         if self._copy is None:
             return []
-        return [Announcement(self._table, self._copy, chunk, rows) for chunk, rows in self._chunks]
+        return [Announcement(self._table, self._copy, *each) for each in self._chunks]
 
 
-def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes]]:
-    """The rows and payload of each chunk: small statements together, the blobs of a large one each by itself."""
+def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes, Traces | None]]:
+    """The rows, payload and traces of each chunk: small statements together, the blobs of a large one by itself."""
     small = [statement for statement in statements if len(statement.packed) <= 1]
     if len(small) == len(statements) and small:
         rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
-        yield rows, join_packed([blob for statement in small for blob in statement.packed], len(rows))
+        payload = join_packed([blob for statement in small for blob in statement.packed], len(rows))
+        yield rows, payload, [(len(each.rows), each.trace) for each in small] if any(map(_TRACE, small)) else None
         return
     for statement in statements:
         start = 0
         for blob in statement.packed:
             count = row_count(blob)
-            yield statement.rows[start : start + count], blob
+            yield statement.rows[start : start + count], blob, [(count, statement.trace)] if statement.trace else None
             start += count
 
 
@@ -262,6 +272,7 @@ class ChangeTask:
     seen_seq: int
     cold: ColdKeys = field(default_factory=lambda: EMPTY)
     epoch: int | None = None
+    trace: str | None = None
     cost: int = 0
     _copy: Copy | None = None
     _chunks: list[Chunk] = field(default_factory=list)
@@ -327,4 +338,10 @@ class ChangeTask:
 
     def announcements(self) -> list[Announcement]:
         """What was committed, in order."""
-        return [Announcement(self.table, self._copy, chunk) for chunk in self._chunks] if self._copy else []
+        if self._copy is None:
+            return []
+        traced = self.trace is not None
+        return [
+            Announcement(self.table, self._copy, chunk, traces=[(chunk.row_count, self.trace)] if traced else None)
+            for chunk in self._chunks
+        ]

@@ -34,6 +34,7 @@ from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
 from kalam.tables.runs import Unpublished, messages_of
 from kalam.threads import Purpose, in_thread
+from kalam.tracing import batch_span
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +111,7 @@ class Outbox:
         feed.table = announcement.table
         # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
         rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
-        feed.pending.append(Unpublished(announcement.chunk, rows))
+        feed.pending.append(Unpublished(announcement.chunk, rows, announcement.traces))
         feed.byte_count += announcement.chunk.byte_count
         self.byte_count += announcement.chunk.byte_count
         self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
@@ -211,7 +212,9 @@ class Outbox:
         messages: list[ChangeMessage] = []
         for version, run in groupby(waiting, lambda each: each.chunk.schema_version):
             messages += messages_of(run, self._codec(feed.table, version), self._port.payload_bytes_max)
-        feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)
+        traces = [message.trace for message in messages if message.trace]
+        with batch_span("kalam.publish", traces, table=str(feed.table.name), events=len(messages)):
+            feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)
         crash_point("outbox.after_publish")
         self.published_rows += sum(each.chunk.row_count for each in waiting)
         self._skip(feed, feed.position.change_seq)

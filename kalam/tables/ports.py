@@ -7,7 +7,7 @@ Every method raises BrokerUnavailable when the broker does not answer or does no
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -47,15 +47,21 @@ class Events:
     """Events to publish.
 
     ``keys`` are the last tokens of their subjects where the table has a SUBJECT_KEY. An event whose id, of ``ids``, is
-    among those stored in the last two minutes is not stored again.
+    among those stored in the last two minutes is not stored again. ``traces`` has the
+    ``traceparent`` of each, or None, if any has one.
     """
 
     payloads: Sequence[bytes]
     keys: Sequence[str] | None
     ids: Sequence[str | None] | None = None
+    traces: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.payloads)
+
+    def in_trace(self, trace: str | None) -> Events:
+        """The same events, all of one trace."""
+        return self if trace is None else replace(self, traces=[trace] * len(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +126,17 @@ class StreamPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChangeMessage:
-    """A run of changes of one kind as it is published: ``row_count`` changes, the first numbered ``first_seq``."""
+    """A run of changes of one kind as it is published: ``row_count`` changes, the first numbered ``first_seq``.
+
+    ``trace`` is the ``traceparent`` of the request that made all of them.
+    """
 
     op: Op
     key: str | None
     first_seq: int
     row_count: int
     payload: bytes
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

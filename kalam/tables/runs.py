@@ -1,8 +1,8 @@
 """From chunks of the log to the messages of the change feed; pure.
 
-A message carries a run of consecutive changes of one kind: as many as waited together, at most ``RUN_ROWS_MAX`` rows
-and about ``RUN_BYTES_MAX`` bytes, and with a SUBJECT_KEY only changes of one key. Chunks of one kind that follow each
-other share a message.
+A message carries a run of consecutive changes of one kind and one trace: as many as waited together, at most
+``RUN_ROWS_MAX`` rows and about ``RUN_BYTES_MAX`` bytes, and with a SUBJECT_KEY only changes of one key. Chunks of one
+kind that follow each other share a message.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.copies import Chunk, Op
+from kalam.storage.writes import Traces
 from kalam.tables.ports import ChangeMessage
 
 RUN_ROWS_MAX = 1_000
@@ -26,10 +27,11 @@ RUN_BYTES_MAX = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
-    """A chunk that waits to be published, and its rows where they are at hand."""
+    """A chunk that waits to be published, its rows where they are at hand, and their traces if any has one."""
 
     chunk: Chunk
     rows: Sequence[Row] | None = None
+    traces: Traces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Run:
     first_seq: int
     rows: list[Any]
     old: list[Any] | None
+    trace: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,8 +53,8 @@ class Run:
         middle = len(self) // 2
         old = (None, None) if self.old is None else (self.old[:middle], self.old[middle:])
         return (
-            Run(self.op, self.key, self.first_seq, self.rows[:middle], old[0]),
-            Run(self.op, self.key, self.first_seq + middle, self.rows[middle:], old[1]),
+            Run(self.op, self.key, self.first_seq, self.rows[:middle], old[0], self.trace),
+            Run(self.op, self.key, self.first_seq + middle, self.rows[middle:], old[1], self.trace),
         )
 
 
@@ -69,10 +72,12 @@ def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max:
 
 
 def _join(first: Run, second: Run) -> Run | None:
-    if first.op != second.op or first.key != second.key or len(first) + len(second) > RUN_ROWS_MAX:
+    if (first.op, first.key, first.trace) != (second.op, second.key, second.trace):
+        return None
+    if len(first) + len(second) > RUN_ROWS_MAX:
         return None
     old = None if first.old is None or second.old is None else first.old + second.old
-    return Run(first.op, first.key, first.first_seq, first.rows + second.rows, old)
+    return Run(first.op, first.key, first.first_seq, first.rows + second.rows, old, first.trace)
 
 
 def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
@@ -83,13 +88,26 @@ def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
     shown = codec.changes.maps(rows, (updated, chunk.op == "delete"))
     old = None if chunk.old is None else codec.events.changed(codec.stored.unpack(chunk.old), rows)
     offset = 0
-    for key, members in groupby(subject_keys(codec.table, rows)) if codec.table.options.subject_key else [(None, rows)]:
-        count = sum(1 for _ in members)
+    for (key, trace), count in _alike(rows, unpublished.traces, codec.table):
         for start in range(offset, offset + count, RUN_ROWS_MAX):
             end = min(start + RUN_ROWS_MAX, offset + count)
             part = None if old is None else old[start:end]
-            yield Run(chunk.op, key, chunk.first_seq + start, shown[start:end], part)
+            yield Run(chunk.op, key, chunk.first_seq + start, shown[start:end], part, trace)
         offset += count
+
+
+def _alike(
+    rows: Sequence[Row], traces: Traces | None, table: Table
+) -> Iterator[tuple[tuple[str | None, str | None], int]]:
+    """How many rows, one after another, share a key and a trace."""
+    keyed = table.options.subject_key is not None
+    if not keyed and traces is None:
+        yield (None, None), len(rows)
+        return
+    keys: Sequence[str | None] = subject_keys(table, rows) if keyed else [None] * len(rows)
+    each = [None] * len(rows) if traces is None else [trace for count, trace in traces for _ in range(count)]
+    for both, members in groupby(zip(keys, each, strict=True)):
+        yield both, sum(1 for _ in members)
 
 
 def subject_keys(table: Table, rows: Sequence[Row]) -> list[str]:
@@ -109,4 +127,4 @@ def _encode(run: Run, codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMe
         return
     if len(payload) > payload_bytes_max and body.pop("old", None) is not None:
         payload = codec.changes.encode({**body, "old_omitted": True})
-    yield ChangeMessage(run.op, run.key, run.first_seq, len(run), payload)
+    yield ChangeMessage(run.op, run.key, run.first_seq, len(run), payload, run.trace)

@@ -38,6 +38,7 @@ from kalam.storage.writes import (
 from kalam.tables.outbox import Outbox
 from kalam.tables.runs import subject_keys
 from kalam.threads import Purpose, beside, in_thread
+from kalam.tracing import current_trace, span
 
 TRIES_MAX = 1_000
 JSON_GROWTH = 6
@@ -142,13 +143,18 @@ class StoredTables:
         return copy.view if copy else None
 
     def statement(
-        self, table: Table, rows: Sequence[Row], msg_id: str | None = None, sender: str = ""
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        msg_id: str | None = None,
+        sender: str = "",
+        trace: str | None = None,
     ) -> InsertStatement:
         """One INSERT of these rows; raises TooLarge and InvalidValue for what an event cannot carry."""
         packed = pack_pieces(rows)
         self._check_rows(table, rows, packed)
         index = table.key_index
-        return InsertStatement([row[index] for row in rows], rows, packed, msg_id, sender)
+        return InsertStatement([row[index] for row in rows], rows, packed, msg_id, sender, trace)
 
     def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
         if table.options.subject_key is not None:
@@ -256,9 +262,10 @@ class StoredTables:
                 changes = await beside(rows, self._changes, table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
-                task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch)
+                task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch, current_trace())
                 try:
-                    return Changed(table, matched, await self._store.database.submit(task))
+                    with span("kalam.commit", table=str(table.name), rows=rows):
+                        return Changed(table, matched, await self._store.database.submit(task))
                 except Stale:
                     continue
                 except DuplicateKey:

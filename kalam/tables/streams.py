@@ -81,13 +81,19 @@ class StreamTables:
         self.has_live_query: Callable[[Table], bool] = lambda table: False
         self.newest: Callable[[Table], Table] = lambda table: table
 
-    def events(self, table: Table, rows: Sequence[Row], ids: Sequence[str | None] | None = None) -> Events:
+    def events(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        ids: Sequence[str | None] | None = None,
+        traces: Sequence[str | None] | None = None,
+    ) -> Events:
         """The events of these rows; raises TooLarge and InvalidValue."""
         payloads = self._codecs.of(table).events.each(rows)
         if payloads and max(map(len, payloads)) > self._row_bytes_max:
             number, size = next((i, len(p)) for i, p in enumerate(payloads, 1) if len(p) > self._row_bytes_max)
             raise TooLarge(f"row {number}: its event has {size} bytes; row_bytes_max is {self._row_bytes_max}")
-        return Events(payloads, subject_keys(table, rows) if table.options.subject_key else None, ids)
+        return Events(payloads, subject_keys(table, rows) if table.options.subject_key else None, ids, traces)
 
     def turn(self, table: Table) -> asyncio.Lock:
         """Held, by one insert after another, until its events are on their way: nobody overtakes one that asks."""
@@ -238,9 +244,10 @@ class StreamTables:
 
 def _only(events: Events, stored: Sequence[bool]) -> Events:
     chosen = list(compress(range(len(events)), stored))
-    keys, ids = events.keys, events.ids
+    keys, ids, traces = events.keys, events.ids, events.traces
     return Events(
         [events.payloads[place] for place in chosen],
         None if keys is None else [keys[place] for place in chosen],
         None if ids is None else [ids[place] for place in chosen],
+        None if traces is None else [traces[place] for place in chosen],
     )

@@ -98,7 +98,8 @@ class Worker:
     def _run(self, ask: Ask) -> None:
         plan = self._planner.plan(ask)
         schema = plainly_typed(widely_known(plan.schema().empty_table()), ask.casts).schema
-        self._put(Frame.SCHEMA, schema.serialize())  # goes with the first rows
+        tell = self._send if ask.tells_plan else self._put  # else it goes with the first rows
+        tell(Frame.SCHEMA, schema.serialize())
         rows = size = 0
         for found in plan.execute_stream():
             batch = found.to_pyarrow()
