@@ -51,6 +51,11 @@ def check_new_namespace(name: str) -> str:
     return name
 
 
+def numbered(count: int, noun: str) -> str:
+    """So many of something, whose plural ends in s: ``1 row``, ``2 rows``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(names: Sequence[str], most: int = 20) -> str:
     """The first of some names, and how many more there are."""
     more = len(names) - most

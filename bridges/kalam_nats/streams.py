@@ -14,6 +14,7 @@ import structlog
 from nats import errors as nats_errors
 
 from kalam.errors import AlreadyExists, BrokerUnavailable, InvalidOption, KalamError, TableNotFound, Unavailable
+from kalam.names import numbered
 from kalam.schema import StreamStorage, Table
 from kalam.storage.troubles import Troubles
 from kalam.tables.ports import Acked, Events, StoredEvents, StreamState
@@ -101,8 +102,8 @@ class Streams:
         if owner not in map(str, self._dropped):
             name = self.stream_name(table)
             raise AlreadyExists(
-                f"the JetStream stream {name} holds {info['state']['messages']} events of a table that the catalogue "
-                "does not name",
+                f"the JetStream stream {name} holds {numbered(info['state']['messages'], 'event')} of a table that the "
+                "catalogue does not name",
                 hint=f"remove it with `nats stream rm {name}`, or take another name",
             )
         await self._jetstream.request(f"STREAM.DELETE.{self.stream_name(table)}")

@@ -61,7 +61,7 @@ def restore(
 
 
 def _content(segments: int, byte_count: int) -> str:
-    return f"the database and {segments:,} Parquet files, {byte_count:,} bytes"
+    return f"the database and {segments:,} Parquet file{'' if segments == 1 else 's'}, {byte_count:,} bytes"
 
 
 @contextmanager

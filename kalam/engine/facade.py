@@ -31,7 +31,7 @@ from kalam.errors import (
     Unsupported,
     without_folders,
 )
-from kalam.names import check_user
+from kalam.names import check_user, numbered
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
@@ -386,4 +386,5 @@ def _not_flushed(failures: Sequence[tuple[Table, Exception]], others: int) -> Ka
     listed = "; ".join(f"{table.name}: {reason_of(exc)}" for table, exc in failures[:20])
     more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
     tables = [str(table.name) for table, _ in failures]
-    return kind(f"{len(failures)} tables could not be flushed, the {others} others were: {listed}{more}", tables=tables)
+    rest = f"the {numbered(others, 'other')} {'was' if others == 1 else 'were'}"
+    return kind(f"{numbered(len(failures), 'table')} could not be flushed, {rest}: {listed}{more}", tables=tables)

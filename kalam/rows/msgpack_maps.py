@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgpack  # type: ignore[import-untyped]
 
+from kalam.names import numbered
 from kalam.rows.batches import BadRow, LongRow
 
 
@@ -43,7 +44,7 @@ class MsgpackMaps:
             whole = self._expected == self._rows and self._begun
             raise BadRow(self._rows + 1, "stands behind the end of the array" if whole else "is cut off")
         if self._expected is not None and self._rows < self._expected:
-            raise BadRow(self._rows + 1, f"is missing: the array has {self._expected:,} rows")
+            raise BadRow(self._rows + 1, f"is missing: the array has {numbered(self._expected, 'row')}")
         return ()
 
     def _maps(self) -> Iterator[bytes]:

@@ -43,7 +43,7 @@ _SUPPORTED = f"the statements begin with {', '.join(sorted(_STATEMENTS))}"
 
 _TRANSACTION = "there are no transactions over several statements; each statement is one"
 _PROGRAM = "there are no stored programs and prepared statements; send the text with parameters $1, $2, …"
-_RIGHTS = "users and their rights are NATS's and the server's settings, not SQL"
+_RIGHTS = "there are no users and rights in SQL yet: who may do what is for the permissions of your NATS to say"
 _REFUSED = {
     **dict.fromkeys(("BEGIN", "START", "COMMIT", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "END"), _TRANSACTION),
     **dict.fromkeys(("EXECUTE", "EXEC", "PREPARE", "DEALLOCATE", "CALL", "DO", "DECLARE", "FETCH", "CLOSE"), _PROGRAM),

@@ -9,6 +9,7 @@ from typing import assert_never
 
 import msgspec
 
+from kalam.names import numbered
 from kalam.schema import (
     Column,
     Default,
@@ -54,8 +55,8 @@ def describe_options(options: TableOptions) -> list[tuple[str, str]]:
         case StreamOptions():
             retention_s = options.retention_s
             return [
-                ("retention", "none" if retention_s is None else f"{retention_s} seconds"),
-                ("max_buffer", f"{options.max_buffer_rows} rows"),
+                ("retention", "none" if retention_s is None else numbered(retention_s, "second")),
+                ("max_buffer", numbered(options.max_buffer_rows, "row")),
                 ("ephemeral", _flag(options.ephemeral)),
                 ("subject_key", options.subject_key or "none"),
                 ("storage", options.storage.value),

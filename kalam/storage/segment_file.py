@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalam.errors import CorruptSegment, KalamError, TooBusy
-from kalam.names import TableName
+from kalam.names import TableName, numbered
 from kalam.schema import Table
 from kalam.storage.copies import Segment
 from kalam.storage.open_files import out_of_files
@@ -110,7 +110,7 @@ def _compare_content(file: Any, identity: Identity, *, thoroughly: bool) -> None
     if table_id not in (None, identity.table_id):
         raise Misfit("belongs to another table")
     if rows != identity.row_count:
-        raise Misfit(f"is damaged or another file: it has {rows} rows instead of {identity.row_count}")
+        raise Misfit(f"is damaged or another file: it has {numbered(rows, 'row')} instead of {identity.row_count}")
     if seq_bounds(opened.metadata) != (identity.min_seq, identity.max_seq):
         raise Misfit("is another file: its versions are not those of the segment")
     if thoroughly:

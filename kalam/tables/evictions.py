@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from kalam.errors import KalamError
+from kalam.names import numbered
 from kalam.schema import StreamOptions, Table
 from kalam.storage.disk_faults import disk_may_fail
 from kalam.storage.jobs import Jobs
@@ -76,7 +77,7 @@ def account(options: StreamOptions, state: StreamState, accounted: int) -> Evict
 def text(evicted: Evicted) -> str:
     """The message of an eviction job."""
     reasons = [f"{name}: {n}" for name, n in (("ttl", evicted.ttl), ("max_buffer", evicted.max_buffer)) if n]
-    return f"Evicted {evicted.ttl + evicted.max_buffer} events ({', '.join(reasons)})"
+    return f"Evicted {numbered(evicted.ttl + evicted.max_buffer, 'event')} ({', '.join(reasons)})"
 
 
 class Evictions:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.cli.words import counted
 from kalam.errors import InvalidOption
-from kalam.names import listed
+from kalam.names import listed, numbered
 from kalam.settings import load_settings
+from kalam.tables.evictions import Evicted, text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,3 +89,72 @@ def test_the_page_for_people_shows_no_backticks(shared_server: ServerProcess) ->
         page = answer.read().decode()
     assert "`" not in page.partition("<h2>Types")[0]
     assert "<code>application/problem+json</code>" in page
+
+
+def test_one_is_one(shared_server: ServerProcess) -> None:
+    assert [numbered(count, "event") for count in (0, 1, 2)] == ["0 events", "1 event", "2 events"]
+    assert text(Evicted(1, 0)) == "Evicted 1 event (ttl: 1)"
+    shared_server.sql("CREATE STREAM TABLE w.one (v TEXT) WITH (MAX_BUFFER = 1, RETENTION = 1)")
+    shown = {row[1]: row[2] for row in describe(shared_server, "w.one")}
+    assert (shown["max_buffer"], shown["retention"]) == ("1 row", "1 second")
+
+
+def describe(server: ServerProcess, table: str) -> list[list[str]]:
+    """What DESCRIBE shows of a table: what it is about, a name, a value."""
+    (result,) = server.results(f"DESCRIBE TABLE {table}")
+    return [[str(value) for value in row] for row in result["rows"]]
+
+
+def test_a_refused_grant_names_what_there_is(shared_server: ServerProcess) -> None:
+    with pytest.raises(SqlFailed, match=r"GRANT is not supported; .* the permissions of your NATS"):
+        shared_server.sql("GRANT SELECT ON w.t TO ann")
+
+
+def interrupted(server: ServerProcess, *arguments: str) -> tuple[int, str]:
+    """Status and stderr of a command that gets ^C while the server works for it."""
+    command = [sys.executable, "-m", "kalam", *arguments, "--url", server.http_url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(LONG in row[0] for row in server.sql("SELECT sql FROM system.queries WHERE state = 'running'")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, said
+
+
+LONG = "SELECT count(*) AS n FROM range(1, 100000000000)"
+
+
+def test_an_interrupted_query_says_what_became_of_it(shared_server: ServerProcess) -> None:
+    status, said = interrupted(shared_server, "sql", LONG)
+    assert status == 1
+    assert said.startswith("interrupted: the connection is closed, which cancels a query")
+
+
+def test_tail_says_that_it_listens_before_anything_comes(shared_server: ServerProcess) -> None:
+    shared_server.sql("CREATE TABLE IF NOT EXISTS w.empty (id BIGINT PRIMARY KEY)")
+    command = [sys.executable, "-m", "kalam", "tail", "w.empty", f"--nats-url={shared_server.nats_url}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "listening to SELECT * FROM w.empty as admin; ^C ends it\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+
+
+def test_an_interrupted_export_says_that_it_is_not_whole(shared_server: ServerProcess) -> None:
+    shared_server.sql("CREATE TABLE w.many (id BIGINT PRIMARY KEY, v TEXT)")
+    shared_server.sql("INSERT INTO w.many SELECT value, repeat('x', 2000) FROM range(1, 20000)")
+    command = [sys.executable, "-m", "kalam", "export", "w.many", "-", "--format", "ndjson", "--url"]
+    with subprocess.Popen(
+        [*command, shared_server.http_url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)  # nobody takes the rest, so the command is at work when it is interrupted
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode()
+        process.stdout.close()
+    assert process.returncode == 1
+    assert said == "interrupted: what was written is not whole\n"

@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from kalam.cli.doctor.finding import Finding, Patient
+from kalam.names import numbered
 from kalam.storage.data_dir import DATABASE
 from kalam.storage.database import connect
 
@@ -63,7 +64,8 @@ def _told_by_server(url: str) -> Iterator[Finding]:
     with urllib.request.urlopen(f"{url}/metrics", timeout=TIME_S) as response:  # noqa: S310 - as above
         metrics = response.read().decode()
     for table, count in DAMAGED.findall(metrics):
-        text = f"table {table}: {float(count):.0f} segments are damaged"
+        number = round(float(count))
+        text = f"table {table}: {numbered(number, 'segment')} {'is' if number == 1 else 'are'} damaged"
         yield Finding("fail", "tables", text, "CHECK TABLE names them; put the files back from a backup")
     for table, what in TROUBLE.findall(metrics):
         yield Finding("fail", "tables", f"table {table}: {what} fails", ADVICE)

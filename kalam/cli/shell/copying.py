@@ -60,7 +60,7 @@ def _copy_from(url: str, user: str, table: str, file: Path) -> str:
                 answer = post_rows(url, table, batch.payload, ARROW if batch.arrow else JSON, user=user)
                 stored += answer["rows"]
     except BadLine as exc:
-        raise CommandFailed(f"error: {exc}; {stored:,} rows before it are stored") from exc
+        raise CommandFailed(f"error: {exc}; {counted(stored, 'are')} stored of what is before it") from exc
     except OSError as exc:
         raise CommandFailed(f"error: cannot read {file}: {exc.strerror or exc}") from exc
     return f"{counted(stored)} copied from {file}"
