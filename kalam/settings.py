@@ -297,7 +297,7 @@ def sources(config: Path | None, environment: Mapping[str, str], flags: Mapping[
     """Where each setting comes from that is not its default: the name of the file, of the variable, or of the flag."""
     found: dict[str, str] = {}
     if config is not None:
-        found |= {name: str(config) for name, value in tomllib.loads(config.read_text()).items() if value != ""}
+        found |= {name: str(config) for name, value in tomllib.loads(config.read_text("utf-8")).items() if value != ""}
     variables = {name.upper() for name, value in environment.items() if value != ""}
     for name in Settings.model_fields:
         if f"{PREFIX}{name}".upper() in variables:
