@@ -101,6 +101,21 @@ def test_the_wheel_holds_all_that_a_server_reads(wheel: Path) -> None:
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
 
 
+def test_the_description_for_a_package_index_has_no_path_of_the_repository(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    raw, page = "https://raw.githubusercontent.com/kalam-db/kalam/main/", "https://github.com/kalam-db/kalam/blob/main/"
+    assert {f"{raw}.github/console.png", f"{page}kalam/manual/tutorial.md"} <= set(links)
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_every_page_of_the_manual_is_in_the_wheel(wheel: Path) -> None:
+    pages = {file.name for file in (CHECKOUT / "kalam" / "manual").iterdir()}
+    assert {name.rpartition("/")[2] for name in members(wheel) if name.startswith("kalam/manual/")} == pages
+
+
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel: Path) -> None:
     roots = ("kalam", CHECKOUT), ("migrations", CHECKOUT), (".", CHECKOUT / "bridges")
     paths = {file.relative_to(base) for folder, base in roots for file in (base / folder).rglob("*.py")}

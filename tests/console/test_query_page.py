@@ -25,6 +25,14 @@ def test_a_query_is_completed_run_and_read(console, shared_server, namespace):
     assert console.page.get_by_text("2 rows").is_visible()
 
 
+def test_a_fraction_of_many_digits_is_a_number_and_a_long_integer_keeps_its_digits(console):
+    console.open("query")
+    console.run("SELECT CAST(1 AS DOUBLE) / 3 AS third, 1.5e-7 AS small, 9007199254740993 AS big")
+    grid = console.page.get_by_role("grid", name="Results")
+    grid.get_by_text("0.3333333333333333", exact=True).wait_for()
+    grid.get_by_text("9007199254740993", exact=True).wait_for()
+
+
 def test_the_selection_runs_alone_and_each_statement_has_a_tab(console):
     console.open("query")
     console.run("SELECT 1 AS one; SELECT 2 AS two")

@@ -70,12 +70,13 @@ async function request(path, options) {
   throw new Problem(body);
 }
 
-const LONG_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g;
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g;
+const LONG_INTEGER = /^-?\d{16,}$/;
 
 /** JSON in which integers that a double cannot hold come as text: `9007199254740993` must not be shown as …992. */
 export function parseExactly(text) {
   if (!/\d{16}/.test(text)) return JSON.parse(text);
-  return JSON.parse(text.replace(LONG_NUMBER, (token) => (token[0] === '"' ? token : `"${token}"`)));
+  return JSON.parse(text.replace(TEXT_OR_NUMBER, (token) => (LONG_INTEGER.test(token) ? `"${token}"` : token)));
 }
 
 /** Runs statements; the answer of POST /v1/sql, named as people read it. `queryId` is the id by which `cancel` finds it. */

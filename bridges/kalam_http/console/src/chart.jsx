@@ -26,10 +26,11 @@ export function Chart({ label, xs, series, names = null, height = 160, format = 
           width: Math.max(element.clientWidth, 120),
           height,
           legend: { show: legend, live: false },
+          padding: [null, names === null ? 40 : null, null, null], // half a label: the last one is not cut
           cursor: { y: false, points: { size: 6 } },
           scales: { x: { time: names === null, range: names === null ? undefined : [-0.5, names.length - 0.5] }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : low < 0 ? 0 : 1] } },
           axes: [
-            names === null ? { ...axis, size: 28, gap: 4, space: 64, values: (_, times) => clock(times) } : { ...axis, values: (_, places) => places.map((place) => (Number.isInteger(place) ? clipped(names[place]) : "")), space: 60 },
+            names === null ? { ...axis, size: 28, gap: 4, space: (_, __, from, to) => (to - from > 86_400 ? 100 : 64), values: (_, times) => clock(times) } : { ...axis, size: 28, gap: 4, values: (_, places) => places.map((place) => (Number.isInteger(place) ? clipped(names[place]) : "")), space: 60 },
             { ...axis, size: 56, values: (_, values) => values.map((value) => format(value)) },
           ],
           series: [
