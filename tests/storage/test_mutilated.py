@@ -369,7 +369,7 @@ async def test_a_loss_that_is_accepted_goes_on_and_keeps_what_it_does_not_know(
     async with open_server(settings) as running:  # and the next one needs nobody's word
         assert running.engine.unclaimed.streams == ["KALAM-m-later"]
         assert running.engine.unclaimed.files > 0
-        with pytest.raises(AlreadyExists, match="KALAM-m-later holds 1 events of a table that the catalogue"):
+        with pytest.raises(AlreadyExists, match="KALAM-m-later holds 1 event of a table that the catalogue"):
             await running.engine.execute("CREATE STREAM TABLE m.later (id BIGINT)")
         await running.engine.execute("INSERT INTO m.t VALUES (4)")
     assert await start(data) == answers | {"m.t": [[1], [2], [3], [4]]}
