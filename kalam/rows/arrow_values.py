@@ -33,6 +33,8 @@ _types = pa.types
 def arrow_values(values: pa.ChunkedArray, column: Column, *, sql: bool = False) -> list[Any]:
     """Python values in the form that a typed decoder gives; raises ArrowException, ArithmeticError and ValueError."""
     kind = column.type
+    if values.type == arrow_type(kind) and kind.name in _AS_IT_IS and not kind.length_max:
+        return list(values.to_pylist())
     if _types.is_null(values.type):
         return [None] * len(values)
     if _types.is_dictionary(values.type):
@@ -145,6 +147,8 @@ def _timestamps(values: pa.ChunkedArray, _: DataType) -> list[Any]:
 def arrow_timestamps(values: pa.ChunkedArray, *, zoneless: bool) -> list[Any]:
     """Timestamps of any unit, dates, milliseconds since 1970, or texts; with ``zoneless`` also those without offset."""
     kind = values.type
+    if kind == TIMESTAMP_ARROW:
+        return timestamps(values)
     if _is_text(kind):
         try:
             return timestamps(values.cast(TIMESTAMP_ARROW))
@@ -204,6 +208,8 @@ _READS: dict[TypeName, Read] = {
     TypeName.JSON: _json,
     TypeName.UUID: _uuids,
 }
+_AS_IT_IS = frozenset({TypeName.BOOLEAN, *INTEGER_TYPES, TypeName.FLOAT, TypeName.DOUBLE, TypeName.TEXT, TypeName.BLOB})
+"""The types whose values Arrow gives in the form that a decoder does."""
 _OWN_KINDS: dict[TypeName, Callable[[pa.DataType], bool]] = {
     TypeName.BOOLEAN: _types.is_boolean,
     **dict.fromkeys(INTEGER_TYPES, _is_number),

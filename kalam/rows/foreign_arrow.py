@@ -43,7 +43,9 @@ class ForeignStream:
             source = self._messages = CheckedMessages(source)
         self._reader = pa.ipc.open_stream(source)
         check_schema(self._reader.schema)
-        return plain_schema(self._reader.schema)
+        schema = plain_schema(self._reader.schema)
+        self._is_plain = schema.types == self._reader.schema.types
+        return schema
 
     def next_batch(self) -> pa.RecordBatch | None:
         """The next batch, None at the end."""
@@ -56,8 +58,8 @@ class ForeignStream:
             return None
         if batch.num_rows > MESSAGE_ROWS_MAX:
             raise TooLarge(f"a record batch has {batch.num_rows:,} rows, at most {MESSAGE_ROWS_MAX:,} are taken")
-        check_batch(batch)
-        return plain_batch(batch)
+        _check_buffers(batch)
+        return batch if self._is_plain else plain_batch(batch)
 
     def table(self, rows_max: int) -> pa.Table:
         """All that is left; raises TooLarge for more than ``rows_max`` rows."""
@@ -67,7 +69,7 @@ class ForeignStream:
             rows += batch.num_rows
             if rows > rows_max:
                 raise TooLarge(f"the message has more than {rows_max} rows (setting batch_rows_max)")
-        return pa.Table.from_batches(batches, self.schema)
+        return pa.Table.from_batches(batches, self._reader.schema if self._is_plain else self.schema)
 
     def _guarded(self, read: Any) -> Any:
         try:
@@ -115,6 +117,10 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def check_batch(batch: pa.RecordBatch) -> None:
     """Raise InvalidValue for a batch of which a buffer does not hold what it says, or with a nested column."""
     check_schema(batch.schema)
+    _check_buffers(batch)
+
+
+def _check_buffers(batch: pa.RecordBatch) -> None:
     try:
         batch.validate(full=True)
     except (pa.ArrowException, ValueError) as exc:
