@@ -43,12 +43,22 @@ _POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pools] = WeakKeyDictionary(
 INLINE_ROWS_MAX = 500
 """More rows are worked on in a thread: the event loop has others to serve."""
 
+INLINE_CHARACTERS_MAX = 20_000
+"""A longer text takes more than a few milliseconds to read."""
+
 
 async def beside(rows: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do work on so many rows: here if they are few, else in a thread."""
     if rows <= INLINE_ROWS_MAX:
         return work(*args, **kwargs)
     return await in_thread(Purpose.ROWS, work, *args, **kwargs)
+
+
+async def reading(text: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do work that reads a statement's text: here if it is short, else in a thread."""
+    if len(text) <= INLINE_CHARACTERS_MAX:
+        return work(*args, **kwargs)
+    return await in_thread(Purpose.TEXTS, work, *args, **kwargs)
 
 
 async def in_thread(purpose: Purpose, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -83,7 +83,7 @@ from kalam.storage.troubles import Troubles, log_failure, reason_of
 from kalam.storage.unclaimed import Unclaimed
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
-from kalam.threads import beside
+from kalam.threads import beside, reading
 from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
@@ -208,7 +208,7 @@ class Engine:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
             return Result(message=f"using {statement.namespace}"), replace(session, namespace=statement.namespace)
         if "current_user" in parsed.texts[place].text.lower():
-            statement = with_user(statement, session.user)
+            statement = await reading(parsed.texts[place].text, with_user, statement, session.user)
         return await self._dispatch(statement, Request(session, params)), session
 
     async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
@@ -284,8 +284,8 @@ class Engine:
             bytes_max=self.settings.result_bytes_max,
         )
         if request.session.postgresql_names:
-            data = data.rename_columns(postgresql_names(query, data.column_names))
-        return await beside(data.num_rows, rows_result, data)
+            data = data.rename_columns(await reading(query.text, postgresql_names, query, data.column_names))
+        return await beside(max(data.shape), rows_result, data)
 
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))

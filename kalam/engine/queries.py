@@ -35,12 +35,10 @@ from kalam.storage.key_rows import KeyedRow
 from kalam.storage.segments import Folders, LinkFolders
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
-from kalam.threads import Purpose, in_thread
+from kalam.threads import Purpose, in_thread, reading
 
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
-READ_APART_CHARS = 20_000
-"""A longer text is read in a thread: it takes more than a few milliseconds."""
 
 
 def resolve(ref: TableRef, namespace: str | None) -> TableName:
@@ -95,7 +93,7 @@ class Queries:
         try:
             return await self._run(query, namespace, parameters, wanted)
         except InvalidValue as exc:
-            named = with_distinct_names(query) if exc.detail.startswith(REFUSAL) else None
+            named = await _distinctly_named(query, exc)
             if named is None:
                 raise
         table = await self._run(named[0], namespace, parameters, wanted)
@@ -144,7 +142,7 @@ class Queries:
         try:
             first = await anext(tables)
         except InvalidValue as exc:
-            named = with_distinct_names(query) if exc.detail.startswith(REFUSAL) else None
+            named = await _distinctly_named(query, exc)
             if named is None:
                 raise
             query, names = named
@@ -171,9 +169,7 @@ class Queries:
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
         known = [{} if table is None else columns_of(table) for table in tables]
         around = {} if own is None else {own[0] or own[1].name.table: columns_of(own[1])}
-        if len(query.text) > READ_APART_CHARS:
-            return await in_thread(Purpose.TEXTS, with_own_forms, query, known, parameters, around)
-        return with_own_forms(query, known, parameters, around)
+        return await reading(query.text, with_own_forms, query, known, parameters, around)
 
     async def _stream(
         self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
@@ -313,6 +309,12 @@ def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator
 
 
 _COUNT = re.compile(r"\s*SELECT\s+COUNT\s*\(\s*\*\s*\)\s*(?:AS\s+([a-z_][a-z0-9_]*)\s+)?FROM\s+", re.IGNORECASE)
+
+
+async def _distinctly_named(query: QueryText, refusal: InvalidValue) -> tuple[QueryText, list[str]] | None:
+    if not refusal.detail.startswith(REFUSAL):
+        return None
+    return await reading(query.text, with_distinct_names, query)
 
 
 def counted_as(query: QueryText) -> str | None:

@@ -69,4 +69,4 @@ async def returned(
     relations[changed, False] = queries.relation(table, user, data)
     wanted = Wanted(user=user, in_order=True)
     found = await queries.run(query, names, relations, parameters, wanted)
-    return await beside(found.num_rows, rows_result, found)
+    return await beside(max(found.shape), rows_result, found)

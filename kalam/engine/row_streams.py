@@ -13,7 +13,8 @@ from kalam.engine.session import Session
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
 from kalam.sql.select_names import postgresql_names
-from kalam.sql.statements import QueryText, Select
+from kalam.sql.statements import Select
+from kalam.threads import reading
 from kalam.tracing import span
 
 
@@ -41,19 +42,18 @@ async def stream_rows(
         statement = await engine.texts.statement(parsed, 0, session.user)
         if isinstance(statement, Select):
             found = engine.queries.stream(statement.query, session.user, session.namespace, params)
+            names: list[str] | None = None
             # How long it takes is up to the reader.
             with engine.sql_counts.one(timed=False), span("kalam.sql", apart=True):
                 async with aclosing(found) as tables:
                     async for table in tables:
-                        shown = session.postgresql_names
-                        yield _with_postgresql_names(statement.query, table) if shown else table
+                        if session.postgresql_names and names is None:
+                            text = statement.query.text
+                            names = await reading(text, postgresql_names, statement.query, table.column_names)
+                        yield table if names is None else table.rename_columns(names)
             return
     except KalamError as exc:
         exc.fields["statement"] = 1
         raise
     (result,) = await engine.execute(text, params, session)
     yield pa.table({}) if result.data is None else result.data
-
-
-def _with_postgresql_names(query: QueryText, table: pa.Table) -> pa.Table:
-    return table.rename_columns(postgresql_names(query, table.column_names))

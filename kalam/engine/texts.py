@@ -14,10 +14,8 @@ from kalam.settings import Settings
 from kalam.sql import parse_live
 from kalam.sql.dialect import ReadElsewhere, reading_here
 from kalam.sql.statements import QueryText, Statement, Subscribe
-from kalam.threads import Purpose, in_thread
+from kalam.threads import INLINE_CHARACTERS_MAX, Purpose, in_thread
 
-APART_CHARACTERS: Final = 20_000
-"""A longer text is not read by the event loop's thread: it takes more than a few milliseconds."""
 _VALUES: Final = re.compile(r"\s*INSERT\s+INTO\s+[\w.\"]+\s*(?:\([^()]*\)\s*)?VALUES\b", re.IGNORECASE)
 
 
@@ -40,7 +38,7 @@ class Texts:
 
     async def split(self, text: str) -> ParsedText:
         """The statements of a text, not read yet; raises TooLarge and SyntaxFault."""
-        if len(text) <= APART_CHARACTERS:
+        if len(text) <= INLINE_CHARACTERS_MAX:
             self._check_size(text)
             parsed = self._parsed.parse(text)
         else:
@@ -64,7 +62,7 @@ class Texts:
         expression of that length is read by sqlglot, and in a process of its own.
         """
         text = parsed.texts[place]
-        if len(text.text) <= APART_CHARACTERS:
+        if len(text.text) <= INLINE_CHARACTERS_MAX:
             return parsed.statement(place)
         if _VALUES.match(text.text):
             try:
@@ -78,12 +76,12 @@ class Texts:
 
     async def live(self, text: str, user: str) -> Subscribe:
         """The live query that a text asks for."""
-        if len(text) <= APART_CHARACTERS:
+        if len(text) <= INLINE_CHARACTERS_MAX:
             return parse_live(text)
         found: Subscribe = await self._parsing.parse(Parse(text=text, live=True), user)
         return found
 
 
 def _read_here(parsed: ParsedText, place: int) -> Statement:
-    with reading_here(APART_CHARACTERS):
+    with reading_here(INLINE_CHARACTERS_MAX):
         return parsed.statement(place)

@@ -21,6 +21,7 @@ import structlog
 from kalam.errors import Internal, KalamError, TooLarge, error_class
 from kalam.query.forks import Fork, oom_kills
 from kalam.query.handed import Handed
+from kalam.query.running import running_query
 from kalam.query.wire import FAILURES, HEAD, Ask, Failure, Forget, Frame, files_message, question_message
 from kalam.query.wire import FILES_MAX as FILES_A_MESSAGE
 
@@ -156,7 +157,9 @@ class Worker:
         if any(words in said for words in _NO_MEMORY) or (status == -signal.SIGKILL and oom_kills() > self._oom_kills):
             return TooLarge("the query needs more memory than it may have", hint=MEMORY_HINT)
         if not self.fork.killed:
-            log.error("a query process ended", pid=self.fork.pid, status=status, said=said)
+            running = running_query()
+            query_id = None if running is None else running.query_id
+            log.error("a query process ended", query_id=query_id, pid=self.fork.pid, status=status, said=said)
         return Internal("the process that ran the query ended; the server's log has the reason")
 
     async def tidy(self) -> None:

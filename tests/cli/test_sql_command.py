@@ -244,3 +244,27 @@ def test_an_interrupt_ends_without_a_traceback(start, kalam_server):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in err
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_interrupt_ends_the_query_on_the_server(start, kalam_server):
+    ours, theirs = pty.openpty()
+    text = "SELECT count(*) FROM range(1, 1000000) a JOIN range(1, 1000000) b ON a.value + b.value > 5"
+    process = start("sql", text, "--url", kalam_server.http_url, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+
+    def running() -> bool:
+        return any(row[3] == text and row[7] == "running" for row in kalam_server.sql("SHOW QUERIES"))
+
+    wait_until(running)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert b"Traceback" not in os.read(ours, 10_000)
+    os.close(ours)
+    wait_until(lambda: not any(row[3] == text for row in kalam_server.sql("SHOW QUERIES")))

@@ -72,14 +72,19 @@ def test_the_server_itself_has_no_query_engine(server: ServerProcess) -> None:
     assert any("datafusion" in Path(f"/proc/{pid}/maps").read_text() for pid in workers(pid_of(server)))
 
 
-def test_a_worker_that_is_killed_ends_its_query_and_no_other(server: ServerProcess) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_worker_that_is_killed_ends_its_query_and_no_other(server: ServerProcess, number: signal.Signals) -> None:
     server.sql("SELECT 1 + 1")
     before = workers(pid_of(server))
     asked = Asked(server, ENDLESS, 5)
     (busy,) = wait_for(lambda: [pid for pid in workers(pid_of(server)) if _is_busy(pid)])
     assert server.sql("SELECT count(*) FROM a.t WHERE k % 2 = 0") == [[500]]
-    os.kill(busy, signal.SIGKILL)
+    [query_id] = [row[0] for row in server.sql("SHOW QUERIES") if row[3] == ENDLESS]
+    os.kill(busy, number)
     assert asked.result() == "internal"
+    told = [line for line in server.log_text().splitlines() if "a query process ended" in line and query_id in line]
+    assert len(told) == 1
+    assert str(-number) in told[0]
     assert server.sql("SELECT count(*) FROM a.t WHERE k % 2 = 1") == [[500]]
     assert workers(pid_of(server)) - before
 
