@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kalam.errors import Cancelled
+from kalam.errors import Cancelled, Internal, KalamError
 from kalam.schema import Table
 from kalam.storage.cold_keys import ColdKeyIndex
 from kalam.storage.compact_worker import CompactAnswer, CompactInput, CompactRequest
@@ -34,7 +35,7 @@ from kalam.storage.remote import remove_file
 from kalam.storage.replaced import ReplacedFiles
 from kalam.storage.segment_file import Identity, Misfit
 from kalam.storage.segments import Folders
-from kalam.storage.troubles import Troubles
+from kalam.storage.troubles import Troubles, log_failure, reason_of
 from kalam.storage.worker_process import WorkerProcess
 from kalam.storage.written_file import WrittenFile
 from kalam.threads import Purpose, in_thread
@@ -108,14 +109,22 @@ class Compactor:
         small = self.segment_rows_max // 2 if small_rows is None else small_rows
         async with self.lock(table):
             chosen = await in_thread(Purpose.FILES, self.store.users, table) if owners is None else owners
-            planned = [(owner, made) for owner in chosen if (made := await self._plan(table, owner, small, overridden))]
-            if not planned:
+            failures: list[tuple[str, Exception]] = []
+            planned: list[tuple[str, Plan]] = []
+            for owner in chosen:
+                async with _each_by_itself(table, owner, failures, one_of=len(chosen)):
+                    if made := await self._plan(table, owner, small, overridden):
+                        planned.append((owner, made))
+            if not planned and not failures:
                 return done
 
             async def work(job: Job) -> dict[str, Any]:
                 await self._remove_unnamed()
                 for owner, made in planned:
-                    await self._compact_copy(table, owner, made, small, done, job)
+                    async with _each_by_itself(table, owner, failures, one_of=len(chosen)):
+                        await self._compact_copy(table, owner, made, small, done, job)
+                if failures:
+                    raise _not_compacted(failures, len(chosen) - len(failures)) from failures[0][1]
                 return done.result()
 
             done.job_id = await self.jobs.run("compaction", table.name, {"reason": reason}, work)
@@ -238,6 +247,31 @@ class Compactor:
         for path in paths:
             if path.name not in named:
                 await in_thread(Purpose.FILES, remove_file, path)
+
+
+@asynccontextmanager
+async def _each_by_itself(
+    table: Table, owner: str, failures: list[tuple[str, Exception]], *, one_of: int
+) -> AsyncIterator[None]:
+    """Note what goes wrong with one user's copy, so that the others have their turn; raise it where there is one."""
+    try:
+        yield
+    except Cancelled:  # the table was dropped
+        raise
+    except Exception as exc:
+        if one_of == 1:
+            raise
+        log_failure("compaction failed", exc, table=str(table.name), user=owner)
+        failures.append((owner, exc))
+
+
+def _not_compacted(failures: Sequence[tuple[str, Exception]], others: int) -> KalamError:
+    """The error of the copies that could not be compacted, of the first one's kind."""
+    first = failures[0][1]
+    kind = type(first) if isinstance(first, KalamError) else Internal
+    told = "; ".join(f"{owner}: {reason_of(exc)}" for owner, exc in failures[:20])
+    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
+    return kind(f"the rows of {len(failures)} users could not be compacted, those of {others} were: {told}{more}")
 
 
 def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:

@@ -105,6 +105,22 @@ def test_a_users_copies_are_compacted_apart(shared_server: ServerProcess, ns: st
     assert shared_server.sql(f"SELECT count(*) FROM {ns}.u", user="bob") == [[3]]
 
 
+def test_a_users_copy_that_is_damaged_keeps_no_other_from_being_compacted(
+    shared_server: ServerProcess, ns: str
+) -> None:
+    shared_server.sql(f"CREATE USER TABLE {ns}.u (id INT PRIMARY KEY)")
+    for user in ("ann", "bob", "cleo"):
+        for number in range(3):
+            shared_server.sql(f"INSERT INTO {ns}.u VALUES ({number}); FLUSH TABLE {ns}.u", user=user)
+    damaged = min(shared_server.data_dir.glob(f"**/{ns}/u/ann/*.parquet"))
+    damaged.write_bytes(b"PAR1" + b"\x07" * (damaged.stat().st_size - 8) + b"PAR1")
+    with pytest.raises(SqlFailed, match=r"1 users.*those of 2 were: ann: .*damaged") as failed:
+        shared_server.sql(f"COMPACT TABLE {ns}.u")
+    assert failed.value.code == "corrupt_segment"
+    counted = f"SELECT user_id, count(*) FROM system.segments WHERE namespace = '{ns}' GROUP BY user_id ORDER BY 1"
+    assert shared_server.sql(counted) == [["ann", 3], ["bob", 1], ["cleo", 1]]
+
+
 def test_replaced_files_go_when_nobody_reads_them(start_kalam: object) -> None:
     server: ServerProcess = start_kalam(**QUIET)  # type: ignore[operator]
     server.sql("CREATE NAMESPACE n")
