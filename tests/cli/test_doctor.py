@@ -12,11 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from server_process import ServerProcess
+
+from kalam.cli.doctor.broker import clock_findings, room_finding
+from kalam.cli.doctor.machine import fsync_finding
 
 TIME_S = 120
 
@@ -215,3 +219,49 @@ def test_settings_come_from_a_file_as_those_of_serve(data: Path, tmp_path: Path)
     command = [sys.executable, "-m", "kalam", "doctor", f"--config={config}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_S)
     assert (done.returncode, json.dumps(done.stdout)) == (2, '""')
+
+
+@pytest.mark.parametrize(("hard", "level"), [(1_024, "warn"), (4_096, "ok")])
+def test_it_finds_that_too_few_files_may_be_open(data: Path, hard: int, level: str) -> None:
+    bounded = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({hard}, {hard}))"
+    command = [sys.executable, "-c", f"{bounded}; os.execv(sys.executable, sys.argv[1:])", sys.executable]
+    env = {**os.environ, "KALAM_HTTP_PORT": "0", "KALAM_NATS_PORT": "0"}
+    asked = [*command, "-m", "kalam", "doctor", f"--data-dir={data}"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=TIME_S, env=env)
+    assert finds(done.stdout.splitlines(), level, "open files", f"at most {hard}"), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("stored", "limit", "level"), [(79, 100, "ok"), (81, 100, "warn"), (96, 100, "fail"), (10**12, -1, "ok")]
+)
+def test_the_room_of_the_account_is_told_before_it_ends(stored: int, limit: int, level: str) -> None:
+    assert room_finding({"storage": stored, "limits": {"max_storage": limit}}).level == level
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "level", "words"),
+    [
+        (0.0, "ok", "the same"),
+        (5.0, "warn", "ahead"),
+        (-5.0, "warn", "behind"),
+        (90.0, "fail", "ahead"),
+        (-90.0, "fail", "behind"),
+    ],
+)
+def test_a_clock_of_the_broker_that_is_off_is_told(ahead_s: float, level: str, words: str) -> None:
+    asked = 1_700_000_000.0
+    there = datetime.fromtimestamp(asked + ahead_s, UTC).isoformat().replace("+00:00", "") + ".123456789Z"
+    [found] = clock_findings([{"ts": there, "asked": (asked, asked + 0.5)}])
+    assert (found.level, words in found.text) == (level, True)
+
+
+def test_the_clock_of_a_broker_on_this_machine_is_the_same(data: Path, nats_url: str) -> None:
+    _, lines = doctor(data, f"--nats-url={nats_url}")
+    assert not finds(lines, "warn", "clock")
+    assert not finds(lines, "fail", "clock")
+
+
+def test_a_disk_that_commits_slowly_is_told() -> None:
+    assert fsync_finding(0.05).level == "warn"
+    assert "50.0 ms" in fsync_finding(0.05).text
+    assert fsync_finding(0.001).level == "ok"

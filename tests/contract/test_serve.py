@@ -258,6 +258,21 @@ async def test_an_outside_broker_takes_the_place_of_the_embedded_one(
     assert (stream.config.subjects, stream.state.messages) == (["kalam.stream.a.s"], 1)
 
 
+@pytest.mark.parametrize("login", ["", "user:wrong@"])
+def test_a_broker_that_refuses_the_login_ends_the_start(
+    tmp_path: Path, start_nats_server: Callable[..., Any], login: str
+) -> None:
+    broker = start_nats_server(authorization={"user": "user", "password": "right"})
+    url = broker.url.replace("nats://", f"nats://{login}")
+    command = [sys.executable, "-m", "kalam", "serve", f"--data-dir={tmp_path / 'data'}", f"--nats-url={url}"]
+    done = subprocess.run([*command, "--http-port=0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "error [broker_unavailable]" in done.stderr
+    assert "Authorization Violation" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "wrong" not in done.stdout + done.stderr
+
+
 async def test_without_the_broker_the_server_is_not_ready_and_refuses_for_good(
     start_kalam: Start, connect: Connect, nats_server: Any, wait_until: WaitUntil
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -77,9 +77,9 @@ async def _findings(patient: Patient, client: Client, where: str) -> Any:
         text = (account or {}).get("error", {}).get("description", "it does not answer")
         yield Finding("fail", "jetstream", f"JetStream: {text}", "enable it (nats-server -js), and for this account")
         return
-    yield _room(account)
+    yield room_finding(account)
     streams = await _streams(client)
-    for finding in _clock(streams):
+    for finding in clock_findings(streams):
         yield finding
     for finding in _against_catalogue(patient, streams):
         yield finding
@@ -107,7 +107,8 @@ async def _streams(client: Client) -> list[dict[str, Any]]:
             return found
 
 
-def _room(account: Mapping[str, Any]) -> Finding:
+def room_finding(account: Mapping[str, Any]) -> Finding:
+    """How much of what its account may store is taken, as JetStream tells it."""
     used, limit = account.get("storage", 0), account.get("limits", {}).get("max_storage", -1)
     if limit <= 0:
         return Finding("ok", "jetstream", f"{size_text(used)} stored, without a limit of the account")
@@ -119,7 +120,7 @@ def _room(account: Mapping[str, Any]) -> Finding:
     return Finding("warn" if share > ROOM_WARN else "ok", "jetstream", text)
 
 
-def _clock(streams: list[dict[str, Any]]) -> Iterator[Finding]:
+def clock_findings(streams: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """How far the broker's clock is off, by the time that it puts into an answer."""
     told = next(((stream["ts"], *stream["asked"]) for stream in streams if stream.get("ts")), None)
     if told is None:

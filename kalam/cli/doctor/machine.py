@@ -136,12 +136,15 @@ def disk(patient: Patient) -> Iterator[Finding]:
         yield Finding("warn", "disk", text, "make room before the server refuses rows")
     else:
         yield Finding("ok", "disk", text)
-    took_s = _fsync_s(folder)
+    yield fsync_finding(_fsync_s(folder))
+
+
+def fsync_finding(took_s: float) -> Finding:
+    """Whether a disk that takes so long for a commit is fast enough."""
     if took_s > FSYNC_SLOW_S:
         advice = "take a faster disk; until then send rows in larger messages, which share a commit"
-        yield Finding("warn", "fsync", f"{took_s * 1e3:.1f} ms, which every commit waits for", advice)
-    else:
-        yield Finding("ok", "fsync", f"{took_s * 1e3:.2f} ms")
+        return Finding("warn", "fsync", f"{took_s * 1e3:.1f} ms, which every commit waits for", advice)
+    return Finding("ok", "fsync", f"{took_s * 1e3:.2f} ms")
 
 
 def _fsync_s(folder: Path) -> float:
