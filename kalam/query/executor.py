@@ -24,12 +24,16 @@ from kalam.query.running import in_state, interruptible, note_rows
 from kalam.query.wire import Ask, Bound
 from kalam.query.workers import TooMany, Worker
 from kalam.sql.statements import QueryText, TableUse
-from kalam.threads import Purpose, in_thread
+from kalam.threads import Purpose, in_thread, reading
 from kalam.tracing import makes_spans, span
 
 Relations = Mapping[tuple[TableName, bool], "Relation"]
 Message = tuple[bytes, list[int], Sequence[Handed]]
 T = TypeVar("T")
+_STAR = re.compile(r"\.\s*\*")
+_LAST_WORD = re.compile(r"\w+$")
+_LOOKED_BACK = 300
+"""So many characters before a star hold the name that it is of."""
 
 
 class Relation(Protocol):
@@ -72,7 +76,7 @@ class Executor:
         and without its deleted rows as the mention asks, what it stands for. Raises TooManyRows and TooManyBytes past
         what is wanted, Timeout past the time limit, and what the worker says against the query.
         """
-        ask = _ask(query, names, parameters, wanted)
+        ask = await reading(query.text, _ask, query, names, parameters, wanted)
         async with self._leased(wanted.user) as worker:
             try:
                 return await self._step(lambda: _rows(worker, ask, relations), self._time_s)
@@ -91,7 +95,7 @@ class Executor:
 
         The time limit counts the time that the query works, and not the time that the reader takes.
         """
-        ask = _ask(query, names, parameters, wanted)
+        ask = await reading(query.text, _ask, query, names, parameters, wanted)
         async with self._leased(wanted.user) as worker:
             left_s, started = self._time_s, time.monotonic()
             async with aclosing(worker.answer()) as answer:
@@ -217,16 +221,28 @@ def _ask(query: QueryText, names: Sequence[TableName], parameters: Sequence[Any]
 def bind_names(query: QueryText, names: Sequence[TableName]) -> str:
     """The text of a query with every mention of a table replaced by its full, quoted name."""
     pieces, end = [], 0
+    starred = _starred(query.text) if query.tables else frozenset()
     for use, name in sorted(zip(query.tables, names, strict=True), key=lambda pair: pair[0].start):
-        pieces += [query.text[end : use.start], _mention(use, name, query.text)]
+        pieces += [query.text[end : use.start], _mention(use, name, starred)]
         end = use.end
     return "".join([*pieces, query.text[end:]])
 
 
-def _mention(use: TableUse, name: TableName, text: str) -> str:
+def _starred(text: str) -> frozenset[str]:
+    """The names, in lower case, that stand before ``.*`` in a text; it is gone through once, from the stars."""
+    found: set[str] = set()
+    for star in _STAR.finditer(text):
+        before = text[max(0, star.start() - _LOOKED_BACK) : star.start()].rstrip().removesuffix('"')
+        named = _LAST_WORD.search(before)
+        if named is not None:
+            found.add(named[0].lower())
+    return frozenset(found)
+
+
+def _mention(use: TableUse, name: TableName, starred: frozenset[str]) -> str:
     suffix = DELETED_SUFFIX if use.sees_deleted else ""
     # DataFusion knows t.id of a table n.t, and t.* only of one that is called t.
-    called = not use.aliased and (use.sees_deleted or re.search(rf'\b{name.table}"?\s*\.\s*\*', text, re.IGNORECASE))
+    called = not use.aliased and (use.sees_deleted or name.table.lower() in starred)
     alias = f' AS "{name.table}"' if called else ""
     return f'"{name.namespace}"."{name.table}{suffix}"{alias}'
 
