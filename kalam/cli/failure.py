@@ -6,6 +6,8 @@ from typing import Final
 
 FAILED: Final = 1
 USAGE: Final = 2
+INTERRUPTED: Final = 130
+"""As a shell has it for what SIGINT ended."""
 
 
 class CommandFailed(Exception):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from kalam.cli.address import find_url
-from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.result_formats import Format, machine_stdout, write_results
@@ -54,7 +54,8 @@ def sql(
         )
     except KeyboardInterrupt as exc:
         raise CommandFailed(
-            "interrupted: the connection is closed, which cancels a query; what writes may have taken effect"
+            "interrupted: the connection is closed, which cancels a query; what writes may have taken effect",
+            INTERRUPTED,
         ) from exc
     except Refusal as exc:
         _print_answer(exc.problem.get("results", []), form)

@@ -39,13 +39,11 @@ HOSTILE = {
     "a hundred thousand statements": "SELECT 1;" * 100_000,
     "seven million semicolons": ";" * 7_000_000,
     "a hundred thousand brackets": "SELECT " + "(" * 100_000 + "1" + ")" * 100_000,
-    "a text of seven million characters": f"UPDATE a.t SET v = '{'x' * 7_000_000}' WHERE v = '{'y' * 7_000_000}'",
+    "a text of seven million characters": f"SELECT k FROM a.t WHERE v = '{'x' * 7_000_000}'",
     "a RETURNING of five thousand columns": "UPDATE a.t SET v = 'x' WHERE k = 1 RETURNING "
     + ", ".join(f"k + {n} AS c{n}" for n in range(5_000)),
-    "four hundred tables and half a million stars": "SELECT "
-    + "*, " * 10
-    + f"'{' .*' * 500_000}' FROM "
-    + ", ".join(["a.t"] * 400),
+    "a hundred tables and half a million stars": f"SELECT '{' .*' * 500_000}'"
+    + "".join(f", (SELECT count(*) + {n} FROM a.t) AS c{n}" for n in range(100)),
     "five thousand columns of one name": "SELECT " + ", ".join(["k"] * 5_000) + " FROM a.t",
     "an UPDATE over a product": f"UPDATE a.t SET v = 'x' WHERE k = ({PRODUCT})",
     "an INSERT of more than may be": "INSERT INTO a.t SELECT value + 1000000, repeat('x', 1000) FROM range(0, 300000)",
