@@ -124,7 +124,7 @@ class Compactor:
                     async with _each_by_itself(table, owner, failures, one_of=len(chosen)):
                         await self._compact_copy(table, owner, made, small, done, job)
                 if failures:
-                    raise _not_compacted(failures, len(chosen) - len(failures)) from failures[0][1]
+                    raise _not_compacted(failures, len(chosen)) from failures[0][1]
                 return done.result()
 
             done.job_id = await self.jobs.run("compaction", table.name, {"reason": reason}, work)
@@ -265,13 +265,13 @@ async def _each_by_itself(
         failures.append((owner, exc))
 
 
-def _not_compacted(failures: Sequence[tuple[str, Exception]], others: int) -> KalamError:
+def _not_compacted(failures: Sequence[tuple[str, Exception]], copies: int) -> KalamError:
     """The error of the copies that could not be compacted, of the first one's kind."""
     first = failures[0][1]
     kind = type(first) if isinstance(first, KalamError) else Internal
     told = "; ".join(f"{owner}: {reason_of(exc)}" for owner, exc in failures[:20])
     more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
-    return kind(f"the rows of {len(failures)} users could not be compacted, those of {others} were: {told}{more}")
+    return kind(f"{len(failures)} of {copies} users' copies could not be compacted: {told}{more}")
 
 
 def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:
