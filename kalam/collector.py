@@ -11,7 +11,8 @@ def spare_the_collector() -> None:
     """Have it look less often, and never among what is there by now.
 
     Rows are not part of cycles; a look after every 700 new objects, as is Python's default, took a tenth of the
-    server's time.
+    server's time. Cycles there are, of errors above all, and hours may go by before so many objects
+    are made: ``kalam.storage.housekeeping`` has the collector look every half minute.
     """
     gc.collect()
     gc.freeze()

@@ -39,7 +39,7 @@ An error of a library is mapped to one of these once, at the adapter that calls 
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 _QUOTED_PATH: Final = re.compile(r"""(?<!LOCATION )(['"])(?:file://)?/(?:[^'"/]+/)+([^'"/]+)\1""")
 _PATH: Final = re.compile(r"""(?<![\w.~'"/:])(?:file://)?/(?:[^\s'"/:,;()]+/)+([^\s'"/:,;()]+)""")
@@ -67,6 +67,18 @@ class KalamError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.fields = {name: value for name, value in fields.items() if value is not None}
+
+    def as_value(self) -> Self:
+        """The error to be kept and told later, without the frames that it came through.
+
+        A frame that keeps an error, or is below one that does, is held by the error's traceback: a cycle, with every
+        row and result in those frames, until Python's collector comes by.
+        """
+        error: BaseException | None = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+        return self
 
     @property
     def told(self) -> str:

@@ -98,7 +98,7 @@ class LiveRequests:
             user, query_id = self._subjects.parse_live_close_subject(msg.subject)
             self._engine.live.registry.close(query_id, user, "closed")
         except KalamError as exc:
-            error = exc
+            error = exc.as_value()
         self.close_endpoint.note(time.perf_counter() - started, [error])
         if msg.reply:
             self._start(self._answer(msg.reply, error or {"closed": True}))
@@ -117,7 +117,7 @@ class LiveRequests:
                 query = await self._opened(msg)
             answer = self._described(query)
         except KalamError as exc:
-            answer = exc
+            answer = exc.as_value()
         except Exception as exc:
             log.exception("a live query could not be opened")
             answer = Internal(f"an internal error ({type(exc).__name__})")

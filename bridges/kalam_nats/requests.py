@@ -318,7 +318,7 @@ class Requests:
             if reply:
                 await reply_whole(self._connection, reply, body)
         except KalamError as exc:
-            error = exc
+            error = exc.as_value()
         except Exception as exc:
             log.exception("SQL request failed")
             error = Internal(f"an internal error ({type(exc).__name__})")

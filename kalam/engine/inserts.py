@@ -167,7 +167,7 @@ class Inserts:
                 raise TableNotFound(f"table {name} was created anew while the message came; send it again")
             self._check_room(byte_count)
         except KalamError as exc:
-            return [exc] * len(messages)
+            return [exc.as_value()] * len(messages)
         codec, traces = self._codecs.of(table), list(filter(None, map(_TRACE, messages))) if traced else []
         with batch_span("kalam.decode", traces, table=str(name), messages=len(messages)):
             if users is None or not codec.decoder.needs_user:
@@ -186,7 +186,7 @@ class Inserts:
                     return await self._insert_events(table, users or [user] * len(messages), batch)
                 return await self._insert_stored(table, user, batch)
         except KalamError as exc:
-            return batch.answers(exc)
+            return batch.answers(exc.as_value())
         finally:
             self.rows_inflight -= row_count
             self.bytes_inflight -= byte_count
@@ -303,7 +303,7 @@ class Inserts:
         try:
             published = await self._publish(table, part, in_turn=True)
         except KalamError as exc:  # which says nothing of what was answered before
-            published = part.answers(exc)
+            published = part.answers(exc.as_value())
         answers = dict(zip(fresh, published, strict=True))
         kept = {name: answers[place] for name, place in first.items() if place in answers}
         await self._streams.remember(

@@ -27,7 +27,7 @@ def judged(what: str, work: Callable[[], T]) -> T | KalamError:
     try:
         return work()
     except KalamError as exc:
-        return exc
+        return exc.as_value()
     except Exception as exc:
         log.exception("one of many failed", what=what)
         detail = f"an internal error stopped this {what} ({type(exc).__name__}); the server's log has the details"

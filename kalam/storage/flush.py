@@ -118,7 +118,7 @@ class Flusher:
                     try:
                         await self._flush_copy(table, copy_id, user, upto_seq, done)
                     except KalamError as exc:  # one user's folder is no reason to leave the others hot
-                        failures.append(exc)
+                        failures.append(exc.as_value())
                         if len(failures) == FAILURES_MAX:
                             break
                 if failures:

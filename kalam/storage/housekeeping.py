@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ class Housekeeping:
         while True:
             await asyncio.sleep(PAUSE_S)
             also()
+            gc.collect()  # few cycles are left in hours, and each may hold rows
             await in_thread(Purpose.CATALOGUE, pa.default_memory_pool().release_unused)
             with disk_may_fail("housekeeping"):
                 await self._database.write(self._forget_old)

@@ -125,7 +125,7 @@ class InsertTask:
             try:
                 superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
             except DuplicateKey as exc:
-                outcomes.append(exc)
+                outcomes.append(exc.as_value())
                 continue
             after = next_seq + len(statement.keys)
             copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
