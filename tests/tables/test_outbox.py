@@ -14,6 +14,8 @@ from change_feed import SHARED_STREAM, USER_STREAM, FeedMessage, connected, last
 from conftest import NatsServer
 from held_process import held
 from live_subscriber import subscribe
+from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 WAITING_BYTES = "SELECT value FROM system.stats WHERE name = 'outbox_bytes'"
@@ -319,17 +321,17 @@ async def test_messages_of_others_between_large_ones_make_no_hole(
     table = create(server, "crossed")
     rows, done = 0, asyncio.Event()
 
-    async def cross() -> None:
-        async with connected(nats_server.url) as client:
-            while not done.is_set():
-                await client.publish("kalam.shared.another.t.insert", b"x")
-                await client.flush()
+    async def cross(client: Client) -> None:
+        while not done.is_set():
+            await client.publish("kalam.shared.another.t.insert", b"x")
+            await client.flush(PATIENCE_S)
 
-    crossing = asyncio.create_task(cross())
-    for _ in range(4):
-        with held(nats_server.pid):
-            rows += await asyncio.to_thread(fill_widely, server, table, 30, rows)
-        feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.crossed.t.>", rows)
-    done.set()
-    await crossing
+    async with connected(nats_server.url) as client:
+        crossing = asyncio.create_task(cross(client))
+        for _ in range(4):
+            with held(nats_server.pid):
+                rows += await asyncio.to_thread(fill_widely, server, table, 30, rows)
+            feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.crossed.t.>", rows)
+        done.set()
+        await crossing
     assert replay(feed, "id") == content(server, table)
