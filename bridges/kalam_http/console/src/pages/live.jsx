@@ -152,7 +152,7 @@ export function LivePage({ given }) {
       {view.lines.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label="Changes">
           <table class="list changes">
-            <thead><tr><th>Change</th><th class="number">Seq</th>{names.map((name) => <th key={name}>{name}</th>)}</tr></thead>
+            <thead><tr><th>Change</th><th class="number">Seq</th>{names.map((name) => <th class={holdsNumbers(view.lines, name) ? "number" : undefined} key={name}>{name}</th>)}</tr></thead>
             <tbody>{view.lines.map((line) => <Line line={line} names={names} key={line.id} />)}</tbody>
           </table>
         </div>
@@ -166,6 +166,10 @@ const WORDS = { idle: "Not running", connecting: "Connecting…", open: "Listeni
 function columnsOf(lines) {
   const line = lines.find((one) => one.row);
   return line ? Object.keys(line.row) : [];
+}
+
+function holdsNumbers(lines, name) {
+  return lines.some((line) => typeof line.row?.[name] === "number");
 }
 
 function Line({ line, names }) {
