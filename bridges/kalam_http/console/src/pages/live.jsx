@@ -5,7 +5,7 @@ import { follow } from "../sse.js";
 import { count, tableName, valueText } from "../text.js";
 
 const KEPT_MAX = 1000;
-const DRAWN_MAX = 150;
+const DRAWN_MAX = 60;
 const DRAW_MS = 200;
 const FIRST_ROWS = 50;
 
