@@ -74,10 +74,14 @@ class KalamError(Exception):
         A frame that keeps an error, or is below one that does, is held by the error's traceback: a cycle, with every
         row and result in those frames, until Python's collector comes by.
         """
-        error: BaseException | None = self
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__cause__ or error.__context__
+        behind: list[BaseException | None] = [self]
+        seen: set[int] = set()  # whoever raises one `from` another may tie them in a ring
+        while behind:
+            error = behind.pop()
+            if error is not None and id(error) not in seen:
+                seen.add(id(error))
+                error.__traceback__ = None
+                behind += (error.__cause__, error.__context__)
         return self
 
     @property

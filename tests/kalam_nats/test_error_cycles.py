@@ -40,3 +40,14 @@ async def test_no_error_outlives_its_answer(data_dir: Path) -> None:
             gc.enable()
             await client.close()
         assert len(kept) < 20, kept  # one of the last ones may still be on its way
+
+
+def test_an_error_as_a_value_has_no_frames_though_errors_are_tied_in_a_ring() -> None:
+    first, second = KalamError("first"), ValueError("second")
+    try:
+        raise second
+    except ValueError:
+        first.__cause__, second.__context__ = second, first
+    assert second.__traceback__ is not None
+    assert first.as_value() is first
+    assert (first.__traceback__, second.__traceback__) == (None, None)

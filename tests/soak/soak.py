@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from pathlib import Path
 import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+os.environ["KALAM_COLD_STARTS"] = "1"  # the memory of a server as users start it
 
 from memory import memory_of
 from server_process import ServerProcess
