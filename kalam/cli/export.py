@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from kalam.cli.address import find_url
+from kalam.cli.arguments import table_name, user_name
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql, stream_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
-from kalam.errors import InvalidName
-from kalam.names import NAME_PATTERN, check_user
 
 if TYPE_CHECKING:  # these import pyarrow and rich, which the command does when it runs
     from kalam.cli.export_progress import ExportProgress
@@ -58,17 +57,12 @@ def export(
     user: Annotated[str, typer.Option(help="The user whose rows are written.")] = "admin",
 ) -> None:
     """Write the rows of a table into a file, all of one moment."""
-    namespace, dot, name = table.lower().partition(".")
-    if not dot or not NAME_PATTERN.fullmatch(namespace) or not NAME_PATTERN.fullmatch(name):
-        raise WrongUsage(f"{table!r} is no table: give it as namespace.table")
+    name = table_name(table)
     form = form or SUFFIXES.get(file.suffix)
     if form is None:
         raise WrongUsage(f"{file.name}: say --format, or end the name in one of {', '.join(SUFFIXES)}")
-    try:
-        check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
-    sql = f"SELECT * FROM {namespace}.{name}"  # noqa: S608 - both are names
+    user_name(user)
+    sql = f"SELECT * FROM {name}"  # noqa: S608 - it is a name
     where = find_url("http_url", url, data_dir)
     try:
         if file == STDOUT:

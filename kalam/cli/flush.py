@@ -10,13 +10,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from kalam.cli.address import find_url
-from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.arguments import table_name, user_name
+from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
-from kalam.errors import InvalidName
-from kalam.names import NAME_PATTERN, check_user
 
 ALL: Final = "FLUSH ALL TABLES"
 
@@ -37,10 +36,7 @@ def flush(
     Prints a line for each table that had rows to flush.
     """
     statement = _statement(table)
-    try:
-        check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
+    user_name(user)
     where = find_url("http_url", url, data_dir)
     started = time.perf_counter()
     try:
@@ -57,10 +53,7 @@ def flush(
 def _statement(table: str | None) -> str:
     if table is None:
         return ALL
-    namespace, dot, name = table.lower().partition(".")
-    if not dot or not NAME_PATTERN.fullmatch(namespace) or not NAME_PATTERN.fullmatch(name):
-        raise WrongUsage(f"{table!r} is no table: give it as namespace.table")
-    return f"FLUSH TABLE {namespace}.{name}"
+    return f"FLUSH TABLE {table_name(table)}"
 
 
 def _run(url: str, statement: str, user: str) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 import typer
 
 from kalam.cli.address import find_url
-from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.arguments import table_name, user_name
+from kalam.cli.failure import CommandFailed
 from kalam.cli.problem_text import problem_text
 from kalam.cli.row_formats import RowFormat, file_size, format_of, read_rows
 from kalam.cli.server_columns import ServerColumns
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
-from kalam.errors import InvalidName
-from kalam.names import NAME_PATTERN, TableName, check_user
+from kalam.names import TableName
 
 if TYPE_CHECKING:  # these import NATS and rich, which the command does when it runs
     from kalam.cli.row_sender import Outcome, RowSender
@@ -62,8 +62,8 @@ def insert(
     Stops at the first batch that is refused, and says which lines are stored. Columns that the server keeps itself,
     as in a file of `kalam export`, are left out.
     """
-    name = _table_name(table)
-    subject = f"{subject_prefix}.api.{_user(user)}.insert.{name.namespace}.{name.table}"
+    name = table_name(table)
+    subject = f"{subject_prefix}.api.{user_name(user)}.insert.{name.namespace}.{name.table}"
     url = find_url("nats_url", nats_url, data_dir)
 
     from kalam.cli.insert_progress import InsertProgress
@@ -157,20 +157,6 @@ def _ledger(name: TableName, outcomes: list[Outcome]) -> Iterator[str]:
     unit = outcomes[-1].batch.unit.removesuffix("s") if outcomes else ""
     after = f"; nothing after {unit} {outcomes[-1].batch.last_line:,} was sent" if outcomes else ""
     yield f"{counted(total, 'are')} known to be stored in {name}{after}"
-
-
-def _table_name(text: str) -> TableName:
-    namespace, dot, table = text.lower().partition(".")
-    if not dot or not NAME_PATTERN.fullmatch(namespace) or not NAME_PATTERN.fullmatch(table):
-        raise WrongUsage(f"{text!r} is no table: give it as namespace.table")
-    return TableName(namespace, table)
-
-
-def _user(user: str) -> str:
-    try:
-        return check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
 
 
 @contextlib.contextmanager

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from kalam.cli.address import find_url
+from kalam.cli.arguments import user_name
 from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.result_formats import Format, machine_stdout, write_results
 from kalam.cli.telling import tell
-from kalam.errors import InvalidName
-from kalam.names import check_user
 
 HOW_TO_GIVE: Final = 'give either SQL, as in kalam sql "SELECT 1", or a file with -f, or send it to standard input'
 
@@ -38,10 +37,7 @@ def sql(
 ) -> None:
     """Run SQL and print the results."""
     statements = _statements(text, file)
-    try:
-        check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
+    user_name(user)
     values = [parameter(item) for item in param or []]
     try:
         body = ask_sql(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kalam.cli.address import find_url
+from kalam.cli.arguments import user_name
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.telling import tell
-from kalam.errors import InvalidName
-from kalam.names import NAME_PATTERN, check_user
+from kalam.names import NAME_PATTERN
 
 if TYPE_CHECKING:  # the client imports NATS, which the command does when it runs
     from kalam.client import Change, LiveRows
@@ -52,10 +52,7 @@ def tail(
     ^C ends it and prints a token, with which --token goes on later without missing a change.
     """
     sql = _sql(what)
-    try:
-        check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
+    user_name(user)
     import asyncio
 
     url = find_url("nats_url", nats_url, data_dir)

@@ -18,6 +18,13 @@ from patience import PATIENCE_S
 BIG = 2**60 + 1
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def waiting_bytes(pipe):
     """How many bytes lie in a pipe and are not read yet."""
     count = array.array("i", [0])
@@ -237,20 +244,11 @@ def test_an_interrupt_ends_without_a_traceback(start, kalam_server):
     process = start("sql", "-f", "-", "--url", kalam_server.http_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdin.write(b"SELECT")
     process.stdin.flush()
-    deadline = time.monotonic() + PATIENCE_S
-    while waiting_bytes(process.stdin) and time.monotonic() < deadline:  # it reads when the pipe is empty
-        time.sleep(0.01)
+    wait_until(lambda: not waiting_bytes(process.stdin))  # it reads when the pipe is empty
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in err
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_an_interrupt_ends_the_query_on_the_server(start, kalam_server):
