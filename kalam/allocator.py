@@ -2,7 +2,7 @@
 
 Arrow brings mimalloc, whose heaps, one a thread, keep what was freed: with 47 MB of Arrow in use, and never more than
 51, the process held 282 MB for it. The C library's allocator keeps a fifth of that when its threads share two arenas,
-takes no more time, and gives the rest back when it is asked (``kalam.storage.housekeeping`` asks).
+takes no more time, and gives the rest back when it is asked (``kalam.storage.work.housekeeping`` asks).
 
 A large buffer has pages of its own, which go back when it is freed. glibc gives up on that by itself: whenever such a
 buffer is freed it raises the size from which it does so, up to 32 MB, and what is put between large buffers in its

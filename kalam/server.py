@@ -24,7 +24,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kalam import __version__
-from kalam.collector import spare_the_collector
 from kalam.engine import Engine, Inserts
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions, Parts
@@ -33,6 +32,7 @@ from kalam.engine.points import Points
 from kalam.engine.queries import Queries
 from kalam.engine.texts import Texts
 from kalam.errors import Internal, KalamError
+from kalam.garbage_collection import spare_the_collector
 from kalam.live import LiveBounds, Registry
 from kalam.live.judge import JudgeProcess
 from kalam.logs import configure_logs
@@ -43,32 +43,32 @@ from kalam.rows.judged import judged
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
-from kalam.storage.background import Background, open_background
-from kalam.storage.core import Core, open_core
-from kalam.storage.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
-from kalam.storage.database import Database, warn_of_engine
-from kalam.storage.flush_schedule import FlushSchedule
-from kalam.storage.garbage import remove_garbage
-from kalam.storage.housekeeping import Housekeeping
-from kalam.storage.jobs import Jobs
-from kalam.storage.open_files import raise_limit
-from kalam.storage.writes import Announcement
+from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
+from kalam.storage.log.database import Database, warn_of_engine
+from kalam.storage.log.open_files import raise_limit
+from kalam.storage.log.writes import Announcement
+from kalam.storage.opened import Storage, open_storage
+from kalam.storage.segments.garbage import remove_garbage
+from kalam.storage.work.background import Background, open_background
+from kalam.storage.work.flush_schedule import FlushSchedule
+from kalam.storage.work.housekeeping import Housekeeping
+from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
 from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
-from kalam_nats.broker_address import connect_options
-from kalam_nats.connection import BrokerConnection, broker_connection
-from kalam_nats.discovery import Discovery
-from kalam_nats.embedded import EmbeddedBroker, embedded_broker
-from kalam_nats.live_delivery import LiveDelivery
-from kalam_nats.live_requests import LiveRequests
-from kalam_nats.loops import running
+from kalam_nats.broker.address import connect_options
+from kalam_nats.broker.connection import BrokerConnection, broker_connection
+from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
+from kalam_nats.broker.loops import running
+from kalam_nats.broker.store_repair import StoreRepair
+from kalam_nats.door.discovery import Discovery
+from kalam_nats.door.live_delivery import LiveDelivery
+from kalam_nats.door.live_requests import LiveRequests
+from kalam_nats.door.requests import Requests
 from kalam_nats.ports import Broker, Start, begin, open_ports
-from kalam_nats.requests import Requests
-from kalam_nats.store_repair import StoreRepair
 
 log = structlog.get_logger(__name__)
 
@@ -150,8 +150,8 @@ async def _open_engine(
     database: Database,
     start: Start,
 ) -> tuple[Engine, Requests]:
-    core = await open_core(settings, database, start.data_id)
-    broker = await open_ports(settings, start, core)
+    storage = await open_storage(settings, database, start.data_id)
+    broker = await open_ports(settings, start, storage)
     settings = fitted(settings, broker.feeds.payload_bytes_max)
     if start.embedded is not None:
         restart = start.embedded.restart
@@ -159,19 +159,19 @@ async def _open_engine(
         await stack.enter_async_context(running(repair.run(), "store repair"))
     jobs = Jobs(database, lambda job: broker.notices.notice("job.finished", job))
     await jobs.recover(settings.job_history_s)
-    background = open_background(stack, settings, core, jobs)
+    background = open_background(stack, settings, storage, jobs)
     schedule = background.schedule
-    outbox = Outbox(database, core.catalogue, core.store, core.codecs, broker.feeds, core.troubles)
+    outbox = Outbox(database, storage.catalogue, storage.store, storage.codecs, broker.feeds, storage.troubles)
     broker.connection.on_connected(outbox.reconnected)
     database.on_announcements = _announcer(outbox, schedule)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
-    streams = await _open_streams(stack, settings, core, broker, jobs)
-    engine = _make_engine(settings, core, broker, background, outbox, streams)
+    streams = await _open_streams(stack, settings, storage, broker, jobs)
+    engine = _make_engine(settings, storage, broker, background, outbox, streams)
     stack.push_async_callback(engine.queries.close)
     await remove_garbage(database)
-    await core.unclaimed.settle()
-    housekeeping = Housekeeping(database, core.unclaimed, settings.job_history_s)
+    await storage.unclaimed.settle()
+    housekeeping = Housekeeping(database, storage.unclaimed, settings.job_history_s)
     for loop, name in (
         *background.loops(),
         (outbox.keep_watermarks(), "watermarks"),
@@ -201,16 +201,16 @@ async def _open_live(stack: AsyncExitStack, broker: Broker, engine: Engine, requ
 
 
 async def _open_streams(
-    stack: AsyncExitStack, settings: Settings, core: Core, broker: Broker, jobs: Jobs
+    stack: AsyncExitStack, settings: Settings, storage: Storage, broker: Broker, jobs: Jobs
 ) -> StreamTables:
-    counters = StreamCounters(core.database)
+    counters = StreamCounters(storage.database)
     await in_thread(Purpose.CATALOGUE, counters.load)
     evictions = Evictions(broker.streams, counters, jobs)
-    evictions.start(table for table in core.catalogue.tables.values() if table.kind is TableKind.STREAM)
+    evictions.start(table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM)
     stack.push_async_callback(evictions.stop)
     return StreamTables(
-        core.database,
-        core.codecs,
+        storage.database,
+        storage.codecs,
         broker.streams,
         counters,
         evictions,
@@ -221,28 +221,28 @@ async def _open_streams(
 
 
 def _make_engine(
-    settings: Settings, core: Core, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
+    settings: Settings, storage: Storage, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
 ) -> Engine:
     bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
-    stored = StoredTables(core.store, core.codecs, core.folders, core.cold_keys, outbox, bounds)
-    inserts = Inserts(settings, core.catalogue, core.codecs, stored, streams)
-    system = SystemTables(core.database, core.catalogue, lambda: statistics(inserts, outbox, core.database))
-    queries = Queries(settings, core.catalogue, core.folders, stored, streams, system)
+    stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, outbox, bounds)
+    inserts = Inserts(settings, storage.catalogue, storage.codecs, stored, streams)
+    system = SystemTables(storage.database, storage.catalogue, lambda: statistics(inserts, outbox, storage.database))
+    queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
     running = RunningQueries()
-    registry = _make_registry(settings, core, broker, stored, streams, queries)
+    registry = _make_registry(settings, storage, broker, stored, streams, queries)
     texts = Texts.of(settings, queries.pool)
     live = Live(registry, texts)
     system.live_queries = live.rows
     system.running = running
     streams.on_events = registry.announce_events
-    streams.has_live_query, streams.newest = registry.interested, core.catalogue.newest
+    streams.has_live_query, streams.newest = registry.interested, storage.catalogue.newest
     system.progress = background.jobs.progress
     background.compactor.on_replaced = queries.release
     flusher = background.schedule.flusher
     parts = Parts(
         settings,
-        core.database,
-        core.catalogue,
+        storage.database,
+        storage.catalogue,
         background.jobs,
         flusher,
         background.compactor,
@@ -252,15 +252,15 @@ def _make_engine(
         broker.notices,
         queries,
         registry,
-        core.troubles,
+        storage.troubles,
     )
     return Engine(
         settings=settings,
-        database=core.database,
-        catalogue=core.catalogue,
+        database=storage.database,
+        catalogue=storage.catalogue,
         queries=queries,
-        points=Points(core.catalogue, stored),
-        changes=Changes(settings, core.catalogue, core.codecs, stored, streams, queries),
+        points=Points(storage.catalogue, stored),
+        changes=Changes(settings, storage.catalogue, storage.codecs, stored, streams, queries),
         definitions=Definitions(parts),
         inserts=inserts,
         live=live,
@@ -274,13 +274,13 @@ def _make_engine(
         running=running,
         texts=texts,
         broker_answers=broker.connection.answers,
-        troubles=core.troubles,
-        unclaimed=core.unclaimed,
+        troubles=storage.troubles,
+        unclaimed=storage.unclaimed,
     )
 
 
 def _make_registry(
-    settings: Settings, core: Core, broker: Broker, stored: StoredTables, streams: StreamTables, queries: Queries
+    settings: Settings, storage: Storage, broker: Broker, stored: StoredTables, streams: StreamTables, queries: Queries
 ) -> Registry:
     bounds = LiveBounds(
         live_queries_max=settings.live_queries_max,
@@ -291,7 +291,7 @@ def _make_registry(
     )
     judging = JudgeProcess(queries.pool.forks)
     snapshots = Snapshots(queries, stored, streams, settings.live_snapshot_rows_max)
-    return Registry(bounds, core.catalogue, core.codecs, stored, streams, snapshots, broker.replay, judging)
+    return Registry(bounds, storage.catalogue, storage.codecs, stored, streams, snapshots, broker.replay, judging)
 
 
 def _announcer(

@@ -1,4 +1,4 @@
-"""The log keeps ``_updated`` of the version before a change, as ``kalam.storage.former_times`` writes it.
+"""The log keeps ``_updated`` of the version before a change, as ``kalam.storage.log.former_times`` writes it.
 
 NULL in what was written before: there the time of the change stands for it.
 """

@@ -22,7 +22,7 @@ pytest.register_assert_rewrite(
 from patience import PATIENCE_S  # noqa: E402
 from server_process import ServerProcess  # noqa: E402
 
-from kalam_nats.embedded import find_nats_server  # noqa: E402
+from kalam_nats.broker.embedded import find_nats_server  # noqa: E402
 
 
 class NatsServer:

@@ -19,7 +19,7 @@ from manual_blocks import CHECKOUT, SERVE, Block, missing_line
 from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
-from kalam_nats.embedded import find_nats_server
+from kalam_nats.broker.embedded import find_nats_server
 
 NAMESPACES = ("lab", "quakes")
 PACKAGES = ("@nats-io/nats-core@3", "@nats-io/transport-node@3", "@nats-io/jetstream@3", "ws@8")

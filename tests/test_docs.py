@@ -21,9 +21,9 @@ from kalam.errors import KalamError
 from kalam.manual_pages import ORDER, read_pages
 from kalam.query.system import SystemTables
 from kalam.settings import GIB, KIB, MIB, Settings
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.database import Database
-from kalam.storage.migrate import migrate
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.database import Database
+from kalam.storage.log.migrate import migrate
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()

@@ -15,12 +15,12 @@ import pyarrow as pa
 from starlette.requests import Request
 
 from kalam.errors import InvalidValue, TooLarge, Unsupported
-from kalam.rows.batches import Batch, Cutter, RawBatcher, TableBatcher
-from kalam.rows.csv_text import CsvText
 from kalam.rows.door import ARROW_STREAM
-from kalam.rows.foreign_arrow import ForeignStream
-from kalam.rows.json_text import JsonArray, JsonLines
-from kalam.rows.msgpack_maps import MsgpackMaps
+from kalam.rows.formats.batches import Batch, Cutter, RawBatcher, TableBatcher
+from kalam.rows.formats.csv_text import CsvText
+from kalam.rows.formats.foreign_arrow import ForeignStream
+from kalam.rows.formats.json_text import JsonArray, JsonLines
+from kalam.rows.formats.msgpack_maps import MsgpackMaps
 from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from kalam.engine import Engine, InsertMessage
 from kalam.errors import InvalidValue, KalamError, TooBusy
 from kalam.names import TableName
-from kalam.rows.batches import Batch
+from kalam.rows.formats.batches import Batch
 from kalam.schema import Table
 from kalam.tracing import current_trace
 from kalam_http.bodies import JSON, RowsAnswer

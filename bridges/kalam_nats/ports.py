@@ -9,19 +9,19 @@ import structlog
 
 from kalam.schema import StreamStorage, Table, TableKind
 from kalam.settings import Settings
-from kalam.storage.core import Core
-from kalam.storage.data_dir import Prepared, accept
-from kalam.storage.drop_notes import dropped_streams, forget_drops
-from kalam.storage.generation import note_streams
+from kalam.storage.log.data_dir import Prepared, accept
+from kalam.storage.log.drop_notes import dropped_streams, forget_drops
+from kalam.storage.log.generation import note_streams
+from kalam.storage.opened import Storage
 from kalam.threads import Purpose, in_thread
-from kalam_nats.connection import BrokerConnection
-from kalam_nats.embedded import EmbeddedBroker
-from kalam_nats.feed import Feeds
-from kalam_nats.jetstream import JetStream
-from kalam_nats.notices import Notices
-from kalam_nats.replay import FeedReplay
-from kalam_nats.stream_takeover import Stream, newest_generation, own_streams, unclaimed
-from kalam_nats.streams import Streams
+from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.broker.embedded import EmbeddedBroker
+from kalam_nats.broker.jetstream import JetStream
+from kalam_nats.door.notices import Notices
+from kalam_nats.streams.feed import Feeds
+from kalam_nats.streams.replay import FeedReplay
+from kalam_nats.streams.streams import Streams
+from kalam_nats.streams.takeover import Stream, newest_generation, own_streams, unclaimed
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ class Broker:
     notices: Notices
 
 
-async def open_ports(settings: Settings, start: Start, core: Core) -> Broker:
+async def open_ports(settings: Settings, start: Start, storage: Storage) -> Broker:
     """Make and take over what the tables need in JetStream."""
     subjects, connection, jetstream = Subjects(settings.subject_prefix), start.connection, start.jetstream
     feeds = Feeds(
@@ -94,20 +94,20 @@ async def open_ports(settings: Settings, start: Start, core: Core) -> Broker:
         generation=start.generation,
     )
     window = settings.publish_window
-    streams = Streams(connection, jetstream, subjects, start.data_id, window, core.troubles, start.generation)
-    await _take_over(settings, start, core, streams)
+    streams = Streams(connection, jetstream, subjects, start.data_id, window, storage.troubles, start.generation)
+    await _take_over(settings, start, storage, streams)
     if start.accepted:
         await feeds.forget()
     await feeds.open()
-    await core.database.write(lambda conn: note_streams(conn, start.generation))
+    await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay = FeedReplay(connection, jetstream, subjects)
     return Broker(connection, jetstream, subjects, streams, feeds, replay, Notices(connection, subjects))
 
 
-async def _take_over(settings: Settings, start: Start, core: Core, streams: Streams) -> None:
-    tables = [table for table in core.catalogue.tables.values() if table.kind is TableKind.STREAM]
-    dropped, published = await in_thread(Purpose.CATALOGUE, _notes, core)
-    core.unclaimed.streams = unclaimed(start.streams, {table.table_id for table in tables}, dropped)
+async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:
+    tables = [table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM]
+    dropped, published = await in_thread(Purpose.CATALOGUE, _notes, storage)
+    storage.unclaimed.streams = unclaimed(start.streams, {table.table_id for table in tables}, dropped)
     if start.embedded is not None:
         _check_store(settings, start, tables, published)
     elif start.store_is_older:
@@ -115,12 +115,12 @@ async def _take_over(settings: Settings, start: Start, core: Core, streams: Stre
     left = await streams.reconcile(tables, start.streams, dropped)
     gone = [table_id for table_id in dropped if table_id not in left]
     if gone:
-        await core.database.write(lambda conn: forget_drops(conn, gone))
+        await storage.database.write(lambda conn: forget_drops(conn, gone))
 
 
-def _notes(core: Core) -> tuple[list[int], set[int]]:
+def _notes(storage: Storage) -> tuple[list[int], set[int]]:
     """The ids of the STREAM tables that were dropped, and of those to which something was published."""
-    with core.database.reading() as conn:
+    with storage.database.reading() as conn:
         published = conn.execute("SELECT table_id FROM stream_counters WHERE published > 0").fetchall()
         return dropped_streams(conn), {table_id for (table_id,) in published}
 

@@ -28,7 +28,7 @@ def backup(
     tables lie in NATS and are not part of it.
     """
     from kalam.cli.copy_progress import CopyProgress
-    from kalam.storage.backup import back_up
+    from kalam.storage.backup.backup import back_up
 
     started = time.perf_counter()
     with _told(), CopyProgress("backup") as progress:
@@ -49,7 +49,7 @@ def restore(
     subject_prefix. Rows of a table with a LOCATION lie in the data directory afterwards.
     """
     from kalam.cli.copy_progress import CopyProgress
-    from kalam.storage.restore import restore as restore_into
+    from kalam.storage.backup.restore import restore as restore_into
 
     with _told(), CopyProgress("restore") as progress:
         restored = restore_into(folder, data_dir, progress)

@@ -14,8 +14,8 @@ from typing import Annotated, Final
 import typer
 
 from kalam import __version__
+from kalam.bench import command as bench
 from kalam.cli import backup, completion, config, demo, export, flush, insert, manual, serve, sql, tail
-from kalam.cli.bench import command as bench
 from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
 from kalam.cli.shell import command as shell

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from kalam.cli.failure import CommandFailed
 from kalam.errors import KalamError
-from kalam.rows.foreign_arrow import check_batch, check_schema, plain_batch, plain_schema
+from kalam.rows.formats.foreign_arrow import check_batch, check_schema, plain_batch, plain_schema
 
 BATCH_ROWS: Final = 5_000
 TOTAL_ROWS: Final = b"rows"

@@ -22,7 +22,7 @@ from kalam.errors import KalamError
 if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
     import pyarrow as pa
 
-    from kalam.rows.batches import Batch
+    from kalam.rows.formats.batches import Batch
 
 PIECE_BYTES: Final = 256 << 10
 TEXT_ROWS: Final = 1_000
@@ -135,8 +135,8 @@ def _numbered(batches: Iterable[Read], bytes_max: int) -> Iterator[RowBatch]:
 def _json_batches(
     file: BinaryIO, rows_max: int, bytes_max: int, row_bytes_max: int, server_columns: ServerColumns
 ) -> Iterator[Read]:
-    from kalam.rows.batches import RawBatcher
-    from kalam.rows.json_text import JsonArray
+    from kalam.rows.formats.batches import RawBatcher
+    from kalam.rows.formats.json_text import JsonArray
 
     cutter, batcher, end_byte = JsonArray(row_bytes_max), RawBatcher(rows_max, bytes_max), 0
     while piece := file.read(PIECE_BYTES):
@@ -153,7 +153,7 @@ def _arrow_batches(
 ) -> Iterator[Read]:
     import pyarrow as pa
 
-    from kalam.rows.batches import TableBatcher
+    from kalam.rows.formats.batches import TableBatcher
 
     batcher, end_byte = TableBatcher(rows_max or COLUMN_ROWS, ARROW_BYTES_MAX), 0
     try:
@@ -167,7 +167,7 @@ def _arrow_batches(
 
 
 def _csv_tables(file: BinaryIO, row_bytes_max: int) -> Iterator[tuple[pa.Table, int]]:
-    from kalam.rows.csv_text import CsvText
+    from kalam.rows.formats.csv_text import CsvText
 
     text, end_byte = CsvText(row_bytes_max), 0
     while piece := file.read(PIECE_BYTES):
@@ -207,7 +207,7 @@ def _plain_tables(batch: pa.RecordBatch, end_byte: int) -> Iterator[tuple[pa.Tab
     """A batch in parts, because what is encoded in it may be large once it is plain."""
     import pyarrow as pa
 
-    from kalam.rows.foreign_arrow import check_batch, plain_batch
+    from kalam.rows.formats.foreign_arrow import check_batch, plain_batch
 
     check_batch(batch)
     for start in range(0, batch.num_rows, COLUMN_ROWS):

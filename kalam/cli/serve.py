@@ -12,8 +12,8 @@ import typer
 from kalam.allocator import choose_allocator
 from kalam.cli.failure import WrongUsage
 from kalam.cli.telling import is_quiet
-from kalam.collector import THRESHOLDS
 from kalam.errors import InvalidOption
+from kalam.garbage_collection import THRESHOLDS
 from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
 
 if TYPE_CHECKING:

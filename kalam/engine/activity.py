@@ -10,10 +10,10 @@ from pathlib import Path
 
 from kalam.names import TableName
 from kalam.schema import TableKind
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import Copy
-from kalam.storage.copy_store import Backlog, CopyStore
-from kalam.storage.data_dir import DATABASE
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import Copy
+from kalam.storage.log.copy_store import Backlog, CopyStore
+from kalam.storage.log.data_dir import DATABASE
 from kalam.tables.stream_counters import StreamCounters
 
 

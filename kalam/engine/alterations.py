@@ -19,8 +19,8 @@ from kalam.names import listed
 from kalam.rows.shown import timestamp_text
 from kalam.schema import ROW_ID, Column, Default, DefaultKind, StoredOptions, Table, TableOptions
 from kalam.sql import table_options
-from kalam.sql.columns import COLUMNS_MAX
-from kalam.sql.statements import AddColumn, DropColumn, RenameColumn, SetOptions
+from kalam.sql.tables.columns import COLUMNS_MAX
+from kalam.sql.text.statements import AddColumn, DropColumn, RenameColumn, SetOptions
 
 ColumnUsers = Callable[[Table, str], Sequence[str]]
 """The ids of the open live queries that use a column of a table."""

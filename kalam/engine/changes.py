@@ -36,17 +36,17 @@ from kalam.rows.door import RowDecoder
 from kalam.rows.types import Row
 from kalam.schema import SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind
 from kalam.settings import Settings
-from kalam.sql.statements import (
+from kalam.sql.text.statements import (
     Assignment,
     Delete,
     Insert,
     QueryText,
     Update,
 )
-from kalam.storage.catalogue import Catalogue, from_us
-from kalam.storage.copies import View
-from kalam.storage.key_rows import KeyedRows
-from kalam.storage.writes import Inserted
+from kalam.storage.log.catalogue import Catalogue, from_us
+from kalam.storage.log.copies import View
+from kalam.storage.log.writes import Inserted
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.stored import Matched, StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ

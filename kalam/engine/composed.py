@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kalam.schema import Table
-from kalam.sql.statements import QueryText, TableUse
+from kalam.sql.text.statements import QueryText, TableUse
 
 Pieces = list[tuple[str, QueryText | None]]
 

@@ -26,7 +26,7 @@ from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import Column, Table, TableDefinition, TableKind, load_columns
 from kalam.settings import Settings
 from kalam.sql import create_table_sql, describe_options, table_options
-from kalam.sql.statements import (
+from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
     CreateTable,
@@ -36,16 +36,16 @@ from kalam.sql.statements import (
     SetOptions,
     TableRef,
 )
-from kalam.storage.catalogue import Catalogue, from_us
-from kalam.storage.compaction import Compactor
-from kalam.storage.database import Database
-from kalam.storage.disk_faults import disk_may_fail
-from kalam.storage.drop_notes import forget_drops
-from kalam.storage.flush import Flusher
-from kalam.storage.garbage import garbage_of, remove_garbage
-from kalam.storage.jobs import Jobs
-from kalam.storage.table_drop import TableDrop
-from kalam.storage.troubles import Troubles
+from kalam.storage.log.catalogue import Catalogue, from_us
+from kalam.storage.log.database import Database
+from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.drop_notes import forget_drops
+from kalam.storage.log.troubles import Troubles
+from kalam.storage.segments.garbage import garbage_of, remove_garbage
+from kalam.storage.work.compaction import Compactor
+from kalam.storage.work.flush import Flusher
+from kalam.storage.work.jobs import Jobs
+from kalam.storage.work.table_drop import TableDrop
 from kalam.tables.outbox import Outbox
 from kalam.tables.ports import FeedPort, NoticePort
 from kalam.tables.streams import StreamTables

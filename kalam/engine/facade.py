@@ -37,9 +37,9 @@ from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
-from kalam.sql.replaced import with_user
-from kalam.sql.select_names import postgresql_names
-from kalam.sql.statements import (
+from kalam.sql.queries.select_names import postgresql_names
+from kalam.sql.text.replaced import with_user
+from kalam.sql.text.statements import (
     AlterTable,
     CheckTable,
     CompactTable,
@@ -71,16 +71,16 @@ from kalam.sql.statements import (
     Update,
     Use,
 )
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.compaction import Compactor
-from kalam.storage.database import Database, probe
-from kalam.storage.flush import Flushed, Flusher
-from kalam.storage.flush_schedule import FlushSchedule
-from kalam.storage.jobs import Jobs
-from kalam.storage.open_files import out_of_files
-from kalam.storage.table_check import CheckedSegment, TableCheck
-from kalam.storage.troubles import Troubles, log_failure, reason_of
-from kalam.storage.unclaimed import Unclaimed
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.database import Database, probe
+from kalam.storage.log.open_files import out_of_files
+from kalam.storage.log.troubles import Troubles, log_failure, reason_of
+from kalam.storage.segments.unclaimed import Unclaimed
+from kalam.storage.work.compaction import Compactor
+from kalam.storage.work.flush import Flushed, Flusher
+from kalam.storage.work.flush_schedule import FlushSchedule
+from kalam.storage.work.jobs import Jobs
+from kalam.storage.work.table_check import CheckedSegment, TableCheck
 from kalam.tables.outbox import Outbox
 from kalam.tables.streams import StreamTables
 from kalam.threads import beside, reading

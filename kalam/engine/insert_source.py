@@ -25,7 +25,7 @@ from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
 from kalam.schema import Column, Default, DefaultKind, Table
 from kalam.settings import Settings
-from kalam.sql.statements import DefaultFunction, DefaultValue, Insert, Literal, Parameter, QueryText, Value
+from kalam.sql.text.statements import DefaultFunction, DefaultValue, Insert, Literal, Parameter, QueryText, Value
 from kalam.threads import beside
 
 RowsOf = Callable[[Table], Awaitable[list[Row]]]

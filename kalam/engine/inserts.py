@@ -26,9 +26,9 @@ from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import Key
-from kalam.storage.writes import Inserted, InsertStatement, Repeated
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import Key
+from kalam.storage.log.writes import Inserted, InsertStatement, Repeated
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import MessageName, Published, StreamTables
 from kalam.tracing import batch_span

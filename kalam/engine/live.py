@@ -21,8 +21,8 @@ from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.rows.columns import arrow_schema
 from kalam.schema import SEQ, STREAM_KEY, PayloadFormat, Table, TableKind
-from kalam.sql.replaced import with_user
-from kalam.sql.statements import QueryText, Subscribe
+from kalam.sql.text.replaced import with_user
+from kalam.sql.text.statements import QueryText, Subscribe
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ

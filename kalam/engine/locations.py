@@ -8,10 +8,10 @@ from typing import Final
 from kalam.names import USER_LENGTH_MAX
 from kalam.schema import StoredOptions, TableDefinition, TableKind
 from kalam.settings import Settings
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.local_location import check_local_location, try_local_location
-from kalam.storage.remote import check_remote_location, is_remote, try_remote_location
-from kalam.storage.segments import USER_ID, Folders
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.segments.folders import USER_ID, Folders
+from kalam.storage.segments.local_location import check_local_location, try_local_location
+from kalam.storage.segments.remote import check_remote_location, is_remote, try_remote_location
 
 LONGEST_USER: Final = "x" * USER_LENGTH_MAX
 """Stands for every user where a LOCATION is tried: what fits this one fits all."""

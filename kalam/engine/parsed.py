@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from kalam.errors import KalamError
 from kalam.sql import StatementText, parse_statement, split
-from kalam.sql.statements import Literal, Parameter, QueryText, Select, Statement
+from kalam.sql.text.statements import Literal, Parameter, QueryText, Select, Statement
 
 TEXTS_MAX = 1_024
 CHARACTERS_MAX = 2_048

@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from kalam.engine.queries import check_parameters, resolve, unless_dropped
 from kalam.engine.session import Request
-from kalam.query.results import TYPE_METADATA, Result, ResultColumn, sql_type
+from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
+from kalam.rows.columns import STORED_FIELDS, shown_field
 from kalam.rows.sql_values import uuid_text
-from kalam.rows.types import TIMESTAMP_ARROW, arrow_type
 from kalam.schema import DELETED, INTEGER_TYPES, UPDATED, Table, TableKind, TypeName
-from kalam.sql.statements import Equality, Literal, PointQuery, QueryText
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import Key
-from kalam.storage.key_rows import KeyedRow
+from kalam.sql.text.statements import Equality, Literal, PointQuery, QueryText
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import Key
+from kalam.storage.segments.key_rows import KeyedRow
 from kalam.tables.stored import StoredTables
 
 SHAPES_MAX = 4_096
@@ -144,10 +144,4 @@ def _whole(found: KeyedRow) -> tuple[Any, ...]:
 
 def _fields(table: Table) -> dict[str, pa.Field]:
     """The fields of what SELECT sees of a table, by name, in order."""
-    fields = {
-        column.name: pa.field(column.name, arrow_type(column.type), metadata={TYPE_METADATA: str(column.type)})
-        for column in table.columns
-    }
-    fields[UPDATED] = pa.field(UPDATED, TIMESTAMP_ARROW)
-    fields[DELETED] = pa.field(DELETED, pa.bool_())
-    return fields
+    return {field.name: field for field in (*map(shown_field, table.columns), *STORED_FIELDS)}

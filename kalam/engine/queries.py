@@ -26,13 +26,13 @@ from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
 from kalam.schema import SEQ, UPDATED, Table, TableKind
 from kalam.settings import Settings
-from kalam.sql.compared import columns_of, with_own_forms
-from kalam.sql.select_names import REFUSAL, with_distinct_names
-from kalam.sql.statements import QueryText, TableRef
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import EMPTY_VIEW, Key, View
-from kalam.storage.key_rows import KeyedRow
-from kalam.storage.segments import Folders, LinkFolders
+from kalam.sql.queries.compared import columns_of, with_own_forms
+from kalam.sql.queries.select_names import REFUSAL, with_distinct_names
+from kalam.sql.text.statements import QueryText, TableRef
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import EMPTY_VIEW, Key, View
+from kalam.storage.segments.folders import Folders, LinkFolders
+from kalam.storage.segments.key_rows import KeyedRow
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread, reading
@@ -160,7 +160,7 @@ class Queries:
         parameters: Sequence[Any],
         own: tuple[str | None, Table] | None = None,
     ) -> tuple[QueryText, Sequence[Any]]:
-        """The query with what it compares in the columns' own forms (``kalam.sql.compared``), and its parameters.
+        """The query with what it compares in the columns' own forms (``sql.queries.compared``) and its parameters.
 
         ``own`` is a table in a FROM that is written around the text, with its alias. Raises InvalidValue where there
         are fewer parameters than the query names.

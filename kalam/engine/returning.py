@@ -12,11 +12,11 @@ from kalam.engine.queries import Queries
 from kalam.engine.session import Request
 from kalam.names import TableName
 from kalam.query.executor import Wanted
-from kalam.query.results import TYPE_METADATA, Result, rows_result
-from kalam.rows.columns import arrow_schema, to_arrow
-from kalam.rows.types import TIMESTAMP_ARROW, Row
-from kalam.schema import DELETED, UPDATED, Table, TableKind
-from kalam.sql.statements import QueryText
+from kalam.query.results import Result, rows_result
+from kalam.rows.columns import STORED_FIELDS, shown_schema, to_arrow
+from kalam.rows.types import Row
+from kalam.schema import Table, TableKind
+from kalam.sql.text.statements import QueryText
 from kalam.threads import beside
 
 CHANGED_SUFFIX = "$changed"
@@ -26,14 +26,11 @@ def changed_rows(
     table: Table, rows: Sequence[Row], updated: datetime | Sequence[datetime], *, deleted: bool = False
 ) -> pa.Table:
     """Rows that a statement changed, as a SELECT of that table shows them."""
-    data = pa.Table.from_batches([to_arrow(rows, arrow_schema(table.columns))])
-    types = [{TYPE_METADATA: str(column.type)} for column in table.columns]
-    typed = [field.with_metadata(said) for field, said in zip(data.schema, types, strict=True)]
-    data = data.cast(pa.schema(typed))
+    data = pa.Table.from_batches([to_arrow(rows, shown_schema(table.columns))])
     if table.kind is not TableKind.STREAM:
         times = [updated] * len(rows) if isinstance(updated, datetime) else updated
-        data = data.append_column(UPDATED, pa.array(times, TIMESTAMP_ARROW))
-        data = data.append_column(DELETED, pa.array([deleted] * len(rows), pa.bool_()))
+        for field, values in zip(STORED_FIELDS, (times, [deleted] * len(rows)), strict=True):
+            data = data.append_column(field, pa.array(values, field.type))
     return data
 
 

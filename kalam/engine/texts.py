@@ -12,8 +12,8 @@ from kalam.query.pool import Pool
 from kalam.query.wire import Parse
 from kalam.settings import Settings
 from kalam.sql import parse_live
-from kalam.sql.dialect import ReadElsewhere, reading_here
-from kalam.sql.statements import QueryText, Statement, Subscribe
+from kalam.sql.text.dialect import ReadElsewhere, reading_here
+from kalam.sql.text.statements import QueryText, Statement, Subscribe
 from kalam.threads import INLINE_CHARACTERS_MAX, Purpose, in_thread
 
 _VALUES: Final = re.compile(r"\s*INSERT\s+INTO\s+[\w.\"]+\s*(?:\([^()]*\)\s*)?VALUES\b", re.IGNORECASE)

@@ -33,11 +33,11 @@ from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
 from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
-from kalam.sql.replaced import with_column_named
-from kalam.sql.statements import Assignment, OnConflict, Parameter
-from kalam.storage.copies import Key, View
-from kalam.storage.former_times import to_us
-from kalam.storage.key_rows import KeyedRows
+from kalam.sql.text.replaced import with_column_named
+from kalam.sql.text.statements import Assignment, OnConflict, Parameter
+from kalam.storage.log.copies import Key, View
+from kalam.storage.log.former_times import to_us
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.stored import Matched, StoredTables
 from kalam.threads import beside
 

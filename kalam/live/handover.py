@@ -25,7 +25,7 @@ from kalam.rows.columns import from_arrow
 from kalam.rows.seen import SeenRows, seen_timestamp
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, UPDATED, Table
-from kalam.storage.copies import Chunk, View
+from kalam.storage.log.copies import Chunk, View
 from kalam.tables.ports import StreamPort
 from kalam.threads import Purpose, in_thread
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kalam.live.predicate import Predicate
 from kalam.schema import Table
-from kalam.storage.copies import Chunk, Op
+from kalam.storage.log.copies import Chunk, Op
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
-from kalam.sql.compared import columns_of, with_own_forms
-from kalam.sql.condition import Condition, read_shape
-from kalam.sql.statements import QueryText
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.writes import Announcement
+from kalam.sql.queries.compared import columns_of, with_own_forms
+from kalam.sql.queries.condition import Condition, read_shape
+from kalam.sql.text.statements import QueryText
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.writes import Announcement
 from kalam.tables.ports import Acked
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kalam.live.versions import Batch
-from kalam.storage.copies import Op
+from kalam.storage.log.copies import Op
 
 Pick = tuple[Op, int]
 """What happens in a result because of the batch's change of that number."""

@@ -13,9 +13,9 @@ from kalam.rows.codec import Codec
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, DataType, Table, TableKind, TypeName
-from kalam.storage.catalogue import from_us
-from kalam.storage.copies import Chunk
-from kalam.storage.former_times import unpack_times
+from kalam.storage.log.catalogue import from_us
+from kalam.storage.log.copies import Chunk
+from kalam.storage.log.former_times import unpack_times
 from kalam.tables.ports import StoredEvents
 
 

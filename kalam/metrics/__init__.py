@@ -9,7 +9,7 @@ from kalam.engine import Engine, Inserts
 from kalam.metrics.server import BrokerCounts, RequestCounts, ServerMetrics
 from kalam.metrics.storage import StorageMetrics
 from kalam.metrics.tables import TableMetrics
-from kalam.storage.database import Database
+from kalam.storage.log.database import Database
 from kalam.tables.outbox import Outbox
 
 

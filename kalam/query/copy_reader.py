@@ -17,15 +17,13 @@ import pyarrow as pa
 from kalam.query import wire
 from kalam.query.handed import HandedCopy, HandedFiles, schema_bytes, stream_bytes
 from kalam.query.hot_rows import HotRows, HotState
-from kalam.query.results import TYPE_METADATA
-from kalam.rows.columns import arrow_schema
-from kalam.rows.types import TIMESTAMP_ARROW
+from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, UPDATED_FIELD, arrow_schema, shown_field
 from kalam.rows.versions import History, Layout, layout
-from kalam.schema import DELETED, SEQ, UPDATED, Table
-from kalam.storage.copies import Segment, View
-from kalam.storage.remote import remote_of
-from kalam.storage.segment_checks import SegmentChecks
-from kalam.storage.segments import LinkFolders
+from kalam.schema import Table
+from kalam.storage.log.copies import Segment, View
+from kalam.storage.segments.checks import SegmentChecks
+from kalam.storage.segments.folders import LinkFolders
+from kalam.storage.segments.remote import remote_of
 
 LOOKED_AT_MAX = 16
 """Files whose presence is looked at without a thread."""
@@ -86,10 +84,8 @@ class CopyReader:
         self._counted: tuple[object, tuple[Segment, ...], int] | None = None
         self._lock = threading.Lock()
         self._fields = list(arrow_schema(table.columns))
-        types = [{TYPE_METADATA: str(column.type)} for column in table.columns]
-        shown = [field.with_metadata(kind) for field, kind in zip(self._fields, types, strict=True)]
-        shown += [pa.field(UPDATED, TIMESTAMP_ARROW), pa.field(DELETED, pa.bool_()), pa.field(SEQ, pa.int64())]
-        self._schema = schema_bytes(pa.schema(shown))
+        shown = pa.schema([*map(shown_field, table.columns), *STORED_FIELDS, SEQ_FIELD])
+        self._schema = schema_bytes(shown)
 
     def relation(self, view: View, *, sees_deleted: bool, with_seq: bool = False) -> HandedCopy:
         """The rows of the view; blocking.
@@ -201,7 +197,7 @@ class CopyReader:
             return known[1]
         names = alike.layout.names
         fields = [field.with_name(own) for field, own in zip(self._fields, names, strict=True) if own is not None]
-        schema = pa.schema([*fields, pa.field(UPDATED, TIMESTAMP_ARROW), pa.field(SEQ, pa.int64())])
+        schema = pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD])
         files = HandedFiles(self._links.make(self._folder, segments), schema)
         if self._is_local():
             self._cold[alike] = (segments, files)

@@ -23,7 +23,7 @@ from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.query.running import in_state, interruptible, note_rows
 from kalam.query.wire import Ask, Bound
 from kalam.query.workers import TooMany, Worker
-from kalam.sql.statements import QueryText, TableUse
+from kalam.sql.text.statements import QueryText, TableUse
 from kalam.threads import Purpose, in_thread, reading
 from kalam.tracing import makes_spans, span
 

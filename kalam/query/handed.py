@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
-from kalam.storage.segments import LinkFolder
+from kalam.storage.segments.folders import LinkFolder
 
 INLINE_BYTES_MAX = 64 << 10
 OPEN_FILES_MAX = 128

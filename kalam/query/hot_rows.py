@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from kalam.query.handed import HandedRows, HandedTable
 from kalam.query.names import HIDDEN_KEY, HIDDEN_SEQ
-from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, arrow_schema, to_arrow
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
-from kalam.schema import DELETED, SEQ, UPDATED, Table
-from kalam.storage.copies import Chunk, Key, View
+from kalam.schema import DELETED, Table
+from kalam.storage.log.copies import Chunk, Key, View
 
 BATCHES_MAX = 32
 """Record batches kept apart; more are joined into one."""
@@ -52,8 +52,7 @@ class HotRows:
         self._key = table.key_index
         self._reader = StoredVersions(table.columns, history)
         self._key_field = pa.field(HIDDEN_KEY, self._schema.field(self._key).type)
-        self._full = self._schema.append(pa.field(UPDATED, TIMESTAMP_ARROW)).append(pa.field(DELETED, pa.bool_()))
-        self._full = self._full.append(pa.field(SEQ, pa.int64()))
+        self._full = pa.schema([*self._schema, *STORED_FIELDS, SEQ_FIELD])
         self._lock = threading.Lock()
         self._reset(())
 

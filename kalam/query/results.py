@@ -14,13 +14,10 @@ import pyarrow.compute as pc
 
 from kalam.errors import InvalidValue, KalamError, TooLarge
 from kalam.query.intervals import shown_interval
-from kalam.rows.columns import SLICE_ROWS
+from kalam.rows.columns import SLICE_ROWS, TYPE_METADATA
 from kalam.rows.shown import json_default, show_in_json, show_timestamp
 from kalam.schema import TypeName
 from kalam.threads import INLINE_ROWS_MAX, Purpose, in_thread
-
-TYPE_METADATA = b"kalam.type"
-"""Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
 
 TEXT_TYPES = frozenset({"JSON", "UUID", "TEXT", "VARCHAR"})
 """The types whose values Arrow holds as text."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.running import SHOWN_CHARACTERS_MAX, RunningQuery
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.database import Database
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.database import Database
 
 TEXT, COUNT, TRUTH = pa.string(), pa.int64(), pa.bool_()
 Fields = Sequence[tuple[str, pa.DataType]]

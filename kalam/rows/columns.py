@@ -6,8 +6,18 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from kalam.rows.types import Row, arrow_type
-from kalam.schema import Column
+from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
+from kalam.schema import DELETED, SEQ, UPDATED, Column
+
+TYPE_METADATA = b"kalam.type"
+"""Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
+
+UPDATED_FIELD = pa.field(UPDATED, TIMESTAMP_ARROW)
+STORED_FIELDS = (UPDATED_FIELD, pa.field(DELETED, pa.bool_()))
+"""What a SELECT sees of a row of a stored table behind its columns."""
+
+SEQ_FIELD = pa.field(SEQ, pa.int64())
+"""The place of a version in its copy's log, behind ``STORED_FIELDS`` where it is asked for."""
 
 SLICE_ROWS = 5_000
 """Rows that are converted in one go: meanwhile no other thread of the process gets its turn."""
@@ -16,6 +26,16 @@ SLICE_ROWS = 5_000
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """The Arrow schema of these columns, all nullable, as a segment may have been written before a column was added."""
     return pa.schema([pa.field(column.name, arrow_type(column.type)) for column in columns])
+
+
+def shown_field(column: Column) -> pa.Field:
+    """A column as results carry it: with its SQL type beside Arrow's."""
+    return pa.field(column.name, arrow_type(column.type), metadata={TYPE_METADATA: str(column.type)})
+
+
+def shown_schema(columns: Iterable[Column]) -> pa.Schema:
+    """``arrow_schema`` with each column's SQL type."""
+    return pa.schema([shown_field(column) for column in columns])
 
 
 def to_arrow(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:

@@ -23,7 +23,7 @@ from kalam.names import listed
 from kalam.rows.arrow_values import arrow_values
 from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
-from kalam.rows.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
+from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
 from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default
 from kalam.rows.sql_values import carried_value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kalam.sql.grammar import parse, parse_live, parse_statement
-from kalam.sql.lexer import StatementText, split
-from kalam.sql.options import table_options
-from kalam.sql.spelling import create_table_sql, describe_options, options_sql
+from kalam.sql.tables.options import table_options
+from kalam.sql.tables.spelling import create_table_sql, describe_options, options_sql
+from kalam.sql.text.lexer import StatementText, split
 
 __all__ = [
     "StatementText",

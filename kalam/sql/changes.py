@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kalam.errors import InvalidValue
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED
-from kalam.sql.cursor import Cursor
-from kalam.sql.lexer import fold
-from kalam.sql.queries import read_expression, read_query, read_select_list
-from kalam.sql.statements import Assignment, Delete, Insert, OnConflict, QueryText, Update, Value
+from kalam.sql.queries.select import read_expression, read_query, read_select_list
+from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.lexer import fold
+from kalam.sql.text.statements import Assignment, Delete, Insert, OnConflict, QueryText, Update, Value
 from kalam.sql.values import read_rows
 
 _UNWRITABLE = frozenset({UPDATED, DELETED, "_seq", ROW_ID, STREAM_KEY})

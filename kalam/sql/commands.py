@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kalam.sql.cursor import Cursor, did_you_mean
-from kalam.sql.statements import (
+from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.statements import (
     CheckTable,
     CompactTable,
     DescribeTable,

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from kalam.sql import changes, commands, definitions, live, queries
-from kalam.sql.cursor import Cursor, did_you_mean
-from kalam.sql.dialect import TOO_DEEP
-from kalam.sql.lexer import StatementText, check_unicode, split
-from kalam.sql.statements import Statement, Subscribe
+from kalam.sql import changes, commands, live
+from kalam.sql.queries.select import select
+from kalam.sql.tables import definitions
+from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.dialect import TOO_DEEP
+from kalam.sql.text.lexer import StatementText, check_unicode, split
+from kalam.sql.text.statements import Statement, Subscribe
 
 Read = TypeVar("Read")
 
 _STATEMENTS: dict[str, Callable[[Cursor], Statement]] = {
-    "SELECT": queries.select,
-    "WITH": queries.select,
-    "VALUES": queries.select,
-    "EXPLAIN": queries.select,
+    "SELECT": select,
+    "WITH": select,
+    "VALUES": select,
+    "EXPLAIN": select,
     "INSERT": changes.insert,
     "UPDATE": changes.update,
     "DELETE": changes.delete,
@@ -143,7 +145,7 @@ def _one(text: str) -> StatementText:
 
 def _statement(cursor: Cursor) -> Statement:
     word = cursor.token.word
-    read = queries.select if cursor.at_symbol("(") else _STATEMENTS.get(word)
+    read = select if cursor.at_symbol("(") else _STATEMENTS.get(word)
     if read is not None:
         return read(cursor)
     if word in _REFUSED:

@@ -6,10 +6,10 @@ Law: what is not exactly that is refused and never widened to something that is.
 from __future__ import annotations
 
 from kalam.errors import InvalidOption
-from kalam.sql.cursor import Cursor, did_you_mean
-from kalam.sql.lexer import Kind
-from kalam.sql.queries import read_condition
-from kalam.sql.statements import Subscribe, TableRef
+from kalam.sql.queries.select import read_condition
+from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.lexer import Kind
+from kalam.sql.text.statements import Subscribe, TableRef
 
 _FORM = "a live query is SELECT columns|* FROM table [WHERE …]"
 _CLAUSES = ("GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "QUALIFY", "UNION", "INTERSECT", "EXCEPT")

@@ -11,11 +11,11 @@ import re
 
 from kalam.errors import InvalidValue
 from kalam.schema import Default, DefaultKind
-from kalam.sql.cursor import Cursor
-from kalam.sql.lexer import Kind
-from kalam.sql.literals import CONSTANTS, read_literal
-from kalam.sql.queries import read_expression
-from kalam.sql.statements import DefaultFunction, DefaultValue, Literal, Parameter, Value
+from kalam.sql.queries.select import read_expression
+from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.lexer import Kind
+from kalam.sql.text.literals import CONSTANTS, read_literal
+from kalam.sql.text.statements import DefaultFunction, DefaultValue, Literal, Parameter, Value
 
 _PLAIN = re.compile(
     r"[ \t\r\n]*+(?:(-?[0-9]{1,18})|'((?:[^']++|'')*+)'|(-?[0-9]{1,9}\.[0-9]{1,6})"

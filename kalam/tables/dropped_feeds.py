@@ -16,8 +16,8 @@ import structlog
 from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.schema import TableKind
-from kalam.storage.database import Database
-from kalam.storage.drop_notes import UNPURGED
+from kalam.storage.log.database import Database
+from kalam.storage.log.drop_notes import UNPURGED
 from kalam.tables.ports import FeedPort
 
 SELECT_NOTES: Final = "SELECT name, value FROM meta WHERE name LIKE ?"

@@ -22,9 +22,9 @@ import structlog
 from kalam.errors import KalamError
 from kalam.names import numbered
 from kalam.schema import StreamOptions, Table
-from kalam.storage.disk_faults import disk_may_fail
-from kalam.storage.jobs import Jobs
-from kalam.storage.troubles import log_failure
+from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.troubles import log_failure
+from kalam.storage.work.jobs import Jobs
 from kalam.tables.ports import StreamPort, StreamState
 from kalam.tables.stream_counters import StreamCounters, StreamCounts
 

@@ -23,13 +23,13 @@ from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.stored import pack_rows
 from kalam.schema import Table, TableKind
-from kalam.storage.catalogue import Catalogue
-from kalam.storage.copies import Chunk, Op
-from kalam.storage.copy_store import CopyStore, read_chunks
-from kalam.storage.crash import crash_point
-from kalam.storage.database import Database
-from kalam.storage.troubles import Troubles, log_failure, reason_of
-from kalam.storage.writes import Announcement
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import Chunk, Op
+from kalam.storage.log.copy_store import CopyStore, read_chunks
+from kalam.storage.log.crash import crash_point
+from kalam.storage.log.database import Database
+from kalam.storage.log.troubles import Troubles, log_failure, reason_of
+from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
 from kalam.tables.runs import Unpublished, messages_of

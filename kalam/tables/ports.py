@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kalam.names import TableName
 from kalam.schema import Table, TableKind
-from kalam.storage.copies import Op
+from kalam.storage.log.copies import Op
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

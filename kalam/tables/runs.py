@@ -17,8 +17,8 @@ from kalam.rows.shown import show_timestamp
 from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table
-from kalam.storage.copies import Chunk, Op
-from kalam.storage.writes import Traces
+from kalam.storage.log.copies import Chunk, Op
+from kalam.storage.log.writes import Traces
 from kalam.tables.ports import ChangeMessage
 
 RUN_ROWS_MAX = 1_000

@@ -18,13 +18,10 @@ from kalam.rows.codec import Codecs
 from kalam.rows.stored import pack_pieces, pack_rows, row_count, row_sizes
 from kalam.rows.types import Row
 from kalam.schema import Table, TableKind
-from kalam.storage.cold_keys import ColdKeyIndex, may_meet
-from kalam.storage.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
-from kalam.storage.copy_store import CopyStore, read_chunks
-from kalam.storage.former_times import pack_times
-from kalam.storage.key_rows import KeyedRows, KeyRows
-from kalam.storage.segments import Folders
-from kalam.storage.writes import (
+from kalam.storage.log.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
+from kalam.storage.log.copy_store import CopyStore, read_chunks
+from kalam.storage.log.former_times import pack_times
+from kalam.storage.log.writes import (
     Change,
     ChangeTask,
     ColdKeys,
@@ -35,6 +32,9 @@ from kalam.storage.writes import (
     Stale,
     check_free,
 )
+from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
+from kalam.storage.segments.folders import Folders
+from kalam.storage.segments.key_rows import KeyedRows, KeyRows
 from kalam.tables.outbox import Outbox
 from kalam.tables.runs import subject_keys
 from kalam.threads import Purpose, beside, in_thread

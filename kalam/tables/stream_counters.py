@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from kalam.storage.database import Database
+from kalam.storage.log.database import Database
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from kalam.errors import TooLarge
 from kalam.rows.codec import Codecs
 from kalam.rows.types import Row
 from kalam.schema import Table
-from kalam.storage.database import Database, now_us
-from kalam.storage.writes import ANSWER_US
+from kalam.storage.log.database import Database, now_us
+from kalam.storage.log.writes import ANSWER_US
 from kalam.tables.evictions import Evictions
 from kalam.tables.flights import Flights
 from kalam.tables.ports import Acked, Events, StreamPort

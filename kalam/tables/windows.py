@@ -24,9 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from kalam.errors import BrokerUnavailable, KalamError, TooLarge
-from kalam.query.results import TYPE_METADATA
 from kalam.rows.codec import Codec
-from kalam.rows.columns import to_arrow
+from kalam.rows.columns import shown_schema, to_arrow
 from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
@@ -204,11 +203,7 @@ class Window:
     def _shown(self, pieces: Pieces, bounds: Bounds, oldest_us: int | None, with_key: bool, with_seq: bool) -> pa.Table:
         events = pieces.visible(bounds.first_seq, bounds.last_seq, oldest_us)
         columns = self._codec.table.columns
-        fields = [
-            field.with_metadata({TYPE_METADATA: str(column.type)})
-            for field, column in zip(self._columns, columns, strict=True)
-        ]
-        shown = pa.table(events.columns[: len(columns)], schema=pa.schema(fields))
+        shown = pa.table(events.columns[: len(columns)], schema=shown_schema(columns))
         seqs = events.column(EVENT_SEQ)
         if with_key:
             ms = pa.compute.divide(events.column(EVENT_TIME), 1_000).cast(pa.string())

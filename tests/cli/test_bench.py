@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from running_processes import processes_that_name
 
-from kalam.cli.bench.asker import AskerTask, Asking, requests
-from kalam.cli.bench.command import MEASUREMENTS
-from kalam.cli.bench.figures import Figure, Unit
-from kalam.cli.bench.listeners import Pattern
-from kalam.cli.bench.rows import Encoding, paced_payload, payloads
-from kalam.cli.bench.sizes import Sizes
+from kalam.bench.asker import AskerTask, Asking, requests
+from kalam.bench.command import MEASUREMENTS
+from kalam.bench.figures import Figure, Unit
+from kalam.bench.listeners import Pattern
+from kalam.bench.rows import Encoding, paced_payload, payloads
+from kalam.bench.sizes import Sizes
 
 pytestmark = pytest.mark.timeout(600)
 BENCH_S = 500

@@ -17,7 +17,7 @@ from kalam.query.row_answer import RowAnswer
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import TypeName
 from kalam.sql import parse_statement, split
-from kalam.sql.statements import Literal, Parameter, PointQuery, Select
+from kalam.sql.text.statements import Literal, Parameter, PointQuery, Select
 
 
 def point_of(text: str) -> PointQuery | None:

@@ -17,9 +17,9 @@ from patience import PATIENCE_S
 
 from kalam.errors import BrokerUnavailable, InvalidOption
 from kalam.settings import Settings
-from kalam_nats import connection as connection_module
-from kalam_nats.broker_address import connect_options, redacted
-from kalam_nats.connection import BrokerConnection, broker_connection
+from kalam_nats.broker import connection as connection_module
+from kalam_nats.broker.address import connect_options, redacted
+from kalam_nats.broker.connection import BrokerConnection, broker_connection
 
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
 

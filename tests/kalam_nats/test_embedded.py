@@ -21,8 +21,8 @@ from patience import PATIENCE_S
 
 from kalam.errors import BrokerUnavailable
 from kalam.settings import Settings
-from kalam_nats import embedded
-from kalam_nats.embedded import embedded_broker, find_nats_server
+from kalam_nats.broker import embedded
+from kalam_nats.broker.embedded import embedded_broker, find_nats_server
 
 FREE_PORT = Settings(nats_port=0)
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
@@ -226,7 +226,7 @@ import asyncio, sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from kalam.settings import Settings
-from kalam_nats.embedded import embedded_broker
+from kalam_nats.broker.embedded import embedded_broker
 
 async def main():
     async with embedded_broker(Settings(nats_port=0), Path(sys.argv[1])) as broker:

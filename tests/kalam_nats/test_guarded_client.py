@@ -9,8 +9,8 @@ import nats
 import pytest
 from held_process import held
 
-from kalam_nats.connection import broker_connection
-from kalam_nats.guarded_client import GuardedClient, TappingParser
+from kalam_nats.broker.connection import broker_connection
+from kalam_nats.broker.guarded_client import GuardedClient, TappingParser
 
 Taken = list[tuple[bytes, bytes, bytes, object]]
 

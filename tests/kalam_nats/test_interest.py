@@ -16,10 +16,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kalam.settings import Settings
-from kalam_nats import interest as interest_module
-from kalam_nats.connection import BrokerConnection, broker_connection
-from kalam_nats.embedded import embedded_broker
-from kalam_nats.interest import Interest
+from kalam_nats.broker import interest as interest_module
+from kalam_nats.broker.connection import BrokerConnection, broker_connection
+from kalam_nats.broker.embedded import embedded_broker
+from kalam_nats.broker.interest import Interest
 
 EVENTS = "kalam.stream.a.events"
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]

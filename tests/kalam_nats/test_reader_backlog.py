@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from kalam_nats.connection import broker_connection
-from kalam_nats.reader_backlog import BACKLOG_BYTES_MAX, ReaderBacklog
+from kalam_nats.broker.connection import broker_connection
+from kalam_nats.door.reader_backlog import BACKLOG_BYTES_MAX, ReaderBacklog
 
 
 def reader(url: str, subject: bytes) -> socket.socket:

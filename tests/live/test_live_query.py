@@ -15,7 +15,7 @@ from kalam.live.versions import version_columns
 from kalam.names import TableName
 from kalam.schema import PayloadFormat, Table
 from kalam.sql import parse_statement, split, table_options
-from kalam.sql.statements import CreateTable
+from kalam.sql.text.statements import CreateTable
 
 BOUND = 10_000
 

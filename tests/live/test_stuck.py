@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from patience import PATIENCE_S
 from server_process import ServerProcess
 
-from kalam_nats.live_delivery import ROUND_BYTES_MAX, UNPROVEN_BYTES_MAX
+from kalam_nats.door.live_delivery import ROUND_BYTES_MAX, UNPROVEN_BYTES_MAX
 
 WaitUntil = Callable[[Callable[[], Any]], Awaitable[None]]
 STUCK = 50

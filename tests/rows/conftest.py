@@ -13,7 +13,7 @@ from kalam.rows.ids import SnowflakeIds, UuidV7s
 from kalam.rows.normalise import Generators
 from kalam.schema import Table
 from kalam.sql import parse_statement, split, table_options
-from kalam.sql.statements import CreateTable
+from kalam.sql.text.statements import CreateTable
 
 MakeCodec = Callable[[str], Codec]
 

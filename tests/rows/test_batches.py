@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalam.rows.batches import BadRow, Batch, Cutter, RawBatcher, TableBatcher
-from kalam.rows.csv_text import CsvText
-from kalam.rows.json_text import JsonArray, JsonLines
-from kalam.rows.msgpack_maps import MsgpackMaps
+from kalam.rows.formats.batches import BadRow, Batch, Cutter, RawBatcher, TableBatcher
+from kalam.rows.formats.csv_text import CsvText
+from kalam.rows.formats.json_text import JsonArray, JsonLines
+from kalam.rows.formats.msgpack_maps import MsgpackMaps
 from kalam.rows.timestamps import timestamps
 
 ROW_BYTES = 1 << 20

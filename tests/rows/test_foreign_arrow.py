@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pytest
 
 from kalam.errors import InvalidValue, TooLarge
-from kalam.rows.arrow_messages import MESSAGE_BYTES_MAX
-from kalam.rows.foreign_arrow import ForeignStream
+from kalam.rows.formats.arrow_messages import MESSAGE_BYTES_MAX
+from kalam.rows.formats.foreign_arrow import ForeignStream
 from kalam.schema import TypeName
 
 FUZZ = Path(arrow_fuzz.__file__)

@@ -23,7 +23,7 @@ from kalam.query.results import json_rows, rows_result
 from kalam.rows.codec import Codec
 from kalam.rows.columns import arrow_schema, from_arrow, to_arrow
 from kalam.rows.stored import join_packed, pack_rows
-from kalam.storage.copies import Chunk
+from kalam.storage.log.copies import Chunk
 from kalam.tables.runs import Unpublished, messages_of
 
 MakeCodec = Callable[[str], Codec]

@@ -10,7 +10,7 @@ import pytest
 from kalam.errors import InvalidValue, KalamError, SyntaxFault, Unsupported
 from kalam.schema import Default, DefaultKind
 from kalam.sql import parse_statement
-from kalam.sql.statements import (
+from kalam.sql.text.statements import (
     Assignment,
     DefaultFunction,
     DefaultValue,

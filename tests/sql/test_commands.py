@@ -4,7 +4,7 @@ import pytest
 
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.sql import parse, parse_statement
-from kalam.sql.statements import (
+from kalam.sql.text.statements import (
     CheckTable,
     CompactTable,
     DescribeTable,

@@ -5,7 +5,7 @@ import pytest
 from kalam.errors import ColumnNotFound, InvalidName, InvalidOption, InvalidValue, KalamError, SyntaxFault, Unsupported
 from kalam.schema import Column, DataType, Default, DefaultKind, TableKind, TypeName
 from kalam.sql import parse_statement
-from kalam.sql.statements import (
+from kalam.sql.text.statements import (
     AddColumn,
     AlterTable,
     CreateNamespace,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kalam.errors import KalamError
 from kalam.sql import parse, parse_live, parse_statement, split
-from kalam.sql.statements import Select
+from kalam.sql.text.statements import Select
 
 WORDS = r"""
     SELECT FROM WHERE INSERT INTO VALUES UPDATE SET DELETE CREATE TABLE STREAM NAMESPACE ( ) ( ) , ; * . = + - 1

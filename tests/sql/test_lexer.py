@@ -4,7 +4,7 @@ import pytest
 
 from kalam.errors import SyntaxFault
 from kalam.sql import parse_statement, split
-from kalam.sql.lexer import fold
+from kalam.sql.text.lexer import fold
 
 
 def texts(request: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from kalam.errors import InvalidOption, KalamError, SyntaxFault, Unsupported
 from kalam.sql import parse_live, parse_statement
-from kalam.sql.statements import QueryText, Subscribe, TableRef
+from kalam.sql.text.statements import QueryText, Subscribe, TableRef
 
 T = TableRef(None, "t")
 

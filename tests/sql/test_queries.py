@@ -4,7 +4,7 @@ import pytest
 
 from kalam.errors import KalamError, SyntaxFault, TooLarge, Unsupported
 from kalam.sql import parse_statement
-from kalam.sql.statements import QueryText, Select
+from kalam.sql.text.statements import QueryText, Select
 
 
 def query(text: str) -> QueryText:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kalam.sql import parse
-from kalam.sql.select_names import postgresql_names
-from kalam.sql.statements import Select
+from kalam.sql.queries.select_names import postgresql_names
+from kalam.sql.text.statements import Select
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from kalam.schema import (
     TypeName,
 )
 from kalam.sql import create_table_sql, parse_statement, table_options
-from kalam.sql.statements import CreateTable, TableRef
+from kalam.sql.text.statements import CreateTable, TableRef
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True) | st.sampled_from(
     ["order", "select", "primary", "table", "key", "constraint", "column", "check", "not", "default", "if", "user"]

@@ -19,9 +19,9 @@ from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import AlreadyExists, CorruptSegment, Internal, NotFound, TooBusy, Unavailable
-from kalam.storage.backup import Backup, back_up
-from kalam.storage.data_dir import RESTORING, prepare_database
-from kalam.storage.restore import restore
+from kalam.storage.backup.backup import Backup, back_up
+from kalam.storage.backup.restore import restore
+from kalam.storage.log.data_dir import RESTORING, prepare_database
 
 TABLES = """
 CREATE NAMESPACE b;

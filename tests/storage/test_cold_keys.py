@@ -14,8 +14,8 @@ from change_feed import connected
 from flush_pause import paused_flush
 from server_process import ServerProcess, SqlFailed
 
-from kalam.storage.cold_keys import may_meet
-from kalam.storage.copies import Segment
+from kalam.storage.log.copies import Segment
+from kalam.storage.segments.cold_keys import may_meet
 
 DICE = random.Random(20261120)
 

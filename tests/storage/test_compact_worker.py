@@ -17,13 +17,13 @@ import pytest
 from kalam.rows.columns import arrow_schema
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import UPDATED, Column, Compression, DataType, TypeName
-from kalam.storage import compact_worker
-from kalam.storage.compact_worker import CompactInput, CompactRequest, compact
-from kalam.storage.copy_store import pack_key
-from kalam.storage.data_dir import DATABASE, prepare_database
-from kalam.storage.database import connect
-from kalam.storage.parquet import write_segment
-from kalam.storage.segment_file import Identity, checksum_of
+from kalam.storage.log.copy_store import pack_key
+from kalam.storage.log.data_dir import DATABASE, prepare_database
+from kalam.storage.log.database import connect
+from kalam.storage.segments.parquet import write_segment
+from kalam.storage.segments.segment_file import Identity, checksum_of
+from kalam.storage.work import compact_worker
+from kalam.storage.work.compact_worker import CompactInput, CompactRequest, compact
 
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 KEYS: dict[TypeName, Any] = {

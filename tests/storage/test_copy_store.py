@@ -16,33 +16,33 @@ from kalam.names import TableName
 from kalam.rows.stored import pack_rows
 from kalam.schema import Column, DataType, StoredOptions, Table, TableDefinition, TableKind, TypeName
 from kalam.settings import Settings
-from kalam.storage.core import Core, open_core
-from kalam.storage.data_dir import prepare_database
-from kalam.storage.database import Database, make_directory, now_us
-from kalam.storage.flush import FlushRecord, Step, rename_files
-from kalam.storage.flush_worker import FlushRequest, flush
-from kalam.storage.writes import InsertStatement, InsertTask, Stale
+from kalam.storage import opened
+from kalam.storage.log.data_dir import prepare_database
+from kalam.storage.log.database import Database, make_directory, now_us
+from kalam.storage.log.writes import InsertStatement, InsertTask, Stale
+from kalam.storage.work.flush import FlushRecord, Step, rename_files
+from kalam.storage.work.flush_worker import FlushRequest, flush
 
 
 @dataclass
 class Storage:
     """Storage without a server: one table, with rows 1, 2 and 3."""
 
-    core: Core
+    opened: opened.Storage
     table: Table
 
     @property
     def database(self) -> Database:
-        return self.core.database
+        return self.opened.database
 
     async def insert(self, *row_ids: int, epoch: int | None = None) -> None:
         rows = [(row_id,) for row_id in row_ids]
         statement = InsertStatement(row_ids, rows, [pack_rows(rows)])
-        await self.database.submit(InsertTask(self.core.store, self.table, "", [statement], epoch=epoch))
+        await self.database.submit(InsertTask(self.opened.store, self.table, "", [statement], epoch=epoch))
 
     def written_flush(self, upto_seq: int) -> FlushRecord:
         """A flush of which all is done but its transaction."""
-        folder = self.core.folders.folder(self.table, "")
+        folder = self.opened.folders.folder(self.table, "")
         make_directory(folder)
         assert self.table.key is not None
         request = FlushRequest(
@@ -52,17 +52,17 @@ class Storage:
             copy_id=1,
             upto_seq=upto_seq,
             columns=self.table.columns,
-            history=dict(self.core.catalogue.history(self.table)),
+            history=dict(self.opened.catalogue.history(self.table)),
             key=self.table.key,
             folder=str(folder),
-            name=f"{self.core.folders.file_prefix(self.table)}{now_us()}",
+            name=f"{self.opened.folders.file_prefix(self.table)}{now_us()}",
             compression=self.table.stored_options.compression,
             segment_rows_max=1_000_000,
             forget_deleted_us=0,
         )
         answer = flush(request)
         rename_files(folder, answer.files)
-        return FlushRecord(self.core.store, self.table, Step(1, "", upto_seq, answer))
+        return FlushRecord(self.opened.store, self.table, Step(1, "", upto_seq, answer))
 
     async def together(self, *works: Callable[[], Awaitable[Any]]) -> None:
         """Let all of this wait for the writer at the same time, so that it is one transaction."""
@@ -86,13 +86,13 @@ async def storage(data_dir: Path) -> AsyncIterator[Storage]:
     data_id = prepare_database(data_dir)
     database = Database(data_dir / "kalam.db", commit_rows_max=1_000)
     database.start()
-    core = await open_core(Settings(data_dir=data_dir), database, data_id)
-    await core.catalogue.create_namespace("n")
+    parts = await opened.open_storage(Settings(data_dir=data_dir), database, data_id)
+    await parts.catalogue.create_namespace("n")
     key = Column(column_id=1, name="id", type=DataType(name=TypeName.BIGINT), nullable=False)
     definition = TableDefinition(
         name=TableName("n", "t"), kind=TableKind.SHARED, columns=(key,), key="id", options=StoredOptions()
     )
-    storage = Storage(core, await core.catalogue.create_table(definition))
+    storage = Storage(parts, await parts.catalogue.create_table(definition))
     await storage.insert(1, 2, 3)
     yield storage
     database.close()
@@ -110,12 +110,12 @@ async def test_a_copy_that_is_loaded_behind_a_flush_in_one_transaction_has_its_s
     storage: Storage, fails: bool
 ) -> None:
     record = storage.written_flush(3)
-    storage.core.store.forget(storage.table.table_id, "")  # as after a start
-    works = [lambda: storage.database.submit(record), lambda: storage.core.store.open(storage.table, "")]
+    storage.opened.store.forget(storage.table.table_id, "")  # as after a start
+    works = [lambda: storage.database.submit(record), lambda: storage.opened.store.open(storage.table, "")]
     commits = storage.database.commits
     await storage.together(*works, *([lambda: fail(storage.database)] if fails else []))
     assert fails or storage.database.commits == commits + 2, "the one that held, and one for both"
-    copy = await storage.core.store.open(storage.table, "")
+    copy = await storage.opened.store.open(storage.table, "")
     assert copy is not None
     assert [segment.row_count for segment in copy.view.segments] == [3]
     assert (copy.view.chunk_count, copy.row_count, copy.versions) == (0, 0, {})
@@ -124,7 +124,7 @@ async def test_a_copy_that_is_loaded_behind_a_flush_in_one_transaction_has_its_s
 async def test_a_copy_read_again_after_a_failure_is_told_from_the_one_that_an_insert_was_prepared_for(
     storage: Storage,
 ) -> None:
-    store, table = storage.core.store, storage.table
+    store, table = storage.opened.store, storage.table
     await storage.database.submit(storage.written_flush(3))
     store.forget(table.table_id, "")
     prepared_for = await store.open(table, "")

@@ -22,8 +22,8 @@ from conftest import NatsServer
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import DuplicateKey, StorageFull, Unavailable
-from kalam.storage.data_dir import prepare_database
-from kalam.storage.database import Database, Work
+from kalam.storage.log.data_dir import prepare_database
+from kalam.storage.log.database import Database, Work
 
 NO_LIMIT = resource.RLIM_INFINITY
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kalam.schema import Compression
-from kalam.storage import parquet
-from kalam.storage.parquet import Writer, write_segment
+from kalam.storage.segments.folders import parquet
+from kalam.storage.segments.parquet import Writer, write_segment
 
 Read = Callable[[Path], pa.Table]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.errors import Internal
-from kalam.storage.key_filter import KeyFilter, KeyHashes
+from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
 
 KEYS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1)),
@@ -95,7 +95,7 @@ def test_hashes_are_what_older_filters_were_built_with() -> None:
 
 
 def test_another_process_computes_the_same_hashes() -> None:
-    code = "from kalam.storage.key_filter import KeyHashes; print(KeyHashes.of(['a', 'b']).tolist())"
+    code = "from kalam.storage.segments.key_filter import KeyHashes; print(KeyHashes.of(['a', 'b']).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(KeyHashes.of(["a", "b"]).tolist()), done.stderr
 

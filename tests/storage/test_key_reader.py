@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_process import ServerProcess, SqlFailed
 
-from kalam.storage.key_reader import FEW_KEYS, KeyReader, NotKept
-from kalam.storage.segment_file import stamp_of
+from kalam.storage.segments.key_reader import FEW_KEYS, KeyReader, NotKept
+from kalam.storage.segments.segment_file import stamp_of
 
 MIB = 1 << 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from kalam.errors import Internal
 from kalam.schema import Compression
-from kalam.storage import parquet
-from kalam.storage.parquet import (
+from kalam.storage.segments.folders import parquet
+from kalam.storage.segments.parquet import (
     CODECS,
     FAST_TYPES,
     GROUP_ROWS_MAX,
@@ -165,12 +165,12 @@ def test_only_types_that_fastparquet_keeps_are_written_by_it(data_type: pa.DataT
 
 
 def test_the_fast_writer_knows_every_type_that_it_is_chosen_for() -> None:
-    from kalam.storage.parquet_fast import PHYSICAL
+    from kalam.storage.segments.parquet_fast import PHYSICAL
 
     assert set(PHYSICAL) == FAST_TYPES
 
 
-@pytest.mark.parametrize("module", ["kalam.storage.parquet", "kalam.storage.key_filter"])
+@pytest.mark.parametrize("module", ["kalam.storage.segments.parquet", "kalam.storage.segments.key_filter"])
 def test_importing_does_not_import_fastparquet_or_pandas(module: str) -> None:
     code = f"import sys, {module}; print({{'pandas', 'fastparquet'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

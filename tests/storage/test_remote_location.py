@@ -18,8 +18,8 @@ from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import InvalidOption
 from kalam.names import TableName
-from kalam.storage.remote import MARKER, Remote, cache_folder, check_remote_location, evict, matching, readable
-from kalam.storage.restore import restore
+from kalam.storage.backup.restore import restore
+from kalam.storage.segments.remote import MARKER, Remote, cache_folder, check_remote_location, evict, matching, readable
 
 s3fs = pytest.importorskip("s3fs", reason="the extra s3 is not installed")
 pytest.importorskip("moto.server", reason="moto's S3 server is not installed")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kalam.schema import Compression
-from kalam.storage.flush_worker import FlushAnswer, FlushRequest
+from kalam.storage.work.flush_worker import FlushAnswer, FlushRequest
 
 
 def test_a_worker_answers_though_its_log_takes_nothing(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_worker_answers_though_its_log_takes_nothing(tmp_path: Path) -> None:
     message = msgspec.msgpack.encode(request)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "kalam.storage.worker_main", "kalam.storage.flush_worker"],
+            [sys.executable, "-m", "kalam.storage.work.worker_main", "kalam.storage.work.flush_worker"],
             input=2 * (len(message).to_bytes(4, "big") + message),
             stdout=subprocess.PIPE,
             stderr=full,

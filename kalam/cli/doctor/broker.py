@@ -17,9 +17,9 @@ from nats.aio.client import Client
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
 from kalam.schema import TableKind
 from kalam.server import broker_options
-from kalam.storage.catalogue import read_tables
-from kalam.storage.data_dir import DATABASE
-from kalam.storage.database import connect
+from kalam.storage.log.catalogue import read_tables
+from kalam.storage.log.data_dir import DATABASE
+from kalam.storage.log.database import connect
 
 VERSION_MIN = (2, 12)
 """The first release that stores a batch as a whole, which the change feed needs."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from kalam.cli.doctor.finding import Finding, Patient, size_text
 from kalam.errors import Unavailable
-from kalam.storage.data_dir import DATABASE, HOMES, HOW_TO_GO_ON, RESTORING, lost_catalogue
-from kalam.storage.database import connect
-from kalam.storage.garbage import UNCLAIMED
-from kalam.storage.generation import DAMAGED_HINT, MARK, Reached, older, reach, read_mark
+from kalam.storage.log.data_dir import DATABASE, HOMES, HOW_TO_GO_ON, RESTORING, lost_catalogue
+from kalam.storage.log.database import connect
+from kalam.storage.log.generation import DAMAGED_HINT, MARK, Reached, older, reach, read_mark
+from kalam.storage.segments.garbage import UNCLAIMED
 
 NAMED = 3
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from kalam import __version__
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
-from kalam.storage.database import WAL_RESET_BUG
-from kalam.storage.open_files import WANTED
+from kalam.storage.log.database import WAL_RESET_BUG
+from kalam.storage.log.open_files import WANTED
 
 FILES_MIN = 4_096
 FILES_SHARE = 0.8

@@ -12,8 +12,8 @@ from typing import Any
 
 from kalam.cli.doctor.finding import Finding, Patient
 from kalam.names import numbered
-from kalam.storage.data_dir import DATABASE
-from kalam.storage.database import connect
+from kalam.storage.log.data_dir import DATABASE
+from kalam.storage.log.database import connect
 
 TIME_S = 10.0
 TROUBLE = re.compile(r'^kalam_table_trouble\{table="([^"]+)",what="([^"]+)"\} 1', re.MULTILINE)

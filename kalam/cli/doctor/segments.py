@@ -11,12 +11,12 @@ from typing import Final
 
 from kalam.cli.doctor.finding import Finding, Patient, size_text
 from kalam.names import TableName
-from kalam.storage.catalogue import read_tables
-from kalam.storage.data_dir import DATABASE
-from kalam.storage.database import connect
-from kalam.storage.remote import is_remote
-from kalam.storage.segment_file import READ_ERRORS, Identity, Misfit, compare, reason_of, stamp_of
-from kalam.storage.segments import Folders
+from kalam.storage.log.catalogue import read_tables
+from kalam.storage.log.data_dir import DATABASE
+from kalam.storage.log.database import connect
+from kalam.storage.segments.folders import Folders
+from kalam.storage.segments.remote import is_remote
+from kalam.storage.segments.segment_file import READ_ERRORS, Identity, Misfit, compare, reason_of, stamp_of
 
 NAMED: Final = 3
 

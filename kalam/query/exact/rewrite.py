@@ -31,8 +31,8 @@ from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, ca
 from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_columns
 from kalam.query.exact.subqueries import look_in
 from kalam.query.exact.types import is_decimal, is_float, is_text
-from kalam.sql.select_names import names_of
-from kalam.sql.spans import read_tree
+from kalam.sql.queries.select_names import names_of
+from kalam.sql.text.spans import read_tree
 
 TEXTS_MAX = 512
 CHARACTERS_MAX = 1 << 16

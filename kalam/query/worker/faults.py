@@ -15,7 +15,7 @@ from kalam.errors import (
     Unsupported,
 )
 from kalam.query.exact.checked import MARK
-from kalam.storage.open_files import out_of_files
+from kalam.storage.log.open_files import out_of_files
 
 _TABLE = re.compile(r"table '(?:datafusion\.)?([^']+)' not found")
 _SIGNATURE = re.compile(r"Function '(\w+)' failed to match any signature")

@@ -10,7 +10,7 @@ from kalam.query.wire import Parse
 def parsed(asked: Parse) -> bytes:
     """The statement of a text, pickled; raises what the parser has against it."""
     from kalam.sql import parse_live, parse_statement  # sqlglot takes half a second, and few texts are so long
-    from kalam.sql.lexer import StatementText
+    from kalam.sql.text.lexer import StatementText
 
     if asked.live:
         return pickle.dumps(parse_live(asked.text), pickle.HIGHEST_PROTOCOL)

@@ -1,0 +1,104 @@
+"""Kalam as a NATS micro service: answers ``$SRV.PING``, ``$SRV.INFO`` and ``$SRV.STATS`` (NATS ADR-32).
+
+nats-py's own micro services would subscribe to the endpoints themselves, a second time and one message at a time; so
+the discovery subjects are answered here, and the endpoints count what their requests did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kalam import __version__
+from kalam.errors import KalamError
+from kalam_nats.broker.connection import BrokerConnection
+
+NAME = "kalam"
+DESCRIPTION = "SQL tables on NATS"
+TYPES = {"PING": "ping_response", "INFO": "info_response", "STATS": "stats_response"}
+NANOSECONDS = 1_000_000_000
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """A request subject, and what became of the requests on it."""
+
+    name: str
+    subject: str
+    queue_group: str
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    seconds: float = 0.0
+
+    def note(self, seconds: float, answers: Sequence[object]) -> None:
+        """Count the answers that were made together; a KalamError among them is an error."""
+        self.requests += len(answers)
+        self.seconds += seconds
+        for answer in answers:
+            if isinstance(answer, KalamError):
+                self.errors += 1
+                self.last_error = f"{answer.status}:{answer.detail[:200]}"
+
+    def info(self) -> dict[str, Any]:
+        """What INFO says of it."""
+        return {"name": self.name, "subject": self.subject, "queue_group": self.queue_group, "metadata": {}}
+
+    def stats(self) -> dict[str, Any]:
+        """What STATS says of it."""
+        spent = round(self.seconds * NANOSECONDS)
+        return {
+            "name": self.name,
+            "subject": self.subject,
+            "queue_group": self.queue_group,
+            "num_requests": self.requests,
+            "num_errors": self.errors,
+            "last_error": self.last_error,
+            "processing_time": spent,
+            "average_processing_time": spent // max(1, self.requests),
+        }
+
+
+class Discovery:
+    """Answers the discovery subjects for the given endpoints; ``instance`` is the id of this server's data."""
+
+    def __init__(self, connection: BrokerConnection, instance: str, endpoints: Sequence[Endpoint]) -> None:
+        self._connection, self._endpoints = connection, tuple(endpoints)
+        self._identity = {"name": NAME, "id": instance, "version": __version__, "metadata": {}}
+        self._started = datetime.now(UTC)
+
+    async def open(self) -> None:
+        """Subscribe, on this client and on each that replaces it."""
+        await self._connection.register(self._subscribe)
+
+    async def _subscribe(self, client: Client) -> None:
+        for verb in TYPES:
+            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{NAME}", f"$SRV.{verb}.{NAME}.{self._identity['id']}"):
+                await client.subscribe(subject, cb=self._answer)
+
+    async def _answer(self, msg: Msg) -> None:
+        if not msg.reply:
+            return
+        verb = msg.subject.split(".")[1]
+        body = {"type": f"io.nats.micro.v1.{TYPES[verb]}", **self._identity, **self._details(verb)}
+        try:
+            await self._connection.client.publish(msg.reply, msgspec.json.encode(body))
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
+            log.debug("service discovery not answered", error=str(exc))
+
+    def _details(self, verb: str) -> dict[str, Any]:
+        match verb:
+            case "INFO":
+                return {"description": DESCRIPTION, "endpoints": [endpoint.info() for endpoint in self._endpoints]}
+            case "STATS":
+                return {"started": self._started, "endpoints": [endpoint.stats() for endpoint in self._endpoints]}
+            case _:
+                return {}

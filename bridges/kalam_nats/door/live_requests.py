@@ -1,0 +1,166 @@
+"""The request subjects of live queries: open and close."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kalam.engine import Engine, Session
+from kalam.errors import Internal, InvalidValue, KalamError
+from kalam.live import LiveQuery
+from kalam.rows.judged import UNREADABLE
+from kalam.schema import PayloadFormat
+from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.broker.interest import Interest
+from kalam_nats.door.departures import ended_with_requester
+from kalam_nats.door.discovery import Endpoint
+from kalam_nats.door.error_replies import reply_error
+from kalam_nats.door.live_delivery import LiveDelivery
+from kalam_nats.door.requests import QUEUE_GROUP
+from kalam_nats.subjects import Subjects
+
+OPENINGS_WAITING_MAX = 100_000
+OPENINGS_AT_ONCE = 32
+log = structlog.get_logger(__name__)
+
+
+class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The payload of ``kalam.api.<user>.live``."""
+
+    sql: str
+    last_rows: int | None = None
+    from_seq: int | None = None
+    table_id: int | None = None
+    format: Literal["json", "msgpack"] = "json"
+
+    def __post_init__(self) -> None:
+        if min(self.last_rows or 0, self.from_seq or 0) < 0:
+            raise ValueError("last_rows and from_seq are counted from 0")
+
+
+_OPEN = msgspec.json.Decoder(OpenRequest)
+
+
+class LiveRequests:
+    """Serves the request subjects of live queries."""
+
+    def __init__(
+        self, connection: BrokerConnection, subjects: Subjects, engine: Engine, delivery: LiveDelivery
+    ) -> None:
+        self._connection, self._subjects, self._engine, self._delivery = connection, subjects, engine, delivery
+        self._interest = Interest(connection)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = asyncio.Semaphore(OPENINGS_AT_ONCE)
+        self._subscriptions: list[Any] = []
+        self.open_endpoint = Endpoint("live", subjects.live_subject(), QUEUE_GROUP)
+        self.close_endpoint = Endpoint("live-close", subjects.live_close_subject(), QUEUE_GROUP)
+
+    async def open(self) -> None:
+        """Subscribe, on this client and on each that replaces it."""
+        await self._connection.register(self._subscribe)
+
+    async def _subscribe(self, client: Client) -> None:
+        limits: dict[str, Any] = {"pending_msgs_limit": OPENINGS_WAITING_MAX}
+        opening, closing = self._subjects.live_subject(), self._subjects.live_close_subject()
+        self._subscriptions = [
+            await client.subscribe(opening, queue=QUEUE_GROUP, cb=self._take_open, **limits),
+            await client.subscribe(closing, queue=QUEUE_GROUP, cb=self._take_close, **limits),
+        ]
+
+    async def drain(self) -> None:
+        """Take no more requests, end every live query, and let them say so."""
+        for subscription in self._subscriptions:
+            try:
+                await asyncio.wait_for(subscription.drain(), 5)
+            except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
+                log.debug("subscription not drained", error=str(exc))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._engine.live.registry.close_all("shutdown")
+        await self._delivery.drain(2.0)
+
+    async def _take_open(self, msg: Msg) -> None:
+        if msg.reply:  # without one nobody could learn where the messages are
+            self._start(self._open(msg))
+
+    async def _take_close(self, msg: Msg) -> None:
+        started = time.perf_counter()
+        error: KalamError | None = None
+        try:
+            user, query_id = self._subjects.parse_live_close_subject(msg.subject)
+            self._engine.live.registry.close(query_id, user, "closed")
+        except KalamError as exc:
+            error = exc.as_value()
+        self.close_endpoint.note(time.perf_counter() - started, [error])
+        if msg.reply:
+            self._start(self._answer(msg.reply, error or {"closed": True}))
+
+    def _start(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, msg: Msg) -> None:
+        started = time.perf_counter()
+        answer: KalamError | dict[str, Any]
+        query: LiveQuery | None = None
+        try:
+            async with self._running:
+                query = await self._opened(msg)
+            answer = self._described(query)
+        except KalamError as exc:
+            answer = exc.as_value()
+        except Exception as exc:
+            log.exception("a live query could not be opened")
+            answer = Internal(f"an internal error ({type(exc).__name__})")
+        self.open_endpoint.note(time.perf_counter() - started, [answer])
+        await self._answer(msg.reply, answer)
+        if query is not None:
+            self._engine.live.registry.begin(query)
+
+    async def _opened(self, msg: Msg) -> LiveQuery:
+        user = self._subjects.parse_live_subject(msg.subject)
+        try:
+            asked = _OPEN.decode(msg.data)
+        except UNREADABLE as exc:
+            raise InvalidValue(
+                f'the payload is not {{"sql": "SELECT …", "last_rows": n, "from_seq": n, …}}: {exc}'
+            ) from exc
+        with (
+            self._engine.running.running(uuid.uuid4().hex, user, "live", asked.sql) as opening,
+            ended_with_requester(opening, msg.reply, self._interest),
+        ):
+            return await self._engine.live.open(
+                asked.sql,
+                Session(user),
+                self._delivery,
+                last_rows=asked.last_rows,
+                from_seq=asked.from_seq,
+                table_id=asked.table_id,
+                payload_format=PayloadFormat(asked.format),
+            )
+
+    def _described(self, query: LiveQuery) -> dict[str, Any]:
+        return {
+            "id": query.id,
+            "subject": self._delivery.subject(query),
+            "table_id": query.table.table_id,
+            "columns": [{"name": column.name, "type": str(column.type)} for column in query.shape.columns],
+        }
+
+    async def _answer(self, reply: str, answer: KalamError | dict[str, Any]) -> None:
+        try:
+            if isinstance(answer, KalamError):
+                await reply_error(self._connection, reply, answer)
+            else:
+                await self._connection.client.publish_batch([(reply.encode(), b"", msgspec.json.encode(answer))])
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
+            log.debug("answer not sent", error=str(exc))

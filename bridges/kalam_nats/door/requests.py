@@ -1,0 +1,348 @@
+"""The request subjects: inserts and SQL.
+
+The law of ingest: what arrives while the loop is busy is one batch. A callback only puts its message down; one turn of
+the loop later everything that was put down is decoded, committed and answered together. So a lone message waits for
+nobody, and under load the cost of a message is a share of its batch's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+
+from kalam.engine import Engine, InsertMessage, Session
+from kalam.engine.session import DEFAULT_USER
+from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy
+from kalam.names import TableName
+from kalam.query.results import encoded_answer
+from kalam.rows.door import ARROW_STREAM
+from kalam.rows.judged import UNREADABLE
+from kalam.schema import TableKind
+from kalam.tracing import enter_trace, in_trace, named_trace
+from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.broker.guarded_client import GuardedClient
+from kalam_nats.broker.interest import Interest
+from kalam_nats.door.departures import ended_with_requester
+from kalam_nats.door.discovery import Endpoint
+from kalam_nats.door.error_replies import HEADER_BYTES, header_text, reply_error, reply_whole
+from kalam_nats.subjects import Subjects
+
+log = structlog.get_logger(__name__)
+
+QUEUE_GROUP = "kalam"
+SQL_INFLIGHT_MAX = 1_024
+DOOR: Final = "nats"
+
+Route = tuple[str, TableName]
+
+
+class Incoming(InsertMessage, frozen=True, gc=False):
+    """An insert as it came on ``subject``; ``reply`` is the subject of its answer, or nothing."""
+
+    reply: bytes = b""
+    subject: bytes = b""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Inserts that wait together: of one subject, or of all users into one STREAM table, whose order counts."""
+
+    subjects: list[bytes]
+    stream: TableName | None
+    messages: list[Incoming] = field(default_factory=list)
+    traced: bool = False
+
+
+IncomingSql = tuple[bytes, bytes, bytes, str | None]
+"""Subject, reply subject or nothing, payload, and the trace that it names."""
+
+
+class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The payload of ``kalam.api.<user>.sql``."""
+
+    sql: str
+    params: list[Any] = []
+    namespace: str | None = None
+    names: Literal["postgresql"] | None = None
+
+
+_SQL = msgspec.json.Decoder(SqlRequest)
+_TRACE = attrgetter("trace")
+
+
+class Requests:
+    """Serves the request subjects with an engine."""
+
+    def __init__(self, connection: BrokerConnection, subjects: Subjects, engine: Engine) -> None:
+        self._connection, self._subjects, self._engine = connection, subjects, engine
+        self._interest = Interest(connection)
+        self._routes: dict[str, Route] = {}
+        self._waiting: dict[bytes, Waiting] = {}
+        self._waiting_streams: dict[TableName, Waiting] = {}
+        self._waiting_sql: list[IncomingSql] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sql_running = 0
+        self._sql_users: dict[bytes, str] = {}
+        self._subscriptions: list[Any] = []
+        self.messages = 0
+        self.insert_endpoint = Endpoint("insert", subjects.insert_subject(), QUEUE_GROUP)
+        self.sql_endpoint = Endpoint("sql", subjects.sql_subject(), QUEUE_GROUP)
+
+    async def open(self) -> None:
+        """Subscribe, on this client and on each that replaces it."""
+        await self._connection.register(self._subscribe)
+
+    async def _subscribe(self, client: GuardedClient) -> None:
+        insert, sql = self._subjects.insert_subject(), self._subjects.sql_subject()
+        self._subscriptions = [
+            await client.tap(insert, self._take_insert, QUEUE_GROUP),
+            await client.tap(sql, self._take_sql, QUEUE_GROUP),
+        ]
+
+    async def drain(self) -> None:
+        """Take no more requests, and finish those that came."""
+        for subscription in self._subscriptions:
+            try:
+                await asyncio.wait_for(subscription.drain(), 5)
+            except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
+                log.debug("subscription not drained", error=str(exc))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        if headers:
+            arrow = headers.get("Content-Type") == ARROW_STREAM
+            msg_id = headers.get("Nats-Msg-Id") or None
+            message = Incoming(payload, arrow, msg_id, bool(reply), named_trace(headers), reply, subject)
+        else:
+            message = Incoming(payload, False, None, bool(reply), None, reply, subject)
+        waiting = self._waiting.get(subject)
+        if waiting is None:
+            waiting = self._wait(subject)
+        waiting.messages.append(message)
+        if headers and message.trace:
+            waiting.traced = True
+
+    def _wait(self, subject: bytes) -> Waiting:
+        """Where the first insert on a subject waits."""
+        stream = self._stream_of(subject)
+        others = None if stream is None else self._waiting_streams.get(stream)
+        if others is not None:
+            others.subjects.append(subject)
+            self._waiting[subject] = others
+            return others
+        waiting = self._waiting[subject] = Waiting([subject], stream)
+        if stream is not None:
+            self._waiting_streams[stream] = waiting
+        self._start(self._insert(waiting))
+        return waiting
+
+    def _stream_of(self, subject: bytes) -> TableName | None:
+        """The STREAM table of a subject; None for anything else."""
+        try:
+            name = self._route(subject.decode("utf-8", "replace"))[1]
+        except InvalidName:
+            return None
+        table = self._engine.catalogue.tables.get(name)
+        return name if table is not None and table.kind is TableKind.STREAM else None
+
+    def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        if not self._waiting_sql:
+            self._start(self._answer_sql())
+        self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
+
+    def _start(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _insert(self, waiting: Waiting) -> None:
+        """Work off what waits together by now."""
+        for on in waiting.subjects:
+            del self._waiting[on]
+        if waiting.stream is not None:
+            del self._waiting_streams[waiting.stream]
+        batch, name = waiting.messages, None
+        subject = waiting.subjects[0].decode("utf-8", "replace")
+        self.messages += len(batch)
+        started = time.perf_counter()
+        if waiting.traced:  # the log of what is done together names the first of them
+            enter_trace(next(filter(None, map(_TRACE, batch))))
+        try:
+            user, name = self._route(subject)
+            users = self._users(waiting) if len(waiting.subjects) > 1 else None
+            answers = await self._engine.inserts.insert(user, name, batch, users, traced=waiting.traced)
+        except InvalidName as exc:
+            user, name, answers = "", self._public_table(subject), [exc] * len(batch)
+        except Exception as exc:
+            log.exception("insert failed", subject=subject)
+            answers = [Internal(f"an internal error stopped the insert ({type(exc).__name__})")] * len(batch)
+        self.insert_endpoint.note(time.perf_counter() - started, answers)
+        await self._answer(user, name, batch, answers)
+
+    def _users(self, waiting: Waiting) -> list[str]:
+        users = {subject: self._route(subject.decode("utf-8", "replace"))[0] for subject in waiting.subjects}
+        return [users[message.subject] for message in waiting.messages]
+
+    def _route(self, subject: str) -> Route:
+        route = self._routes.get(subject)
+        if route is None:
+            user, namespace, table = self._subjects.parse_insert_subject(subject)
+            route = (user, TableName(namespace, table))
+            if len(self._routes) > 100_000:
+                self._routes.clear()
+            self._routes[subject] = route
+        return route
+
+    def _public_table(self, subject: str) -> TableName | None:
+        """The table of a subject whose user id is none; None where what was sent is for its users' eyes only."""
+        *_, namespace, table = subject.split(".")
+        try:
+            self._subjects.parse_insert_subject(self._subjects.insert_subject(DEFAULT_USER, namespace, table))
+        except InvalidName:
+            return None
+        name = TableName(namespace, table)
+        found = self._engine.catalogue.tables.get(name)
+        return None if found is not None and found.kind is TableKind.USER else name
+
+    async def _answer(
+        self, user: str, name: TableName | None, batch: Sequence[Incoming], answers: Sequence[bytes | KalamError]
+    ) -> None:
+        replies: list[tuple[bytes, bytes, bytes]] = []
+        for message, answer in zip(batch, answers, strict=True):
+            if not isinstance(answer, bytes):
+                await self._refuse(user, name, message, answer)
+            elif message.reply:
+                replies.append((message.reply, b"", answer))
+        if replies:
+            await self._send_replies(replies)
+
+    async def _refuse(self, user: str, name: TableName | None, message: Incoming, error: KalamError) -> None:
+        self._engine.inserts.rejected[error.code] += 1
+        try:
+            if message.reply:
+                await self._reply_error(message.reply.decode("utf-8", "replace"), error)
+            else:
+                await self._publish_rejected(user, name, message, error)
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach, and others wait for their answers
+            log.debug("refusal not sent", error=str(exc))
+
+    async def _send_replies(self, replies: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        try:
+            await self._connection.client.publish_batch(replies)
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
+            log.debug("answers not sent", error=str(exc))
+
+    async def _reply_error(self, reply: str, error: KalamError) -> None:
+        await reply_error(self._connection, reply, error)
+
+    async def _publish_rejected(
+        self, user: str, name: TableName | None, message: InsertMessage, error: KalamError
+    ) -> None:
+        """What had no reply subject goes, payload and all, where somebody may watch for it."""
+        if name is None:
+            return
+        table = self._engine.catalogue.tables.get(name)
+        owner = user if table is not None and table.kind is TableKind.USER else None
+        headers = {"Kalam-Error-Code": error.code, "Kalam-Error": header_text(error.told)}
+        payload, room = message.payload, self._connection.client.max_payload - HEADER_BYTES
+        if len(payload) > room:
+            payload = payload[:room]
+            headers["Kalam-Truncated"] = "true"
+        subject = self._subjects.rejected_subject(name.namespace, name.table, owner)
+        await self._connection.client.publish(subject, payload, headers=headers)
+
+    async def _answer_sql(self) -> None:
+        """Of what has come by now, answer together what needs no more than a look; start the work on the rest."""
+        batch, self._waiting_sql = self._waiting_sql, []
+        started = time.perf_counter()
+        replies: list[tuple[bytes, bytes, bytes]] = []
+        for subject, reply, payload, trace in batch:
+            body = self._look(subject, payload)
+            if body is None:
+                await self._start_sql(_text(subject), _text(reply), payload, trace)
+            else:
+                replies.append((reply, b"", body))
+        if not replies:
+            return
+        self.sql_endpoint.note(time.perf_counter() - started, replies)
+        await self._send_replies([message for message in replies if message[0]])
+
+    def _look(self, subject: bytes, payload: bytes) -> bytes | None:
+        """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
+        try:
+            user = self._sql_users.get(subject) or self._sql_user(subject)
+            request = _decode_sql(payload)
+            room = self._connection.client.max_payload - HEADER_BYTES
+        except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
+            return None
+        body = self._engine.answer_nowait(request.sql, request.params, Session(user, request.namespace), DOOR)
+        return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
+
+    def _sql_user(self, subject: bytes) -> str:
+        user = self._subjects.parse_sql_subject(subject.decode("utf-8", "replace"))
+        if len(self._sql_users) > 100_000:
+            self._sql_users.clear()
+        self._sql_users[subject] = user
+        return user
+
+    async def _start_sql(self, subject: str, reply: str, payload: bytes, trace: str | None) -> None:
+        if self._sql_running >= SQL_INFLIGHT_MAX:
+            await self._try_reply_error(reply, TooBusy(f"{SQL_INFLIGHT_MAX} SQL requests are running; try again"))
+            return
+        self._sql_running += 1
+        with in_trace(trace):  # which the task takes along
+            self._start(self._run_sql(subject, reply, payload))
+
+    async def _run_sql(self, subject: str, reply: str, payload: bytes) -> None:
+        started = time.perf_counter()
+        error: KalamError | None = None
+        try:
+            user = self._subjects.parse_sql_subject(subject)
+            request = _decode_sql(payload)
+            with (
+                self._engine.running.running(uuid.uuid4().hex, user, DOOR, request.sql) as query,
+                ended_with_requester(query, reply, self._interest),
+            ):
+                session = Session(user, request.namespace, request.names == "postgresql")
+                results = await self._engine.execute(request.sql, request.params, session)
+            body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
+            if reply:
+                await reply_whole(self._connection, reply, body)
+        except KalamError as exc:
+            error = exc.as_value()
+        except Exception as exc:
+            log.exception("SQL request failed")
+            error = Internal(f"an internal error ({type(exc).__name__})")
+        finally:
+            self._sql_running -= 1
+        self.sql_endpoint.note(time.perf_counter() - started, [error])
+        if error is not None:
+            await self._try_reply_error(reply, error)
+
+    async def _try_reply_error(self, reply: str, error: KalamError) -> None:
+        if not reply:
+            return
+        try:
+            await self._reply_error(reply, error)
+        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
+            log.debug("error not sent", error=str(exc))
+
+
+def _text(subject: bytes) -> str:
+    return subject.decode("utf-8", "replace")
+
+
+def _decode_sql(payload: bytes) -> SqlRequest:
+    try:
+        return _SQL.decode(payload)
+    except UNREADABLE as exc:
+        raise InvalidValue(f'the payload is not {{"sql": …, "params": […], "namespace": …}}: {exc}') from exc

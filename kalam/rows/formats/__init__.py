@@ -1,0 +1,1 @@
+"""Many rows in one text or message: JSON, msgpack, CSV and Arrow."""

@@ -1,0 +1,125 @@
+"""What a condition over one table says at a glance: the columns that it names, and those that it pins to values.
+
+Law: a pin is only what DataFusion, too, decides by plain equality of two values of one type, so that whoever looks the
+value up in a dictionary gets exactly what SELECT would. Whatever is not certain to be so is no pin, which costs speed
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from kalam.schema import INTEGER_TYPES, TableDefinition, TypeName
+from kalam.sql.text.dialect import parse_expression
+from kalam.sql.text.lexer import StatementText
+from kalam.sql.text.mentions import name_of
+from kalam.sql.text.statements import QueryText
+
+_CLOCK = re.compile(
+    r"\b(now|today|current_date|current_time|current_timestamp|localtime|localtimestamp)\b", re.IGNORECASE
+)
+_TEXTS = frozenset({TypeName.TEXT, TypeName.UUID})
+_INTEGER_MAX = 1 << 63
+
+PinValue = str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """``column = value`` or ``column IN (value, …)``, every value of the column's own type."""
+
+    column: str
+    values: frozenset[PinValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition's parts. ``whole`` says that the pins, joined by AND, are all of it.
+
+    ``columns`` are the names of the columns in it; ``reads_clock`` is set where it may turn out otherwise tomorrow.
+    """
+
+    columns: frozenset[str]
+    pins: tuple[Pin, ...]
+    whole: bool
+    reads_clock: bool
+
+
+def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[object, ...] = ()) -> Condition:
+    """The parts of a condition over a table; ``parameters`` are the values of ``$1 …``."""
+    tree = parse_expression(StatementText(where.text), 0, len(where.text))
+    pins: list[Pin] = []
+    whole = True
+    for conjunct in _conjuncts(tree):
+        pin = _pin(conjunct, table, parameters)
+        if pin is None:
+            whole = False
+        else:
+            pins.append(pin)
+    columns = frozenset(
+        name_of(node.this) for node in tree.find_all(exp.Column) if isinstance(node.this, exp.Identifier)
+    )
+    return Condition(columns, tuple(pins), whole, bool(_CLOCK.search(where.text)))
+
+
+def _conjuncts(tree: exp.Expr) -> Iterator[exp.Expr]:
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, exp.Paren):
+            todo.append(node.this)
+        elif isinstance(node, exp.And):
+            todo += [node.expression, node.this]
+        else:
+            yield node
+
+
+def _pin(node: exp.Expr, table: TableDefinition, parameters: tuple[object, ...]) -> Pin | None:
+    if isinstance(node, exp.EQ):
+        left, right = node.this, node.expression
+        column, values = (left, [right]) if isinstance(left, exp.Column) else (right, [left])
+    elif isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        column, values = node.this, node.expressions
+    else:
+        return None
+    if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier):
+        return None
+    named = table.column(name_of(column.this))
+    if named is None:
+        return None
+    found = [_value(value, named.type.name, parameters) for value in values]
+    plain = [value for value in found if value is not None]
+    return Pin(named.name, frozenset(plain)) if len(plain) == len(found) else None
+
+
+def _value(node: exp.Expr, kind: TypeName, parameters: tuple[object, ...]) -> PinValue | None:
+    """The value of a literal if it is one of the column's type; None if that is not certain."""
+    value = _constant(node, parameters)
+    if isinstance(value, str):
+        return value if kind in _TEXTS and "\\" not in value else None
+    if isinstance(value, bool):
+        return value if kind is TypeName.BOOLEAN else None
+    if isinstance(value, int):
+        return value if kind in INTEGER_TYPES and -_INTEGER_MAX < value < _INTEGER_MAX else None
+    return None
+
+
+def _constant(node: exp.Expr, parameters: tuple[object, ...]) -> object:
+    match node:
+        case exp.Boolean():
+            return bool(node.this)
+        case exp.Literal() if node.is_string:
+            return str(node.this)
+        case exp.Literal():
+            return int(node.this) if str(node.this).isdecimal() else None
+        case exp.Neg(this=exp.Literal() as inner) if not inner.is_string and str(inner.this).isdecimal():
+            return -int(inner.this)
+        case exp.Parameter(this=exp.Literal() as number):
+            index = int(number.this)
+            return parameters[index - 1] if 0 < index <= len(parameters) else None
+        case _:
+            return None

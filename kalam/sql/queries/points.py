@@ -1,0 +1,80 @@
+"""What can be answered by looking one row up: ``column = value`` conditions, constants, and plain select lists."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from kalam.sql.text.mentions import name_of
+from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery
+
+INTEGER_DIGITS = 18  # that surely fit 64 bits
+_POINT_PARTS = {"expressions", "from_", "where"}
+
+
+def constant_of(node: exp.Expr) -> Literal | Parameter | None:
+    """The text, integer or parameter that the node is, and nothing else."""
+    match node:
+        case exp.Parameter() if isinstance(node.this, exp.Literal):
+            return Parameter(int(node.this.this))
+        case exp.Neg() if _is_integer(node.this):
+            return Literal(-int(node.this.this))
+        case exp.Literal() if node.is_string:
+            return Literal(str(node.this))
+        case exp.Literal() if _is_integer(node):
+            return Literal(int(node.this))
+    return None
+
+
+def _is_integer(node: exp.Expr) -> bool:
+    text = str(node.this) if isinstance(node, exp.Literal) and not node.is_string else ""
+    return text.isdecimal() and len(text) <= INTEGER_DIGITS
+
+
+def equality_of(node: exp.Expr) -> Equality | None:
+    """The condition ``column = constant`` that the node is, in either order."""
+    if not isinstance(node, exp.EQ):
+        return None
+    for column, other in ((node.this, node.expression), (node.expression, node.this)):
+        value = constant_of(other)
+        if value is not None and isinstance(column, exp.Column):
+            qualifier = column.args.get("table")
+            if column.args.get("db") or not isinstance(column.this, exp.Identifier):
+                return None
+            return Equality(name_of(column.this), name_of(qualifier) if qualifier else None, value)
+    return None
+
+
+def point_of(tree: exp.Expr) -> PointQuery | None:
+    """What a plain query asks of one row; None for any that needs more than its columns and an equality."""
+    where = tree.args.get("where")
+    if {part for part, value in tree.args.items() if value} != _POINT_PARTS or where is None:
+        return None
+    equality = equality_of(where.this)
+    source = tree.args["from_"].this
+    if equality is None or {part for part, value in source.args.items() if value} - {"this", "db", "alias"}:
+        return None
+    alias = source.args.get("alias")
+    if alias is not None and alias.args.get("columns"):
+        return None
+    called = name_of(alias.this) if alias is not None else name_of(source.this)
+    if equality.qualifier not in (None, called):
+        return None
+    columns = _plain_columns(tree.expressions, called)
+    return None if columns is None else PointQuery(columns, equality)
+
+
+def _plain_columns(expressions: list[exp.Expr], called: str) -> tuple[tuple[str, str], ...] | None:
+    """Each column with the name that it gets; empty for ``*``, None where there is anything else."""
+    if len(expressions) == 1 and isinstance(expressions[0], exp.Star) and not any(expressions[0].args.values()):
+        return ()
+    columns: list[tuple[str, str]] = []
+    for expression in expressions:
+        column = expression.this if isinstance(expression, exp.Alias) else expression
+        if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier) or column.args.get("db"):
+            return None
+        qualifier = column.args.get("table")
+        if qualifier is not None and name_of(qualifier) != called:
+            return None
+        name = name_of(column.this)
+        columns.append((name, name_of(expression.args["alias"]) if isinstance(expression, exp.Alias) else name))
+    return tuple(columns) if len({name for _, name in columns}) == len(columns) else None

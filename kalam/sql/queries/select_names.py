@@ -1,0 +1,169 @@
+"""Names of the columns of a select list.
+
+Two columns may have one name in SQL, which DataFusion refuses: there each expression without a name gets one of its own
+for DataFusion, and the result gets back the names that it would have had. And DataFusion calls an expression by its
+plan (``avg(lab.readings.celsius)``, ``Int64(1)``), where people who read a result expect PostgreSQL's names. The texts
+of the expressions are cut at token positions, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sqlglot import exp
+
+from kalam.sql.text.dialect import parse_query
+from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
+from kalam.sql.text.statements import QueryText
+
+REFUSAL = "Projections require unique expression names"
+"""How DataFusion's error begins."""
+_CLAUSES = "FROM WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET FETCH UNION INTERSECT EXCEPT FOR"
+_BEHIND_LIST = frozenset(_CLAUSES.split())
+
+
+def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
+    """The query with a name for each column, and the names that its result is to have; None where that is no help."""
+    statement = StatementText(query.text)
+    tree = parse_query(statement, 0, len(query.text))
+    if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
+        return None
+    places = list(_list_places(statement))
+    if len(places) != len(tree.expressions):
+        return None
+    names = [_name(node, query.text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
+    text, tables = query.text, query.tables
+    for number, (node, (_, end)) in reversed(list(enumerate(zip(tree.expressions, places, strict=True)))):
+        if isinstance(node, exp.Alias):
+            continue
+        added = f' AS "_column_{number}"'
+        text = text[:end] + added + text[end:]
+        by = len(added)
+        tables = tuple(
+            replace(use, start=use.start + by, end=use.end + by) if use.start >= end else use for use in tables
+        )
+    return replace(query, text=text, tables=tables, plain=False, point=None), names
+
+
+UNNAMED = "?column?"
+"""PostgreSQL's name of a column that has none."""
+_BEHIND_CALL = frozenset({"OVER", "FILTER", "WITHIN", "IGNORE", "RESPECT"})
+
+
+def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
+    """The names that PostgreSQL would give the columns of a result, which has ``names`` from DataFusion.
+
+    A call is named as its function, a cast as what it casts or else as its type, what has no name is ``?column?``
+    (PostgreSQL's FigureColname). As there, two columns may have one name.
+    """
+    statement = StatementText(query.text)
+    tree: exp.Expr | None = parse_query(statement, 0, len(query.text))
+    while isinstance(tree, (exp.Subquery, exp.SetOperation)):
+        tree = tree.this
+    found = list(names)
+    if not isinstance(tree, exp.Select):
+        return found
+    places = list(_list_places(statement))
+    stars = [number for number, node in enumerate(tree.expressions) if node.is_star]
+    if len(places) != len(tree.expressions) or len(stars) > 1:
+        return found
+    for number, (node, (start, end)) in enumerate(zip(tree.expressions, places, strict=True)):
+        place = number - len(places) if stars and number > stars[0] else number
+        name = _shown_name(node, query.text[start:end])
+        if name is not None and -len(found) <= place < len(found):
+            found[place] = name
+    return found
+
+
+def _shown_name(node: exp.Expr, text: str) -> str | None:
+    """PostgreSQL's name for an expression; None for one that has its name from elsewhere."""
+    match node:
+        case exp.Alias() | exp.Column() | exp.Star() | exp.Paren(this=exp.Column()):
+            return None
+        case exp.Cast():
+            inner = node.this
+            if isinstance(inner, exp.Column):
+                return str(inner.name)
+            return str(node.to.this.name).lower() if isinstance(node.to.this, exp.DataType.Type) else UNNAMED
+        case exp.Case():
+            return "case"
+        case exp.Exists():
+            return "exists"
+        case exp.Subquery(this=exp.Select() as inner) if len(inner.expressions) == 1:
+            [only] = inner.expressions
+            return str(only.alias_or_name) or UNNAMED
+    return _called(text)
+
+
+def _called(text: str) -> str:
+    """The function's name where a text is one call, with a window or a filter or without."""
+    statement = StatementText(text)
+    name = read_token(statement, 0)
+    behind = list(_outer_tokens(StatementText(text[name.end :])))
+    if name.kind is not Kind.WORD:
+        return UNNAMED
+    if behind[0].kind is Kind.END:  # CURRENT_DATE
+        return name.text.lower()
+    called = [token.text for token in behind[:2]] == ["(", ")"]
+    whole = called and (behind[2].kind is Kind.END or behind[2].word in _BEHIND_CALL)
+    return name.text.lower() if whole else UNNAMED
+
+
+def names_of(text: str) -> list[str] | None:
+    """The names that a query's columns have by themselves; None where that is not told by its text."""
+    statement = StatementText(text)
+    tree = parse_query(statement, 0, len(text))
+    places = list(_list_places(statement))
+    if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
+        return None
+    if len(places) != len(tree.expressions):
+        return None
+    return [_name(node, text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
+
+
+def _name(node: exp.Expr, text: str) -> str:
+    """The name that a column has by itself: an alias, a column's name also behind a CAST, or else its text."""
+    if isinstance(node, exp.Alias):
+        return str(node.alias)
+    inner = node
+    while isinstance(inner, (exp.Cast, exp.Paren)):
+        inner = inner.this
+    return str(inner.name) if isinstance(inner, exp.Column) else " ".join(text.split())
+
+
+def _list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
+    """Where the expressions of the outermost select list stand, from the first character to behind the last."""
+    tokens = _outer_tokens(statement)
+    if not any(token.word == "SELECT" for token in tokens):
+        return
+    first: Token | None = None
+    last: Token | None = None
+    for token in tokens:
+        if first is None and token.word in ("ALL", "DISTINCT"):
+            continue
+        ends = token.kind is Kind.END or (
+            token.word in _BEHIND_LIST and not (token.word == "FROM" and last is not None and last.word == "DISTINCT")
+        )
+        if ends or token.text == ",":
+            if first is not None and last is not None:
+                yield first.start, last.end
+            if ends:
+                return
+            first = None
+            continue
+        first, last = first or token, token
+
+
+def _outer_tokens(statement: StatementText) -> Iterator[Token]:
+    """The tokens outside of brackets, of which a closing one stands for its pair, and the end."""
+    depth, position = 0, 0
+    while True:
+        token = read_token(statement, position)
+        position = token.end
+        depth -= token.kind is Kind.SYMBOL and token.text in ")]"
+        if depth <= 0 or token.kind is Kind.END:
+            yield token
+        depth += token.kind is Kind.SYMBOL and token.text in "(["
+        if token.kind is Kind.END:
+            return

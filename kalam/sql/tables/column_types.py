@@ -1,0 +1,117 @@
+"""The types of columns, under Kalam's names and PostgreSQL's."""
+
+from __future__ import annotations
+
+from kalam.errors import Unsupported
+from kalam.schema import DataType, TypeName
+from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.lexer import Kind
+
+DECIMAL_DIGITS_MAX = 38
+_BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DECIMAL_DIGITS_MAX, scale=10)
+_LENGTH_MAX = 10_485_760
+_MICROSECONDS = 6
+
+_ALIASES = {
+    TypeName.BOOLEAN: "BOOLEAN BOOL",
+    TypeName.SMALLINT: "SMALLINT INT2 TINYINT",
+    TypeName.INT: "INT INTEGER INT4",
+    TypeName.BIGINT: "BIGINT INT8",
+    TypeName.FLOAT: "FLOAT REAL FLOAT4",
+    TypeName.DOUBLE: "DOUBLE FLOAT8",
+    TypeName.DECIMAL: "DECIMAL NUMERIC DEC",
+    TypeName.TEXT: "TEXT STRING VARCHAR CHARACTER CHAR BPCHAR",
+    TypeName.BLOB: "BLOB BYTEA BYTES BINARY VARBINARY",
+    TypeName.TIMESTAMP: "TIMESTAMP TIMESTAMPTZ DATETIME",
+    TypeName.DATE: "DATE",
+    TypeName.JSON: "JSON JSONB",
+    TypeName.UUID: "UUID",
+}
+_TYPES = {alias: name for name, aliases in _ALIASES.items() for alias in aliases.split()}
+_SIZED_TEXT = frozenset({"VARCHAR", "CHARACTER", "CHAR"})
+_HINTS = {
+    **dict.fromkeys(("SERIAL", "BIGSERIAL", "SMALLSERIAL"), "use BIGINT DEFAULT SNOWFLAKE_ID()"),
+    **dict.fromkeys(("ARRAY", "STRUCT", "MAP", "HSTORE"), "use JSON"),
+    **dict.fromkeys(("TIME", "TIMETZ", "INTERVAL", "ENUM", "INET", "XML"), "use TEXT"),
+    "MONEY": "use DECIMAL(19,4)",
+}
+
+
+def read_type(cursor: Cursor) -> DataType:
+    """Consume a column type; Unsupported, naming the types there are, for any other."""
+    token = cursor.token
+    if token.kind not in (Kind.WORD, Kind.QUOTED):
+        raise cursor.unexpected("a type", choices=_TYPES)
+    word = token.word
+    name = _TYPES.get(word)
+    if name is None:
+        hint = _HINTS.get(word) or did_you_mean(word, _TYPES)
+        raise cursor.refusal(f"there is no type {cursor.found()}; the types are {', '.join(TypeName)}", hint=hint)
+    cursor.advance()
+    data_type = _sized(cursor, name, word)
+    if cursor.at_symbol("[") or cursor.at("ARRAY"):
+        raise cursor.refusal("there are no array types", hint="use JSON")
+    return data_type
+
+
+def _sized(cursor: Cursor, name: TypeName, word: str) -> DataType:
+    match name:
+        case TypeName.DECIMAL:
+            return _decimal(cursor)
+        case TypeName.TEXT if word in _SIZED_TEXT:
+            return _text(cursor, word)
+        case TypeName.TIMESTAMP:
+            _timestamp(cursor, word)
+        case TypeName.DOUBLE if word == "DOUBLE":
+            cursor.take("PRECISION")
+    if cursor.at_symbol("("):
+        raise cursor.refusal(f"the type {word} has no size")
+    return DataType(name=name)
+
+
+def _decimal(cursor: Cursor) -> DataType:
+    token = cursor.token
+    sizes = _sizes(cursor)
+    if not sizes:
+        return _BARE_DECIMAL
+    precision, scale = sizes[0], sizes[1] if len(sizes) > 1 else 0
+    if len(sizes) > 2 or not 1 <= precision <= DECIMAL_DIGITS_MAX or not 0 <= scale <= precision:
+        raise cursor.error(
+            Unsupported, f"DECIMAL(p,s) has 1 to {DECIMAL_DIGITS_MAX} digits, of which 0 to p are the scale", at=token
+        )
+    return DataType(name=TypeName.DECIMAL, precision=precision, scale=scale)
+
+
+def _text(cursor: Cursor, word: str) -> DataType:
+    varying = word == "VARCHAR" or cursor.take("VARYING")
+    token = cursor.token
+    sizes = _sizes(cursor)
+    if not sizes:
+        # PostgreSQL's CHARACTER without a length holds one character.
+        return DataType(name=TypeName.TEXT, length_max=None if varying else 1)
+    if len(sizes) > 1 or not 1 <= sizes[0] <= _LENGTH_MAX:
+        raise cursor.refusal(f"a text's length is 1 to {_LENGTH_MAX} characters", at=token)
+    return DataType(name=TypeName.TEXT, length_max=sizes[0])
+
+
+def _timestamp(cursor: Cursor, word: str) -> None:
+    """Consume ``(6)`` and ``WITH TIME ZONE``: every TIMESTAMP is an instant in microseconds."""
+    token = cursor.token
+    if _sizes(cursor) not in ([], [_MICROSECONDS]):
+        raise cursor.refusal("a TIMESTAMP always has microseconds", at=token, hint="leave the precision out")
+    if word == "TIMESTAMP" and not cursor.take("WITH", "TIME", "ZONE"):
+        cursor.take("WITHOUT", "TIME", "ZONE")
+
+
+def _sizes(cursor: Cursor) -> list[int]:
+    """Consume ``(n, …)``, if it is there."""
+    sizes: list[int] = []
+    if not cursor.take_symbol("("):
+        return sizes
+    while not sizes or cursor.take_symbol(","):
+        token = cursor.token
+        if token.kind is not Kind.NUMBER or not token.text.isdigit() or len(token.text) > 9:
+            raise cursor.unexpected("a whole number")
+        sizes.append(int(cursor.advance().text))
+    cursor.expect_symbol(")")
+    return sizes

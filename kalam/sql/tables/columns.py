@@ -1,0 +1,147 @@
+"""The column list of a CREATE TABLE, and the column of an ALTER TABLE … ADD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kalam.errors import ColumnNotFound, InvalidName, InvalidValue
+from kalam.schema import KEY_TYPES, Column, DataType, Default, DefaultKind, TableKind
+from kalam.sql.tables.column_types import read_type
+from kalam.sql.tables.defaults import read_default
+from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.lexer import Kind, Token
+from kalam.sql.text.statements import AddColumn
+
+COLUMNS_MAX = 2_000
+
+_CONSTRAINTS = frozenset({"CONSTRAINT", "UNIQUE", "CHECK", "FOREIGN", "REFERENCES", "EXCLUDE", "GENERATED", "COLLATE"})
+_ALLOWED = "is not supported; a column can have NOT NULL, DEFAULT and PRIMARY KEY"
+# On an ALTER a default is evaluated once, for all the old rows, so that these would give them all one identity.
+_NOT_ON_ALTER = frozenset({DefaultKind.SNOWFLAKE_ID, DefaultKind.UUID_V7})
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """A column as it is written; ``key`` is the PRIMARY behind it, if it is there."""
+
+    name: str
+    type: DataType
+    nullable: bool
+    default: Default | None
+    key: Token | None
+
+
+def read_columns(cursor: Cursor, kind: TableKind) -> tuple[tuple[Column, ...], str | None]:
+    """Consume ``(column, …[, PRIMARY KEY (column)])``; the columns, numbered from 1, and the name of the key."""
+    cursor.expect_symbol("(")
+    declared: dict[str, _Declared] = {}
+    keys: list[tuple[str, Token]] = []
+    while True:
+        token = cursor.token
+        if cursor.at("PRIMARY", "KEY"):
+            keys.append((_table_key(cursor), token))
+        else:
+            column = _new_column(cursor, declared)
+            keys += [(column.name, column.key)] if column.key else []
+        if not cursor.take_symbol(","):
+            break
+    cursor.expect_symbol(")")
+    key = _checked_key(cursor, kind, declared, keys)
+    return tuple(_column(number, column, key) for number, column in enumerate(declared.values(), 1)), key
+
+
+def read_added_column(cursor: Cursor) -> AddColumn:
+    """Consume ``[COLUMN] name TYPE [NOT NULL] [DEFAULT …]``."""
+    cursor.take("COLUMN")
+    token = cursor.token
+    column = _declared(cursor)
+    if column.key:
+        raise cursor.refusal("a column that is added cannot be the key", at=column.key)
+    if not column.nullable and column.default is None:
+        raise cursor.error(InvalidValue, f"the column {column.name} is NOT NULL, so it needs a DEFAULT", at=token)
+    if column.default and column.default.kind in _NOT_ON_ALTER:
+        detail = f"{column.default} would give all old rows the same value and is refused here"
+        raise cursor.error(InvalidValue, detail, at=token)
+    return AddColumn(column.name, column.type, column.nullable, column.default)
+
+
+def _new_column(cursor: Cursor, declared: dict[str, _Declared]) -> _Declared:
+    token = cursor.token
+    column = _declared(cursor)
+    if column.name in declared:
+        raise cursor.error(InvalidName, f"the column {column.name!r} is declared twice", at=token)
+    if len(declared) == COLUMNS_MAX:
+        raise cursor.refusal(f"a table has at most {COLUMNS_MAX:,} columns", at=token)
+    declared[column.name] = column
+    return column
+
+
+def _declared(cursor: Cursor) -> _Declared:
+    if cursor.token.word in _CONSTRAINTS:
+        raise cursor.refusal(
+            f"{cursor.token.word} {_ALLOWED}", hint="a column of that name is written in double quotes"
+        )
+    name = cursor.new_name("column")
+    data_type = read_type(cursor)
+    nullable, default, key = True, None, None
+    seen: set[str] = set()
+    while cursor.token.kind is Kind.WORD:
+        token = cursor.token
+        word = token.word
+        if word in seen:
+            raise cursor.fault(f"{word} is given twice")
+        seen.add(word)
+        if cursor.take("NOT", "NULL"):
+            nullable = False
+        elif cursor.take("NULL"):
+            pass  # as it is anyway
+        elif cursor.take("DEFAULT"):
+            default = read_default(cursor, data_type)
+        elif cursor.take("PRIMARY", "KEY"):
+            key, nullable = token, False
+        elif word in _CONSTRAINTS:
+            raise cursor.refusal(f"{word} {_ALLOWED}")
+        else:
+            raise cursor.unexpected("NOT NULL, DEFAULT, PRIMARY KEY, ',' or ')'", choices=("DEFAULT", "PRIMARY", "NOT"))
+    return _Declared(name, data_type, nullable, default, key)
+
+
+def _table_key(cursor: Cursor) -> str:
+    token = cursor.token
+    cursor.expect("PRIMARY", "KEY")
+    names = cursor.names("column")
+    if len(names) > 1:
+        raise cursor.refusal("a primary key is one column", at=token)
+    return names[0]
+
+
+def _checked_key(
+    cursor: Cursor, kind: TableKind, declared: dict[str, _Declared], keys: list[tuple[str, Token]]
+) -> str | None:
+    """The key's name, after the rules of keys."""
+    if not keys:
+        return None
+    name, token = keys[0]
+    if kind is TableKind.STREAM:
+        detail = "a STREAM table has no PRIMARY KEY; its rows have the key _key, {timestamp_ms}:{row_id}"
+        raise cursor.refusal(detail, at=token)
+    if len(keys) > 1:
+        raise cursor.refusal("a primary key is one column", at=keys[1][1])
+    column = declared.get(name)
+    if column is None:
+        detail = f"the PRIMARY KEY names no column of the table: {name!r}"
+        raise cursor.error(ColumnNotFound, detail, at=token, hint=did_you_mean(name, declared))
+    if column.type.name not in KEY_TYPES:
+        types = ", ".join(sorted(KEY_TYPES))
+        raise cursor.refusal(f"a primary key cannot be of type {column.type}; it is one of {types}", at=token)
+    return name
+
+
+def _column(number: int, column: _Declared, key: str | None) -> Column:
+    return Column(
+        column_id=number,
+        name=column.name,
+        type=column.type,
+        nullable=column.nullable and column.name != key,
+        default=column.default,
+    )

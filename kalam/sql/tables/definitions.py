@@ -1,0 +1,140 @@
+"""CREATE, DROP and ALTER: what changes the catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kalam.errors import InvalidName
+from kalam.names import RESERVED_NAMESPACES, check_new_namespace
+from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKind, TypeName
+from kalam.sql.tables.clauses import read_clauses, read_option_list
+from kalam.sql.tables.columns import read_added_column, read_columns
+from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.statements import (
+    AddColumn,
+    AlterTable,
+    CreateNamespace,
+    CreateTable,
+    DropColumn,
+    DropNamespace,
+    DropTable,
+    RenameColumn,
+    SetOptions,
+    TableRef,
+)
+
+_KINDS = {kind.value: kind for kind in TableKind}
+_CREATE = "only namespaces and tables can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…)"
+_DROP = "only namespaces and tables can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t"
+_ALTER = "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b and SET (option = value, …)"
+_ROW_ID_DEFAULT = Default(kind=DefaultKind.SNOWFLAKE_ID)
+
+
+def create(cursor: Cursor) -> CreateNamespace | CreateTable:
+    """Read CREATE NAMESPACE or CREATE TABLE."""
+    cursor.expect("CREATE")
+    if cursor.take("NAMESPACE"):
+        return _create_namespace(cursor)
+    kind = _kind_of_table(cursor)
+    if kind is None and not cursor.at("TABLE"):
+        raise cursor.refusal(_CREATE)
+    cursor.expect("TABLE")
+    return _create_table(cursor, kind or TableKind.SHARED)
+
+
+def drop(cursor: Cursor) -> DropNamespace | DropTable:
+    """Read DROP NAMESPACE or DROP TABLE."""
+    cursor.expect("DROP")
+    if cursor.take("NAMESPACE"):
+        if_exists = cursor.take("IF", "EXISTS")
+        return DropNamespace(cursor.name("namespace"), if_exists, cursor.take("CASCADE"))
+    kind = _kind_of_table(cursor)
+    if kind is None and not cursor.at("TABLE"):
+        raise cursor.refusal(_DROP)
+    cursor.expect("TABLE")
+    if_exists = cursor.take("IF", "EXISTS")
+    return DropTable(cursor.table(), kind, if_exists)
+
+
+def alter(cursor: Cursor) -> AlterTable:
+    """Read ALTER TABLE with its one action."""
+    cursor.expect("ALTER")
+    if not cursor.take("TABLE"):
+        raise cursor.refusal(_ALTER)
+    ref = cursor.table()
+    action = _alter_action(cursor)
+    if cursor.at_symbol(","):
+        raise cursor.refusal("an ALTER TABLE does one thing; write one statement for each")
+    return AlterTable(ref, action)
+
+
+def _kind_of_table(cursor: Cursor) -> TableKind | None:
+    word = cursor.take_one(_KINDS)
+    return _KINDS[word] if word else None
+
+
+def _create_namespace(cursor: Cursor) -> CreateNamespace:
+    if_not_exists = cursor.take("IF", "NOT", "EXISTS")
+    token = cursor.token
+    name = cursor.name("namespace")
+    with cursor.located(token):
+        return CreateNamespace(check_new_namespace(name), if_not_exists)
+
+
+def _create_table(cursor: Cursor, kind: TableKind) -> CreateTable:
+    if_not_exists = cursor.take("IF", "NOT", "EXISTS")
+    ref = _new_table(cursor)
+    if cursor.at("AS"):
+        raise cursor.refusal("CREATE TABLE … AS is not supported; create the table, then INSERT INTO … SELECT")
+    columns, key = read_columns(cursor, kind)
+    if key is None and kind is not TableKind.STREAM:
+        columns, key = (*columns, _row_id(len(columns) + 1)), ROW_ID
+    options = read_clauses(cursor)
+    return CreateTable(ref=ref, kind=kind, columns=columns, key=key, options=options, if_not_exists=if_not_exists)
+
+
+def _row_id(column_id: int) -> Column:
+    data_type = DataType(name=TypeName.BIGINT)
+    return Column(column_id=column_id, name=ROW_ID, type=data_type, nullable=False, default=_ROW_ID_DEFAULT)
+
+
+def _new_table(cursor: Cursor) -> TableRef:
+    first = cursor.token
+    ref = cursor.table()
+    last = cursor.previous
+    if ref.namespace is not None:
+        if ref.namespace in RESERVED_NAMESPACES:
+            raise cursor.error(InvalidName, f"nothing can be created in the namespace {ref.namespace!r}", at=first)
+        cursor.check_new(ref.namespace, "namespace", first)
+    cursor.check_new(ref.table, "table", last)
+    return ref
+
+
+def _alter_action(cursor: Cursor) -> AddColumn | DropColumn | RenameColumn | SetOptions:
+    match cursor.take_one(("ADD", "DROP", "RENAME", "SET")):
+        case "ADD":
+            return read_added_column(cursor)
+        case "DROP":
+            cursor.take("COLUMN")
+            return DropColumn(_own_column(cursor))
+        case "RENAME":
+            if cursor.at("TO"):
+                raise cursor.refusal("a table keeps its name")
+            cursor.take("COLUMN")
+            name = _own_column(cursor)
+            cursor.expect("TO")
+            return RenameColumn(name, cursor.new_name("column"))
+        case "SET":
+            options: dict[str, Any] = {}
+            read_option_list(cursor, options)
+            return SetOptions(options)
+        case _:
+            raise cursor.refusal(_ALTER)
+
+
+def _own_column(cursor: Cursor) -> str:
+    token = cursor.token
+    name = cursor.name("column")
+    if name.startswith("_"):
+        raise cursor.error(InvalidName, f"the column {name!r} is Kalam's own and stays as it is", at=token)
+    return name

@@ -1,0 +1,217 @@
+"""The options of a table: which there are, and what their values may be.
+
+Each is one entry of `OPTIONS`: the kinds of table that have it, what is allowed in words, and how a raw value is read
+into fields of StreamOptions or StoredOptions (None where it is not allowed). How they are written is in `spelling`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kalam.errors import InvalidOption, Unsupported
+from kalam.schema import Column, Compression, PayloadFormat, StreamStorage, TableKind, TableOptions, options_type
+from kalam.sql.tables.durations import seconds
+from kalam.sql.text.cursor import did_you_mean
+
+MAX_BUFFER_ROWS = 100_000_000
+FLUSH_ROWS_MAX = 10_000_000
+FLUSH_INTERVAL_S_MAX = 86_400
+RETENTION_DAYS_MAX = 36_500
+REPLICAS = (1, 3, 5)
+
+_RETENTION_S_MAX = RETENTION_DAYS_MAX * 86_400
+_STREAM = frozenset({TableKind.STREAM})
+_STORED = frozenset({TableKind.SHARED, TableKind.USER})
+_POLICY = re.compile(
+    r"rows\s*:\s*([0-9]{1,9})(?:\s*,\s*interval\s*:\s*([0-9]{1,9}))?|interval\s*:\s*([0-9]{1,9})", re.ASCII
+)
+_VARIABLE = re.compile(r"\$\{[^}]*\}?")
+_USER_ID = "${user_id}"
+_ALIASES = {"TTL_SECONDS": "RETENTION"}
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: ``read`` gives the fields that a raw value means, None where it is not ``allowed``."""
+
+    kinds: frozenset[TableKind]
+    allowed: str
+    read: Callable[[Any], Fields | None]
+
+
+def table_options(
+    kind: TableKind,
+    raw: Mapping[str, Any],
+    columns: Sequence[Column],
+    *,
+    current: TableOptions | None = None,
+) -> TableOptions:
+    """The options of a table, checked.
+
+    ``raw`` holds the values by option name, as a statement gives them; ``columns`` are the table's, for SUBJECT_KEY.
+    ``current`` is given for an ALTER TABLE … SET: what ``raw`` does not name stays so. Raises InvalidOption that names
+    the option and what is allowed, Unsupported for what an ALTER cannot change.
+    """
+    named = _named(kind, raw)
+    fields: Fields = {}
+    for name, value in named.items():
+        fields |= _read(kind, name, value, columns)
+    if current is not None:
+        if "storage" in fields:
+            raise Unsupported("STORAGE of a STREAM table cannot be altered; create a new table")
+        return replace(current, **fields)
+    if fields.get("ephemeral"):
+        fields.setdefault("storage", StreamStorage.MEMORY)
+    return options_type(kind)(**fields)
+
+
+def _named(kind: TableKind, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw values under the options' own names, each known and of this kind."""
+    named: dict[str, Any] = {}
+    for given, value in raw.items():
+        name = _ALIASES.get(given.upper(), given.upper())
+        _check_known(kind, name)
+        if name in named:
+            alias = next((f" (also spelt {alias})" for alias, option in _ALIASES.items() if option == name), "")
+            raise InvalidOption(f"the option {name}{alias} is given twice")
+        named[name] = value
+    return named
+
+
+def _check_known(kind: TableKind, name: str) -> None:
+    option = OPTIONS.get(name)
+    if option is not None and kind in option.kinds:
+        return
+    own = [known for known, other in OPTIONS.items() if kind in other.kinds]
+    allowed = f"a {kind} table has the options {', '.join(own)}"
+    if option is None:
+        raise InvalidOption(f"there is no option {name[:80]}; {allowed}", hint=did_you_mean(name, [*own, *_ALIASES]))
+    kinds = " and ".join(sorted(option.kinds))
+    raise InvalidOption(f"the option {name} belongs to {kinds} tables; {allowed}")
+
+
+def _read(kind: TableKind, name: str, value: Any, columns: Sequence[Column]) -> Fields:
+    option = OPTIONS[name]
+    fields = option.read(value)
+    if fields is None or (name == "LOCATION" and not _location_fits(kind, fields["location"])):
+        raise InvalidOption(f"{name} = {_shown(value)} is not allowed; {name} is {option.allowed}")
+    if name == "SUBJECT_KEY":
+        known = [column.name for column in columns]
+        if value not in known:
+            hint = did_you_mean(str(value), known)
+            raise InvalidOption(f"SUBJECT_KEY = {_shown(value)} names no column of the table", hint=hint)
+    return fields
+
+
+def _location_fits(kind: TableKind, location: str) -> bool:
+    variables = _VARIABLE.findall(location)
+    return set(variables) == {_USER_ID} if kind is TableKind.USER else not variables
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80] if isinstance(value, str) else str(value)[:80]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _retention(value: Any) -> Fields | None:
+    span_s = seconds(value)
+    return {"retention_s": span_s} if span_s is not None and 1 <= span_s <= _RETENTION_S_MAX else None
+
+
+def _max_buffer(value: Any) -> Fields | None:
+    rows = _whole(value)
+    return {"max_buffer_rows": rows} if rows is not None and 1 <= rows <= MAX_BUFFER_ROWS else None
+
+
+def _ephemeral(value: Any) -> Fields | None:
+    flag = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, (bool, str)) else None
+    return None if flag is None else {"ephemeral": flag}
+
+
+def _subject_key(value: Any) -> Fields | None:
+    return {"subject_key": value} if isinstance(value, str) else None
+
+
+def _replicas(value: Any) -> Fields | None:
+    count = _whole(value)
+    return {"replicas": count} if count in REPLICAS else None
+
+
+def _choice(field: str, choices: type[enum.StrEnum]) -> Callable[[Any], Fields | None]:
+    by_text = {choice.value: choice for choice in choices}
+
+    def read(value: Any) -> Fields | None:
+        choice = by_text.get(value.lower()) if isinstance(value, str) else None
+        return {field: choice} if choice is not None else None
+
+    return read
+
+
+def _flush_policy(value: Any) -> Fields | None:
+    match = _POLICY.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        return None
+    rows, interval_s = match[1], match[2] or match[3]
+    within = (rows is None or 0 < int(rows) <= FLUSH_ROWS_MAX) and (
+        interval_s is None or 0 < int(interval_s) <= FLUSH_INTERVAL_S_MAX
+    )
+    policy = {"flush_rows": rows and int(rows), "flush_interval_s": interval_s and int(interval_s)}
+    return policy if within else None
+
+
+def _location(value: Any) -> Fields | None:
+    return {"location": value} if isinstance(value, str) and value.strip() and value.isprintable() else None
+
+
+def _deleted_retention(value: Any) -> Fields | None:
+    if isinstance(value, str) and value.lower() == "off":
+        return {"deleted_retention_s": None}
+    hours = str(value).isascii() and str(value).isdigit()
+    span_s = seconds(f"{value}h" if hours else value, units="hd")
+    return {"deleted_retention_s": span_s} if span_s is not None and 1 <= span_s <= _RETENTION_S_MAX else None
+
+
+def _listed(choices: type[enum.StrEnum]) -> str:
+    return " or ".join(f"'{choice}'" for choice in choices)
+
+
+OPTIONS: dict[str, Option] = {
+    "RETENTION": Option(
+        _STREAM,
+        f"a time such as '10s', '5m', '1h' or '7d', or a number of seconds, from 1 s to {RETENTION_DAYS_MAX} days",
+        _retention,
+    ),
+    "MAX_BUFFER": Option(_STREAM, f"a number of rows, 1 to {MAX_BUFFER_ROWS:,}", _max_buffer),
+    "EPHEMERAL": Option(_STREAM, "true or false", _ephemeral),
+    "SUBJECT_KEY": Option(_STREAM | _STORED, "the name of a column", _subject_key),
+    "STORAGE": Option(_STREAM, _listed(StreamStorage), _choice("storage", StreamStorage)),
+    "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas),
+    "FORMAT": Option(_STREAM | _STORED, _listed(PayloadFormat), _choice("format", PayloadFormat)),
+    "FLUSH_POLICY": Option(
+        _STORED,
+        "'rows:N', 'interval:S' or 'rows:N,interval:S', "
+        f"with N from 1 to {FLUSH_ROWS_MAX:,} and S from 1 to {FLUSH_INTERVAL_S_MAX:,} seconds",
+        _flush_policy,
+    ),
+    "LOCATION": Option(
+        _STORED,
+        f"a folder or URL as text; a USER table's holds {_USER_ID}, a SHARED table's holds no variable",
+        _location,
+    ),
+    "DELETED_RETENTION": Option(
+        _STORED, "a time such as '7d' or '48h', a number of hours, or 'off'", _deleted_retention
+    ),
+    "COMPRESSION": Option(_STORED, _listed(Compression), _choice("compression", Compression)),
+}

@@ -1,0 +1,1 @@
+"""Texts before they are statements: tokens, literals, the dialect of sqlglot, and the statements as values."""

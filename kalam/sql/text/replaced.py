@@ -1,0 +1,83 @@
+"""A query text with some of its tokens replaced: by the session's user, or by the name of the row that was proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+from kalam.sql.text.statements import QueryText
+
+_Statement = TypeVar("_Statement")
+_FUNCTION = "current_user"
+_BEHIND_ITEM = frozenset({"", ",", "FROM", "WHERE", "ORDER", "LIMIT", "UNION"})
+
+
+def with_user(statement: _Statement, user: str) -> _Statement:
+    """The statement with ``CURRENT_USER()`` as the text that it means for this user."""
+    if isinstance(statement, QueryText):
+        return _query_with_user(statement, user)  # type: ignore[return-value] # it is of the same class
+    if isinstance(statement, tuple):
+        members = tuple(with_user(member, user) for member in statement)
+        same = all(new is old for new, old in zip(members, statement, strict=True))
+        return statement if same else members  # type: ignore[return-value] # as above
+    if not is_dataclass(statement) or isinstance(statement, type):
+        return statement
+    changed: dict[str, Any] = {}
+    for field in fields(statement):
+        old = getattr(statement, field.name)
+        if (new := with_user(old, user)) is not old:
+            changed[field.name] = new
+    return replace(statement, **changed) if changed else statement
+
+
+def _query_with_user(query: QueryText, user: str) -> QueryText:
+    if _FUNCTION not in query.text.lower():
+        return query
+    literal = "'" + user.replace("'", "''") + "'"
+    tokens, pieces = _tokens(query.text), []
+    for place, token in enumerate(tokens[:-3]):
+        if token.word == "CURRENT_USER" and tokens[place + 1].text == "(" and tokens[place + 2].text == ")":
+            shown = place > 0 and tokens[place - 1].word == "SELECT" and _ends_item(tokens[place + 3])
+            text = f"{literal} AS {_FUNCTION}" if shown else literal
+            pieces.append((token.start, tokens[place + 2].end, text))
+    return replaced(query, pieces)
+
+
+def _ends_item(token: Token) -> bool:
+    return (token.word or token.text) in _BEHIND_ITEM
+
+
+def with_column_named(query: QueryText, qualifier: str, name: str) -> QueryText:
+    """The text in which what is said of ``qualifier``, as ``qualifier.column``, is said of ``name``."""
+    if qualifier not in query.text.lower():
+        return query
+    tokens, pieces = _tokens(query.text), []
+    for place, token in enumerate(tokens[:-1]):
+        written = token.text[1:-1] if token.kind is Kind.QUOTED else fold(token.text)
+        is_name = token.kind in (Kind.WORD, Kind.QUOTED) and written == qualifier
+        if is_name and tokens[place + 1].text == "." and (place == 0 or tokens[place - 1].text != "."):
+            pieces.append((token.start, token.end, f'"{name}"'))
+    return replaced(query, pieces)
+
+
+def replaced(query: QueryText, pieces: Sequence[tuple[int, int, str]]) -> QueryText:
+    """The query with parts of its text replaced; the mentions of tables keep their places."""
+    text, tables = query.text, query.tables
+    for start, end, new in reversed(pieces):
+        text = text[:start] + new + text[end:]
+        by = len(new) - (end - start)
+        tables = tuple(
+            replace(use, start=use.start + by, end=use.end + by) if use.start >= end else use for use in tables
+        )
+    return replace(query, text=text, tables=tables) if pieces else query
+
+
+def _tokens(text: str) -> list[Token]:
+    statement, tokens = StatementText(text), []
+    token = read_token(statement, 0)
+    while token.kind is not Kind.END:
+        tokens.append(token)
+        token = read_token(statement, token.end)
+    return [*tokens, token, token]

@@ -1,0 +1,1 @@
+"""A copy of a data directory while it is in use, and what makes one of it again."""

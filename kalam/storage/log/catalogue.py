@@ -1,0 +1,279 @@
+"""The catalogue: namespaces, tables and their schema versions, in memory and in ``kalam.db``.
+
+What is in memory is what has been committed: it is changed by the loop's thread after the commit, so a statement sees
+a table either wholly or not at all. Reading it costs a dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound
+from kalam.names import TableName
+from kalam.rows.versions import History
+from kalam.schema import (
+    Column,
+    Table,
+    TableDefinition,
+    TableKind,
+    TableOptions,
+    dump_columns,
+    dump_options,
+    load_columns,
+    load_options,
+)
+from kalam.storage.log.database import Database, now_us
+from kalam.storage.log.drop_notes import note_drop
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def from_us(us: int) -> datetime:
+    """The UTC datetime of so many microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+class Catalogue:
+    """The namespaces and tables of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.namespaces: dict[str, datetime] = {}
+        self.tables: dict[TableName, Table] = {}
+        self.by_id: dict[int, Table] = {}
+        self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
+        self.altered: dict[int, int] = {}
+
+    def load(self) -> None:
+        """Read everything; blocking, for the start."""
+        with self._database.reading() as conn:
+            rows = conn.execute("SELECT namespace, created_us FROM namespaces").fetchall()
+            self.namespaces = {name: from_us(created) for name, created in rows}
+            schemas = conn.execute("SELECT table_id, schema_version, columns FROM table_schemas")
+            for table_id, version, columns in schemas:
+                self.histories.setdefault(table_id, {})[version] = load_columns(columns)
+            for table in read_tables(conn):
+                self._remember(table)
+
+    def _remember(self, table: Table) -> None:
+        self.histories.setdefault(table.table_id, {})[table.schema_version] = table.columns
+        self.tables[table.name] = table
+        self.by_id[table.table_id] = table
+
+    def table(self, name: TableName) -> Table:
+        """The table of that name; raises NamespaceNotFound or TableNotFound, with a near name as a hint."""
+        table = self.tables.get(name)
+        if table is not None:
+            return table
+        if name.namespace not in self.namespaces:
+            raise NamespaceNotFound(
+                f"there is no namespace {name.namespace!r}", hint=_near(name.namespace, self.namespaces)
+            )
+        names = [str(other) for other in self.tables if other.namespace == name.namespace]
+        raise TableNotFound(f"there is no table {name}", hint=_near(str(name), names))
+
+    def newest(self, table: Table) -> Table:
+        """The table as it is by now; raises TableNotFound if it was dropped, also where another one has its name."""
+        newest = self.by_id.get(table.table_id)
+        if newest is None:
+            raise TableNotFound(f"table {table.name} was dropped meanwhile")
+        return newest
+
+    def is_newest(self, table: Table) -> bool:
+        """Whether no ALTER came after this state of the table; for the writer's thread, which knows it first."""
+        return self.altered.get(table.table_id, table.schema_version) == table.schema_version
+
+    def tables_in(self, namespace: str) -> list[Table]:
+        """The tables of a namespace by name."""
+        return sorted(
+            (table for table in self.tables.values() if table.name.namespace == namespace), key=lambda table: table.name
+        )
+
+    def history(self, table: Table) -> History:
+        """The columns of every schema version of a table; it grows with each ALTER."""
+        return self.histories.get(table.table_id) or {table.schema_version: table.columns}
+
+    def at_version(self, table: Table, schema_version: int) -> Table:
+        """The table with the columns and names that it had at a schema version, and its present options."""
+        if schema_version == table.schema_version:
+            return table
+        columns = self.history(table)[schema_version]
+        options = table.options
+        if options.subject_key is not None:
+            options = replace(options, subject_key=_renamed(table, options.subject_key, columns))
+        key = None if table.key is None else _renamed(table, table.key, columns)
+        return replace(table, columns=columns, key=key, options=options, schema_version=schema_version)
+
+    async def alter_table(
+        self, table: Table, columns: tuple[Column, ...], key: str | None, options: TableOptions
+    ) -> Table:
+        """Store a new schema version of a table; the caller holds what keeps the table from changing meanwhile."""
+        version = table.schema_version + 1
+        altered = replace(table, columns=columns, key=key, options=options, schema_version=version)
+        await self._database.submit(Alteration(self.altered, altered))
+        self._remember(altered)
+        return altered
+
+    async def create_namespace(self, name: str) -> None:
+        """Add a namespace; raises AlreadyExists."""
+        created = now_us()
+
+        def insert(conn: sqlite3.Connection) -> None:
+            try:
+                conn.execute("INSERT INTO namespaces VALUES (?, ?)", (name, created))
+            except sqlite3.IntegrityError as exc:
+                raise AlreadyExists(f"namespace {name} exists already") from exc
+
+        await self._database.write(insert)
+        self.namespaces[name] = from_us(created)
+
+    async def drop_namespace(self, name: str) -> None:
+        """Remove an empty namespace; raises TableInUse when it is not."""
+
+        def delete(conn: sqlite3.Connection) -> None:
+            try:
+                conn.execute("DELETE FROM namespaces WHERE namespace = ?", (name,))
+            except sqlite3.IntegrityError as exc:
+                raise TableInUse(f"namespace {name} is not empty") from exc
+
+        await self._database.write(delete)
+        self.namespaces.pop(name, None)
+
+    async def create_table(self, definition: TableDefinition) -> Table:
+        """Add a table; raises NamespaceNotFound or AlreadyExists."""
+        created = now_us()
+
+        def insert(conn: sqlite3.Connection) -> int:
+            return _insert_table(conn, definition, created)
+
+        table_id = await self._database.write(insert)
+        table = Table(
+            name=definition.name,
+            kind=definition.kind,
+            columns=definition.columns,
+            key=definition.key,
+            options=definition.options,
+            table_id=table_id,
+            schema_version=1,
+            created_at=from_us(created),
+        )
+        self._remember(table)
+        return table
+
+    async def undo_create(self, table: Table) -> None:
+        """Remove a table that could not be completed and that nobody has seen."""
+
+        def delete(conn: sqlite3.Connection) -> None:
+            delete_table(conn, table.table_id)
+            note_drop(conn, table)
+
+        await self._database.write(delete)
+        self.forget(table)
+
+    def forget(self, table: Table) -> None:
+        """Drop from memory a table that the database does not have any more."""
+        if self.tables.get(table.name) is table:
+            del self.tables[table.name]
+        self.by_id.pop(table.table_id, None)
+        self.altered.pop(table.table_id, None)
+        self.histories.pop(table.table_id, None)
+
+
+class Alteration:
+    """The transaction that stores a new schema version; what is written behind it is told by ``altered``."""
+
+    cost = 1
+
+    def __init__(self, altered: dict[int, int], table: Table) -> None:
+        self._altered, self._table = altered, table
+
+    def apply(self, conn: sqlite3.Connection) -> None:
+        """Change the table, and add its columns to the versions."""
+        table = self._table
+        conn.execute(
+            "UPDATE tables SET key = ?, options = ?, schema_version = ? WHERE table_id = ?",
+            (table.key, dump_options(table.options), table.schema_version, table.table_id),
+        )
+        values = (table.table_id, table.schema_version, dump_columns(table.columns), now_us())
+        conn.execute("INSERT INTO table_schemas VALUES (?, ?, ?, ?)", values)
+        self._altered[table.table_id] = table.schema_version
+
+    def committed(self) -> None:
+        """Nothing more: the loop's thread changes what is read."""
+
+    def rolled_back(self) -> None:
+        """The version before it counts."""
+        self._altered[self._table.table_id] = self._table.schema_version - 1
+
+    def announcements(self) -> list[Any]:
+        """Nothing: whoever alters a table tells of it."""
+        return []
+
+
+def _renamed(table: Table, name: str, columns: Iterable[Column]) -> str:
+    """What a column of the table is called among the columns of another version."""
+    column = table.column(name)
+    assert column is not None
+    return next(other.name for other in columns if other.column_id == column.column_id)
+
+
+def _near(name: str, names: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]}?" if near else None
+
+
+def read_tables(conn: sqlite3.Connection) -> list[Table]:
+    """Every table that the database knows."""
+    rows = conn.execute(
+        """SELECT table_id, namespace, table_name, kind, key, options, schema_version, tables.created_us, columns
+        FROM tables JOIN table_schemas USING (table_id, schema_version)"""
+    )
+    return [
+        Table(
+            name=TableName(namespace, name),
+            kind=TableKind(kind),
+            columns=load_columns(columns),
+            key=key,
+            options=load_options(TableKind(kind), options),
+            table_id=table_id,
+            schema_version=version,
+            created_at=from_us(created),
+        )
+        for table_id, namespace, name, kind, key, options, version, created, columns in rows
+    ]
+
+
+def _insert_table(conn: sqlite3.Connection, definition: TableDefinition, created: int) -> int:
+    name = definition.name
+    if not conn.execute("SELECT 1 FROM namespaces WHERE namespace = ?", (name.namespace,)).fetchone():
+        raise NamespaceNotFound(f"there is no namespace {name.namespace!r}", hint=f"CREATE NAMESPACE {name.namespace}")
+    try:
+        cursor = conn.execute(
+            "INSERT INTO tables (namespace, table_name, kind, key, options, schema_version, created_us) "
+            "VALUES (?, ?, ?, ?, ?, 1, ?)",
+            (name.namespace, name.table, definition.kind, definition.key, dump_options(definition.options), created),
+        )
+    except sqlite3.IntegrityError as exc:
+        raise AlreadyExists(f"table {name} exists already") from exc
+    table_id = cursor.lastrowid
+    assert table_id is not None
+    conn.execute("INSERT INTO table_schemas VALUES (?, 1, ?, ?)", (table_id, dump_columns(definition.columns), created))
+    return table_id
+
+
+def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
+    """Remove all that the database has of a table."""
+    copies = "SELECT copy_id FROM copies WHERE table_id = ?"
+    conn.execute(
+        f"DELETE FROM key_filters WHERE segment_id IN (SELECT segment_id FROM segments WHERE copy_id IN ({copies}))",  # noqa: S608
+        (table_id,),
+    )
+    for child in ("log", "segments", "overrides"):
+        conn.execute(f"DELETE FROM {child} WHERE copy_id IN ({copies})", (table_id,))  # noqa: S608 - the names stand above
+    for child in ("copies", "answers", "stream_counters", "table_schemas", "tables"):
+        conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above

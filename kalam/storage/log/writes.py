@@ -1,0 +1,347 @@
+"""The tasks that append versions: inserts, and the changes that an UPDATE, DELETE or upsert makes.
+
+Both run in the writer's thread against the newest state, so what they check (is the key free? is the row still the one
+that the statement saw?) stays true until the commit. What a check needs from segments is looked up beforehand, outside
+this thread; ``Stale`` says that the segments or the rows have changed since, and the caller looks again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from kalam.errors import Conflict, DuplicateKey, KalamError
+from kalam.rows.normalise import shorten
+from kalam.rows.stored import join_packed, row_count
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
+from kalam.storage.log.copy_store import CopyStore, write_chunk
+from kalam.storage.log.database import now_us
+
+ColdKeys = Mapping[Key, int]
+"""The newest version of each key that lies in segments: its seq, negative for a deleted row."""
+
+_TRACE = attrgetter("trace")
+ANSWER_US = 120_000_000
+"""How long the answer to a ``Nats-Msg-Id`` is remembered."""
+
+
+Traces = Sequence[tuple[int, str | None]]
+"""How many rows of a chunk, one after another, belong to which ``traceparent``."""
+
+
+class Stale(Conflict):
+    """The state that a task was prepared against is not the newest any more; prepare it again."""
+
+    code = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A chunk that has been committed, for the event feed, live queries and the flusher.
+
+    ``rows`` are those of the chunk where they were at hand, which saves decoding them again; ``traces`` the traces that
+    they belong to, if any does.
+    """
+
+    table: Table
+    copy: Copy
+    chunk: Chunk
+    rows: Sequence[Row] | None = None
+    traces: Traces | None = None
+
+
+class InsertStatement(msgspec.Struct, gc=False):
+    """One INSERT: all its rows or none. ``packed`` are blobs of ``pack_rows``, side by side all of them.
+
+    ``msg_id`` makes it idempotent for ``sender``; ``trace`` is the ``traceparent`` that it came with.
+    """
+
+    keys: Sequence[Key]
+    rows: Sequence[Row]
+    packed: Sequence[bytes]
+    msg_id: str | None = None
+    sender: str = ""
+    trace: str | None = None
+
+
+class Inserted(msgspec.Struct, frozen=True, gc=False):
+    """What became of an InsertStatement: the seq of its last row."""
+
+    last_seq: int
+    updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The statement was a repeat: the answer that its first run got."""
+
+    answer: bytes
+
+
+class InsertTask:
+    """Appends the rows of several INSERTs to one copy as one chunk; each statement is judged for itself."""
+
+    def __init__(
+        self,
+        store: CopyStore,
+        table: Table,
+        user: str,
+        statements: Sequence[InsertStatement],
+        *,
+        cold: ColdKeys = EMPTY,
+        epoch: int | None = None,
+        answer: Callable[[InsertStatement, int], bytes] | None = None,
+    ) -> None:
+        self.cost = sum(len(statement.keys) for statement in statements)
+        self._store, self._table, self._user = store, table, user
+        self._statements, self._cold, self._epoch, self._answer = statements, cold, epoch, answer
+        self._copy: Copy | None = None
+        self._chunks: list[tuple[Chunk, Sequence[Row], Traces | None]] = []
+
+    def apply(self, conn: sqlite3.Connection) -> list[Inserted | Repeated | KalamError]:
+        """Judge and append; the outcome of each statement, in order."""
+        copy = self._copy = self._store.for_writing(conn, self._table, self._user)
+        if copy.segments and copy.epoch != self._epoch:
+            raise Stale("segments have changed")
+        self._chunks = []  # the writer applies a task again when the group that it was in could not be committed
+        updated_us = now_us()
+        outcomes: list[Inserted | Repeated | KalamError] = []
+        accepted: list[InsertStatement] = []
+        next_seq, superseding = copy.last_seq + 1, False
+        if self._all_free(copy):
+            next_seq = self._take_all(copy, updated_us, accepted, outcomes)
+        for statement in self._statements if not accepted else ():
+            repeat = self._repeat(conn, statement)
+            if repeat is not None:
+                outcomes.append(repeat)
+                continue
+            try:
+                superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
+            except DuplicateKey as exc:
+                outcomes.append(exc.as_value())
+                continue
+            after = next_seq + len(statement.keys)
+            copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
+            next_seq = after
+            accepted.append(statement)
+            outcomes.append(Inserted(after - 1, updated_us))
+            self._remember(conn, statement, after - 1, updated_us)
+        for rows, payload, traces in _chunks_of(accepted):
+            chunk = Chunk(
+                first_seq=copy.last_seq + 1,
+                row_count=len(rows),
+                op="insert",
+                updated_us=updated_us,
+                schema_version=self._table.schema_version,
+                superseding=superseding,
+                payload=payload,
+            )
+            write_chunk(conn, copy.copy_id, chunk)
+            copy.append(chunk)
+            self._chunks.append((chunk, rows, traces))
+        return outcomes
+
+    def _all_free(self, copy: Copy) -> bool:
+        """Whether no statement needs a look of its own: all keys are new and differ, and nothing may be a repeat."""
+        if self._cold or any(statement.msg_id is not None for statement in self._statements):
+            return False
+        keys = [key for statement in self._statements for key in statement.keys]
+        distinct = set(keys)
+        return len(distinct) == len(keys) and copy.versions.keys().isdisjoint(distinct)
+
+    def _take_all(
+        self,
+        copy: Copy,
+        updated_us: int,
+        accepted: list[InsertStatement],
+        outcomes: list[Inserted | Repeated | KalamError],
+    ) -> int:
+        seq = copy.last_seq
+        for statement in self._statements:
+            first, seq = seq + 1, seq + len(statement.keys)
+            copy.versions.update(zip(statement.keys, range(first, seq + 1), strict=True))
+            accepted.append(statement)
+            outcomes.append(Inserted(seq, updated_us))
+        return seq + 1
+
+    def _repeat(self, conn: sqlite3.Connection, statement: InsertStatement) -> Repeated | None:
+        if statement.msg_id is None:
+            return None
+        row = conn.execute(
+            "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?",
+            (self._table.table_id, statement.sender, statement.msg_id, now_us() - ANSWER_US),
+        ).fetchone()
+        return None if row is None else Repeated(row[0])
+
+    def _remember(self, conn: sqlite3.Connection, statement: InsertStatement, last_seq: int, updated_us: int) -> None:
+        if statement.msg_id is not None and self._answer is not None:
+            conn.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
+                (
+                    self._table.table_id,
+                    statement.sender,
+                    statement.msg_id,
+                    self._answer(statement, last_seq),
+                    updated_us,
+                ),
+            )
+
+    def committed(self) -> None:
+        """Let readers see the rows."""
+        if self._copy is not None:
+            self._copy.publish_view()
+
+    def rolled_back(self) -> None:
+        """Forget the copy: the database knows what it held before."""
+        self._store.forget(self._table.table_id, self._user)
+
+    def announcements(self) -> list[Announcement]:
+        """What was committed."""
+        if self._copy is None:
+            return []
+        return [Announcement(self._table, self._copy, *each) for each in self._chunks]
+
+
+def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes, Traces | None]]:
+    """The rows, payload and traces of each chunk: small statements together, the blobs of a large one by itself."""
+    small = [statement for statement in statements if len(statement.packed) <= 1]
+    if len(small) == len(statements) and small:
+        rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
+        payload = join_packed([blob for statement in small for blob in statement.packed], len(rows))
+        yield rows, payload, [(len(each.rows), each.trace) for each in small] if any(map(_TRACE, small)) else None
+        return
+    for statement in statements:
+        start = 0
+        for blob in statement.packed:
+            count = row_count(blob)
+            yield statement.rows[start : start + count], blob, [(count, statement.trace)] if statement.trace else None
+            start += count
+
+
+def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:
+    """Whether a row among ``keys`` supersedes a deleted one; raises DuplicateKey if a key is taken or comes twice."""
+    distinct = set(keys)
+    if len(distinct) < len(keys):
+        seen: set[Key] = set()
+        twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise DuplicateKey(f"key {table.key} = {shorten(twice)} comes twice in this statement")
+    if versions.keys().isdisjoint(distinct) and not cold:
+        return False
+    superseding = False
+    for key in keys:
+        version = versions.get(key) or cold.get(key)
+        if version is None:
+            continue
+        if version > 0:
+            raise DuplicateKey(f"table {table.name} has a row with {table.key} = {shorten(key)} already")
+        superseding = True
+    return superseding
+
+
+@dataclass(slots=True)
+class Change:
+    """Rows of one kind that a statement changes, with their keys.
+
+    ``seqs`` are the versions that the statement saw, for an update or delete; ``packed`` holds the new rows (the
+    deleted ones for a delete), ``old`` the former rows of an update, ``old_updated`` the times of the former versions.
+    """
+
+    op: Op
+    keys: Sequence[Key]
+    packed: bytes
+    seqs: Sequence[int] = ()
+    old: bytes | None = None
+    old_updated: bytes | None = None
+
+
+@dataclass(slots=True)
+class ChangeTask:
+    """Appends the changes of one statement, all or none, if the rows it saw are still the newest."""
+
+    store: CopyStore
+    table: Table
+    user: str
+    changes: Sequence[Change]
+    seen_seq: int
+    cold: ColdKeys = field(default_factory=lambda: EMPTY)
+    epoch: int | None = None
+    trace: str | None = None
+    cost: int = 0
+    _copy: Copy | None = None
+    _chunks: list[Chunk] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cost = sum(len(change.keys) for change in self.changes)
+
+    def apply(self, conn: sqlite3.Connection) -> Any:
+        """Check and append; returns the time of the change, microseconds since 1970."""
+        copy = self._copy = self.store.for_writing(conn, self.table, self.user)
+        if not self.store.catalogue.is_newest(self.table):
+            raise Stale("the table has been altered")
+        superseding = self._check(copy)
+        updated_us = now_us()
+        self._chunks = []
+        for change in self.changes:
+            chunk = Chunk(
+                first_seq=copy.last_seq + 1,
+                row_count=len(change.keys),
+                op=change.op,
+                updated_us=updated_us,
+                schema_version=self.table.schema_version,
+                superseding=superseding or change.op != "insert",
+                payload=change.packed,
+                old=change.old,
+                old_updated=change.old_updated,
+            )
+            write_chunk(conn, copy.copy_id, chunk)
+            sign = -1 if change.op == "delete" else 1
+            copy.versions.update((key, sign * seq) for seq, key in enumerate(change.keys, chunk.first_seq))
+            copy.append(chunk)
+            self._chunks.append(chunk)
+        return updated_us
+
+    def _check(self, copy: Copy) -> bool:
+        if copy.flushed_seq > self.seen_seq:
+            raise Stale("rows have been flushed")
+        released: set[Key] = set()
+        for change in self.changes:
+            if change.op == "insert":
+                continue
+            for key, seq in zip(change.keys, change.seqs, strict=True):
+                version = copy.versions.get(key)
+                if version is not None and version != seq:
+                    raise Stale(f"the row with {self.table.key} = {shorten(key)} has changed")
+            if change.op == "delete":
+                released.update(change.keys)
+        keys = [key for change in self.changes if change.op == "insert" for key in change.keys]
+        if keys and copy.segments and copy.epoch != self.epoch:
+            raise Stale("segments have changed")
+        versions = {key: -1 if key in released else copy.versions.get(key) for key in keys}
+        taken = {key: version for key, version in versions.items() if version is not None}
+        return check_free(self.table, keys, taken, self.cold)
+
+    def committed(self) -> None:
+        """Let readers see the change."""
+        if self._copy is not None:
+            self._copy.publish_view()
+
+    def rolled_back(self) -> None:
+        """Forget the copy: the database knows what it held before."""
+        self.store.forget(self.table.table_id, self.user)
+
+    def announcements(self) -> list[Announcement]:
+        """What was committed, in order."""
+        if self._copy is None:
+            return []
+        traced = self.trace is not None
+        return [
+            Announcement(self.table, self._copy, chunk, traces=[(chunk.row_count, self.trace)] if traced else None)
+            for chunk in self._chunks
+        ]

@@ -1,0 +1,46 @@
+"""What lies below the tables: the database, its catalogue and copies, where segments lie, and the codecs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kalam.rows.codec import Codecs
+from kalam.rows.ids import SnowflakeIds, UuidV7s
+from kalam.rows.normalise import Generators
+from kalam.settings import Settings
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copy_store import CopyStore
+from kalam.storage.log.database import Database
+from kalam.storage.log.troubles import Troubles
+from kalam.storage.segments.cold_keys import ColdKeyIndex
+from kalam.storage.segments.folders import Folders
+from kalam.storage.segments.key_reader import KeyReader
+from kalam.storage.segments.unclaimed import Unclaimed
+from kalam.threads import Purpose, in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The parts, open."""
+
+    database: Database
+    catalogue: Catalogue
+    store: CopyStore
+    folders: Folders
+    codecs: Codecs
+    cold_keys: ColdKeyIndex
+    unclaimed: Unclaimed
+    troubles: Troubles
+
+
+async def open_storage(settings: Settings, database: Database, data_id: str) -> Storage:
+    """Read the catalogue and count what is hot."""
+    catalogue = Catalogue(database)
+    await in_thread(Purpose.CATALOGUE, catalogue.load)
+    store = CopyStore(database, catalogue)
+    await in_thread(Purpose.CATALOGUE, store.reconcile)
+    codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
+    folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
+    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max), folders.checks)
+    unclaimed = Unclaimed(database, catalogue, folders)
+    return Storage(database, catalogue, store, folders, codecs, cold_keys, unclaimed, Troubles())

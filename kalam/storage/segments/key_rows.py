@@ -1,0 +1,180 @@
+"""Single rows by their keys, without a plan: the index of hot keys, then key filters and row groups of segments.
+
+The index of hot keys belongs to the writer's thread and runs ahead of what is committed. So a key is looked up without
+a lock, and what was found counts only if it is not newer than the view and no flush came between; otherwise there is
+no answer and the caller asks in another way.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from operator import attrgetter
+
+from kalam.errors import KalamError
+from kalam.rows.stored import array_of, row_sizes
+from kalam.rows.types import Row
+from kalam.rows.versions import StoredVersions
+from kalam.schema import Table
+from kalam.storage.log.catalogue import from_us
+from kalam.storage.log.copies import Chunk, Key, View
+from kalam.storage.log.copy_store import CopyStore
+from kalam.storage.segments.cold_keys import ColdKeyIndex, ColdRow, may_meet
+from kalam.storage.segments.folders import Folders
+from kalam.storage.segments.key_reader import NotKept
+from kalam.storage.segments.remote import is_remote
+from kalam.threads import Purpose, beside, in_thread
+
+SMALL_CHUNK_ROWS = 32
+"""Chunks of so many rows are decoded whole; of a larger one only the row that is wanted."""
+COLD_KEYS_MAX = 64
+"""Keys that are looked up in segments one by one; more are a matter of a query."""
+PLACED_ROWS_MAX = 2_000_000
+"""Rows of larger chunks whose places are remembered, at eight bytes each."""
+
+_FIRST_SEQ = attrgetter("first_seq")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRow:
+    """A row with its place in the log and the time of its last change."""
+
+    row: Row
+    seq: int
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRows:
+    """The live rows of some keys, as of version ``seen_seq`` of their copy."""
+
+    rows: list[KeyedRow]
+    seen_seq: int
+
+
+class KeyRows:
+    """Looks rows up by key."""
+
+    def __init__(self, store: CopyStore, cold_keys: ColdKeyIndex, folders: Folders) -> None:
+        self._store, self._cold_keys, self._folders = store, cold_keys, folders
+        self._versions: dict[int, tuple[Table, StoredVersions]] = {}
+        self._places: OrderedDict[tuple[int, int, int], tuple[Chunk, array[int]]] = OrderedDict()
+        self._placed_rows = 0
+        self._placing = threading.Lock()
+
+    def find_nowait(
+        self, table: Table, owner: str, key: Key, columns: Collection[str] | None = None
+    ) -> KeyedRows | None:
+        """The live row that has the key, if memory alone can tell; None where files or a query have to be asked.
+
+        ``columns`` as for ``find``.
+        """
+        copy = self._store.loaded.get((table.table_id, owner))
+        if copy is None:
+            return None
+        view = copy.view
+        seq = copy.versions.get(key)
+        if copy.epoch != view.epoch or (seq is not None and abs(seq) > view.last_seq):
+            return None
+        if seq is None:
+            return self._kept_row(table, owner, view, key, columns)
+        return KeyedRows(self._hot_rows(table, view, [seq]) if seq > 0 else [], view.last_seq)
+
+    async def find(
+        self, table: Table, owner: str, keys: Sequence[Key], columns: Collection[str] | None = None
+    ) -> KeyedRows | None:
+        """The live rows that have one of the keys; None where this cannot be said without a plan.
+
+        ``columns`` are those that are wanted, None for all; what is read from a segment has no others.
+        """
+        copy = self._store.loaded.get((table.table_id, owner)) or await self._store.open(table, owner)
+        if copy is None:
+            self._store.catalogue.newest(table)  # one that was dropped meanwhile is not empty
+            return KeyedRows([], 0)
+        view = copy.view
+        seqs = [copy.versions.get(key) for key in keys]
+        if copy.epoch != view.epoch or any(seq is not None and abs(seq) > view.last_seq for seq in seqs):
+            return None
+        live = [seq for seq in seqs if seq is not None and seq > 0]
+        rows = await beside(len(live), self._hot_rows, table, view, live)
+        missing = [key for key, seq in zip(keys, seqs, strict=True) if seq is None]
+        if missing and may_meet(view.segments, missing):
+            if len(missing) > COLD_KEYS_MAX:
+                return None
+            folder = self._folders.folder(table, owner)
+            cold = await in_thread(Purpose.LOOKUPS, self._cold_keys.rows, table, folder, view, missing, columns)
+            rows += _keyed(cold)
+        return KeyedRows(rows, view.last_seq)
+
+    def _kept_row(
+        self, table: Table, owner: str, view: View, key: Key, columns: Collection[str] | None
+    ) -> KeyedRows | None:
+        """The row from what is kept in memory of segments."""
+        if not may_meet(view.segments, [key]):
+            return KeyedRows([], view.last_seq)
+        if is_remote(self._folders.location(table)):
+            return None
+        folder = self._folders.folder(table, owner)
+        try:
+            found = self._cold_keys.rows(table, folder, view, [key], columns, kept_only=True)
+        except (NotKept, KalamError):  # an error is told by who reads the file
+            return None
+        return KeyedRows(_keyed(found), view.last_seq)
+
+    def _hot_rows(self, table: Table, view: View, seqs: Iterable[int]) -> list[KeyedRow]:
+        """The rows of these versions, in their order; those of one chunk are decoded together."""
+        reader, wanted, start = self._reader(table), sorted(seqs), 0
+        rows: list[KeyedRow] = []
+        while start < len(wanted):
+            place = bisect_right(view.chunks, wanted[start], hi=view.chunk_count, key=_FIRST_SEQ) - 1
+            chunk = view.chunks[place]
+            end = bisect_right(wanted, chunk.last_seq, lo=start)
+            updated, part = from_us(chunk.updated_us), wanted[start:end]
+            found = self._rows_at(reader, view.copy_id, chunk, [seq - chunk.first_seq for seq in part])
+            rows += [KeyedRow(row, seq, updated) for row, seq in zip(found, part, strict=True)]
+            start = end
+        return rows
+
+    def _rows_at(self, reader: StoredVersions, copy_id: int, chunk: Chunk, offsets: Sequence[int]) -> list[Row]:
+        if chunk.row_count <= max(SMALL_CHUNK_ROWS, 2 * len(offsets)):
+            rows = reader.unpack(chunk.payload, chunk.schema_version)
+            return [rows[offset] for offset in offsets]
+        places, payload = self._places_of(copy_id, chunk), chunk.payload
+        cut = [payload[places[offset] : places[offset + 1]] for offset in offsets]
+        return reader.unpack(array_of(cut), chunk.schema_version)
+
+    def _places_of(self, copy_id: int, chunk: Chunk) -> array[int]:
+        """Where each row of a chunk begins in its payload, and where the last one ends."""
+        with self._placing:
+            return self._placed(copy_id, chunk)
+
+    def _placed(self, copy_id: int, chunk: Chunk) -> array[int]:
+        name = (copy_id, chunk.first_seq, chunk.row_count)
+        known = self._places.get(name)
+        if known is not None and known[0] is chunk:
+            return known[1]
+        sizes = row_sizes(chunk.payload)
+        places = array("Q", accumulate(sizes, initial=len(chunk.payload) - sum(sizes)))
+        self._places[name] = (chunk, places)
+        self._placed_rows += chunk.row_count if known is None else 0
+        while self._placed_rows > PLACED_ROWS_MAX and len(self._places) > 1:
+            _, (dropped, _) = self._places.popitem(last=False)
+            self._placed_rows -= dropped.row_count
+        return places
+
+    def _reader(self, table: Table) -> StoredVersions:
+        known = self._versions.get(table.table_id)
+        if known is None or known[0] is not table:
+            reader = StoredVersions(table.columns, self._store.catalogue.history(table))
+            known = self._versions[table.table_id] = (table, reader)
+        return known[1]
+
+
+def _keyed(found: Mapping[Key, ColdRow]) -> list[KeyedRow]:
+    return [KeyedRow(cold.row, cold.seq, cold.updated) for cold in found.values()]

@@ -1,0 +1,384 @@
+"""The process that merges segments of a copy into fewer ones; its whole life is ``main``.
+
+The law: every input is sorted by key, so is the output, and of the inputs only some batches are in memory at a time.
+Each turn takes, from every input, the rows up to the least of the last keys in memory; no smaller key can come later.
+Rows that an override hides and rows that were deleted long ago are left out. What is written is a description of files
+that nothing names yet; the server renames and records them.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD, arrow_schema
+from kalam.rows.versions import Layout, layout
+from kalam.schema import SEQ, UPDATED, Column, Compression
+from kalam.storage.log.copies import Key
+from kalam.storage.log.copy_store import pack_key, read_overrides
+from kalam.storage.log.database import connect
+from kalam.storage.log.written_file import WrittenFile
+from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
+from kalam.storage.segments.parquet import SegmentMark, SegmentWriter, bounded_in_files
+from kalam.storage.segments.remote import opened, refetch
+from kalam.storage.segments.segment_file import (
+    OUT_OF_RESOURCES,
+    READ_ERRORS,
+    Identity,
+    Misfit,
+    checksum_of,
+    compare,
+    reason_of,
+    stamp_of,
+)
+from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
+
+BUFFER_BYTES = 192 << 20
+"""Bytes of decoded rows of all inputs together that are in memory, about."""
+BATCH_ROWS = (256, 32_768)
+TELL_ROWS = 200_000
+
+
+class CompactInput(msgspec.Struct, kw_only=True):
+    """A segment to merge, the schema version that it was written under, and what its file has to be."""
+
+    path: str
+    schema_version: int
+    identity: Identity
+
+
+class CompactRequest(msgspec.Struct, kw_only=True):
+    """Merge ``inputs``, which lie in ``folder``, into files named after ``name``, of at most ``segment_rows_max`` rows.
+
+    Rows that were deleted before ``forget_deleted_us`` are left out where the inputs hold deleted rows.
+    """
+
+    database: str
+    table_id: int
+    schema_version: int
+    copy_id: int
+    inputs: list[CompactInput]
+    deleted: bool
+    columns: tuple[Column, ...]
+    history: dict[int, tuple[Column, ...]]
+    key: str
+    folder: str
+    name: str
+    compression: Compression
+    segment_rows_max: int
+    forget_deleted_us: int
+
+
+class CompactAnswer(WorkerAnswer, kw_only=True):
+    """The files, the rows in them, and the rows that were left out.
+
+    Or no files, and the place of the input that is ``damaged``, with what is wrong with it.
+    """
+
+    damaged: int | None = None
+    damage: str = ""
+
+    files: list[WrittenFile] = msgspec.field(default_factory=list)
+    row_count: int = 0
+    removed: int = 0
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    serve_requests(CompactRequest, compact, CompactAnswer)
+
+
+class DamagedInput(Exception):
+    """An input is not what it was: its place, and what is wrong with it."""
+
+    def __init__(self, place: int, damage: str) -> None:
+        super().__init__(damage)
+        self.place, self.damage = place, damage
+
+
+def compact(request: CompactRequest, tell: Callable[[int], None] = lambda rows: None) -> CompactAnswer:
+    """Merge, filter, write; of a damaged input nothing is taken, and nothing is written then."""
+    try:
+        with ExitStack() as stack:
+            inputs = [SortedInput(request, place) for place in range(len(request.inputs))]
+            for own in inputs:
+                stack.callback(own.close)
+            for own in inputs:
+                own.open()
+            return _compact(request, inputs, tell)
+    except DamagedInput as exc:
+        return CompactAnswer(damaged=exc.place, damage=exc.damage)
+
+
+def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Callable[[int], None]) -> CompactAnswer:
+    key_column = next(column for column in request.columns if column.name == request.key)
+    hidden = Hidden.read(request, key_column)
+    bounded = bounded_in_files([(own.file, own.layout.names) for own in inputs], request.columns)
+    output = Output(request, inputs[0].schema, [*bounded, UPDATED, SEQ])
+    read = told = 0
+    try:
+        for rows in merged(inputs, request.key):
+            read += rows.num_rows
+            output.add(_due_left_out(request, hidden.left_out(rows, request.key)))
+            if read - told >= TELL_ROWS:
+                told = read
+                tell(read)
+        files = output.finish()
+    except BaseException:  # a full disk must not get fuller with every try
+        output.abandon()
+        raise
+    return CompactAnswer(files=files, row_count=output.row_count, removed=read - output.row_count)
+
+
+def _due_left_out(request: CompactRequest, rows: pa.Table) -> pa.Table:
+    if not request.deleted or not request.forget_deleted_us:
+        return rows
+    updated = rows.column(UPDATED).cast(pa.int64())
+    return rows.filter(pc.greater_equal(updated, request.forget_deleted_us))
+
+
+class Hidden:
+    """The overrides of the copy, sorted by key."""
+
+    def __init__(self, overrides: dict[Key, int], kind: pa.DataType) -> None:
+        self._keys = sorted(overrides)
+        self._array = pa.array(self._keys, kind)
+        self._seqs = pa.array([overrides[key] for key in self._keys], pa.int64())
+
+    @classmethod
+    def read(cls, request: CompactRequest, key: Column) -> Hidden:
+        """What the database holds now; a later override hides rows as well as an earlier one."""
+        conn = connect(Path(request.database), read_only=True)
+        try:
+            overrides = read_overrides(conn, request.copy_id, key)
+        finally:
+            conn.close()
+        return cls(overrides, arrow_schema([key]).field(0).type)
+
+    def left_out(self, rows: pa.Table, key: str) -> pa.Table:
+        """The rows, which are sorted by key, without those that an override hides."""
+        if not self._keys or not rows.num_rows:
+            return rows
+        keys = rows.column(key)
+        first = bisect_left(self._keys, keys[0].as_py())
+        last = bisect_right(self._keys, keys[-1].as_py())
+        if first == last:
+            return rows
+        places = pc.index_in(keys, self._array.slice(first, last - first))
+        seqs = pc.take(self._seqs.slice(first, last - first), places)
+        seen = pc.greater_equal(rows.column(SEQ), seqs)
+        return rows.filter(pc.fill_null(seen, True))
+
+
+class SortedInput:
+    """One segment, read in batches, in the columns of the request."""
+
+    def __init__(self, request: CompactRequest, place: int) -> None:
+        given = request.inputs[place]
+        self._place, self._identity, self._count = place, given.identity, len(request.inputs)
+        self._path = Path(request.folder) / given.path
+        self.layout: Layout = layout(request.columns, request.history[given.schema_version])
+        self.schema = pa.schema([*arrow_schema(request.columns), UPDATED_FIELD, SEQ_FIELD])
+        self._key = request.key
+        self._source: Any = None
+        self._rows = self.schema.empty_table()
+        self.first: Any = None
+        self.last: Any = None
+
+    def open(self) -> None:
+        """Open the file and look whether it is the one that it should be; raises DamagedInput."""
+        with self._judging():
+            try:
+                self._open_source()
+            except Misfit:
+                if not refetch(self._path):  # a cache may be damaged where the store is not
+                    raise
+                self._open_source()
+            self.file = pq.ParquetFile(self._source, buffer_size=1 << 20)
+        self._batches = self._read(_batch_rows(self.file, self._count))
+
+    def _open_source(self) -> None:
+        if self._path.exists():
+            stamp_of(self._path)  # to open what is no file might wait for ever
+        self._source = opened(self._path)
+        compare(self._source, self._identity)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._source is not None:
+            self._source.close()
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        try:
+            yield
+        except (Misfit, *READ_ERRORS) as exc:
+            if isinstance(exc, OSError) and exc.errno in OUT_OF_RESOURCES:
+                raise
+            raise DamagedInput(self._place, reason_of(exc)) from exc
+
+    def _read(self, batch_rows: int) -> Iterator[pa.Table]:
+        names = [name for name in (*self.layout.names, UPDATED, SEQ) if name is not None]
+        batches = self.file.iter_batches(batch_size=batch_rows, columns=names)
+        while True:
+            with self._judging():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            rows = pa.Table.from_batches([batch])
+            yield pa.Table.from_arrays(
+                [
+                    rows.column(name).cast(field.type)
+                    if name is not None
+                    else pa.repeat(pa.scalar(fill, field.type), rows.num_rows)
+                    for field, name, fill in zip(
+                        self.schema,
+                        (*self.layout.names, UPDATED, SEQ),
+                        (*self.layout.fills, None, None),
+                        strict=True,
+                    )
+                ],
+                schema=self.schema,
+            )
+
+    def load(self) -> bool:
+        """Have rows in memory; False at the end."""
+        while not self._rows.num_rows:
+            rows = next(self._batches, None)
+            if rows is None:
+                return False
+            self._rows = rows
+        keys = self._rows.column(self._key)
+        self.first, self.last = keys[0].as_py(), keys[-1].as_py()
+        return True
+
+    def take(self, bound: Key) -> pa.Table:
+        """The rows in memory whose key is at most ``bound``."""
+        rows, count = self._rows, self._rows.num_rows
+        if self.last > bound:
+            keys = rows.column(self._key)
+            count = pc.sum(pc.less_equal(keys, pa.scalar(bound, keys.type))).as_py() or 0
+        self._rows = rows.slice(count)
+        return rows.slice(0, count)
+
+
+def _batch_rows(file: pq.ParquetFile, inputs: int) -> int:
+    metadata = file.metadata
+    size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    row_bytes = max(16, 2 * size // max(1, metadata.num_rows))
+    return int(min(BATCH_ROWS[1], max(BATCH_ROWS[0], BUFFER_BYTES // (inputs * row_bytes))))
+
+
+def merged(inputs: Sequence[SortedInput], key: str) -> Iterator[pa.Table]:
+    """The rows of all inputs in the order of their keys, a batch at a time."""
+    left = list(inputs)
+    while left := [own for own in left if own.load()]:
+        bound = min(own.last for own in left)
+        parts = [own.take(bound) for own in left if own.first <= bound]
+        rows = pa.concat_tables(parts)
+        if len(parts) > 1:
+            rows = rows.take(pc.sort_indices(rows, sort_keys=[(key, "ascending")]))
+        yield rows
+
+
+class Output:
+    """Writes sorted rows into files, each synced when it is full."""
+
+    def __init__(self, request: CompactRequest, schema: pa.Schema, bounded: Sequence[str]) -> None:
+        self._request, self._schema, self._bounded = request, schema, bounded
+        self._files: list[WrittenFile] = []
+        self._open: OutputFile | None = None
+        self.row_count = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Write more rows, which follow the former ones."""
+        self.row_count += rows.num_rows
+        while rows.num_rows:
+            if self._open is None:
+                self._open = OutputFile(self._request, self._schema, self._bounded, len(self._files))
+            room = self._request.segment_rows_max - self._open.row_count
+            self._open.add(rows.slice(0, room))
+            rows = rows.slice(room)
+            if self._open.row_count == self._request.segment_rows_max:
+                self._close()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._files.append(self._open.finish())
+            self._open = None
+
+    def finish(self) -> list[WrittenFile]:
+        """The files that were written."""
+        self._close()
+        return self._files
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        for path in Path(self._request.folder).glob(f".*-{self._request.name}-*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+class OutputFile:
+    """One file that is being written."""
+
+    def __init__(self, request: CompactRequest, schema: pa.Schema, bounded: Sequence[str], number: int) -> None:
+        self._request = request
+        self._path = f"{'deleted' if request.deleted else 'batch'}-{request.name}-{number}.parquet"
+        self._target = Path(request.folder) / f".{self._path}.tmp"
+        self._file = self._target.open("w+b")
+        self._writer = SegmentWriter(self._file, schema, compression=request.compression, bounded=bounded)
+        self._hashes: list[Any] = []
+        self._seqs: list[int] = []
+        self._first: Any = None
+        self._last: Any = None
+        self.row_count = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Write rows."""
+        keys = rows.column(self._request.key)
+        if self._first is None:
+            self._first = keys[0].as_py()
+        self._last = keys[-1].as_py()
+        self._hashes.append(KeyHashes.of(keys))
+        bounds = pc.min_max(rows.column(SEQ)).as_py()
+        self._seqs += [bounds["min"], bounds["max"]]
+        self._writer.add(rows)
+        self.row_count += rows.num_rows
+
+    def finish(self) -> WrittenFile:
+        """Complete and sync the file."""
+        mark = SegmentMark(
+            table_id=self._request.table_id,
+            schema_version=self._request.schema_version,
+            min_seq=min(self._seqs),
+            max_seq=max(self._seqs),
+        )
+        with self._file as file:
+            self._writer.close(mark)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            checksum = checksum_of(file)
+        return WrittenFile(
+            temporary=self._target.name,
+            path=self._path,
+            deleted=self._request.deleted,
+            row_count=self.row_count,
+            byte_count=self._target.stat().st_size,
+            checksum=checksum,
+            min_seq=mark.min_seq,
+            max_seq=mark.max_seq,
+            min_key=pack_key(self._first),
+            max_key=pack_key(self._last),
+            key_filter=KeyFilter.build(np.concatenate(self._hashes)).to_bytes(),
+        )

@@ -1,0 +1,103 @@
+"""When to compact by itself: many small segments, or many overrides, make reads slow.
+
+A copy is due when it has ``segments_min`` small segments, or when the overrides are a share of its cold rows; then the
+work of a compaction is paid by as many flushes or changes as made it necessary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from kalam.schema import Table
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.database import Database
+from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.troubles import log_failure
+from kalam.storage.work.compaction import Compactor
+from kalam.threads import Purpose, in_thread
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 5.0
+OVERRIDES_MIN = 1_000
+SMALL_SHARE = 4
+"""A segment with less than this part of ``segment_rows_max`` is small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """What is known of a copy: its small segments, its overrides, and its cold rows."""
+
+    small: int
+    overrides: int
+    cold_rows: int
+
+
+def is_overridden(fragments: Fragments, percent: int) -> bool:
+    """Whether so many overrides are worth a compaction."""
+    return fragments.overrides >= max(OVERRIDES_MIN, fragments.cold_rows * percent // 100)
+
+
+@dataclass(slots=True)
+class CompactionSchedule:
+    """Compacts what is due, one table after the other."""
+
+    database: Database
+    catalogue: Catalogue
+    compactor: Compactor
+    segments_min: int
+    overrides_percent: int
+    retry_s_max: float
+    _retries: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled; remove the files that nobody reads any more."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with disk_may_fail("compaction"):
+                await self.look()
+            with disk_may_fail("the removal of replaced files"):  # which are listed as garbage
+                await self.compactor.remove_replaced()
+            await self.compactor.process.stop_if_idle()
+
+    async def look(self) -> None:
+        """Compact every copy that is due."""
+        small_rows = self.compactor.segment_rows_max // SMALL_SHARE
+        found = await in_thread(Purpose.FILES, self._fragments, small_rows)
+        for (table_id, owner), fragments in found.items():
+            table = self.catalogue.by_id.get(table_id)
+            overridden = is_overridden(fragments, self.overrides_percent)
+            if table is not None and (overridden or fragments.small >= self.segments_min):
+                await self._try(table, owner, small_rows, overridden)
+
+    async def _try(self, table: Table, owner: str, small_rows: int, overridden: bool) -> None:
+        pause_s, at = self._retries.get(table.table_id, (0.0, 0.0))
+        if time.monotonic() < at:
+            return
+        try:
+            await self.compactor.compact(
+                table, owners=[owner], small_rows=small_rows, overridden=overridden, reason="policy"
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
+            pause_s = min(max(1.0, 2 * pause_s), self.retry_s_max)
+            self._retries[table.table_id] = (pause_s, time.monotonic() + pause_s)
+            log_failure("compaction failed", exc, table=str(table.name), again_in_s=pause_s)
+        else:
+            self._retries.pop(table.table_id, None)
+
+    def _fragments(self, small_rows: int) -> dict[tuple[int, str], Fragments]:
+        with self.database.reading() as conn:
+            segments = conn.execute(
+                """SELECT copy_id, table_id, user_id, sum(row_count < ? AND NOT deleted), sum(row_count)
+                FROM segments JOIN copies USING (copy_id) GROUP BY copy_id""",
+                (small_rows,),
+            ).fetchall()
+            overrides = dict(conn.execute("SELECT copy_id, count(*) FROM overrides GROUP BY copy_id").fetchall())
+        return {
+            (table_id, owner): Fragments(small, overrides.get(copy_id, 0), rows)
+            for copy_id, table_id, owner, small, rows in segments
+        }

@@ -1,0 +1,173 @@
+"""The process that turns hot versions into Parquet files; its whole life is ``main``.
+
+fastparquet's encoders hold the interpreter's lock, so they run in a process of their own and the server goes on
+answering. The process reads the log itself (a read-only connection), so no row passes through a pipe: a request names
+the copy and the range of versions, the answer describes the files.
+
+Files are written as ``.<name>.tmp`` and synced; the server renames them, because what follows (the transaction that
+names them) is the server's too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.types import TIMESTAMP_ARROW, Row
+from kalam.rows.versions import History, StoredVersions
+from kalam.schema import SEQ, UPDATED, Column, Compression
+from kalam.storage.log.copies import Chunk
+from kalam.storage.log.copy_store import pack_key, read_chunks
+from kalam.storage.log.database import connect
+from kalam.storage.log.written_file import WrittenFile
+from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
+from kalam.storage.segments.parquet import SegmentMark, write_segment
+from kalam.storage.segments.segment_file import checksum_of
+from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
+
+
+class FlushRequest(msgspec.Struct, kw_only=True):
+    """Write the winning versions up to ``upto_seq`` of a copy into ``folder``, in files named after ``name``.
+
+    Rows that were deleted before ``forget_deleted_us`` are written nowhere.
+    """
+
+    database: str
+    table_id: int
+    schema_version: int
+    copy_id: int
+    upto_seq: int
+    columns: tuple[Column, ...]
+    history: dict[int, tuple[Column, ...]]
+    key: str
+    folder: str
+    name: str
+    compression: Compression
+    segment_rows_max: int
+    forget_deleted_us: int
+
+
+class FlushAnswer(WorkerAnswer, kw_only=True):
+    """The files; ``overrides`` are packed keys and seqs. Where it failed no file was left behind."""
+
+    files: list[WrittenFile] = msgspec.field(default_factory=list)
+    overrides: list[tuple[bytes, int]] = msgspec.field(default_factory=list)
+    row_count: int = 0
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    serve_requests(FlushRequest, lambda request, tell: flush(request), FlushAnswer)
+
+
+def flush(request: FlushRequest) -> FlushAnswer:
+    """Read, choose the winners, sort, write."""
+    conn = connect(Path(request.database), read_only=True)
+    try:
+        conn.execute("BEGIN")
+        chunks = read_chunks(conn, request.copy_id, f"flushed = 0 AND first_seq <= {int(request.upto_seq)}")
+    finally:
+        conn.close()
+    if not chunks:
+        return FlushAnswer()
+    index = [column.name for column in request.columns].index(request.key)
+    versions = Versions(chunks, request.columns, request.history, index)
+    files: list[WrittenFile] = []
+    remembered = versions.deleted[versions.updated[versions.deleted] >= request.forget_deleted_us]
+    try:
+        for deleted, winners in ((False, versions.live), (True, remembered)):
+            files += _write_files(request, versions, winners, deleted=deleted, number=len(files))
+    except BaseException:  # a full disk must not get fuller with every try
+        for path in Path(request.folder).glob(f".*-{request.name}-*.tmp"):
+            path.unlink(missing_ok=True)
+        raise
+    overrides = [(pack_key(versions.keys[i]), int(versions.seqs[i])) for i in versions.overriding]
+    return FlushAnswer(files=files, overrides=overrides, row_count=len(versions.live) + len(versions.deleted))
+
+
+class Versions:
+    """All versions of a range in columns, and which of them win.
+
+    ``live`` and ``deleted`` are the winners' places, in no order; ``overriding`` those winners that may hide an older
+    copy in a segment: their key's first version in the range is itself a superseding one.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk], columns: Sequence[Column], history: History, key_index: int) -> None:
+        reader, schema = StoredVersions(columns, history), arrow_schema(columns)
+        batches: list[pa.RecordBatch] = []
+        self.keys: list[Any] = []
+        for chunk in chunks:
+            rows: list[Row] = reader.unpack(chunk.payload, chunk.schema_version)
+            batches.append(to_arrow(rows, schema))
+            self.keys += [row[key_index] for row in rows]
+        counts = [chunk.row_count for chunk in chunks]
+        self.seqs = np.concatenate([np.arange(c.first_seq, c.last_seq + 1) for c in chunks])
+        self.updated = updated = np.repeat([chunk.updated_us for chunk in chunks], counts)
+        self.table = (
+            pa.Table.from_batches(batches, schema)
+            .append_column(UPDATED, pa.array(updated, pa.int64()).cast(TIMESTAMP_ARROW))
+            .append_column(SEQ, pa.array(self.seqs))
+        )
+        dead = np.repeat([chunk.op == "delete" for chunk in chunks], counts)
+        superseding = np.repeat([chunk.superseding for chunk in chunks], counts)
+        count = len(self.keys)
+        last = dict(zip(self.keys, range(count), strict=True))
+        winners = np.fromiter(last.values(), np.int64, len(last))
+        self.live, self.deleted = winners[~dead[winners]], winners[dead[winners]]
+        self.overriding: list[int] = []
+        if superseding.any():
+            first = dict(zip(reversed(self.keys), range(count - 1, -1, -1), strict=True))
+            self.overriding = [place for key, place in last.items() if superseding[first[key]]]
+
+
+def _write_files(
+    request: FlushRequest, versions: Versions, winners: np.ndarray[Any, Any], *, deleted: bool, number: int
+) -> Iterator[WrittenFile]:
+    if not len(winners):
+        return
+    rows = versions.table.take(pa.array(winners))
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[(request.key, "ascending")]))
+    for offset in range(0, rows.num_rows, request.segment_rows_max):
+        yield _write_file(request, rows.slice(offset, request.segment_rows_max), deleted=deleted, number=number)
+        number += 1
+
+
+def _write_file(request: FlushRequest, rows: pa.Table, *, deleted: bool, number: int) -> WrittenFile:
+    path = f"{'deleted' if deleted else 'batch'}-{request.name}-{number}.parquet"
+    temporary = f".{path}.tmp"
+    target = Path(request.folder) / temporary
+    keys = rows.column(request.key)
+    seqs = pc.min_max(rows.column(SEQ)).as_py()
+    mark = SegmentMark(
+        table_id=request.table_id,
+        schema_version=request.schema_version,
+        min_seq=seqs["min"],
+        max_seq=seqs["max"],
+    )
+    with target.open("w+b") as file:
+        write_segment(rows, file, key=request.key, compression=request.compression, mark=mark)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        checksum = checksum_of(file)
+    return WrittenFile(
+        temporary=temporary,
+        path=path,
+        deleted=deleted,
+        row_count=rows.num_rows,
+        byte_count=target.stat().st_size,
+        checksum=checksum,
+        min_seq=mark.min_seq,
+        max_seq=mark.max_seq,
+        min_key=pack_key(keys[0].as_py()),
+        max_key=pack_key(keys[-1].as_py()),
+        key_filter=KeyFilter.build(KeyHashes.of(keys)).to_bytes(),
+    )

@@ -1,0 +1,42 @@
+"""What has to be tidied: answers and jobs that are old, files that were kept long enough, memory that is free."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from kalam.storage.log.database import Database, now_us
+from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.writes import ANSWER_US
+from kalam.storage.segments.unclaimed import Unclaimed
+from kalam.threads import Purpose, in_thread
+
+PAUSE_S = 30.0
+
+
+class Housekeeping:
+    """Removes what nobody needs any more."""
+
+    def __init__(self, database: Database, unclaimed: Unclaimed, job_history_s: int) -> None:
+        self._database, self._unclaimed = database, unclaimed
+        self._job_history_us = job_history_s * 1_000_000
+
+    async def run(self, also: Callable[[], None]) -> None:
+        """Tidy now and then, until cancelled; ``also`` is called each time."""
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            also()
+            gc.collect(1)  # what was made since the last time, so that ten thousand live queries cost nothing here
+            await in_thread(Purpose.CATALOGUE, pa.default_memory_pool().release_unused)
+            with disk_may_fail("housekeeping"):
+                await self._database.write(self._forget_old)
+                await self._unclaimed.remove_due()
+
+    def _forget_old(self, conn: sqlite3.Connection) -> None:
+        now = now_us()
+        conn.execute("DELETE FROM answers WHERE answered_us < ?", (now - ANSWER_US,))
+        conn.execute("DELETE FROM jobs WHERE finished_us < ?", (now - self._job_history_us,))
