@@ -6,9 +6,10 @@ repository show the same pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
+
+import msgspec
 
 ORDER: Final = (
     *("tutorial", "sql", "system", "streams", "live", "python", "http", "nats", "protocol"),
@@ -16,8 +17,7 @@ ORDER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A page of the manual."""
 
     title: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kalam.errors import InvalidName
 
@@ -20,8 +21,7 @@ RESERVED_NAMESPACES = frozenset({"system", "information_schema", "kalam"})
 SYSTEM_NAMESPACE = "system"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TableName:
+class TableName(msgspec.Struct, frozen=True, order=True):
     """A table's full name, ``namespace.table``."""
 
     namespace: str

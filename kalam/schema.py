@@ -7,7 +7,6 @@ Columns are matched by ``column_id`` and never by name, so that a name dropped a
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -55,8 +54,7 @@ KEY_TYPES = INTEGER_TYPES | {TypeName.TEXT, TypeName.UUID, TypeName.DATE, TypeNa
 INTEGER_BITS = {TypeName.SMALLINT: 16, TypeName.INT: 32, TypeName.BIGINT: 64}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataType:
+class DataType(msgspec.Struct, frozen=True, kw_only=True):
     """A column type: ``precision`` and ``scale`` belong to DECIMAL, ``length_max`` (characters) to VARCHAR(n)."""
 
     name: TypeName
@@ -80,8 +78,7 @@ class DefaultKind(enum.StrEnum):
     CURRENT_USER = "CURRENT_USER()"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Default:
+class Default(msgspec.Struct, frozen=True, kw_only=True):
     """A column's default. ``literal`` is the value as JSON would carry it (so that it can be stored as JSON)."""
 
     kind: DefaultKind
@@ -103,8 +100,7 @@ class Default:
                 return "'" + msgspec.json.encode(other).decode().replace("'", "''") + "'"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(msgspec.Struct, frozen=True, kw_only=True):
     """A column of a table. ``column_id`` is 1, 2, 3, … in order of creation and never used again.
 
     ``fill`` is what older rows have in a column that an ALTER added, as JSON would carry it.
@@ -140,8 +136,7 @@ class Compression(enum.StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a STREAM table. ``retention_s`` is None for "kept until MAX_BUFFER"."""
 
     retention_s: int | None = None
@@ -153,8 +148,7 @@ class StreamOptions:
     format: PayloadFormat = PayloadFormat.JSON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredOptions:
+class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a SHARED or USER table.
 
     At least one of ``flush_rows`` and ``flush_interval_s`` is set. ``deleted_retention_s`` is None for "kept for ever";
@@ -173,8 +167,7 @@ class StoredOptions:
 TableOptions = StreamOptions | StoredOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableDefinition:
+class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """What CREATE TABLE asks for: checked, complete, not yet stored.
 
     ``columns`` are the declared ones, followed by ``_row_id`` where the table has no key of its own. ``key`` names the
@@ -211,21 +204,23 @@ class TableDefinition:
         return next((column for column in self.columns if column.name == name), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table(TableDefinition):
-    """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1."""
+class Table(TableDefinition, frozen=True, kw_only=True):
+    """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1.
+
+    ``key_column`` and its place ``key_index`` follow from ``key``; None and -1 where there is none.
+    """
 
     table_id: int
     schema_version: int
     created_at: datetime
-    key_column: Column | None = field(init=False)
-    key_index: int = field(init=False)
+    key_column: Column | None = None
+    key_index: int = -1
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         index = names.index(self.key) if self.key is not None else -1
-        object.__setattr__(self, "key_index", index)
-        object.__setattr__(self, "key_column", self.columns[index] if index >= 0 else None)
+        msgspec.structs.force_setattr(self, "key_index", index)
+        msgspec.structs.force_setattr(self, "key_column", self.columns[index] if index >= 0 else None)
 
 
 def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions]:

@@ -14,7 +14,6 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,7 @@ THREAD_SWITCH_S = 0.0005
 """How long a thread may keep the interpreter when another waits: the writer's turn comes soon after its fsync."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """A server that is ready."""
 
     http_url: str

@@ -5,9 +5,9 @@ This holds on every route, also where no body is read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from starlette.types import Message, Receive, Scope
 
 from kalam.errors import TooLarge
@@ -16,8 +16,7 @@ from kalam.settings import Settings
 ROWS_PATHS: Final = "/v1/tables/"
 
 
-@dataclass(frozen=True, slots=True)
-class BodyBounds:
+class BodyBounds(msgspec.Struct, frozen=True):
     """The bounds: of rows in bulk, and of everything else."""
 
     statement_bytes_max: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 
 import msgspec
@@ -16,8 +15,7 @@ import msgspec
 from kalam.manual_pages import read_pages
 
 
-@dataclass(frozen=True, slots=True)
-class ConsoleFile:
+class ConsoleFile(msgspec.Struct, frozen=True):
     """A file as it is answered; ``etag`` names its content."""
 
     body: bytes

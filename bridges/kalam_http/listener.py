@@ -11,8 +11,8 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 
+import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
@@ -29,8 +29,7 @@ TICKS_PER_CHECK = 5  # uvicorn ticks ten times a second
 OTHER_FILES = 1024  # what else is open: segments, databases, NATS
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True):
     """Where the server answers."""
 
     url: str

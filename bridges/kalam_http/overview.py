@@ -10,9 +10,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from kalam.engine import Engine
@@ -28,8 +28,7 @@ TABLE_SERIES: Final = "table_rows_per_s:"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What only grows, at one moment; ``at`` is monotonic."""
 
     at: float
@@ -40,8 +39,7 @@ class Totals:
     tables: Mapping[TableName, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One point of every series; ``at`` is seconds since 1970, ``tables`` rows a second by table."""
 
     at: float

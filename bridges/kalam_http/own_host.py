@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+
+import msgspec
 
 from kalam.errors import PermissionDenied
 from kalam.settings import Settings
@@ -22,8 +23,7 @@ _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/\[\]]+))(?::([0-9]{1,5}))
 _PORT_OF_SCHEME = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class OwnHost:
+class OwnHost(msgspec.Struct, frozen=True):
     """The names under which the server may be addressed, each with its own port only.
 
     ``allowed`` are further ones, with or without a port, as a reverse proxy passes them on; ``*.`` stands for any part

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -19,8 +19,7 @@ from starlette.types import Scope
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What OpenAPI says of one method of one path, but for its body and its answers."""
 
     tag: str
@@ -54,12 +53,11 @@ class DescribedRoute(Route):
         return match, child_scope if match is Match.NONE else {**child_scope, "route": self}
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(msgspec.Struct, frozen=True):
     """The routes of one part of the API, which all have its ``tag``."""
 
     tag: str
-    routes: list[DescribedRoute] = field(default_factory=list)
+    routes: list[DescribedRoute] = msgspec.field(default_factory=list)
 
     def get(self, path: str, **described: Any) -> Callable[[Endpoint], Endpoint]:
         """As ``add``, for GET."""

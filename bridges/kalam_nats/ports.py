@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from kalam.schema import StreamStorage, Table, TableKind
@@ -27,8 +27,7 @@ from kalam_nats.subjects import Subjects
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """What a start has found: the data directory and what the broker has of it, and the generation that begins."""
 
     data_id: str
@@ -67,8 +66,7 @@ async def begin(
     return Start(prepared.data_id, generation, accepted, connection, embedded, jetstream, streams, noted)
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
+class Broker(msgspec.Struct, frozen=True):
     """The ports, open."""
 
     connection: BrokerConnection

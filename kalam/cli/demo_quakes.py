@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.resources
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -48,8 +47,7 @@ REVIEW: Final = "UPDATE quakes.events SET status = 'reviewed' WHERE status = 'au
 BY_STATUS: Final = "SELECT status, COUNT(*) AS events FROM quakes.events GROUP BY status ORDER BY status"
 
 
-@dataclass(frozen=True, slots=True)
-class Quake:
+class Quake(msgspec.Struct, frozen=True):
     """One earthquake: its JSON as it will be sent, and what the demo itself needs of it."""
 
     json: bytes

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -27,8 +26,7 @@ ANSWER_S: Final = 30.0
 RECEIVE_S: Final = 30.0  # how long the subscriber may be behind the last answer
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True):
     """What was acknowledged for each table, and how many messages the subscriber saw."""
 
     acknowledged: dict[str, int]

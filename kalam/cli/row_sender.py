@@ -13,7 +13,6 @@ import contextlib
 import enum
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -45,8 +44,7 @@ class Fate(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch. ``stored_rows`` is what is known to be stored of it, ``problem`` why not all of it is."""
 
     batch: RowBatch

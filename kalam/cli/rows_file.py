@@ -8,7 +8,6 @@ that no number is rounded on the way.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import msgspec
@@ -19,8 +18,7 @@ LINE_BYTES_MAX: Final = 16 << 20  # a file without line ends must not be read in
 BOM: Final = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowBatch:
+class RowBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of consecutive lines as the payload of one insert. ``end_byte`` is where in the file they end.
 
     ``unit`` is what ``first_line`` and ``last_line`` count: lines, or rows in a format that has none. ``arrow`` says

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kalam.names import TableName
 from kalam.schema import TableKind
@@ -17,8 +18,7 @@ from kalam.storage.log.data_dir import DATABASE
 from kalam.tables.stream_counters import StreamCounters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hot:
+class Hot(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of SHARED and USER tables that are not flushed yet; of the oldest its microseconds since 1970."""
 
     row_count: int
@@ -26,8 +26,7 @@ class Hot:
     oldest_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """What the database takes of the disk, its log apart, and how much of it is free."""
 
     database_bytes: int

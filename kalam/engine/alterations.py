@@ -9,9 +9,11 @@ for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, ColumnNotFound, TableInUse, Unsupported
@@ -26,8 +28,7 @@ ColumnUsers = Callable[[Table, str], Sequence[str]]
 """The ids of the open live queries that use a column of a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Altered:
+class Altered(msgspec.Struct, frozen=True):
     """What an ALTER makes of a table, and what it tells the user."""
 
     columns: tuple[Column, ...]

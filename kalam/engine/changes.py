@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from kalam.engine.assigned import naming_column
 from kalam.engine.composed import Pieces, compose, from_table, quoted_columns

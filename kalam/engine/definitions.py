@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import structlog
+from msgspec.structs import replace
 
 from kalam.engine.alterations import altered
 from kalam.engine.locations import check_location
@@ -55,8 +56,7 @@ log = structlog.get_logger(__name__)
 TEXT = pa.string()
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What the definitions act on."""
 
     settings: Settings

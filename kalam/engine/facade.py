@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
+import msgspec
 import pyarrow as pa
 import structlog
+from msgspec.structs import replace
 
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
@@ -121,8 +122,7 @@ BEAT_S_MAX = 60.0
 JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(msgspec.Struct, frozen=True):
     """Carries out statements and inserts for sessions."""
 
     settings: Settings
@@ -145,8 +145,8 @@ class Engine:
     troubles: Troubles
     unclaimed: Unclaimed
     texts: Texts
-    running: RunningQueries = field(default_factory=RunningQueries)
-    sql_counts: SqlCounts = field(default_factory=SqlCounts)
+    running: RunningQueries = msgspec.field(default_factory=RunningQueries)
+    sql_counts: SqlCounts = msgspec.field(default_factory=SqlCounts)
 
     async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
         """Run the statements of a text in order and return a result for each.

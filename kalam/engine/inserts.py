@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.errors import BrokerUnavailable, DuplicateKey, KalamError, TableNotFound, TooBusy, TooLarge
 from kalam.latency import Latency
@@ -51,8 +51,7 @@ class InsertMessage(msgspec.Struct, frozen=True, gc=False):
 Answer = bytes | KalamError
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Messages and the rows that they are: all together, in order.
 
     ``counts`` has the number of each message's rows, None for one row each; ``errors`` why a message, by its place,
@@ -63,7 +62,7 @@ class Batch:
     messages: Sequence[InsertMessage]
     rows: Sequence[Row]
     counts: Sequence[int] | None = None
-    errors: Mapping[int, KalamError] = field(default_factory=dict)
+    errors: Mapping[int, KalamError] = msgspec.field(default_factory=dict)
     names: Sequence[MessageName | None] | None = None
     traced: bool = False
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from kalam.errors import KalamError
 from kalam.sql import StatementText, parse_statement, split

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from kalam.engine.queries import check_parameters, resolve, unless_dropped
@@ -51,8 +51,7 @@ def key_of(table: Table, equality: Equality | None, called: str, parameters: Seq
     return key if fits and -(1 << 63) <= key < 1 << 63 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What a query by key answers: for each column its place in (row, _updated, _deleted) and its type."""
 
     asked: tuple[tuple[str, str], ...]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 DEFAULT_USER = "admin"
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """The user and the default namespace of a request; whether columns without a name are called as in PostgreSQL."""
 
     user: str = DEFAULT_USER
@@ -27,16 +27,14 @@ class Session:
         return self.user == owner or self.administers
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A statement's surroundings: who asks, and the values of its parameters."""
 
     session: Session
     parameters: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One thing that has to be well for the server to be ready."""
 
     name: str

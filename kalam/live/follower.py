@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import structlog
 
 from kalam.errors import KalamError
@@ -36,8 +36,7 @@ LOOK_PAUSE_S = 0.25
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Doubtful:
+class Doubtful(msgspec.Struct, frozen=True):
     """Events of which it is not known yet whether their numbers follow those that were told.
 
     ``created`` tells the stream that acknowledged them; ``again`` says that their numbers were told before.

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kalam.errors import BrokerUnavailable, CursorExpired, InvalidValue
 from kalam.live.live_query import LiveQuery
@@ -91,8 +92,7 @@ def _messages(shown: Sequence[tuple[int, bytes]]) -> Iterator[list[tuple[int, by
         yield part
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """Where changes are that are hot no more: told in the feed, or flushed and not told yet, in the log."""
 
     feed: ReplayPort
@@ -100,8 +100,7 @@ class Past:
     history: Callable[[Table], History]
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True):
     """The changes behind ``from_seq``: those that are hot no more, None for none, and then ``chunks``."""
 
     from_seq: int

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 from kalam.live.predicate import Predicate
 from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX, Shape
@@ -24,8 +25,7 @@ OPENING_BYTES_MAX = 2 << 20
 """Messages of an opening that wait for the subscriber before more of it is made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A message to the subscriber. ``seq`` is where a resume would go on, None where none is possible yet."""
 
     number: int
@@ -44,8 +44,7 @@ class Sink(Protocol):
         """Something waits in ``query``: take it soon. Called often; must be quick."""
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """How far the changes of a copy have been judged; shared by the live queries on it."""
 
     seq: int = 0

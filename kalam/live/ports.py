@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import pyarrow as pa
 
 from kalam.live.predicate import Predicate
@@ -13,8 +13,7 @@ from kalam.schema import Table
 from kalam.storage.log.copies import Chunk, Op
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The matching rows of one moment, oldest change first where ``last_rows`` was asked; ``seq`` is that moment."""
 
     rows: pa.Table
@@ -30,8 +29,7 @@ class SnapshotPort(Protocol):
         """The chosen columns of the rows that match, or of the ``last_rows`` newest of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedRun:
+class FeedRun(msgspec.Struct, frozen=True):
     """A message of a change feed: changes ``seq``, ``seq + 1``, … as they were shown.
 
     ``old`` has the former values of what changed in each row; None where they were left out.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy, TooLarge
@@ -44,8 +44,7 @@ READ_HERE_CHARACTERS = 4_096
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LiveBounds:
+class LiveBounds(msgspec.Struct, frozen=True):
     """The bounds of live queries, from the settings of the same names."""
 
     live_queries_max: int
@@ -55,8 +54,7 @@ class LiveBounds:
     row_bytes_max: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveRequest:
+class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscriber asks for. ``parameters`` are the values of ``$1 …`` in the WHERE."""
 
     user: str

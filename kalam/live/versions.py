@@ -7,7 +7,8 @@ table. WHERE and projection work on versions, so every column that SELECT knows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kalam.rows.codec import Codec
 from kalam.rows.types import Row
@@ -34,13 +35,12 @@ def version_columns(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *added)
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Changes of one copy in order: change ``seqs[i]`` turned version ``olds[i]`` into ``news[i]``; None is no row."""
 
-    seqs: list[int] = field(default_factory=list)
-    olds: list[Row | None] = field(default_factory=list)
-    news: list[Row | None] = field(default_factory=list)
+    seqs: list[int] = msgspec.field(default_factory=list)
+    olds: list[Row | None] = msgspec.field(default_factory=list)
+    news: list[Row | None] = msgspec.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.seqs)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+import msgspec
 import structlog
 
 from kalam.errors import Internal, KalamError
@@ -37,8 +37,7 @@ WatchName = tuple[int, str]
 """A table's id, and whose copy it is ('' for one that everybody shares)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """What a batch gave for some live queries."""
 
     queries: tuple[LiveQuery, ...]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
 from heapq import nsmallest
 from itertools import islice
 from operator import itemgetter
@@ -29,7 +28,7 @@ OUTCOMES = {
     "evicted_max_buffer": "Events evicted because of MAX_BUFFER.",
     "undecodable": "Messages of others on its subject that were no rows.",
 }
-TOTALS = [field.name for field in fields(StreamCounts) if field.name in (*OUTCOMES, "deleted")]
+TOTALS = [name for name in StreamCounts.__struct_fields__ if name in (*OUTCOMES, "deleted")]
 
 
 class TableMetrics(Collector):

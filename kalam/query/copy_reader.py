@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from kalam.query import wire
@@ -48,8 +48,7 @@ class Hiding(enum.Enum):
         return cls.BY_KEY if segment.max_seq < state.hidden_since else cls.BY_SEQ
 
 
-@dataclass(frozen=True, slots=True)
-class Alike:
+class Alike(msgspec.Struct, frozen=True):
     """What segments have in common that are read alike."""
 
     deleted: bool
@@ -57,8 +56,7 @@ class Alike:
     layout: Layout
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """The relation that was made last, and of what."""
 
     state: HotState
@@ -214,8 +212,7 @@ class CopyReader:
             self._counted = self._known = None
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRelation:
+class CopyRelation(msgspec.Struct, frozen=True):
     """What a view of a copy stands for in a query."""
 
     reader: CopyReader

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -46,8 +45,7 @@ class Relation(Protocol):
         """The same without waiting; None where it would wait."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """How a query is to be answered: for whom, with its rows in order or not, and within which bounds."""
 
     user: str

@@ -13,10 +13,10 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
@@ -159,8 +159,7 @@ class HandedTable(Handed):
         return Rows(self.number, schema_bytes(self.schema), [piece.number for piece in self.needs]), None
 
 
-@dataclass(frozen=True, slots=True)
-class TableRelation:
+class TableRelation(msgspec.Struct, frozen=True):
     """What an Arrow table stands for in a query."""
 
     table: pa.Table

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -26,8 +26,7 @@ BATCHES_MAX = 32
 """Record batches kept apart; more are joined into one."""
 
 
-@dataclass(frozen=True, slots=True)
-class HotState:
+class HotState(msgspec.Struct, frozen=True):
     """What a view adds to the segments.
 
     ``rows`` are the newest hot versions with ``_updated``, ``_deleted``, ``_seq``, and ``live`` those that are not

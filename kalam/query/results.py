@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from kalam.errors import InvalidValue, KalamError, TooLarge
 from kalam.query.intervals import shown_interval
@@ -51,16 +51,14 @@ class TooManyBytes(TooLarge):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ResultColumn:
+class ResultColumn(msgspec.Struct, frozen=True):
     """A column of a result: its name and the name of its SQL type."""
 
     name: str
     type: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What one statement gave: ``data`` with its rows, or a ``message``. ``row_count`` counts rows given or touched."""
 
     columns: tuple[ResultColumn, ...] = ()

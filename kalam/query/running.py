@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kalam.errors import AlreadyExists, Cancelled, NotFound
 
 SHOWN_CHARACTERS_MAX = 10_000
 
 
-@dataclass(eq=False, slots=True)
-class RunningQuery:
+class RunningQuery(msgspec.Struct, eq=False):
     """A request that may be cancelled. ``query_id`` names it; ``rows`` counts what was read for it."""
 
     query_id: str
     user: str
     door: str
     sql: str
-    started_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    started_us: int = msgspec.field(default_factory=lambda: time.time_ns() // 1000)
     rows: int = 0
     state: str = "working"
     memory_bytes: Callable[[], int] = lambda: 0

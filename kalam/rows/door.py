@@ -7,7 +7,6 @@ has one bad row, so the first bad value ends the work and becomes the error that
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -270,7 +269,7 @@ def _usable_default(column: Column) -> Column | None:
     if column.default.kind is not DefaultKind.LITERAL:
         return column
     literal = carried_value(column, column.default.literal)
-    return dataclasses.replace(column, default=Default(kind=DefaultKind.LITERAL, literal=literal))
+    return msgspec.structs.replace(column, default=Default(kind=DefaultKind.LITERAL, literal=literal))
 
 
 def explain(table: Table, exc: Exception, *, single: bool) -> KalamError:

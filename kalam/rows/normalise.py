@@ -12,7 +12,6 @@ import binascii
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from operator import attrgetter
@@ -41,8 +40,7 @@ class BadValue(Exception):
         self.index, self.expected, self.found = index, expected, found
 
 
-@dataclass(frozen=True, slots=True)
-class Generators:
+class Generators(msgspec.Struct, frozen=True):
     """Where generated values come from."""
 
     snowflakes: SnowflakeIds

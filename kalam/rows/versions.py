@@ -8,8 +8,9 @@ name that was dropped and added again is empty, and a renamed one keeps its valu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kalam.rows.normalise import column_fix
 from kalam.rows.sql_values import carried_value
@@ -30,8 +31,7 @@ def fill_value(column: Column) -> Any:
     return value if fix is None else fix([value])[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Where a column's values come from: a place and name among the older columns, or one value for all."""
 
     place: int | None
@@ -50,8 +50,7 @@ def sources(columns: Sequence[Column], older: Sequence[Column]) -> tuple[Source,
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """How segments of some versions hold the columns of a newer one.
 
     ``names`` are the columns' names in the files, None for one that is not there, which reads as its fill.

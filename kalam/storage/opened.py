@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import SnowflakeIds, UuidV7s
@@ -19,8 +19,7 @@ from kalam.storage.segments.unclaimed import Unclaimed
 from kalam.threads import Purpose, in_thread
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(msgspec.Struct, frozen=True):
     """The parts, open."""
 
     database: Database

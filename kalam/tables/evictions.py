@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import structlog
 
 from kalam.errors import KalamError
@@ -40,8 +40,7 @@ JOB_PAUSE_S = 60.0
 COUNTERS_PAUSE_S = 10.0
 
 
-@dataclass(slots=True)
-class Watch:
+class Watch(msgspec.Struct):
     """A table that something may be evicted from; ``ttl`` and ``max_buffer`` wait to be recorded in a job.
 
     Times are monotonic seconds. ``lock`` is held while events are counted or deleted.
@@ -55,11 +54,10 @@ class Watch:
     recorded_at: float | None = None
     created: str = ""  # when the stream was made, as the last look told
     noted: int = 0  # how often it was published to or altered
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
-@dataclass(frozen=True, slots=True)
-class Evicted:
+class Evicted(msgspec.Struct, frozen=True):
     """How many events went, by reason."""
 
     ttl: int

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
 from kalam.rows.codec import Codec, Codecs
@@ -44,21 +45,19 @@ WATERMARK_PAUSE_S = 0.2
 RETRY_PAUSE_S = (0.05, 2.0)
 
 
-@dataclass(slots=True)
-class Feed:
+class Feed(msgspec.Struct):
     """The unpublished changes of one copy. ``position`` is None until the broker has been asked."""
 
     table: Table
     user: str
     copy_id: int
-    pending: deque[Unpublished] = field(default_factory=deque)
+    pending: deque[Unpublished] = msgspec.field(default_factory=deque)
     byte_count: int = 0
     position: FeedPosition | None = None
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """What is committed and not yet published; ``oldest_us`` is the time of the oldest (microseconds since 1970)."""
 
     changes: int

@@ -7,17 +7,18 @@ Every method raises BrokerUnavailable when the broker does not answer or does no
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.names import TableName
 from kalam.schema import Table, TableKind
 from kalam.storage.log.copies import Op
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamState:
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """What the broker holds of a STREAM table.
 
     ``created`` tells a stream from one that was made anew; the times are None for an empty one.
@@ -33,8 +34,7 @@ class StreamState:
     last_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvents:
+class StoredEvents(msgspec.Struct, frozen=True):
     """Events as the broker holds them, in order: their sequences, the times they were stored at, their payloads."""
 
     seqs: Sequence[int]
@@ -42,8 +42,7 @@ class StoredEvents:
     payloads: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(msgspec.Struct, frozen=True):
     """Events to publish.
 
     ``keys`` are the last tokens of their subjects where the table has a SUBJECT_KEY. An event whose id, of ``ids``, is
@@ -64,8 +63,7 @@ class Events:
         return self if trace is None else replace(self, traces=[trace] * len(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(msgspec.Struct, frozen=True):
     """The sequences of events that are stored; ``repeats`` of them were before.
 
     ``created`` tells the stream whose sequences they are, as in StreamState; it is empty if that is not known.
@@ -124,8 +122,7 @@ class StreamPort(Protocol):
         """Whether anybody listens on the subject of the table's events (of that key); True if it cannot be known."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMessage:
+class ChangeMessage(msgspec.Struct, frozen=True):
     """A run of changes of one kind as it is published: ``row_count`` changes, the first numbered ``first_seq``.
 
     ``trace`` is the ``traceparent`` of the request that made all of them.
@@ -139,8 +136,7 @@ class ChangeMessage:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FeedPosition:
+class FeedPosition(msgspec.Struct, frozen=True):
     """Where the feed of a copy stands: the last change that the broker holds, and that message's sequence there."""
 
     change_seq: int

@@ -8,9 +8,10 @@ kind that follow each other share a message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+
+import msgspec
 
 from kalam.rows.codec import Codec
 from kalam.rows.shown import show_timestamp
@@ -25,8 +26,7 @@ RUN_ROWS_MAX = 1_000
 RUN_BYTES_MAX = 256 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Unpublished:
+class Unpublished(msgspec.Struct, frozen=True):
     """A chunk that waits to be published, its rows where they are at hand, and their traces if any has one."""
 
     chunk: Chunk
@@ -34,8 +34,7 @@ class Unpublished:
     traces: Traces | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Consecutive changes of one kind, as values that the encoder writes."""
 
     op: Op

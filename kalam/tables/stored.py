@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
 from kalam.rows.codec import Codecs
@@ -47,16 +48,14 @@ JSON_GROWTH = 6
 Outcome = Inserted | Repeated | KalamError
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """The bounds of a write, from the settings of the same names."""
 
     row_bytes_max: int
     outbox_bytes_max: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
+class Matched(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
 
     ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
@@ -71,8 +70,7 @@ class Matched:
     inserts: Sequence[Row] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """What a statement changed: the table as it was then, the rows (None for none), and the time in microseconds."""
 
     table: Table

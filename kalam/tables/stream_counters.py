@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+
+import msgspec
 
 from kalam.storage.log.database import Database
 
 
-@dataclass(slots=True)
-class StreamCounts:
+class StreamCounts(msgspec.Struct):
     """The counts of one table.
 
     ``accounted_gone`` is how many of the events that are gone from the stream have been counted, as evicted or deleted.
@@ -37,7 +37,7 @@ class StreamCounts:
         return self.evicted_ttl + self.evicted_max_buffer
 
 
-NAMES = tuple(field.name for field in fields(StreamCounts))
+NAMES = StreamCounts.__struct_fields__
 
 
 class StreamCounters:

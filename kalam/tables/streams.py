@@ -7,9 +7,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import compress
 
+import msgspec
 import pyarrow as pa
 import structlog
 
@@ -38,8 +38,7 @@ MessageName = tuple[str, str]
 """The user and the ``Nats-Msg-Id`` of an insert."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """What became of events: the sequences of those that were stored, and for each whether it was stored.
 
     ``stored`` is None where all were.

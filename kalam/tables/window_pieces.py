@@ -7,8 +7,8 @@ copies, and no piece outgrows a bound, so that what was evicted is let go of a p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -26,8 +26,7 @@ def window_schema(table: Table) -> pa.Schema:
     return columns.append(pa.field(EVENT_SEQ, pa.int64())).append(pa.field(EVENT_TIME, pa.int64()))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Events side by side; ``growing`` says whether their times never step back."""
 
     batch: pa.RecordBatch

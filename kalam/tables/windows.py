@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -39,8 +39,7 @@ ANEW_AT = 6
 """The look, from 0, before which the window is emptied: the count is not wrong so often because of evictions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """The first and the last sequence that are visible."""
 
     first_seq: int

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -38,12 +38,13 @@ _SUBSCRIBERS = "$SYS.DEBUG.SUBSCRIBERS"
 _CONNZ = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     """What was asked at ``asked_s`` of the loop's clock; the future is done once it is answered."""
 
     asked_s: float
-    count: asyncio.Future[int | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    count: asyncio.Future[int | None] = msgspec.field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Interest:

@@ -19,10 +19,10 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import structlog
 
 from kalam.errors import BrokerUnavailable
@@ -46,8 +46,7 @@ if os.getppid() == int(sys.argv[1]):
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """The ports that a nats-server listens on; ``websocket`` is None when it does not."""
 
     nats: int

@@ -7,7 +7,6 @@ the discovery subjects are answered here, and the endpoints count what their req
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,8 +26,7 @@ NANOSECONDS = 1_000_000_000
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct):
     """A request subject, and what became of the requests on it."""
 
     name: str

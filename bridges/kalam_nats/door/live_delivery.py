@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -48,8 +48,7 @@ log = structlog.get_logger(__name__)
 Outgoing = tuple[str, str, bytes, bytes]
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """How far a live query's subscriber is known to be there.
 
     ``first`` is its message until that is known; while ``awaited`` it is on its way, and must not be sent again. While

@@ -11,7 +11,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -51,13 +50,12 @@ class Incoming(InsertMessage, frozen=True, gc=False):
     subject: bytes = b""
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct):
     """Inserts that wait together: of one subject, or of all users into one STREAM table, whose order counts."""
 
     subjects: list[bytes]
     stream: TableName | None
-    messages: list[Incoming] = field(default_factory=list)
+    messages: list[Incoming] = msgspec.field(default_factory=list)
     traced: bool = False
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
+
+import msgspec
 
 from kalam.errors import BrokerUnavailable
 from kalam.schema import Table
@@ -34,8 +35,7 @@ ExpectedAck = tuple[str, asyncio.Future[bytes]]
 """The reply subject, and what will come on it."""
 
 
-@dataclass(slots=True)
-class Line:
+class Line(msgspec.Struct):
     """The events of one table that are on their way.
 
     ``predicted`` is the sequence that the newest event gets if every sequence is ours; ``shift`` is how far the acks
@@ -49,7 +49,7 @@ class Line:
     shift: int = 0
     watched: int = 0
     inflight: int = 0
-    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    freed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     async def wait_room(self, count: int, window: int) -> None:
         """Wait until ``count`` more events may be in flight."""
@@ -72,8 +72,7 @@ class Line:
         return not self.watched
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """A batch that was handed over: what was promised to it, and which sequences it had if only we published.
 
     ``acks`` are those of the last of its events, or of all; every one of them lies behind ``after_seq``.

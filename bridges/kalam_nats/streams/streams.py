@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -32,7 +31,7 @@ log = structlog.get_logger(__name__)
 NANOSECONDS = 1_000_000_000
 DUPLICATE_WINDOW_S = 120
 DELETES_INFLIGHT = 64
-EVENT_PARTS = tuple(field.name for field in fields(StoredEvents))
+EVENT_PARTS = StoredEvents.__struct_fields__
 ALTERABLE = ("subjects", "max_msgs", "max_age", "num_replicas", "duplicate_window")
 NAME_TAKEN_CODE = 10058
 """Another stream has that name."""

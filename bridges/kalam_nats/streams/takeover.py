@@ -8,9 +8,9 @@ table is that table's trouble, and no reason not to start.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from kalam_nats.broker.jetstream import JetStream
@@ -23,8 +23,7 @@ NAMED_AT_ONCE: Final = 20
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """A stream of this data directory: of a table, or with the id 0 one that all tables share."""
 
     name: str

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from kalam.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One line: what was looked at, how it is, and what to do about it."""
 
     level: Level
@@ -22,8 +22,7 @@ class Finding:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Patient:
+class Patient(msgspec.Struct, frozen=True):
     """What is examined. ``announced`` is what the server that runs on the data directory says of itself."""
 
     settings: Settings

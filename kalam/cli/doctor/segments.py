@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from kalam.cli.doctor.finding import Finding, Patient, size_text
 from kalam.names import TableName
@@ -21,8 +22,7 @@ from kalam.storage.segments.segment_file import READ_ERRORS, Identity, Misfit, c
 NAMED: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """A segment as ``kalam.db`` names it."""
 
     table: TableName

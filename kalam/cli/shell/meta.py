@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from kalam.cli.failure import CommandFailed, WrongUsage
 
@@ -22,8 +23,7 @@ class Quit(Exception):
     """The shell is to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True):
     """A meta command: how it is called, what it does, and the function that does it."""
 
     usage: str

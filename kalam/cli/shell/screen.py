@@ -8,17 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+
+import msgspec
 
 from kalam.cli.failure import CommandFailed
 from kalam.cli.result_formats import expanded_lines, row_count_line, table_lines, width_of
 from kalam.cli.telling import is_quiet, is_styled
 
 
-@dataclass(slots=True)
-class Screen:
+class Screen(msgspec.Struct):
     """Where output goes. ``interactive`` is a person at a terminal; only then is there a pager."""
 
     interactive: bool

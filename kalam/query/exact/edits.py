@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 Span = tuple[int, int]
 
 
-@dataclass(slots=True)
-class Edits:
+class Edits(msgspec.Struct):
     """A text and what is written into it.
 
     Law: what encloses a part is written after what is within it. So at one place the openings of later changes stand
@@ -16,9 +15,9 @@ class Edits:
     """
 
     text: str
-    _openings: dict[int, list[str]] = field(default_factory=dict)
-    _closings: dict[int, list[str]] = field(default_factory=dict)
-    _replaced: dict[int, tuple[int, str]] = field(default_factory=dict)
+    _openings: dict[int, list[str]] = msgspec.field(default_factory=dict)
+    _closings: dict[int, list[str]] = msgspec.field(default_factory=dict)
+    _replaced: dict[int, tuple[int, str]] = msgspec.field(default_factory=dict)
 
     def enclose(self, span: Span, before: str, behind: str) -> None:
         """Write something before and behind a part."""

@@ -9,8 +9,8 @@ once, for its text would have to be written several times, and would grow with e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+import msgspec
 import pyarrow as pa
 from sqlglot import exp
 
@@ -51,15 +51,14 @@ _ADDED_MAX = 1e20
 INFINITY = "CAST('Infinity' AS DOUBLE)"
 
 
-@dataclass(slots=True)
-class _Program:
+class _Program(msgspec.Struct):
     """The tree of one node, as it is built."""
 
     scope: Scope
-    steps: list[str] = field(default_factory=list)
-    leaves: dict[str, str] = field(default_factory=dict)
+    steps: list[str] = msgspec.field(default_factory=list)
+    leaves: dict[str, str] = msgspec.field(default_factory=dict)
     """The texts of arguments, and what each is called."""
-    hidden: list[str] = field(default_factory=list)
+    hidden: list[str] = msgspec.field(default_factory=list)
     """The texts of parts whose infinity the value of the whole need not show."""
     simple: bool = True
     safe: bool = True

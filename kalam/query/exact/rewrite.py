@@ -12,9 +12,9 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from datafusion import DataFrame, SessionConfig, SessionContext, col
 from sqlglot import exp
@@ -53,8 +53,7 @@ _DECIMALS = re.compile(
 _CONCERNED_NODES = (*ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES)
 
 
-@dataclass(frozen=True, slots=True)
-class _Exact:
+class _Exact(msgspec.Struct, frozen=True):
     text: str
     names: tuple[str, ...] | None
 

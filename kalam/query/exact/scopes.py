@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from datafusion import SessionContext, SQLOptions
 from sqlglot import exp
@@ -26,8 +26,7 @@ _AGGREGATES = (exp.AggFunc,)
 _PARAMETER_SCALE = 20
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(msgspec.Struct):
     """Asks DataFusion for the columns that a query would have."""
 
     ctx: SessionContext
@@ -41,22 +40,21 @@ class Planner:
             return None
 
 
-@dataclass(slots=True)
-class Work:
+class Work(msgspec.Struct):
     """One text on its way."""
 
     tree: Tree
     edits: Edits
     planner: Planner
-    known: dict[int, pa.DataType] = field(default_factory=dict)
+    known: dict[int, pa.DataType] = msgspec.field(default_factory=dict)
     """The types of nodes, by their identities."""
-    ranges: dict[int, Bounds] = field(default_factory=dict)
+    ranges: dict[int, Bounds] = msgspec.field(default_factory=dict)
     """The bounds of nodes that are integers, where they are narrower than their types."""
-    floats: set[int] = field(default_factory=set)
+    floats: set[int] = msgspec.field(default_factory=set)
     """Operators on DOUBLEs that are not written yet, for they may be part of a larger tree."""
-    written: set[int] = field(default_factory=set)
+    written: set[int] = msgspec.field(default_factory=set)
     """Those that are."""
-    texts: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, str] = msgspec.field(default_factory=dict)
     """How their operands read."""
 
     def span(self, node: exp.Expr) -> tuple[int, int]:
@@ -71,8 +69,7 @@ class Work:
         self.edits.enclose(self.span(node), before, behind)
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(msgspec.Struct):
     """One SELECT, or what has no FROM at all."""
 
     work: Work
@@ -80,7 +77,7 @@ class Scope:
     outer: Scope | None
     withs: str
     """The WITH that its FROM sees, or the empty text."""
-    columns: dict[str, pa.DataType | None] = field(default_factory=dict)
+    columns: dict[str, pa.DataType | None] = msgspec.field(default_factory=dict)
     aggregates: int = 0
     """How many it has of its own."""
 

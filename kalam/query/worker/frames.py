@@ -8,8 +8,8 @@ shorter and takes twenty times as long.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext, col, lit
 
@@ -21,8 +21,7 @@ from kalam.schema import DELETED, SEQ, UPDATED
 SEGMENTS_SCHEMA = "kalam_segments"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A relation as DataFusion has it, and its columns."""
 
     frame: DataFrame

@@ -10,9 +10,9 @@ they are taken away again; a plan holds what it was made from. A worker plans on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext
 from datafusion.catalog import Schema
@@ -23,8 +23,7 @@ from kalam.query.worker.frames import SEGMENTS_SCHEMA, Frame, Frames
 from kalam.query.worker.limits import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class Planning:
+class Planning(msgspec.Struct, frozen=True):
     """A context, and what plans in it."""
 
     ctx: SessionContext

@@ -8,16 +8,15 @@ the same messages: that is what makes an insert in bulk repeatable.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import pyarrow as pa
 
 from kalam.errors import InvalidValue, TooLarge
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """One insert message: its payload, its number of rows, and whether it is an Arrow stream."""
 
     payload: bytes

@@ -12,9 +12,11 @@ read token by token and not as a tree: that is quick, and tells the places.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.schema import UPDATED, DataType, TableDefinition, TypeName
 from kalam.sql.queries.own_forms import FORMED, own_form, unquoted
@@ -63,8 +65,7 @@ def with_own_forms(
     return replace(query, text=text, tables=uses, parameters=grown, equality=None, point=None), values
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(msgspec.Struct, frozen=True):
     start: int
     end: int
     text: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 from sqlglot import exp
 
 from kalam.schema import INTEGER_TYPES, TableDefinition, TypeName
@@ -28,16 +28,14 @@ _INTEGER_MAX = 1 << 63
 PinValue = str | int | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """``column = value`` or ``column IN (value, …)``, every value of the column's own type."""
 
     column: str
     values: frozenset[PinValue]
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """A condition's parts. ``whole`` says that the pins, joined by AND, are all of it.
 
     ``columns`` are the names of the columns in it; ``reads_clock`` is set where it may turn out otherwise tomorrow.

@@ -6,8 +6,8 @@ for its mentions of tables and columns and thrown away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
+import msgspec
+from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.errors import Unsupported
@@ -42,11 +42,10 @@ _OF_FILES = frozenset({"input_file_name", "file_row_index"})
 _AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
 
 
-@dataclass(slots=True)
-class _Survey:
+class _Survey(msgspec.Struct):
     """What one walk over a tree finds."""
 
-    sources: Sources = field(default_factory=Sources)
+    sources: Sources = msgspec.field(default_factory=Sources)
     selects: int = 0
     relations: int = 0
     names_key: bool = False

@@ -9,8 +9,8 @@ of the expressions are cut at token positions, as everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
+from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.sql.text.dialect import parse_query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from kalam.errors import ColumnNotFound, InvalidName, InvalidValue
 from kalam.schema import KEY_TYPES, Column, DataType, Default, DefaultKind, TableKind
@@ -20,8 +20,7 @@ _ALLOWED = "is not supported; a column can have NOT NULL, DEFAULT and PRIMARY KE
 _NOT_ON_ALTER = frozenset({DefaultKind.SNOWFLAKE_ID, DefaultKind.UUID_V7})
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
+class _Declared(msgspec.Struct, frozen=True):
     """A column as it is written; ``key`` is the PRIMARY behind it, if it is there."""
 
     name: str

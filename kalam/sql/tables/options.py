@@ -9,8 +9,10 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.errors import InvalidOption, Unsupported
 from kalam.schema import Column, Compression, PayloadFormat, StreamStorage, TableKind, TableOptions, options_type
@@ -36,8 +38,7 @@ _ALIASES = {"TTL_SECONDS": "RETENTION"}
 Fields = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """One option: ``read`` gives the fields that a raw value means, None where it is not ``allowed``."""
 
     kinds: frozenset[TableKind]

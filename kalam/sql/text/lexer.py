@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from kalam.errors import SyntaxFault
 
@@ -71,8 +72,7 @@ class Token(NamedTuple):
         return self.text.upper() if self.kind is Kind.WORD else ""
 
 
-@dataclass(frozen=True, slots=True)
-class StatementText:
+class StatementText(msgspec.Struct, frozen=True):
     """One statement of a request: its text, and where that begins in the request (``line`` and ``column`` from 1)."""
 
     text: str

@@ -11,8 +11,8 @@ What is not found here is never registered for DataFusion, so a mistake here is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+import msgspec
 from sqlglot import exp
 
 from kalam.errors import Unsupported
@@ -26,13 +26,12 @@ _Froms = dict[int, list[tuple[frozenset[str], exp.Expr]]]
 _SERIES = (exp.GenerateSeries, exp.ExplodingGenerateSeries)
 
 
-@dataclass(slots=True)
-class Sources:
+class Sources(msgspec.Struct):
     """What the FROM clauses of a tree hold, gathered by its one walk: tables, and what else has an alias there."""
 
-    tables: list[exp.Table] = field(default_factory=list)
-    derived: list[exp.Expr] = field(default_factory=list)
-    deleted_columns: list[exp.Column] = field(default_factory=list)
+    tables: list[exp.Table] = msgspec.field(default_factory=list)
+    derived: list[exp.Expr] = msgspec.field(default_factory=list)
+    deleted_columns: list[exp.Column] = msgspec.field(default_factory=list)
 
 
 def name_of(identifier: exp.Expr) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
 from kalam.sql.text.statements import QueryText
@@ -22,13 +24,13 @@ def with_user(statement: _Statement, user: str) -> _Statement:
         members = tuple(with_user(member, user) for member in statement)
         same = all(new is old for new, old in zip(members, statement, strict=True))
         return statement if same else members  # type: ignore[return-value] # as above
-    if not is_dataclass(statement) or isinstance(statement, type):
+    if not isinstance(statement, msgspec.Struct):
         return statement
     changed: dict[str, Any] = {}
-    for field in fields(statement):
-        old = getattr(statement, field.name)
+    for name in statement.__struct_fields__:
+        old = getattr(statement, name)
         if (new := with_user(old, user)) is not old:
-            changed[field.name] = new
+            changed[name] = new
     return replace(statement, **changed) if changed else statement
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel
 from sqlglot.tokenizer_core import Token, TokenType
@@ -89,8 +89,7 @@ class _SpanParser(KalamParser):
         return self._noting(super()._parse_cte)
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A text, its tokens and its tree. Places are characters of the text, from the first to behind the last."""
 
     text: str

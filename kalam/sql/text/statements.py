@@ -8,22 +8,21 @@ is what was asked for. Positions are characters into that text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kalam.schema import Column, DataType, Default, TableKind
 
 
-@dataclass(frozen=True, slots=True)
-class TableRef:
+class TableRef(msgspec.Struct, frozen=True):
     """A table as a statement names it; ``namespace`` is None where it was left out."""
 
     namespace: str | None
     table: str
 
 
-@dataclass(frozen=True, slots=True)
-class TableUse:
+class TableUse(msgspec.Struct, frozen=True):
     """One mention of a table in a query text.
 
     ``start`` and ``end`` bound the mention (``ns.t`` or ``t``) in the text, ``aliased`` says whether an alias follows.
@@ -37,22 +36,19 @@ class TableUse:
     sees_deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(msgspec.Struct, frozen=True):
     """A value that needs no evaluation: None, bool, int, float, Decimal or str."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """``$index``, counted from 1."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Equality:
+class Equality(msgspec.Struct, frozen=True):
     """The condition ``[qualifier.]column = value`` and nothing else; the value is a text, an integer or a parameter."""
 
     column: str
@@ -60,8 +56,7 @@ class Equality:
     value: Literal | Parameter
 
 
-@dataclass(frozen=True, slots=True)
-class PointQuery:
+class PointQuery(msgspec.Struct, frozen=True):
     """A query for columns of the rows of one table that an equality picks.
 
     ``columns`` are pairs of a column and the name it gets, none for ``*``.
@@ -71,8 +66,7 @@ class PointQuery:
     where: Equality
 
 
-@dataclass(frozen=True, slots=True)
-class QueryText:
+class QueryText(msgspec.Struct, frozen=True):
     """A query, or an expression over one table, in the user's own words.
 
     ``tables`` are its mentions of tables that are not names of its own CTEs, in the order of the text. ``parameters``
@@ -95,13 +89,11 @@ class QueryText:
     in_order: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultValue:
+class DefaultValue(msgspec.Struct, frozen=True):
     """The word DEFAULT in a VALUES list."""
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultFunction:
+class DefaultFunction(msgspec.Struct, frozen=True):
     """``NOW()``, ``SNOWFLAKE_ID()``, ``UUID_V7()`` or ``CURRENT_USER()`` in a VALUES list."""
 
     default: Default
@@ -110,36 +102,30 @@ class DefaultFunction:
 Value = Literal | Parameter | DefaultValue | DefaultFunction | QueryText
 
 
-@dataclass(frozen=True, slots=True)
-class CreateNamespace:
+class CreateNamespace(msgspec.Struct, frozen=True):
     name: str
     if_not_exists: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DropNamespace:
+class DropNamespace(msgspec.Struct, frozen=True):
     name: str
     if_exists: bool
     cascade: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ShowNamespaces:
+class ShowNamespaces(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTables:
+class ShowTables(msgspec.Struct, frozen=True):
     namespace: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True):
     namespace: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateTable:
+class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
     """``options`` holds the raw value of each option by its upper-case name, the older clauses included."""
 
     ref: TableRef
@@ -150,77 +136,65 @@ class CreateTable:
     if_not_exists: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DropTable:
+class DropTable(msgspec.Struct, frozen=True):
     ref: TableRef
     kind: TableKind | None
     if_exists: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AddColumn:
+class AddColumn(msgspec.Struct, frozen=True):
     name: str
     type: DataType
     nullable: bool
     default: Default | None
 
 
-@dataclass(frozen=True, slots=True)
-class DropColumn:
+class DropColumn(msgspec.Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class RenameColumn:
+class RenameColumn(msgspec.Struct, frozen=True):
     name: str
     new_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetOptions:
+class SetOptions(msgspec.Struct, frozen=True):
     options: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AlterTable:
+class AlterTable(msgspec.Struct, frozen=True):
     ref: TableRef
     action: AddColumn | DropColumn | RenameColumn | SetOptions
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeTable:
+class DescribeTable(msgspec.Struct, frozen=True):
     ref: TableRef
     history: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ShowStats:
+class ShowStats(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
-@dataclass(frozen=True, slots=True)
-class ShowCreateTable:
+class ShowCreateTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """``column = value`` of a SET; the value may name the row's columns, and ``excluded.x`` in an ON CONFLICT."""
 
     column: str
     value: QueryText
 
 
-@dataclass(frozen=True, slots=True)
-class OnConflict:
+class OnConflict(msgspec.Struct, frozen=True):
     """``DO NOTHING`` where ``assignments`` is empty, else ``DO UPDATE SET …``."""
 
     key: str | None
     assignments: tuple[Assignment, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Insert:
+class Insert(msgspec.Struct, frozen=True, kw_only=True):
     """``source`` is the rows of a VALUES list, or the query of an INSERT … SELECT. ``returning`` is a select list."""
 
     ref: TableRef
@@ -230,8 +204,7 @@ class Insert:
     returning: QueryText | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, kw_only=True):
     """``alias`` is the name that the expressions may give the table instead of its own."""
 
     ref: TableRef
@@ -241,8 +214,7 @@ class Update:
     alias: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
     """``alias`` is the name that the expressions may give the table instead of its own."""
 
     ref: TableRef
@@ -251,55 +223,45 @@ class Delete:
     alias: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(msgspec.Struct, frozen=True):
     """A query or an EXPLAIN of one."""
 
     query: QueryText
 
 
-@dataclass(frozen=True, slots=True)
-class FlushTable:
+class FlushTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
-@dataclass(frozen=True, slots=True)
-class FlushAllTables:
+class FlushAllTables(msgspec.Struct, frozen=True):
     namespace: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CompactTable:
+class CompactTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
-@dataclass(frozen=True, slots=True)
-class CheckTable:
+class CheckTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
-@dataclass(frozen=True, slots=True)
-class ShowJobs:
+class ShowJobs(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class KillJob:
+class KillJob(msgspec.Struct, frozen=True):
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowQueries:
+class ShowQueries(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class KillQuery:
+class KillQuery(msgspec.Struct, frozen=True):
     query_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribe:
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     """``columns`` is None for ``*``; ``where`` is an expression over the table's columns."""
 
     ref: TableRef
@@ -309,13 +271,11 @@ class Subscribe:
     from_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShowLiveQueries:
+class ShowLiveQueries(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class KillLiveQuery:
+class KillLiveQuery(msgspec.Struct, frozen=True):
     query_id: str
 
 

@@ -19,7 +19,6 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -90,8 +89,7 @@ class Progress(Protocol):
         """``done_bytes`` of ``total_bytes`` are copied; the total may still change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """A segment of ``table`` that a database names: ``source`` is where it lies, a local path or an fsspec URL."""
 
     file: SegmentFile

@@ -13,10 +13,10 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.errors import Internal, NotFound, Unsupported
 from kalam.names import TableName
@@ -38,8 +38,7 @@ from kalam.storage.log.database import fsync_directory
 from kalam.storage.log.generation import NAME, STREAMS_NAME
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """What was restored; ``moved`` are the tables that had a LOCATION and lie in the data directory now."""
 
     manifest: Manifest

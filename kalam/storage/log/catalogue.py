@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound
 from kalam.names import TableName

@@ -18,6 +18,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
+import msgspec
+
 from kalam.rows.stored import StoredRows
 from kalam.rows.types import Row
 from kalam.storage.log.catalogue import from_us
@@ -27,8 +29,7 @@ Key = Any
 EMPTY: Mapping[Key, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Versions ``first_seq … first_seq + row_count - 1`` of one copy.
 
     ``payload`` holds the rows as ``kalam.rows.stored`` writes them (for a delete the rows that were deleted), ``old``
@@ -62,8 +63,7 @@ class Chunk:
         return from_us(self.updated_us)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A Parquet file of a copy, at ``path`` in the copy's folder; ``deleted`` says that it holds deleted rows.
 
     ``checksum`` is the CRC-32 of the file; None for one that Kalam 0.1.0 wrote.
@@ -85,8 +85,7 @@ class Segment:
     checksum: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(msgspec.Struct, frozen=True, kw_only=True):
     """One consistent state of a copy: the first ``chunk_count`` of ``chunks``, the segments, the overrides."""
 
     copy_id: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from dataclasses import dataclass
+
+import msgspec
 
 from kalam.errors import TableNotFound
 from kalam.rows.stored import StoredRows, pack_rows
@@ -25,8 +26,7 @@ CopyName = tuple[int, str]
 CHUNK_COLUMNS = "first_seq, row_count, op, updated_us, schema_version, superseding, payload, old, old_updated"
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(msgspec.Struct, frozen=True):
     """The hot rows of a copy that is not in memory."""
 
     row_count: int

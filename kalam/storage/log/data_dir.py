@@ -12,10 +12,10 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from kalam.errors import StorageFull, Unavailable
@@ -66,8 +66,7 @@ def _unannounce(path: Path) -> None:
         raise StorageFull(f"{path / ANNOUNCEMENT} cannot be removed: {exc.strerror}") from exc
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A data directory that may be opened: its id, the generation that it has reached, and whether a loss was accepted.
 
     ``generation`` is None for a directory that no release that counts has started, and so is ``streams_generation``,

@@ -21,9 +21,11 @@ import sqlite3
 import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from kalam.errors import Unavailable
 
@@ -38,8 +40,7 @@ IDS_SKIPPED: Final = 1_000_000
 DAMAGED_HINT: Final = "put the newest kalam.db (with its kalam.db-wal) back, or restore a backup into a new folder"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in the second place.
 
     ``base`` is the generation that the database file has without its log; ``copy_id`` and ``seq`` are the last change.
@@ -52,8 +53,7 @@ class Mark:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
     """What a database says of itself; None where it says nothing. ``base`` leaves its log out of account."""
 
     data_id: str | None = None

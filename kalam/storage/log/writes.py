@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -42,8 +41,7 @@ class Stale(Conflict):
     code = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(msgspec.Struct, frozen=True):
     """A chunk that has been committed, for the event feed, live queries and the flusher.
 
     ``rows`` are those of the chunk where they were at hand, which saves decoding them again; ``traces`` the traces that
@@ -78,8 +76,7 @@ class Inserted(msgspec.Struct, frozen=True, gc=False):
     updated_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Repeated:
+class Repeated(msgspec.Struct, frozen=True):
     """The statement was a repeat: the answer that its first run got."""
 
     answer: bytes
@@ -245,8 +242,7 @@ def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], c
     return superseding
 
 
-@dataclass(slots=True)
-class Change:
+class Change(msgspec.Struct):
     """Rows of one kind that a statement changes, with their keys.
 
     ``seqs`` are the versions that the statement saw, for an update or delete; ``packed`` holds the new rows (the
@@ -261,8 +257,7 @@ class Change:
     old_updated: bytes | None = None
 
 
-@dataclass(slots=True)
-class ChangeTask:
+class ChangeTask(msgspec.Struct):
     """Appends the changes of one statement, all or none, if the rows it saw are still the newest."""
 
     store: CopyStore
@@ -270,12 +265,12 @@ class ChangeTask:
     user: str
     changes: Sequence[Change]
     seen_seq: int
-    cold: ColdKeys = field(default_factory=lambda: EMPTY)
+    cold: ColdKeys = msgspec.field(default_factory=lambda: EMPTY)
     epoch: int | None = None
     trace: str | None = None
     cost: int = 0
     _copy: Copy | None = None
-    _chunks: list[Chunk] = field(default_factory=list)
+    _chunks: list[Chunk] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cost = sum(len(change.keys) for change in self.changes)

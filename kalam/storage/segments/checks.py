@@ -12,9 +12,9 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from kalam.errors import CorruptSegment, KalamError
@@ -36,8 +36,7 @@ SHOWN_MAX = 20
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """A segment whose file is not what it was, and why; ``stamp`` is None where that is not for good."""
 
     table_id: int

@@ -10,10 +10,10 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import structlog
@@ -64,8 +64,7 @@ def _filter_of(segment: Segment, stored: bytes) -> KeyFilter:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class ColdRow:
+class ColdRow(msgspec.Struct, frozen=True):
     """A row in a segment, in the table's columns."""
 
     row: Row

@@ -18,11 +18,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -103,8 +103,7 @@ def mix(numbers: Hashes) -> Hashes:
     return mixed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KeyFilter:
+class KeyFilter(msgspec.Struct, frozen=True, eq=False):
     """The filter of one segment; ``words`` is never written after ``build``."""
 
     words: Hashes

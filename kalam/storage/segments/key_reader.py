@@ -11,10 +11,10 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,12 +33,11 @@ class NotKept(Exception):
     """What was asked for would have to be read from the disk."""
 
 
-@dataclass(slots=True)
-class Footer:
+class Footer(msgspec.Struct):
     """What a file says of itself. ``bounds`` are the least and greatest value of a column in each row group."""
 
     metadata: pq.FileMetaData
-    bounds: dict[str, list[tuple[Any, Any] | None]] = field(default_factory=dict)
+    bounds: dict[str, list[tuple[Any, Any] | None]] = msgspec.field(default_factory=dict)
 
     def groups_with(self, column: str, ordered: Sequence[Any]) -> list[int]:
         """The row groups that may have one of these values, which are in order."""
@@ -61,8 +60,7 @@ class Footer:
         return [None if known is None or not known.has_min_max else (known.min, known.max) for known in told]
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A segment that is being read. Without a ``stamp`` nothing of it is kept; ``kept_only`` forbids to decode."""
 
     source: Any

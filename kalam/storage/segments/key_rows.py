@@ -12,10 +12,11 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
+
+import msgspec
 
 from kalam.errors import KalamError
 from kalam.rows.stored import array_of, row_sizes
@@ -41,8 +42,7 @@ PLACED_ROWS_MAX = 2_000_000
 _FIRST_SEQ = attrgetter("first_seq")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedRow:
+class KeyedRow(msgspec.Struct, frozen=True):
     """A row with its place in the log and the time of its last change."""
 
     row: Row
@@ -50,8 +50,7 @@ class KeyedRow:
     updated: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedRows:
+class KeyedRows(msgspec.Struct, frozen=True):
     """The live rows of some keys, as of version ``seen_seq`` of their copy."""
 
     rows: list[KeyedRow]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
 from os import PathLike
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, assert_never
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -66,8 +66,7 @@ class Writer(enum.StrEnum):
     PYARROW = "pyarrow"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenSegment:
+class WrittenSegment(msgspec.Struct, frozen=True, kw_only=True):
     """What was written.
 
     ``min_key`` and ``max_key`` are the least and the greatest key: an int (a TIMESTAMP in microseconds since 1970), or
@@ -80,8 +79,7 @@ class WrittenSegment:
     writer: Writer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentMark:
+class SegmentMark(msgspec.Struct, frozen=True, kw_only=True):
     """What a segment's footer says of where it belongs, for those who have nothing but the file."""
 
     table_id: int
@@ -91,7 +89,7 @@ class SegmentMark:
 
     def metadata(self) -> dict[str, str]:
         """The entries of the footer."""
-        return {f"kalam.{own.name}": str(getattr(self, own.name)) for own in fields(self)}
+        return {f"kalam.{name}": str(getattr(self, name)) for name in self.__struct_fields__}
 
 
 def read_mark(metadata: pq.FileMetaData) -> int | None:

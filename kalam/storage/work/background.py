@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kalam.settings import Settings
 from kalam.storage.opened import Storage
@@ -20,8 +21,7 @@ from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.worker_process import WorkerProcess
 
 
-@dataclass(frozen=True, slots=True)
-class Background:
+class Background(msgspec.Struct, frozen=True):
     """What runs beside the statements, and what statements ask of it."""
 
     jobs: Jobs

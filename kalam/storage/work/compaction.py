@@ -15,9 +15,10 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kalam.errors import Cancelled, Internal, KalamError
 from kalam.schema import Table
@@ -45,8 +46,7 @@ FORGET_AT_ONCE = 10_000
 ROUNDS_MAX = 8
 
 
-@dataclass(slots=True)
-class Compacted:
+class Compacted(msgspec.Struct):
     """What a compaction of a table did."""
 
     job_id: str = ""
@@ -64,8 +64,7 @@ class Compacted:
         return {name: getattr(self, name) for name in names}
 
 
-@dataclass(slots=True)
-class Compactor:
+class Compactor(msgspec.Struct):
     """Compacts tables, one compaction of a table at a time. ``on_replaced`` hears of a copy whose files changed."""
 
     store: CopyStore
@@ -77,9 +76,9 @@ class Compactor:
     troubles: Troubles
     segment_rows_max: int
     on_replaced: Callable[[int, str], None] = lambda table_id, owner: None
-    locks: dict[int, asyncio.Lock] = field(default_factory=dict)
+    locks: dict[int, asyncio.Lock] = msgspec.field(default_factory=dict)
     _names: int = 0
-    _unnamed: list[Path] = field(default_factory=list)
+    _unnamed: list[Path] = msgspec.field(default_factory=list)
 
     def lock(self, table: Table) -> asyncio.Lock:
         """The lock that whoever replaces segments of the table holds."""

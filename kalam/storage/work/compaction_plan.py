@@ -7,8 +7,8 @@ large and clean stays as it is. Segments that lie near each other by key are mer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from kalam.storage.log.copies import Key, Segment, View
@@ -20,8 +20,7 @@ INPUTS_MAX = 64
 Filters = Callable[[Segment], KeyFilter]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The steps, each a list of segments to merge, and the overrides (key, seq) that can be forgotten after them."""
 
     steps: tuple[tuple[Segment, ...], ...] = ()

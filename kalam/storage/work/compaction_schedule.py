@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from kalam.schema import Table
@@ -28,8 +28,7 @@ SMALL_SHARE = 4
 """A segment with less than this part of ``segment_rows_max`` is small."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fragments:
+class Fragments(msgspec.Struct, frozen=True):
     """What is known of a copy: its small segments, its overrides, and its cold rows."""
 
     small: int
@@ -42,8 +41,7 @@ def is_overridden(fragments: Fragments, percent: int) -> bool:
     return fragments.overrides >= max(OVERRIDES_MIN, fragments.cold_rows * percent // 100)
 
 
-@dataclass(slots=True)
-class CompactionSchedule:
+class CompactionSchedule(msgspec.Struct):
     """Compacts what is due, one table after the other."""
 
     database: Database
@@ -52,7 +50,7 @@ class CompactionSchedule:
     segments_min: int
     overrides_percent: int
     retry_s_max: float
-    _retries: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _retries: dict[int, tuple[float, float]] = msgspec.field(default_factory=dict)
 
     async def run(self) -> None:
         """Look now and then, until cancelled; remove the files that nobody reads any more."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import msgspec
 import pyarrow.parquet as pq
 import structlog
 
@@ -33,20 +33,18 @@ log = structlog.get_logger(__name__)
 OVERDUE_SHARE = 10
 
 
-@dataclass(slots=True)
-class Due:
+class Due(msgspec.Struct):
     """What of a table is due: owners with hot rows, whole segments, and segments of which a part is."""
 
-    hot: list[str] = field(default_factory=list)
-    whole: list[tuple[str, Segment]] = field(default_factory=list)
-    part: list[tuple[str, Segment]] = field(default_factory=list)
+    hot: list[str] = msgspec.field(default_factory=list)
+    whole: list[tuple[str, Segment]] = msgspec.field(default_factory=list)
+    part: list[tuple[str, Segment]] = msgspec.field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.hot or self.whole or self.part)
 
 
-@dataclass(slots=True)
-class DeletedCleanup:
+class DeletedCleanup(msgspec.Struct):
     """Removes deleted rows when they are due."""
 
     catalogue: Catalogue
@@ -54,8 +52,8 @@ class DeletedCleanup:
     compactor: Compactor
     pause_s: float
     retry_s_max: float
-    _bounds: WeakKeyDictionary[Segment, tuple[int, int]] = field(default_factory=WeakKeyDictionary)
-    _retries: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _bounds: WeakKeyDictionary[Segment, tuple[int, int]] = msgspec.field(default_factory=WeakKeyDictionary)
+    _retries: dict[int, tuple[float, float]] = msgspec.field(default_factory=dict)
 
     async def run(self) -> None:
         """Look at every table now and then, until cancelled."""

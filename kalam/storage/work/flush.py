@@ -12,10 +12,10 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from kalam.errors import KalamError
@@ -44,8 +44,7 @@ FAILURES_MAX = 3
 """Copies that cannot be flushed, after which the others of a table are not tried: the disk is to blame."""
 
 
-@dataclass(slots=True)
-class Flushed:
+class Flushed(msgspec.Struct):
     """What a flush of a table did."""
 
     job_id: str = ""
@@ -55,8 +54,7 @@ class Flushed:
     duration_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A flush of one copy that has been written and not yet recorded."""
 
     copy_id: int
@@ -65,8 +63,7 @@ class Step:
     answer: FlushAnswer
 
 
-@dataclass(slots=True)
-class Flusher:
+class Flusher(msgspec.Struct):
     """Flushes tables, one flush of a table at a time. ``flushed_rows`` and ``flushed_bytes`` only grow."""
 
     database: Database
@@ -77,11 +74,11 @@ class Flusher:
     process: WorkerProcess
     troubles: Troubles
     segment_rows_max: int
-    locks: dict[int, asyncio.Lock] = field(default_factory=dict)
+    locks: dict[int, asyncio.Lock] = msgspec.field(default_factory=dict)
     flushed_rows: int = 0
     flushed_bytes: int = 0
     _names: int = 0
-    _unnamed: list[Path] = field(default_factory=list)
+    _unnamed: list[Path] = msgspec.field(default_factory=list)
 
     def lock(self, table: Table) -> asyncio.Lock:
         """The lock that a flush, a DROP or an ALTER of the table holds."""

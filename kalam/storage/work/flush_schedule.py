@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kalam.schema import StoredOptions, Table, TableKind
 from kalam.storage.log.catalogue import Catalogue
@@ -22,8 +23,7 @@ TICK_S = 0.5
 DAY_US = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Hot:
+class Hot(msgspec.Struct, frozen=True):
     """How much of a copy is hot; ``oldest_us`` is the time of its oldest row (microseconds since 1970)."""
 
     row_count: int
@@ -42,16 +42,14 @@ def is_due(options: StoredOptions, kind: TableKind, hot: Hot, now: int, user_row
     return kind is not TableKind.USER or hot.row_count >= user_rows_min or now - hot.oldest_us >= DAY_US
 
 
-@dataclass(slots=True)
-class Retry:
+class Retry(msgspec.Struct):
     """A table whose flush failed: not before ``at`` (monotonic seconds), then after twice the pause."""
 
     pause_s: float
     at: float
 
 
-@dataclass(slots=True)
-class FlushSchedule:
+class FlushSchedule(msgspec.Struct):
     """Flushes what is due; one task for each table that is being flushed."""
 
     catalogue: Catalogue
@@ -60,9 +58,9 @@ class FlushSchedule:
     user_flush_rows_min: int
     hot_bytes_max: int
     retry_s_max: float
-    _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _retries: dict[int, Retry] = field(default_factory=dict)
-    beat_at: float = field(default_factory=time.monotonic)
+    _tasks: dict[int, asyncio.Task[None]] = msgspec.field(default_factory=dict)
+    _retries: dict[int, Retry] = msgspec.field(default_factory=dict)
+    beat_at: float = msgspec.field(default_factory=time.monotonic)
 
     def note_commit(self, table: Table, copy: Copy) -> None:
         """Look at a copy that has just grown; called for every commit."""

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -22,8 +21,7 @@ JobType = Literal["flush", "stream_eviction", "deleted_cleanup", "compaction", "
 Status = Literal["running", "completed", "failed", "cancelled"]
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """A job that runs: its id, and how far it is, as ``system.jobs`` shows it in ``result``.
 
     ``cancelled_by`` says what ended it before its time.
@@ -32,7 +30,7 @@ class Job:
     job_id: str
     job_type: JobType
     table: TableName
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = msgspec.field(default_factory=dict)
     cancelled_by: str | None = None
 
 

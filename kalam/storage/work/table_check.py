@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kalam.errors import CorruptSegment
 from kalam.schema import Table
@@ -15,8 +16,7 @@ from kalam.storage.work.jobs import Job, Jobs
 from kalam.threads import Purpose, in_thread
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedSegment:
+class CheckedSegment(msgspec.Struct, frozen=True):
     """A segment of ``owner`` ('' for a SHARED table); ``fault`` is what is wrong with it, None for nothing."""
 
     owner: str
@@ -24,8 +24,7 @@ class CheckedSegment:
     fault: str | None
 
 
-@dataclass(slots=True)
-class TableCheck:
+class TableCheck(msgspec.Struct):
     """Checks tables. Nothing is locked meanwhile: what a compaction replaces is checked as long as it is there."""
 
     store: CopyStore
