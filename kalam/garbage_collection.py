@@ -14,6 +14,5 @@ def spare_the_collector() -> None:
     server's time. Cycles there are, of errors above all, and hours may go by before so many objects
     are made: ``kalam.storage.work.housekeeping`` has the collector look every half minute.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -42,6 +42,7 @@ from kalam.rows.judged import judged
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
+from kalam.sql.queries.readers import import_readers
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
 from kalam.storage.log.open_files import raise_limit
@@ -74,7 +75,7 @@ log = structlog.get_logger(__name__)
 DRAIN_S = 10.0
 QUERIES_DRAIN_S = 1.0  # what queries that run may still take when the server stops
 WARM_UP_S = 2.0
-"""How long after the start a query process is made, unless a query wants it before: a busy start comes first."""
+"""How long after the start what queries need is made ready, unless one wants it before: a busy start comes first."""
 THREAD_SWITCH_S = 0.0005
 """How long a thread may keep the interpreter when another waits: the writer's turn comes soon after its fsync."""
 
@@ -341,10 +342,17 @@ async def serve(settings: Settings) -> None:
         temporary.replace(announcement)
         print(line, flush=True)  # noqa: T201 - the contract: the line that says that the server is ready
         log.info("ready", http=announced["http_url"], nats=announced["nats_url"], data=str(settings.data_dir))
-        warming = asyncio.create_task(server.engine.queries.pool.warm(WARM_UP_S), name="first query worker")
+        warming = asyncio.create_task(_warm_up(server.engine), name="warm-up")
         await stop.wait()
         log.info("stopping")
         warming.cancel()
+
+
+async def _warm_up(engine: Engine) -> None:
+    """Have ready what the first query needs."""
+    await asyncio.sleep(WARM_UP_S)
+    await in_thread(Purpose.TEXTS, import_readers)
+    await engine.queries.pool.warm()
 
 
 def broker_options(settings: Settings) -> dict[str, Any] | None:

@@ -151,9 +151,13 @@ def import_what_a_server_imports() -> None:
     from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
 
     choose_allocator()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     forgo(DATA_FRAMES)
     with without(TRACEBACKS, WEBSOCKETS):
         import kalam.server  # noqa: F401
+        from kalam.sql.queries.readers import import_readers
+
+        import_readers()
 
 
 def serve_forks(control: socket.socket) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from kalam.allocator import choose_allocator
 from kalam.cli.failure import WrongUsage
 from kalam.cli.telling import is_quiet
 from kalam.errors import InvalidOption
-from kalam.garbage_collection import THRESHOLDS
 from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
 
 if TYPE_CHECKING:
@@ -44,9 +42,8 @@ def serve(
 
     Every setting is also an environment variable KALAM_<NAME> and a key of the TOML file; flags win.
     """
-    # What imports make is kept, so the collector need not look at it every 700 objects: that took a tenth of a start.
-    gc.set_threshold(*THRESHOLDS)
     choose_allocator()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads, which wait by spinning, have nothing to do
     from kalam.settings import load_settings
 
     flags = {

@@ -38,7 +38,7 @@ from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
-from kalam.sql.queries.select_names import postgresql_names
+from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.replaced import with_user
 from kalam.sql.text.statements import (
     AlterTable,

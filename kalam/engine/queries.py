@@ -27,7 +27,7 @@ from kalam.rows.types import arrow_type
 from kalam.schema import SEQ, UPDATED, Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
-from kalam.sql.queries.select_names import REFUSAL, with_distinct_names
+from kalam.sql.queries.readers import with_distinct_names
 from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
@@ -312,7 +312,7 @@ _COUNT = re.compile(r"\s*SELECT\s+COUNT\s*\(\s*\*\s*\)\s*(?:AS\s+([a-z_][a-z0-9_
 
 
 async def _distinctly_named(query: QueryText, refusal: InvalidValue) -> tuple[QueryText, list[str]] | None:
-    if not refusal.detail.startswith(REFUSAL):
+    if not refusal.detail.startswith("Projections require unique expression names"):  # DataFusion's words
         return None
     return await reading(query.text, with_distinct_names, query)
 

@@ -12,7 +12,7 @@ from kalam.engine.facade import Engine
 from kalam.engine.session import Session
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
-from kalam.sql.queries.select_names import postgresql_names
+from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.statements import Select
 from kalam.threads import reading
 from kalam.tracing import span

@@ -12,7 +12,7 @@ from kalam.query.pool import Pool
 from kalam.query.wire import Parse
 from kalam.settings import Settings
 from kalam.sql import parse_live
-from kalam.sql.text.dialect import ReadElsewhere, reading_here
+from kalam.sql.text.limits import ReadElsewhere, reading_here
 from kalam.sql.text.statements import QueryText, Statement, Subscribe
 from kalam.threads import INLINE_CHARACTERS_MAX, Purpose, in_thread
 

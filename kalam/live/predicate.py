@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kalam.rows.types import Row
-from kalam.sql.queries.condition import Condition, PinValue
+from kalam.sql.queries.pins import Condition, PinValue
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)

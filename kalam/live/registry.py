@@ -29,7 +29,8 @@ from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
 from kalam.sql.queries.compared import columns_of, with_own_forms
-from kalam.sql.queries.condition import Condition, read_shape
+from kalam.sql.queries.pins import Condition
+from kalam.sql.queries.readers import read_shape
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.writes import Announcement

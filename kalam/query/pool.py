@@ -36,9 +36,8 @@ class Pool:
         self._stopped = False
         self.closing = False
 
-    async def warm(self, after_s: float) -> None:
-        """Have the spare worker ready, after a while."""
-        await asyncio.sleep(after_s)
+    async def warm(self) -> None:
+        """Have the spare worker ready."""
         self._make_spare()
         if self._making is not None:
             await asyncio.shield(self._making)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kalam.errors import InvalidValue
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED
-from kalam.sql.queries.select import read_expression, read_query, read_select_list
+from kalam.sql.queries.readers import read_expression, read_query, read_select_list
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import fold
 from kalam.sql.text.statements import Assignment, Delete, Insert, OnConflict, QueryText, Update, Value

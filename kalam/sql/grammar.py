@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kalam.sql import changes, commands, live
-from kalam.sql.queries.select import select
+from kalam.sql.queries.readers import select
 from kalam.sql.tables import definitions
 from kalam.sql.text.cursor import Cursor, did_you_mean
-from kalam.sql.text.dialect import TOO_DEEP
 from kalam.sql.text.lexer import StatementText, check_unicode, split
+from kalam.sql.text.limits import TOO_DEEP
 from kalam.sql.text.statements import Statement, Subscribe
 
 Read = TypeVar("Read")

@@ -6,7 +6,7 @@ Law: what is not exactly that is refused and never widened to something that is.
 from __future__ import annotations
 
 from kalam.errors import InvalidOption
-from kalam.sql.queries.select import read_condition
+from kalam.sql.queries.readers import read_condition
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind
 from kalam.sql.text.statements import Subscribe, TableRef

@@ -11,7 +11,7 @@ import re
 
 from kalam.errors import InvalidValue
 from kalam.schema import Default, DefaultKind
-from kalam.sql.queries.select import read_expression
+from kalam.sql.queries.readers import read_expression
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import Kind
 from kalam.sql.text.literals import CONSTANTS, read_literal

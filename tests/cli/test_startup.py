@@ -22,7 +22,7 @@ HEAVY = {
 }
 
 NEVER_IN_A_SERVER = {"aiohttp", "attr", "fastapi", "fastparquet", "opentelemetry", "pandas", "pygments", "rich"}
-NOT_AT_ITS_START = NEVER_IN_A_SERVER | {"datafusion", "httpx", "s3fs", "botocore", "prompt_toolkit"}
+NOT_AT_ITS_START = NEVER_IN_A_SERVER | {"datafusion", "httpx", "s3fs", "botocore", "prompt_toolkit", "sqlglot"}
 
 
 def imported(stderr: str) -> set[str]:

@@ -11,8 +11,8 @@ from kalam.errors import InvalidValue
 from kalam.rows import arrow_values, sql_values
 from kalam.schema import DataType, TypeName
 from kalam.sql import parse_statement, split
+from kalam.sql.queries import own_forms
 from kalam.sql.queries.compared import with_own_forms
-from kalam.sql.queries.select import own_forms
 from kalam.sql.text.statements import Select
 
 UUID = "01890A5D-AC96-774B-BCCE-B302099A8057"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kalam.schema import Compression
-from kalam.storage.segments.folders import parquet
+from kalam.storage.segments import parquet
 from kalam.storage.segments.parquet import Writer, write_segment
 
 Read = Callable[[Path], pa.Table]

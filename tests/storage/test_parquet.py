@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kalam.errors import Internal
 from kalam.schema import Compression
-from kalam.storage.segments.folders import parquet
+from kalam.storage.segments import parquet
 from kalam.storage.segments.parquet import (
     CODECS,
     FAST_TYPES,

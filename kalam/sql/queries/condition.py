@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import msgspec
 from sqlglot import exp
 
 from kalam.schema import INTEGER_TYPES, TableDefinition, TypeName
+from kalam.sql.queries.pins import Condition, Pin, PinValue
 from kalam.sql.text.dialect import parse_expression
 from kalam.sql.text.lexer import StatementText
 from kalam.sql.text.mentions import name_of
@@ -24,27 +24,6 @@ _CLOCK = re.compile(
 )
 _TEXTS = frozenset({TypeName.TEXT, TypeName.UUID})
 _INTEGER_MAX = 1 << 63
-
-PinValue = str | int | bool
-
-
-class Pin(msgspec.Struct, frozen=True):
-    """``column = value`` or ``column IN (value, …)``, every value of the column's own type."""
-
-    column: str
-    values: frozenset[PinValue]
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """A condition's parts. ``whole`` says that the pins, joined by AND, are all of it.
-
-    ``columns`` are the names of the columns in it; ``reads_clock`` is set where it may turn out otherwise tomorrow.
-    """
-
-    columns: frozenset[str]
-    pins: tuple[Pin, ...]
-    whole: bool
-    reads_clock: bool
 
 
 def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[object, ...] = ()) -> Condition:

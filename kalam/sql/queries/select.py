@@ -14,8 +14,9 @@ from kalam.errors import Unsupported
 from kalam.schema import STREAM_KEY
 from kalam.sql.queries.points import constant_of, equality_of, point_of
 from kalam.sql.text.cursor import Cursor
-from kalam.sql.text.dialect import TOO_DEEP, parse_expression, parse_query
+from kalam.sql.text.dialect import parse_expression, parse_query
 from kalam.sql.text.lexer import Kind, StatementText, fold, read_token
+from kalam.sql.text.limits import TOO_DEEP
 from kalam.sql.text.mentions import Sources, is_deleted_column, name_of, table_uses
 from kalam.sql.text.statements import QueryText, Select, TableUse
 

@@ -17,8 +17,6 @@ from kalam.sql.text.dialect import parse_query
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
 from kalam.sql.text.statements import QueryText
 
-REFUSAL = "Projections require unique expression names"
-"""How DataFusion's error begins."""
 _CLAUSES = "FROM WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET FETCH UNION INTERSECT EXCEPT FOR"
 _BEHIND_LIST = frozenset(_CLAUSES.split())
 

@@ -11,9 +11,7 @@ parser here has a bounded number of steps back, so that no text of a bounded len
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -25,17 +23,10 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from kalam.errors import SyntaxFault, TooLarge
 from kalam.sql.text.lexer import StatementText
+from kalam.sql.text.limits import TOO_DEEP, check_read_here
 
 # sqlglot reads about 100,000 tokens/s, so that a text of this length takes some seconds.
 CHARACTERS_MAX = 1 << 20
-TOO_DEEP = "the statement is nested too deeply"
-
-
-class ReadElsewhere(Exception):
-    """A query or expression is longer than may be read in this place."""
-
-
-_HERE_MAX: ContextVar[int | None] = ContextVar("characters_read_here", default=None)
 
 _STRING = re.compile(r"'[^']*+'")
 _NO_KEYWORDS = frozenset({"|>", "ONLY", "VARIADIC", "INOUT", "UNCACHE"})
@@ -111,16 +102,6 @@ def dialect_of(text: str) -> Kalam:
     return _DIALECT if _DOLLAR_STRING.search(text) else _WITHOUT_DOLLAR_STRINGS
 
 
-@contextmanager
-def reading_here(characters_max: int) -> Iterator[None]:
-    """Raise ReadElsewhere in the block for a query or expression of more than so many characters."""
-    token = _HERE_MAX.set(characters_max)
-    try:
-        yield
-    finally:
-        _HERE_MAX.reset(token)
-
-
 def parse_query(statement: StatementText, start: int, end: int) -> exp.Expr:
     """The tree of the query that stands at ``start`` … ``end`` of a statement; positions in it count from ``start``.
 
@@ -149,9 +130,7 @@ def _parse(
     read: Callable[[KalamParser, list[Token], str], list[Any]],
 ) -> exp.Expr:
     text = statement.text[start:end]
-    here_max = _HERE_MAX.get()
-    if here_max is not None and len(text) > here_max:
-        raise ReadElsewhere
+    check_read_here(text)
     _check_size(statement, start, text)
     dialect = dialect_of(text)
     parser = KalamParser(error_level=ErrorLevel.IMMEDIATE, dialect=dialect)

@@ -16,7 +16,8 @@ from sqlglot.errors import ErrorLevel
 from sqlglot.tokenizer_core import Token, TokenType
 
 from kalam.errors import SyntaxFault
-from kalam.sql.text.dialect import FOREIGN_ERRORS, TOO_DEEP, KalamParser, TooManySteps, dialect_of
+from kalam.sql.text.dialect import FOREIGN_ERRORS, KalamParser, TooManySteps, dialect_of
+from kalam.sql.text.limits import TOO_DEEP
 
 _SPAN = "span"
 _CLAUSES = frozenset(

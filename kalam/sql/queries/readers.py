@@ -1,0 +1,77 @@
+"""The readers of queries and expressions that need a tree, under one roof and without it.
+
+sqlglot, which makes the trees, takes a tenth of a server's start. So it is imported by the first text that has a query
+or an expression, or by ``import_readers`` when there is time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from kalam.schema import TableDefinition
+from kalam.sql.queries.pins import Condition
+from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.statements import QueryText, Select
+
+
+def import_readers() -> None:
+    """Import what the functions below would import; takes some 0.1 s of CPU."""
+    for name in ("select", "select_names", "condition"):
+        import_module(f"{__package__}.{name}")
+
+
+def select(cursor: Cursor) -> Select:
+    """``select.select``."""
+    from kalam.sql.queries.select import select
+
+    return select(cursor)
+
+
+def read_query(cursor: Cursor, *, before_conflict: bool = False) -> QueryText:
+    """``select.read_query``."""
+    from kalam.sql.queries.select import read_query
+
+    return read_query(cursor, before_conflict=before_conflict)
+
+
+def read_expression(cursor: Cursor, *stops: str) -> QueryText:
+    """``select.read_expression``."""
+    from kalam.sql.queries.select import read_expression
+
+    return read_expression(cursor, *stops)
+
+
+def read_condition(cursor: Cursor, *stops: str) -> QueryText:
+    """``select.read_condition``."""
+    from kalam.sql.queries.select import read_condition
+
+    return read_condition(cursor, *stops)
+
+
+def read_select_list(cursor: Cursor) -> QueryText:
+    """``select.read_select_list``."""
+    from kalam.sql.queries.select import read_select_list
+
+    return read_select_list(cursor)
+
+
+def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
+    """``select_names.with_distinct_names``."""
+    from kalam.sql.queries.select_names import with_distinct_names
+
+    return with_distinct_names(query)
+
+
+def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
+    """``select_names.postgresql_names``."""
+    from kalam.sql.queries.select_names import postgresql_names
+
+    return postgresql_names(query, names)
+
+
+def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[object, ...] = ()) -> Condition:
+    """``condition.read_shape``."""
+    from kalam.sql.queries.condition import read_shape
+
+    return read_shape(where, table, parameters)
