@@ -27,6 +27,7 @@ class Storage(msgspec.Struct, frozen=True):
     store: CopyStore
     folders: Folders
     codecs: Codecs
+    key_reader: KeyReader
     cold_keys: ColdKeyIndex
     unclaimed: Unclaimed
     troubles: Troubles
@@ -40,6 +41,7 @@ async def open_storage(settings: Settings, database: Database, data_id: str) -> 
     await in_thread(Purpose.CATALOGUE, store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
-    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(settings.key_cache_bytes_max), folders.checks)
+    key_reader = KeyReader(settings.key_cache_bytes_max)
+    cold_keys = ColdKeyIndex(database, catalogue, key_reader, folders.checks)
     unclaimed = Unclaimed(database, catalogue, folders)
-    return Storage(database, catalogue, store, folders, codecs, cold_keys, unclaimed, Troubles())
+    return Storage(database, catalogue, store, folders, codecs, key_reader, cold_keys, unclaimed, Troubles())

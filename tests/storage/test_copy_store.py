@@ -135,3 +135,30 @@ async def test_a_copy_read_again_after_a_failure_is_told_from_the_one_that_an_in
     store.forget(table.table_id, "")  # as a failed commit does
     with pytest.raises(Stale):  # the segment that holds row 4 was not looked at
         await storage.insert(4, epoch=epoch)
+
+
+async def test_what_was_decoded_of_a_segment_goes_with_it(storage: Storage) -> None:
+    store, table, cold_keys = storage.opened.store, storage.table, storage.opened.cold_keys
+    folder = storage.opened.folders.folder(table, "")
+
+    async def flush_more(*keys: int) -> None:
+        copy = await store.open(table, "")
+        assert copy is not None
+        await storage.insert(*keys, epoch=copy.epoch)
+        await storage.database.submit(storage.written_flush(keys[-1]))
+
+    async def kept_after_reading(*keys: int) -> int:
+        copy = await store.open(table, "")
+        assert copy is not None
+        for key in keys:
+            assert cold_keys.rows(table, folder, copy.view, [key])[key].seq == key
+        return storage.opened.key_reader.byte_count
+
+    await storage.database.submit(storage.written_flush(3))
+    of_one = await kept_after_reading(2)
+    await flush_more(4, 5, 6)
+    assert await kept_after_reading(2, 5) == 2 * of_one
+    store.forget(table.table_id, "")
+    await storage.database.write(lambda conn: conn.execute("DELETE FROM segments WHERE min_seq = 1"))
+    await flush_more(7, 8, 9)
+    assert await kept_after_reading(5, 8, 5) == 2 * of_one, "those of the file that is gone are not"

@@ -30,6 +30,7 @@ from kalam.storage.log.writes import ColdKeys
 from kalam.storage.segments.checks import SegmentChecks
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
 from kalam.storage.segments.key_reader import KeyReader, NotKept
+from kalam.storage.segments.segment_file import Stamp
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ class ColdKeyIndex:
         self._database, self._catalogue, self._reader, self._checks = database, catalogue, reader, checks
         self._filters: OrderedDict[int, KeyFilter] = OrderedDict()
         self._filters_bytes = 0
+        self._stamps: dict[int, Stamp] = {}
         self._gone: deque[int] = deque()
         self._lock = threading.Lock()
 
@@ -153,6 +155,7 @@ class ColdKeyIndex:
         stamp = self._checks.stamp_nowait(folder, segment) if kept_only else self._checks.stamp(table, folder, segment)
         if stamp is None:
             raise NotKept
+        self._stamps[segment.segment_id] = stamp
         with self._checks.reading(table, segment):
             data = self._reader.read(folder / segment.path, stamp, schema, key_name, keys, kept_only=kept_only)
         if not data.num_rows:
@@ -177,7 +180,7 @@ class ColdKeyIndex:
         key_filter = _filter_of(segment, row[0])
         with self._lock:
             while self._gone:
-                self._drop(self._gone.popleft())
+                self._forget(self._gone.popleft())
             if segment.segment_id not in self._filters:
                 self._filters[segment.segment_id] = key_filter
                 self._filters_bytes += key_filter.words.nbytes
@@ -186,6 +189,12 @@ class ColdKeyIndex:
             while self._filters_bytes > FILTERS_BYTES_MAX and len(self._filters) > 1:
                 self._drop(next(iter(self._filters)))
         return key_filter
+
+    def _forget(self, segment_id: int) -> None:
+        self._drop(segment_id)
+        stamp = self._stamps.pop(segment_id, None)
+        if stamp is not None:
+            self._reader.forget(stamp)
 
     def _drop(self, segment_id: int) -> None:
         key_filter = self._filters.pop(segment_id, None)
@@ -200,7 +209,7 @@ class ColdKeyIndex:
         assert source.name is not None
         key_field = pa.field(source.name, arrow_type(table.key_column.type))
         schema = pa.schema([key_field, SEQ_FIELD])
-        stamp = self._checks.stamp(table, folder, segment)
+        stamp = self._stamps[segment.segment_id] = self._checks.stamp(table, folder, segment)
         with self._checks.reading(table, segment):
             data = self._reader.read(folder / segment.path, stamp, schema, source.name, keys)
         return list(zip(data.column(0).to_pylist(), data.column(1).to_pylist(), strict=True))

@@ -95,6 +95,13 @@ class KeyReader:
         parts = [rows for rows in found if rows is not None]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
+    def forget(self, stamp: Stamp) -> None:
+        """Keep nothing of a file that is not read any more."""
+        with self._lock:
+            self._footers.pop(stamp, None)
+            for place in [place for place in self._columns if place[0] == stamp]:
+                self.byte_count -= self._columns.pop(place).nbytes
+
     def _open(self, path: Path, known: Stamp, *, keeps: bool, kept_only: bool) -> Opened:
         source = readable(path)
         stamp = known if keeps and source is path else None
