@@ -12,9 +12,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,7 @@ from kalam.live.judge import JudgeProcess
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics, statistics
 from kalam.query.running import RunningQueries
-from kalam.query.system import SystemTables
-from kalam.rows.judged import judged
+from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
 from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
@@ -46,11 +44,9 @@ from kalam.sql.queries.readers import import_readers
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
 from kalam.storage.log.open_files import raise_limit
-from kalam.storage.log.writes import Announcement
 from kalam.storage.opened import Storage, open_storage
 from kalam.storage.segments.garbage import remove_garbage
 from kalam.storage.work.background import Background, open_background
-from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
@@ -162,11 +158,12 @@ async def _open_engine(
     schedule = background.schedule
     outbox = Outbox(database, storage.catalogue, storage.store, storage.codecs, broker.feeds, storage.troubles)
     broker.connection.on_connected(outbox.reconnected)
-    database.on_announcements = _announcer(outbox, schedule)
+    database.add_listener(outbox.announce)
+    database.add_listener(schedule.announce)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, storage, broker, jobs)
-    engine = _make_engine(settings, storage, broker, background, outbox, streams)
+    engine, delivery = _make_engine(settings, storage, broker, background, outbox, streams)
     stack.push_async_callback(engine.queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
@@ -180,16 +177,16 @@ async def _open_engine(
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, engine)
-    database.on_announcements = _announcer(outbox, schedule, engine.live.registry)
     requests = Requests(broker.connection, broker.subjects, engine)
     await requests.open()
     stack.push_async_callback(requests.drain)
-    await _open_live(stack, broker, engine, requests, start.data_id)
+    await _open_live(stack, broker, engine, requests, delivery, start.data_id)
     return engine, requests
 
 
-async def _open_live(stack: AsyncExitStack, broker: Broker, engine: Engine, requests: Requests, data_id: str) -> None:
-    delivery = engine.live.sink = LiveDelivery(broker.connection, broker.subjects, engine.live.registry)
+async def _open_live(
+    stack: AsyncExitStack, broker: Broker, engine: Engine, requests: Requests, delivery: LiveDelivery, data_id: str
+) -> None:
     await delivery.open()
     await stack.enter_async_context(running(delivery.run(), "live delivery"))
     live = LiveRequests(broker.connection, broker.subjects, engine, delivery)
@@ -209,6 +206,7 @@ async def _open_streams(
     stack.push_async_callback(evictions.stop)
     return StreamTables(
         storage.database,
+        storage.catalogue,
         storage.codecs,
         broker.streams,
         counters,
@@ -221,22 +219,22 @@ async def _open_streams(
 
 def _make_engine(
     settings: Settings, storage: Storage, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
-) -> Engine:
+) -> tuple[Engine, LiveDelivery]:
     bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
     stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, outbox, bounds)
     inserts = Inserts(settings, storage.catalogue, storage.codecs, stored, streams)
-    system = SystemTables(storage.database, storage.catalogue, lambda: statistics(inserts, outbox, storage.database))
+    system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
+    system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
     queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
     running = RunningQueries()
     registry = _make_registry(settings, storage, broker, stored, streams, queries)
     texts = Texts.of(settings, queries.pool)
-    live = Live(registry, texts)
-    system.live_queries = live.rows
-    system.running = running
-    streams.on_events = registry.announce_events
-    streams.has_live_query, streams.newest = registry.interested, storage.catalogue.newest
-    system.progress = background.jobs.progress
-    background.compactor.on_replaced = queries.release
+    storage.database.add_listener(registry.announce)
+    delivery = LiveDelivery(broker.connection, broker.subjects, registry)
+    live = Live(registry, texts, delivery)
+    system.add("live_queries", LIVE_QUERIES, live.rows)
+    system.add("queries", QUERIES, lambda: running_rows(running))
+    background.compactor.listeners.append(queries.release)
     flusher = background.schedule.flusher
     parts = Parts(
         settings,
@@ -253,7 +251,7 @@ def _make_engine(
         registry,
         storage.troubles,
     )
-    return Engine(
+    engine = Engine(
         settings=settings,
         database=storage.database,
         catalogue=storage.catalogue,
@@ -276,6 +274,7 @@ def _make_engine(
         troubles=storage.troubles,
         unclaimed=storage.unclaimed,
     )
+    return engine, delivery
 
 
 def _make_registry(
@@ -291,19 +290,6 @@ def _make_registry(
     judging = JudgeProcess(queries.pool.forks)
     snapshots = Snapshots(queries, stored, streams, settings.live_snapshot_rows_max)
     return Registry(bounds, storage.catalogue, storage.codecs, stored, streams, snapshots, broker.replay, judging)
-
-
-def _announcer(
-    outbox: Outbox, schedule: FlushSchedule, live: Registry | None = None
-) -> Callable[[Sequence[Announcement]], None]:
-    def announce(announcements: Sequence[Announcement]) -> None:
-        for announcement in announcements:  # what one listener raises is kept from the others
-            outbox.announce(announcement)
-            if live is not None:
-                judged("announcement", partial(live.announce, announcement))
-            schedule.note_commit(announcement.table, announcement.copy)
-
-    return announce
 
 
 async def _finish(engine: Engine) -> None:

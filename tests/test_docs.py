@@ -167,7 +167,7 @@ def test_the_manual_has_the_system_tables_and_their_columns(tmp_path: Path) -> N
     path = tmp_path / "kalam.db"
     migrate(path)
     database = Database(path, commit_rows_max=1)
-    system = SystemTables(database, Catalogue(database))
+    system = SystemTables(database, Catalogue(database), dict)
     schemas = {name.table: system.table(name.table).schema for name in system.names()}
     database.close()
     shown = {

@@ -81,9 +81,8 @@ def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str,
 class Live:
     """Opens live queries for the doors and for SQL. ``sink`` is where those of SUBSCRIBE TO go."""
 
-    def __init__(self, registry: Registry, texts: Texts) -> None:
-        self.registry, self._texts = registry, texts
-        self.sink: Sink | None = None
+    def __init__(self, registry: Registry, texts: Texts, sink: Sink) -> None:
+        self.registry, self._texts, self._sink = registry, texts, sink
 
     async def open(
         self,
@@ -111,12 +110,11 @@ class Live:
 
     async def subscribe(self, statement: Subscribe, session: Session, parameters: Sequence[Any]) -> Result:
         """SUBSCRIBE TO: opens a live query and answers with its subject."""
-        assert self.sink is not None
         request = _request(statement, session, parameters, last_rows=statement.last_rows, from_seq=statement.from_seq)
-        query = await self.registry.open(request, self.sink)
+        query = await self.registry.open(request, self._sink)
         self.registry.begin(query)
         fields = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
-        return list_result(fields, [(query.id, self.sink.subject(query), query.table.table_id)])
+        return list_result(fields, [(query.id, self._sink.subject(query), query.table.table_id)])
 
     def kill(self, query_id: str) -> Result:
         """KILL LIVE QUERY."""

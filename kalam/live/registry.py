@@ -94,6 +94,7 @@ class Registry:
         self._past = Past(replay, stored, catalogue.history)
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
+        streams.add_listener(self)
         self._followers: dict[WatchName, Follower] = {}
         self._users: Counter[str] = Counter()
         self._opening = 0

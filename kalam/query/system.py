@@ -120,17 +120,12 @@ def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
 
 
 class SystemTables:
-    """Makes system tables; ``stats`` gives the present names and values of ``system.stats``. Blocking."""
+    """Makes system tables; ``progress`` says of running jobs, by their id, how far they are. Blocking."""
 
-    def __init__(
-        self, database: Database, catalogue: Catalogue, stats: Callable[[], Sequence[tuple[str, float]]] = lambda: ()
-    ) -> None:
+    def __init__(self, database: Database, catalogue: Catalogue, progress: Callable[[], Mapping[str, str]]) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._stats = stats
-        self.running: Iterable[RunningQuery] = ()
-        self.live_queries: Callable[[], Sequence[Sequence[Any]]] = lambda: ()
-        self.progress: Callable[[], Mapping[str, str]] = dict
+        self._progress = progress
         self._makers: dict[str, Callable[[], pa.Table]] = {
             "namespaces": lambda: self._query(NAMESPACES, "SELECT namespace, created_us FROM namespaces"),
             "tables": lambda: self._query(
@@ -150,10 +145,11 @@ class SystemTables:
                 "FROM segments JOIN copies USING (copy_id) JOIN tables USING (table_id)",
             ),
             "jobs": self._jobs,
-            "live_queries": lambda: build(LIVE_QUERIES, self.live_queries()),
-            "queries": lambda: build(QUERIES, running_rows(self.running)),
-            "stats": lambda: build(STATS, self._stats()),
         }
+
+    def add(self, name: str, fields: Fields, rows: Callable[[], Sequence[Sequence[Any]]]) -> None:
+        """Have one more system table, whose rows somebody else knows."""
+        self._makers[name] = lambda: build(fields, rows())
 
     def names(self) -> list[TableName]:
         """The system tables that there are."""
@@ -178,7 +174,7 @@ class SystemTables:
                 "SELECT job_id, job_type, namespace, table_name, status, parameters, result, error, created_us, "
                 "started_us, finished_us FROM jobs ORDER BY created_us"
             ).fetchall()
-        progress = self.progress()
+        progress = self._progress()
         shown = [(*row[:6], progress.get(row[0], row[6]), *row[7:]) for row in rows]
         return build(JOBS, shown)
 

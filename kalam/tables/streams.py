@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import compress
+from typing import Protocol
 
 import msgspec
 import pyarrow as pa
@@ -17,6 +18,7 @@ from kalam.errors import TooLarge
 from kalam.rows.codec import Codecs
 from kalam.rows.types import Row
 from kalam.schema import Table
+from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.database import Database, now_us
 from kalam.storage.log.writes import ANSWER_US
 from kalam.tables.evictions import Evictions
@@ -53,12 +55,23 @@ class Published(msgspec.Struct, frozen=True):
         return 0 if self.stored is None else self.stored.count(False)
 
 
+class EventListener(Protocol):
+    """Who hears of the events of STREAM tables when the broker has stored them."""
+
+    def interested(self, table: Table) -> bool:
+        """Whether the events of an EPHEMERAL table are wanted now."""
+
+    def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
+        """Take in events, in order."""
+
+
 class StreamTables:
     """Writes to and reads from STREAM tables."""
 
     def __init__(
         self,
         database: Database,
+        catalogue: Catalogue,
         codecs: Codecs,
         port: StreamPort,
         counters: StreamCounters,
@@ -68,7 +81,7 @@ class StreamTables:
         window_bytes_max: int,
         windows_bytes_max: int,
     ) -> None:
-        self._database, self._codecs, self.port = database, codecs, port
+        self._database, self._catalogue, self._codecs, self.port = database, catalogue, codecs, port
         self.counters, self.evictions = counters, evictions
         self._row_bytes_max, self._window_bytes_max = row_bytes_max, window_bytes_max
         self._windows_bytes_max = windows_bytes_max
@@ -76,9 +89,7 @@ class StreamTables:
         self._logged: dict[int, tuple[float, int]] = {}
         self._turns: dict[int, asyncio.Lock] = {}
         self.flights = Flights()
-        self.on_events: Callable[[Table, Sequence[bytes], Acked], None] = lambda table, payloads, acked: None
-        self.has_live_query: Callable[[Table], bool] = lambda table: False
-        self.newest: Callable[[Table], Table] = lambda table: table
+        self._listeners: list[EventListener] = []
 
     def events(
         self,
@@ -109,7 +120,7 @@ class StreamTables:
             return await self._publish(table, events, stack.close)
 
     async def _publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Published:
-        table = self.newest(table)  # an ALTER may have passed while this waited for its turn
+        table = self._catalogue.newest(table)  # an ALTER may have passed while this waited for its turn
         stored = await self._interesting(table, events) if table.stream_options.ephemeral else None
         if stored is not None:
             events = _only(events, stored)
@@ -117,20 +128,28 @@ class StreamTables:
             return Published((), stored)
         with self.flights.one(table.table_id):
             acked = await self.port.publish(table, events, handed_over)
-            self.on_events(table, events.payloads, acked)
+            for listener in self._listeners:
+                listener.announce_events(table, events.payloads, acked)
         self.counters.of(table.table_id).published += len(events) - acked.repeats
         self.evictions.note_publish(table)
         return Published(acked.seqs, stored)
 
+    def add_listener(self, listener: EventListener) -> None:
+        """Have somebody told of every event from now on, and asked before one is discarded."""
+        self._listeners.append(listener)
+
+    def _is_followed(self, table: Table) -> bool:
+        return any(listener.interested(table) for listener in self._listeners)
+
     async def _interesting(self, table: Table, events: Events) -> list[bool] | None:
         """For each event whether anybody listens; None if all are to be stored."""
-        if self.has_live_query(table):
+        if self._is_followed(table):
             return None
         distinct = [None] if events.keys is None else list(dict.fromkeys(events.keys))
         if len(distinct) > QUESTIONS_MAX:
             return None
         answers = await asyncio.gather(*(self.port.interested(table, key) for key in distinct))
-        if all(answers) or self.has_live_query(table):  # one may have been opened meanwhile
+        if all(answers) or self._is_followed(table):  # one may have been opened meanwhile
             return None
         listened = dict(zip(distinct, answers, strict=True))
         keys: Sequence[str | None] = events.keys or [None] * len(events)

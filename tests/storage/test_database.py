@@ -148,7 +148,7 @@ async def test_a_failure_is_shown_until_the_next_commit(database: Database) -> N
 
 async def test_the_loop_hears_of_a_commit_before_whoever_waits_for_it(database: Database) -> None:
     heard: list[Any] = []
-    database.on_announcements = heard.extend
+    database.add_listener(heard.append)
     outcome = database.submit(Note("a", []))
     outcome.add_done_callback(lambda future: heard.append(f"{future.result()} done"))
     await outcome

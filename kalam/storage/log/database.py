@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -107,7 +108,7 @@ class Database:
         self.commits = 0
         self.commit_latency = Latency()
         self.failure: str | None = None
-        self.on_announcements: Callable[[list[Any]], None] = lambda announcements: None
+        self._listeners: list[Callable[[Any], None]] = []
         self._commit_rows_max = commit_rows_max
         self._conn = connect(path)
         self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
@@ -116,6 +117,10 @@ class Database:
         self._opened: list[sqlite3.Connection] = []
         self._counted = False
         self._closing = False
+
+    def add_listener(self, listener: Callable[[Any], None]) -> None:
+        """Have somebody told, on the loop, of each announcement of what was committed, in order, before its sender."""
+        self._listeners.append(listener)
 
     def begin(self, data_id: str, generation: int, *, after_loss: bool = False) -> None:
         """Begin a generation, before ``start``; blocking. ``after_loss`` says that the catalogue is an older one."""
@@ -293,8 +298,9 @@ class Database:
             loop.call_soon_threadsafe(self._resolve, outcomes, announcements)
 
     def _resolve(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
-        if announcements:
-            judged("announcement", lambda: self.on_announcements(announcements))  # the senders are told all the same
+        for announcement in announcements:
+            for listener in self._listeners:  # what one raises is kept from the others and from the senders
+                judged("announcement", partial(listener, announcement))
         for (_, future, _), result, error in outcomes:
             if future.done():
                 continue

@@ -65,7 +65,7 @@ class Compacted(msgspec.Struct):
 
 
 class Compactor(msgspec.Struct):
-    """Compacts tables, one compaction of a table at a time. ``on_replaced`` hears of a copy whose files changed."""
+    """Compacts tables, one compaction of a table at a time. ``listeners`` hear of a copy whose files changed."""
 
     store: CopyStore
     jobs: Jobs
@@ -75,7 +75,7 @@ class Compactor(msgspec.Struct):
     replaced: ReplacedFiles
     troubles: Troubles
     segment_rows_max: int
-    on_replaced: Callable[[int, str], None] = lambda table_id, owner: None
+    listeners: list[Callable[[int, str], None]] = msgspec.field(default_factory=list)
     locks: dict[int, asyncio.Lock] = msgspec.field(default_factory=dict)
     _names: int = 0
     _unnamed: list[Path] = msgspec.field(default_factory=list)
@@ -215,14 +215,18 @@ class Compactor(msgspec.Struct):
             self._unnamed += _paths(folder, new)
             raise
         crash_point("compact.after_commit")
-        self.on_replaced(table.table_id, owner)
+        self._tell(table.table_id, owner)
+
+    def _tell(self, table_id: int, owner: str) -> None:
+        for listener in self.listeners:
+            listener(table_id, owner)
 
     async def replace(self, table: Table, owner: str, old: Sequence[Segment]) -> None:
         """Let go of segments whose rows nobody needs any more."""
         copy = await self.store.open(table, owner)
         if copy is not None:
             await self.store.database.submit(Replacement(self, table, owner, copy.copy_id, old, ()))
-            self.on_replaced(table.table_id, owner)
+            self._tell(table.table_id, owner)
 
     async def _forget(self, table: Table, owner: str, overrides: Sequence[tuple[Key, int]], done: Compacted) -> None:
         for first in range(0, len(overrides), FORGET_AT_ONCE):

@@ -13,10 +13,10 @@ import msgspec
 
 from kalam.schema import StoredOptions, Table, TableKind
 from kalam.storage.log.catalogue import Catalogue
-from kalam.storage.log.copies import Copy
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.database import now_us
 from kalam.storage.log.troubles import log_failure
+from kalam.storage.log.writes import Announcement
 from kalam.storage.work.flush import Flusher
 
 TICK_S = 0.5
@@ -62,8 +62,9 @@ class FlushSchedule(msgspec.Struct):
     _retries: dict[int, Retry] = msgspec.field(default_factory=dict)
     beat_at: float = msgspec.field(default_factory=time.monotonic)
 
-    def note_commit(self, table: Table, copy: Copy) -> None:
+    def announce(self, announcement: Announcement) -> None:
         """Look at a copy that has just grown; called for every commit."""
+        table, copy = announcement.table, announcement.copy
         table = self.catalogue.by_id.get(table.table_id, table)  # an ALTER may have changed the policy
         rows_max = table.stored_options.flush_rows
         if rows_max is not None and copy.row_count >= rows_max:
