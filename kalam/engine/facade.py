@@ -39,6 +39,7 @@ from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table, TableKind
 from kalam.settings import Settings
 from kalam.sql.queries.readers import postgresql_names
+from kalam.sql.text.named_places import locate
 from kalam.sql.text.replaced import with_user
 from kalam.sql.text.statements import (
     AlterTable,
@@ -166,6 +167,7 @@ class Engine(msgspec.Struct, frozen=True):
             try:
                 result, session = await self._run(parsed, number - 1, params, session)
             except KalamError as exc:
+                locate(exc, statement)
                 exc.fields["statement"] = number
                 exc.fields["results"] = results
                 raise

@@ -13,6 +13,7 @@ from kalam.engine.session import Session
 from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.names import check_user
 from kalam.sql.queries.readers import postgresql_names
+from kalam.sql.text.named_places import locate
 from kalam.sql.text.statements import Select
 from kalam.threads import reading
 from kalam.tracing import span
@@ -53,6 +54,7 @@ async def stream_rows(
                         yield table if names is None else table.rename_columns(names)
             return
     except KalamError as exc:
+        locate(exc, statements[0])
         exc.fields["statement"] = 1
         raise
     (result,) = await engine.execute(text, params, session)

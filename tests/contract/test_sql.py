@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -578,3 +580,45 @@ def test_a_mistake_in_a_query_is_named_and_no_defect(shared_server: Any, query: 
     with pytest.raises(SqlFailed, match=words) as failed:
         shared_server.sql(query.format("mistakes.t"))
     assert failed.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "place", "hint"),
+    [
+        ("SELECT id,\n  'nothing', nothing\nFROM {t}", "column_not_found", (2, 14), "there are id, name"),
+        ("SELECT a.nothing FROM {t} a", "column_not_found", (1, 8), "there are id, name"),
+        ("SELECT id FROM {t} WHERE nam = 'x'", "column_not_found", (1, None), "did you mean name?"),
+        ("SELECT id FROM {t} a CROSS JOIN {t} b", "column_not_found", (1, 8), "write which one: table.id"),
+        ("UPDATE {t} SET name = nothing", "column_not_found", (1, None), None),
+        ("DELETE FROM {t} WHERE nothing = 1", "column_not_found", (1, None), None),
+        ("SELECT *\nFROM {t}s", "table_not_found", (2, 6), None),
+        ("SELECT cuont(id) FROM {t}", "unsupported", (1, 8), "did you mean count?"),
+    ],
+)
+def test_what_is_not_there_is_named_at_its_place(
+    shared_server: ServerProcess, namespace: str, query: str, code: str, place: tuple[int, int | None], hint: str | None
+) -> None:
+    table = f"{namespace}.t"
+    shared_server.sql(f"CREATE TABLE {table} (id INT PRIMARY KEY, name TEXT)")
+    with pytest.raises(SqlFailed) as caught:
+        shared_server.sql(query.format(t=table))
+    problem = caught.value.problem
+    assert (problem["code"], problem["line"]) == (code, place[0])
+    assert problem["column"] == (place[1] or query.format(t=table).index("noth" if "noth" in query else "nam =") + 1)
+    assert hint is None or problem["hint"].startswith(hint)
+
+
+@pytest.mark.parametrize("names", ["", "postgresql"])
+@pytest.mark.parametrize("query", ["SELECT count(*)", "SELECT 1, 1", "WITH x AS (SELECT 1 AS one) SELECT one FROM x"])
+@pytest.mark.parametrize("word", ["EXPLAIN", "EXPLAIN ANALYZE"])
+def test_a_query_is_explained_whatever_names_are_asked_for(
+    shared_server: ServerProcess, word: str, query: str, names: str
+) -> None:
+    body = {"sql": f"{word} {query}"} | ({"names": names} if names else {})
+    request = urllib.request.Request(
+        f"{shared_server.http_url}/v1/sql", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        [result] = json.load(response)["results"]
+    assert [column["name"] for column in result["columns"]] == ["plan_type", "plan"]
+    assert "Exec" in result["rows"][-1][1]

@@ -34,6 +34,8 @@ from kalam.sql.text.statements import Select
         ("SELECT DISTINCT lower(a) FROM t ORDER BY 1", ["lower"]),
         ("SELECT current_date", ["current_date"]),
         ("VALUES (1, 2)", [None, None]),
+        ("EXPLAIN SELECT count(*) FROM t", [None, None]),
+        ("explain -- why\n analyze SELECT count(*), max(a) FROM t", [None, None]),
     ],
 )
 def test_names_are_those_of_postgresql(text: str, shown: list[str | None]) -> None:

@@ -17,6 +17,8 @@ from kalam.sql.text.dialect import parse_query
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
 from kalam.sql.text.statements import QueryText
 
+PLAN_COLUMNS = ("plan_type", "plan")
+"""What an EXPLAIN answers with, whatever it explains."""
 _CLAUSES = "FROM WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET FETCH UNION INTERSECT EXCEPT FOR"
 _BEHIND_LIST = frozenset(_CLAUSES.split())
 
@@ -24,13 +26,18 @@ _BEHIND_LIST = frozenset(_CLAUSES.split())
 def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
     """The query with a name for each column, and the names that its result is to have; None where that is no help."""
     statement = StatementText(query.text)
-    tree = parse_query(statement, 0, len(query.text))
+    begin = _behind_explain(statement)
+    tree = parse_query(statement, begin, len(query.text))
     if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
         return None
     places = list(_list_places(statement))
     if len(places) != len(tree.expressions):
         return None
-    names = [_name(node, query.text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
+    names = (
+        list(PLAN_COLUMNS)
+        if begin
+        else [_name(node, query.text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
+    )
     text, tables = query.text, query.tables
     for number, (node, (_, end)) in reversed(list(enumerate(zip(tree.expressions, places, strict=True)))):
         if isinstance(node, exp.Alias):
@@ -56,10 +63,12 @@ def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
     (PostgreSQL's FigureColname). As there, two columns may have one name.
     """
     statement = StatementText(query.text)
+    found = list(names)
+    if _behind_explain(statement):
+        return found
     tree: exp.Expr | None = parse_query(statement, 0, len(query.text))
     while isinstance(tree, (exp.Subquery, exp.SetOperation)):
         tree = tree.this
-    found = list(names)
     if not isinstance(tree, exp.Select):
         return found
     places = list(_list_places(statement))
@@ -72,6 +81,15 @@ def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
         if name is not None and -len(found) <= place < len(found):
             found[place] = name
     return found
+
+
+def _behind_explain(statement: StatementText) -> int:
+    """Where the query begins that an EXPLAIN explains; 0 where the text is no EXPLAIN."""
+    first = read_token(statement, 0)
+    if first.word != "EXPLAIN":
+        return 0
+    second = read_token(statement, first.end)
+    return second.end if second.word == "ANALYZE" else first.end
 
 
 def _shown_name(node: exp.Expr, text: str) -> str | None:

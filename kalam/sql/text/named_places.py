@@ -1,0 +1,69 @@
+"""Where in a statement the name stands that an error is about.
+
+What the parser refuses carries its place. What is only known later (a column or table that is not there, a function)
+is told by its name, and the name is looked for among the statement's tokens, so that one in a string is not meant.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kalam.errors import ColumnNotFound, KalamError, SyntaxFault, TableNotFound, Unsupported
+from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+
+CHARACTERS_MAX = 1 << 14
+"""Longer texts are mostly rows, and are not read for this."""
+_NAME = r"""(?:"(?:[^"]|"")*"|'[^']*'|[\w$]+)"""
+_NAMED = re.compile(rf"(?:no (?:table|column|function)|column|function) ({_NAME}(?:\.{_NAME})*)")
+_PART = re.compile(_NAME)
+
+
+def locate(error: KalamError, statement: StatementText) -> None:
+    """Give an error about a name the line and column of that name, unless it has a place or the name is not found."""
+    if "line" in error.fields or len(statement.text) > CHARACTERS_MAX:
+        return
+    named = _NAMED.search(error.detail) if isinstance(error, (ColumnNotFound, TableNotFound, Unsupported)) else None
+    if named is None:
+        return
+    parts = [part.strip("\"'").replace('""', '"') for part in _PART.findall(named[1])]
+    position = _position(statement, parts)
+    if position is None:
+        position = _position(statement, parts[-1:])  # its namespace or table is not written in the text
+    if position is not None:
+        error.fields["line"], error.fields["column"] = statement.place(position)
+
+
+def _position(statement: StatementText, parts: list[str]) -> int | None:
+    """Where the first mention of a dotted name begins."""
+    try:
+        tokens = _tokens(statement)
+    except SyntaxFault:
+        return None
+    meant = [_meant(token) for token in tokens]
+    wanted: list[str | None] = [parts[0]]
+    for part in parts[1:]:
+        wanted += [".", part]
+    for place in range(len(meant) - len(wanted) + 1):
+        behind = meant[place - 1] if place else None
+        if meant[place : place + len(wanted)] == wanted and (len(parts) == 1 or behind != "."):
+            return tokens[place].start
+    return None
+
+
+def _tokens(statement: StatementText) -> list[Token]:
+    tokens = [read_token(statement, 0)]
+    while tokens[-1].kind is not Kind.END:
+        tokens.append(read_token(statement, tokens[-1].end))
+    return tokens
+
+
+def _meant(token: Token) -> str | None:
+    """The name that a token means, a dot, or None."""
+    match token.kind:
+        case Kind.WORD:
+            return fold(token.text)
+        case Kind.QUOTED:
+            return token.text[1:-1].replace('""', '"')
+        case Kind.SYMBOL if token.text == ".":
+            return "."
+    return None
