@@ -24,7 +24,7 @@ from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
-from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default
+from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default, shorten
 from kalam.rows.sql_values import carried_value
 from kalam.rows.types import Row, door_type
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TypeName
@@ -32,6 +32,8 @@ from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Default, 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 UNTYPED = frozenset({TypeName.JSON, TypeName.BLOB})
 """Types that the decoder lets pass as they are, NULL included."""
+UNFIT = (pa.ArrowException, ArithmeticError, msgspec.MsgspecError, *UNREADABLE)
+"""What is raised where values of Arrow are not of a column's type."""
 SERVER_COLUMNS = frozenset({UPDATED, DELETED, ROW_ID, STREAM_KEY})
 
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<column>[^.\[`]+))?[^`]*`)?", re.DOTALL)
@@ -251,7 +253,10 @@ class RowDecoder:
                 converted += arrow_values(values.slice(start, SLICE_ROWS), column, sql=sql)
         except InvalidValue:  # which names column, type and value
             raise
-        except (pa.ArrowException, ArithmeticError, msgspec.MsgspecError, *UNREADABLE) as exc:
+        except UNFIT as exc:
+            if values.type in (pa.string(), pa.large_string()):  # as every value of a CSV is
+                index = _first_unfit(values, column, sql=sql)
+                raise _bad_value(column, index, str(column.type), shorten(values[index].as_py())) from exc
             raise InvalidValue(
                 f"column {column.name} expects {column.type}, "
                 f"the Arrow column of type {values.type} does not fit: {exc}"
@@ -260,6 +265,20 @@ class RowDecoder:
 
     def _refuse(self, exc: Exception, *, single: bool) -> NoReturn:
         raise explain(self.table, exc, single=single) from exc
+
+
+def _first_unfit(values: pa.ChunkedArray, column: Column, *, sql: bool) -> int:
+    """The place of the first value that does not fit, found by halving; there is one."""
+    first, last = 0, len(values)  # it lies in [first, last)
+    while last - first > 1:
+        middle = (first + last) // 2
+        try:
+            arrow_values(values.slice(first, middle - first), column, sql=sql)
+        except UNFIT:
+            last = middle
+        else:
+            first = middle
+    return first
 
 
 def _usable_default(column: Column) -> Column | None:

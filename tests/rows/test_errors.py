@@ -125,3 +125,27 @@ def test_a_wrong_arrow_column_is_named(codec_of: MakeCodec, column: str, values:
         writer.write_table(table)
     error = refusal(codec, sink.getvalue().to_pybytes(), arrow=True)
     assert (error.code, column in error.detail) == (code, True), error.detail
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "found"),
+    [
+        ("b", "true", "maybe", "BOOLEAN, found 'maybe'"),
+        ("k", "1", "99999999999", "INT, found '99999999999'"),
+        ("day", "2001-01-01", "2001-13-01", "DATE, found '2001-13-01'"),
+        ("at", "2001-01-01T00:00:00Z", "soon", "TIMESTAMP, found 'soon'"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2500, 2999])
+def test_a_text_that_does_not_fit_is_told_with_its_row(
+    codec_of: MakeCodec, column: str, good: str, bad: str, found: str, place: int
+) -> None:
+    texts = [good] * 3000
+    texts[place] = bad
+    columns = {"k": pa.array([1] * 3000), "t": pa.array(["x"] * 3000)} | {column: pa.array(texts)}
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    error = refusal(codec_of(CREATE), sink.getvalue().to_pybytes(), arrow=True)
+    assert error.detail == f"row {place + 1}: column {column} expects {found}"
