@@ -29,14 +29,14 @@ log = structlog.get_logger(__name__)
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What only grows, at one moment; ``at`` is monotonic."""
+    """What only grows, at one moment; ``at`` is monotonic, ``tables`` the changes by table id."""
 
     at: float
     rows: int
     events: int
     inserts: tuple[int, ...]
     statements: tuple[int, ...]
-    tables: Mapping[TableName, int]
+    tables: Mapping[int, int]
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class Overview:
             events=engine.outbox.published_rows + sum(count.published for count in counts),
             inserts=tuple(engine.inserts.latency.counts),
             statements=tuple(engine.sql_counts.latency.counts),
-            tables=changes_by_table(engine.catalogue, engine.schedule.store, engine.streams.counters),
+            tables=changes_by_table(engine.outbox, engine.streams.counters),
         )
 
     def _sample(self, before: Totals, now: Totals) -> Sample:
@@ -120,9 +120,9 @@ class Overview:
                 "broker_connected": int(engine.broker_connected()),
             },
             tables={
-                name: (count - before.tables[name]) / passed_s
-                for name, count in now.tables.items()
-                if count > before.tables.get(name, count)
+                table.name: (count - before.tables.get(table_id, 0)) / passed_s
+                for table_id, count in now.tables.items()
+                if count > before.tables.get(table_id, 0) and (table := engine.catalogue.by_id.get(table_id))
             },
         )
 

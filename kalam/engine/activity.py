@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from kalam.names import TableName
 from kalam.schema import TableKind
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Copy
 from kalam.storage.log.copy_store import Backlog, CopyStore
 from kalam.storage.log.data_dir import DATABASE
+from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
 
 
@@ -74,12 +73,9 @@ def _size(file: Path) -> int:
         return 0
 
 
-def changes_by_table(catalogue: Catalogue, store: CopyStore, counters: StreamCounters) -> Mapping[TableName, int]:
-    """How many changes or events each table has taken, as far as memory knows; a number that only grows."""
-    taken: Counter[int] = Counter()
-    for (table_id, _), copy in list(store.loaded.items()):
-        taken[table_id] += copy.last_seq
+def changes_by_table(outbox: Outbox, counters: StreamCounters) -> Mapping[int, int]:
+    """How many changes or events each table has taken, by its id; a number that only grows, from 0 for a new table."""
+    taken = dict(outbox.changed_rows)
     for table_id, counts in counters.items():
-        taken[table_id] += counts.published + counts.discarded
-    known = catalogue.by_id
-    return {known[table_id].name: count for table_id, count in taken.items() if table_id in known}
+        taken[table_id] = counts.published + counts.discarded
+    return taken

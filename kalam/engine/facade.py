@@ -219,7 +219,9 @@ class Engine(msgspec.Struct, frozen=True):
             case Select(query):
                 return await self._select(query, request)
             case Insert():
-                return await self.changes.insert(statement, request)
+                result = await self.changes.insert(statement, request)
+                self.inserts.accepted_rows += result.row_count
+                return result
             case Update():
                 return await self.changes.update(statement, request)
             case Delete():

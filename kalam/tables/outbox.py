@@ -91,7 +91,8 @@ class Outbox:
         self.byte_count = 0
         self.published_rows = 0
         self.committed_rows: Counter[tuple[TableKind, Op]] = Counter()
-        """Rows that were committed since the start."""
+        self.changed_rows: Counter[int] = Counter()
+        """Rows that were committed since the start, by what was done to them, and by the table's id."""
 
     def check_room(self, bytes_max: int) -> None:
         """Raise TooBusy when too much waits to be published."""
@@ -114,6 +115,7 @@ class Outbox:
         feed.byte_count += announcement.chunk.byte_count
         self.byte_count += announcement.chunk.byte_count
         self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
+        self.changed_rows[announcement.table.table_id] += announcement.chunk.row_count
         self._start(feed)
 
     def _start(self, feed: Feed) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from datafusion import SessionConfig, SessionContext
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 from kalam.latency import BOUNDS_S, Latency, quantile
@@ -76,3 +79,27 @@ def test_an_empty_dry_run_is_none(shared_server: ServerProcess) -> None:
         with urllib.request.urlopen(request) as answer:
             assert json.load(answer)["rows"] == 1
         assert shared_server.sql("SELECT count(*) FROM dry.t") == [[stored]]
+
+
+def test_every_row_is_counted_whichever_way_it_came_and_a_new_table_from_its_first(
+    start_kalam: Callable[..., ServerProcess],
+) -> None:
+    server = start_kalam()
+    server.sql("CREATE NAMESPACE n; CREATE TABLE n.by_sql (id BIGINT PRIMARY KEY); CREATE TABLE n.by_http (id BIGINT)")
+    server.sql("CREATE STREAM TABLE n.events (id BIGINT)")
+    server.sql("INSERT INTO n.by_sql SELECT value FROM range(0, 500)")
+    server.sql("INSERT INTO n.events VALUES (1), (2)")
+    body = "\n".join(f'{{"id": {number}}}' for number in range(30)).encode()
+    url = f"{server.http_url}/v1/tables/n/by_http/rows"
+    urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/x-ndjson"})).close()
+    assert server.sql("SELECT value FROM system.stats WHERE name = 'rows_accepted'") == [[532]]
+
+    deadline = time.monotonic() + PATIENCE_S
+    while True:  # the last second is not drawn yet
+        series = get(server, "/v1/overview")[2]["series"]
+        busy = {name: max(series.get(f"table_rows_per_s:n.{name}", [0])) for name in ("by_sql", "by_http", "events")}
+        if all(busy.values()):
+            break
+        assert time.monotonic() < deadline, busy
+        time.sleep(0.2)
+    assert max(series["rows_accepted_per_s"]) > 0
