@@ -23,6 +23,8 @@ from kalam.cli.words import counted
 NUMBER_TYPES: Final = ("SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL")
 CUT_CHARS_MIN: Final = 8
 """What a column is cut to at least; where that is too much, a table is shown a line a column."""
+RULE_CHARS_MAX: Final = 72
+PLAN_COLUMNS: Final = ["plan_type", "plan"]
 DIM, BOLD, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _STYLE: Final = re.compile("\x1b\\[[0-9]*m")
 
@@ -83,6 +85,9 @@ def fitted_lines(result: dict[str, Any], *, styled: bool, encoding: str) -> Iter
     """A table that fits the terminal: long texts are cut with ``…``; what has too many columns is shown a line each."""
     room = shutil.get_terminal_size().columns
     columns = result["columns"]
+    if [column["name"] for column in columns] == PLAN_COLUMNS:
+        yield from plan_lines(result, styled=styled)
+        return
     cells = [[_cell(value).replace("\n", "\\n") for value in row] for row in result["rows"]]
     headers = [_visible(column["name"]) for column in columns]
     widths = [max(map(_width, column)) for column in zip(headers, *cells, strict=True)]
@@ -125,12 +130,20 @@ def expanded_lines(result: dict[str, Any], *, styled: bool, **_: Any) -> Iterato
     wide = max(map(_width, names), default=0)
     dim = DIM if styled else ""
     for number, row in enumerate(result["rows"], 1):
-        yield f"-[ row {number} ]".ljust(wide + 20, "-")
+        yield f"-[ row {number} ]".ljust(min(wide + 20, RULE_CHARS_MAX), "-")
         for name, value in zip(names, row, strict=True):
             first, *rest = _cell(value).split("\n")
             shown = f"{dim}{first}{PLAIN}" if dim and value is None else first
             yield f"{name}{' ' * (wide - _width(name))} | {shown}".rstrip()
             yield from (f"{' ' * wide} | {line}" for line in rest)
+
+
+def plan_lines(result: dict[str, Any], *, styled: bool) -> Iterator[str]:
+    """What an EXPLAIN answers, whole: each plan under its name."""
+    bold, plain = (BOLD, PLAIN) if styled else ("", "")
+    for name, plan in result["rows"]:
+        yield f"{bold}{_visible(name)}{plain}"
+        yield from (f"  {line}" for line in _cell(plan).rstrip("\n").split("\n"))
 
 
 def row_count_line(result: dict[str, Any]) -> str:

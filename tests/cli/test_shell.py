@@ -20,7 +20,7 @@ import pytest
 from cli_process import environment
 
 from kalam.cli.shell.prompt import options
-from kalam.cli.shell.statements import is_whole, script, split, used_namespace
+from kalam.cli.shell.statements import in_namespace, is_whole, script, split, used_namespace
 
 PATIENCE_S = 60.0
 STYLES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>]|\][^\x07]*\x07)")
@@ -54,6 +54,22 @@ def test_what_is_not_whole_goes_on(text):
 def test_a_script_is_statements_and_meta_commands():
     text = "SELECT 1;\n\\dt\nSELECT\n  2;\n  \\x on\nSELECT 3"
     assert list(script(text)) == ["SELECT 1", "\\dt", "SELECT\n  2", "\\x on", "SELECT 3"]
+
+
+@pytest.mark.parametrize(
+    ("query", "sent"),
+    [
+        ("SELECT * FROM t", "SELECT * FROM lab.t"),
+        ("select a\nfrom t where b = 'from u'", "select a\nfrom lab.t where b = 'from u'"),
+        ('SELECT "from" FROM "t" WHERE x', 'SELECT "from" FROM lab."t" WHERE x'),
+        ("SELECT * FROM other.t", "SELECT * FROM other.t"),
+        ("SELECT * FROM other . t", "SELECT * FROM other . t"),
+        ("SELECT 1", "SELECT 1"),
+    ],
+)
+def test_a_live_query_is_asked_in_the_namespace_in_use(query, sent):
+    assert in_namespace(query, "lab") == sent
+    assert in_namespace(query, None) == query
 
 
 def test_use_is_noticed():

@@ -240,6 +240,19 @@ def test_a_terminal_gets_a_bold_header_and_dim_nulls(start, kalam_server):
     assert "\x1b[2mNULL\x1b[0m" in shown
 
 
+def test_a_terminal_gets_a_plan_whole(start, kalam_server):
+    ours, theirs = pty.openpty()
+    text = "EXPLAIN SELECT count(*) FROM generate_series(1, 10) WHERE value > 3"
+    process = start("sql", text, "--url", kalam_server.http_url, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert process.wait(60) == 0
+    lines = [line.rstrip() for line in os.read(ours, 20_000).decode().splitlines()]
+    os.close(ours)
+    assert lines.index("\x1b[1mlogical_plan\x1b[0m") < lines.index("\x1b[1mphysical_plan\x1b[0m")
+    assert any(line.startswith("    Aggregate: ") for line in lines)
+    assert not any("…" in line for line in lines)
+
+
 def test_an_interrupt_ends_without_a_traceback(start, kalam_server):
     process = start("sql", "-f", "-", "--url", kalam_server.http_url, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdin.write(b"SELECT")

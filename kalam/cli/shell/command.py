@@ -93,7 +93,7 @@ def _converse(session: Any, history_name: str) -> None:
         except Quit:
             break
         except KeyboardInterrupt:
-            typer.echo("cancelled", err=True)
+            typer.echo("\ncancelled", err=True)
         except CommandFailed as exc:
             typer.echo(exc.text, err=True)
     session.screen.open_file(None)

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from kalam.cli.shell.session import Session
 
 
+JOBS: Final = (
+    "SELECT status, job_type, namespace, table_name, started_at, finished_at, coalesce(error, result) AS result, "
+    "job_id FROM system.jobs ORDER BY created_at DESC"
+)
+JOBS_SHOWN: Final = 100
+
+
 class Quit(Exception):
     """The shell is to end."""
 
@@ -122,7 +129,7 @@ def _live(session: Session, text: str) -> None:
 
 
 def _jobs(session: Session, _: str) -> None:
-    session.execute("SHOW JOBS")
+    session.execute(f"{JOBS} LIMIT {JOBS_SHOWN}")
 
 
 def _flush(session: Session, text: str) -> None:
@@ -158,7 +165,7 @@ COMMANDS: Final = {
     "copy": Meta("\\copy table from|to file", "rows out of a file, or into one", _copy),
     "c": Meta("\\c namespace", "look tables without a namespace up there", _connect),
     "live": Meta("\\live SELECT …", "follow a live query until ^C", _live),
-    "jobs": Meta("\\jobs", "list jobs", _jobs),
+    "jobs": Meta("\\jobs", "list the newest jobs", _jobs),
     "flush": Meta("\\flush [table]", "write hot rows to Parquet", _flush),
     "?": Meta("\\?", "this list", _help),
     "q": Meta("\\q", "leave (as ^D does)", _quit),

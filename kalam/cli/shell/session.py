@@ -13,7 +13,7 @@ from kalam.cli.http import Refusal
 from kalam.cli.problem_text import problem_text
 from kalam.cli.shell.screen import Screen
 from kalam.cli.shell.server import HttpServer, Server
-from kalam.cli.shell.statements import script, used_namespace
+from kalam.cli.shell.statements import in_namespace, script, used_namespace
 
 MARKS: Final = {"snapshot": " ", "insert": "+", "update": "~", "delete": "-"}
 
@@ -65,9 +65,9 @@ class Session:
 
     def follow(self, text: str) -> None:
         """Print a live query's rows and changes until ^C."""
-        self.screen.say("Listening; ^C ends it.")
         try:
-            with self.server.live(text) as messages:
+            with self.server.live(in_namespace(text, self.namespace)) as messages:
+                self.screen.say("Listening; ^C ends it.")
                 for message in messages:
                     self._show(message)
         except KeyboardInterrupt:

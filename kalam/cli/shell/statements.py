@@ -14,6 +14,10 @@ _TOKEN = re.compile(
     r"""|(?P<end>;)|(?P<blank>\s+)|.""",
     re.DOTALL,
 )
+_SOURCE = re.compile(
+    r"""(?:'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|(?!\bFROM\b).)*\bFROM\s+(?P<table>(?:\w+|"[^"]*"))(?!\w|\s*\.)""",
+    re.DOTALL | re.IGNORECASE,
+)
 _USE = re.compile(r"\s*USE\s+\"?([a-z_][a-z0-9_]*)\"?\s*", re.IGNORECASE)
 
 
@@ -48,6 +52,14 @@ def used_namespace(statement: str) -> str | None:
     """The namespace that a USE statement names; None for any other statement."""
     found = _USE.fullmatch(statement)
     return found[1].lower() if found else None
+
+
+def in_namespace(query: str, namespace: str | None) -> str:
+    """A query over one table, whose name gets the namespace in use where it has none of its own."""
+    found = _SOURCE.match(query) if namespace else None
+    if found is None:
+        return query
+    return f"{query[: found.start('table')]}{namespace}.{query[found.start('table') :]}"
 
 
 def script(text: str) -> Iterator[str]:
