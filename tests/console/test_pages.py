@@ -77,3 +77,50 @@ def test_the_manual_is_searched(console):
     console.page.locator(".hits a").first.wait_for()
     console.page.get_by_role("searchbox", name="Search the manual").fill("no such words anywhere")
     console.page.get_by_text("Nothing found.").wait_for()
+
+
+def test_every_link_of_the_rail_is_in_sight_on_a_phone(open_console, filled):
+    console = open_console(filled, width=390)
+    console.open("overview")
+    for name in ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"]:
+        box = console.page.get_by_role("navigation").get_by_role("link", name=name, exact=True).bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
+    box = console.button("Theme").bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
+LONG = "a_name_of_sixty_three_letters_as_long_as_any_name_may_be_in_sql"
+STICKING_OUT = """() => [document.documentElement, document.getElementById("main")]
+    .map((element) => element.scrollWidth - element.clientWidth)"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_longest_names_fit_on_every_page(open_console, filled, width):
+    assert len(LONG) == 63
+    filled.sql(f"CREATE NAMESPACE IF NOT EXISTS {LONG}")
+    filled.sql(f"CREATE TABLE IF NOT EXISTS {LONG}.{LONG} ({LONG} TEXT PRIMARY KEY)")
+    filled.sql(f"INSERT INTO {LONG}.{LONG} VALUES ('{LONG}{width}')")
+    filled.sql(f"FLUSH TABLE {LONG}.{LONG}")
+    console = open_console(filled, width=width)
+    for route in ["overview", "tables", f"tables/{LONG}/{LONG}", "jobs", "manual/settings", "manual/protocol"]:
+        console.open(route)
+        console.page.wait_for_load_state("networkidle")
+        assert console.page.evaluate(STICKING_OUT) == [0, 0], route
+    filled.sql(f"DROP TABLE {LONG}.{LONG}")
+
+
+def test_the_tables_of_the_manual_break_no_word_on_a_phone(open_console, filled):
+    console = open_console(filled, width=390)
+    console.open("manual/sql")
+    cell = console.page.get_by_role("cell", name="STREAM", exact=True).first
+    assert cell.bounding_box()["height"] < 40
+    console.page.get_by_role("region", name="Table").first.focus()  # it scrolls by keyboard
+    console.page.get_by_text("Pages", exact=True).click()
+    console.page.get_by_role("link", name="NATS", exact=True).click()
+    console.page.get_by_role("heading", name="NATS", exact=True).wait_for()
+    assert not console.page.get_by_role("link", name="HTTP", exact=True).is_visible()
+
+
+def test_a_page_that_the_manual_has_not_is_told(console):
+    console.open("manual/nothing_of_the_kind")
+    console.page.get_by_text("There is no page").wait_for()

@@ -167,3 +167,77 @@ def test_a_server_that_goes_is_told_and_what_was_typed_stays(open_console, start
     console.button("Run").click()
     console.page.get_by_role("columnheader", name="still_here").wait_for()
     console.complaints = [text for text in console.complaints if "ERR_CONNECTION" not in text]
+
+
+def test_a_name_that_is_not_there_is_marked_where_it_stands(console, shared_server, namespace):
+    shared_server.sql(f"CREATE TABLE {namespace}.t (id BIGINT PRIMARY KEY, celsius DOUBLE)")
+    console.open("query")
+    console.type_sql(f"SELECT id,\n  'celcius', celcius\nFROM {namespace}.t")
+    console.button("Run").click()
+    console.page.get_by_role("alert").get_by_text("did you mean celsius?").wait_for()
+    fault = console.page.locator(".cm-fault")
+    assert fault.inner_text() == "celcius"
+    assert fault.evaluate("element => element.previousSibling.textContent").endswith(", ")
+
+
+def test_a_query_is_explained(console):
+    console.open("query")
+    console.type_sql("SELECT count(*) FROM generate_series(1, 10)")
+    console.button("Explain").click()
+    console.page.get_by_role("grid", name="Results").wait_for()
+    assert "AggregateExec" in console.page.locator("pre[aria-label=physical_plan]").inner_text()
+
+
+def test_a_menu_closes_at_escape_and_at_a_click_elsewhere(console):
+    console.open("query")
+    console.run("SELECT 1 AS one")
+    history, saved = (console.page.get_by_text(name, exact=True) for name in ("History", "Saved"))
+    entry = console.page.get_by_role("button", name="SELECT 1 AS one")
+    history.click()
+    entry.wait_for()
+    console.page.keyboard.press("Escape")
+    entry.wait_for(state="hidden")
+    history.click()
+    entry.wait_for()
+    saved.click()
+    entry.wait_for(state="hidden")
+    console.page.get_by_label("Name").wait_for()
+    console.page.get_by_role("heading", name="Query").click()
+    console.page.get_by_label("Name").wait_for(state="hidden")
+
+
+def test_a_long_value_is_shown_whole_and_left_by_escape(console):
+    console.open("query")
+    console.run("SELECT repeat('word ', 500) AS long, 1 AS n UNION ALL SELECT 'short', 2 ORDER BY n")
+    grid = console.page.get_by_role("grid", name="Results")
+    cell = grid.locator("[data-row='0'][data-column='0']")
+    cell.focus()
+    console.page.keyboard.press("Enter")
+    whole = console.page.get_by_role("region", name="Whole value")
+    assert whole.inner_text().count("word") == 500
+    assert grid.get_by_text("short").is_visible()
+    console.page.keyboard.press("Escape")
+    whole.wait_for(state="detached")
+    assert cell.evaluate("element => element === document.activeElement")
+    console.button("Show cell").click()
+    whole.wait_for()
+
+
+def test_the_grid_is_reached_by_tab_wherever_it_was_scrolled(console):
+    console.open("query")
+    console.run("SELECT value AS n FROM generate_series(1, 5000) ORDER BY 1")
+    grid = console.page.get_by_role("grid", name="Results")
+    grid.evaluate("element => { element.scrollTop = 100000; }")
+    grid.get_by_text("3600", exact=True).wait_for()
+    assert grid.locator("[data-row][tabindex='0']").count() == 1
+
+
+def test_the_second_of_two_results_has_a_cell_to_go_to(console):
+    console.open("query")
+    console.run("SELECT 'only' AS one; SELECT value AS n FROM generate_series(1, 50) ORDER BY 1")
+    grid = console.page.get_by_role("grid", name="Results")
+    grid.locator("[data-row='0'][data-column='0']").focus()
+    console.page.keyboard.press("Control+End")
+    console.page.get_by_role("tab", name="1", exact=True).click()
+    grid.get_by_text("only").wait_for()
+    assert grid.locator("[data-row='0'][tabindex='0']").count() == 1

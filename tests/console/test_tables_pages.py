@@ -126,3 +126,19 @@ def test_its_subject_is_there_to_copy(console, table):
     text = console.page.locator("main").inner_text()
     assert f"kalam.shared.{table}.>" in text
     assert f"nats sub 'kalam.shared.{table}.>'" in text
+
+
+def test_only_the_buttons_of_one_row_are_stops_of_the_tab_key(console, table):
+    console.open(f"tables/{table.replace('.', '/')}")
+    rows = console.page.get_by_role("grid", name=f"Rows of {table}")
+    rows.get_by_text("cellar").wait_for()
+    stops = "buttons => buttons.filter((button) => button.tabIndex === 0).length"
+    assert rows.locator(".row-actions button").count() == 4
+    assert rows.locator(".row-actions button").evaluate_all(stops) == 2
+
+
+def test_a_namespace_without_tables_says_so(console, namespace):
+    console.open("tables")
+    space = console.page.locator("details").filter(has=console.page.get_by_text(namespace, exact=True))
+    space.get_by_text("No table in it yet").wait_for()
+    assert space.get_by_role("table").count() == 0

@@ -13,6 +13,7 @@ export class Problem extends Error {
 /** Nobody answers at all. */
 export class ServerGone extends Error {}
 
+const LOOK_MS = 5000;
 const watchers = new Set();
 let gone = false;
 let polling = null;
@@ -43,6 +44,11 @@ async function look() {
   }
   polling = setTimeout(look, 1000);
 }
+
+/** A page that asks nothing by itself learns all the same that the server has gone. */
+setInterval(() => {
+  if (!document.hidden && !gone) fetch("/livez", { cache: "no-store" }).catch(noteGone);
+}, LOOK_MS);
 
 /** Says that a request found nobody; from then on the server is asked each second whether it is back. */
 export function noteGone() {

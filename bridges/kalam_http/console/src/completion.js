@@ -108,6 +108,7 @@ export function completionSource(getCatalogue) {
     const { word, options } = complete(text, context.pos, made);
     const dotted = text[context.pos - word.length - 1] === ".";
     if (!context.explicit && !word && !dotted) return null;
+    if (!context.explicit && options.length === 1 && options[0].label.toLowerCase() === word) return null; // it stands there
     const shown = options.map(({ label, type, detail }) => ({ label, type, detail }));
     return { from: context.pos - word.length, options: shown, filter: false }; // they are in order already
   };

@@ -1,7 +1,7 @@
 // The SQL editor: CodeMirror in a shadow root of its own, where its styles are constructed style sheets and no <style>
 // element, which the Content-Security-Policy forbids.
 
-import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from "@codemirror/autocomplete";
+import { autocompletion, closeBrackets, closeBracketsKeymap, closeCompletion, completionKeymap } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap } from "@codemirror/commands";
 import { PostgreSQL, sql } from "@codemirror/lang-sql";
 import { HighlightStyle, bracketMatching, syntaxHighlighting } from "@codemirror/language";
@@ -12,7 +12,7 @@ import { completionSource } from "./completion.js";
 
 const theme = EditorView.theme({
   "&": { height: "100%", color: "var(--text)", backgroundColor: "var(--field)", fontSize: "14px" },
-  "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "-2px" },
+  "&.cm-focused": { outline: "none" }, // the host has it, for the gutter would hide a part of it
   ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.55" },
   ".cm-content": { caretColor: "var(--text)", padding: "10px 0" },
   ".cm-gutters": { backgroundColor: "var(--field)", color: "var(--faint)", border: "none", paddingLeft: "6px" },
@@ -93,7 +93,7 @@ export function createEditor(host, { text, label, getCatalogue, onRun, onChange 
         EditorView.domEventHandlers({ beforeinput: replaceSelected }),
         EditorView.lineWrapping,
         sql({ dialect: PostgreSQL }),
-        autocompletion({ override: [completionSource(getCatalogue)], maxRenderedOptions: 60 }),
+        autocompletion({ override: [completionSource(getCatalogue)], maxRenderedOptions: 60, icons: false }),
         syntaxHighlighting(colours),
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...defaultKeymap, ...historyKeymap]),
         placeholder("SELECT * FROM …"),
@@ -126,6 +126,7 @@ export function createEditor(host, { text, label, getCatalogue, onRun, onChange 
       view.focus();
     },
     focus: () => view.focus(),
+    closeCompletion: () => closeCompletion(view),
     destroy: () => view.destroy(),
   };
 }

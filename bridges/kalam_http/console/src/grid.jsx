@@ -49,7 +49,7 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(400);
   const [order, setOrder] = useState(null); // {place, down}
-  const [at, setAt] = useState({ row: 0, column: 0 });
+  const [place, setPlace] = useState({ row: 0, column: 0 });
   const [open, setOpen] = useState(null); // the whole text of a folded value
   const wide = useMemo(() => widths(columns, rows), [columns, rows]);
   const shown = useMemo(() => {
@@ -57,6 +57,7 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
     const sign = order.down ? -1 : 1;
     return [...rows].sort((a, b) => sign * compare(a[order.place], b[order.place]));
   }, [rows, order]);
+  const at = { row: Math.max(0, Math.min(place.row, shown.length - 1)), column: Math.min(place.column, columns.length - 1) };
   useEffect(() => setOrder(null), [columns]);
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -67,7 +68,8 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
 
   const first = Math.max(0, Math.min(Math.floor(top / ROW_PX) - SPARE_ROWS, Math.max(shown.length - 1, 0)));
   const last = Math.min(shown.length, Math.ceil((top + height) / ROW_PX) + SPARE_ROWS);
-  const template = ["4.5rem", ...wide.map((width) => `${width}ch`), "1fr", ...(actions ? ["8.5rem"] : [])].join(" ");
+  const numbers = `calc(${Math.max(2, String(rows.length).length)}ch + 20px)`;
+  const template = [numbers, ...(actions ? ["8rem"] : []), ...wide.map((width) => `min(${width}ch, 70vw)`), "1fr"].join(" ");
 
   function sort(place) {
     setOrder(order?.place === place ? (order.down ? null : { place, down: true }) : { place, down: false });
@@ -94,28 +96,35 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
     event.preventDefault();
     const row = Math.max(0, Math.min(shown.length - 1, next.row));
     const column = Math.max(0, Math.min(columns.length - 1, next.column));
-    setAt({ row, column });
+    setPlace({ row, column });
     const element = scroller.current;
     const y = (row + 1) * ROW_PX;
     if (y < element.scrollTop + 2 * ROW_PX) element.scrollTop = y - 2 * ROW_PX;
     else if (y > element.scrollTop + height - 2 * ROW_PX) element.scrollTop = y - height + 2 * ROW_PX;
-    requestAnimationFrame(() => element.querySelector(`[data-row="${row}"][data-column="${column}"]`)?.focus());
+    requestAnimationFrame(() => focusCell(row, column));
+  }
+  function focusCell(row, column) {
+    scroller.current?.querySelector(`[data-row="${row}"][data-column="${column}"]`)?.focus();
+  }
+  function close() {
+    setOpen(null);
+    focusCell(at.row, at.column);
   }
 
-  const body = [];
-  for (let place = first; place < last; place += 1) {
-    const row = shown[place];
-    body.push(
-      <div role="row" aria-rowindex={place + 2} class="grid-row" key={place} style={{ top: `${(place + 1) * ROW_PX}px`, gridTemplateColumns: template }}>
-        <div role="rowheader" class="row-number">{place + 1}</div>
+  const line = (number) => {
+    const row = shown[number];
+    return (
+      <div role="row" aria-rowindex={number + 2} class="grid-row" key={number} style={{ top: `${(number + 1) * ROW_PX}px`, gridTemplateColumns: template }}>
+        <div role="rowheader" class="row-number">{number + 1}</div>
+        {actions && <div role="gridcell" class="row-actions">{actions(row, number === at.row ? 0 : -1)}</div>}
         {columns.map((column, own) => (
           <div
             role="gridcell"
             class={isNumeric(column.type) ? "number" : ""}
-            data-row={place}
+            data-row={number}
             data-column={own}
-            tabIndex={place === at.row && own === at.column ? 0 : -1}
-            onFocus={() => setAt({ row: place, column: own })}
+            tabIndex={number === at.row && own === at.column ? 0 : -1}
+            onFocus={() => setPlace({ row: number, column: own })}
             onDblClick={() => setOpen(valueText(row[own]))}
             key={own}
           >
@@ -123,10 +132,13 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
           </div>
         ))}
         <div role="presentation" />
-        {actions && <div role="gridcell" class="row-actions">{actions(row)}</div>}
-      </div>,
+      </div>
     );
-  }
+  };
+  const body = [];
+  for (let number = first; number < last; number += 1) body.push(line(number));
+  // Where the focus is stays in the document, however far away it was scrolled.
+  if (shown.length && (at.row < first || at.row >= last)) body.push(line(at.row));
 
   const anchor = shown[at.row];
   return (
@@ -139,13 +151,13 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
         aria-colcount={columns.length + 1 + (actions ? 1 : 0)}
         ref={scroller}
         tabIndex={rows.length ? -1 : 0}
-        style={{ "--rows-height": `${(rows.length + 1) * ROW_PX + 18}px` }}
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
         onKeyDown={move}
       >
         <div class="grid-space" role="presentation" style={{ height: `${(shown.length + 1) * ROW_PX}px` }}>
           <div role="row" aria-rowindex={1} class="grid-row grid-head" style={{ gridTemplateColumns: template }}>
             <div role="columnheader" class="row-number" aria-label="Row">#</div>
+            {actions && <div role="columnheader" class="row-actions"><span class="unseen">Actions</span></div>}
             {columns.map((column, place) => (
               <div role="columnheader" class={isNumeric(column.type) ? "number" : ""} aria-sort={order?.place === place ? (order.down ? "descending" : "ascending") : "none"} key={place}>
                 <button type="button" class="head" onClick={() => sort(place)} title={`${column.name} ${column.type}: sort`}>
@@ -155,25 +167,35 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
               </div>
             ))}
             <div role="presentation" />
-            {actions && <div role="columnheader" class="row-actions"><span class="unseen">Actions</span></div>}
           </div>
           {body}
         </div>
       </div>
       {anchor && (
-        <div class="grid-foot" role="toolbar" aria-label="Copy">
+        <div class="grid-foot" role="toolbar" aria-label="Cell">
+          <button type="button" class="quiet" onClick={() => setOpen(valueText(anchor[at.column]))}>Show cell</button>
           <button type="button" class="quiet" onClick={() => copy(valueText(anchor[at.column]))}>Copy cell</button>
           <button type="button" class="quiet" onClick={() => copy(JSON.stringify(Object.fromEntries(columns.map((column, place) => [column.name, anchor[place]]))))}>Copy row</button>
           <button type="button" class="quiet" onClick={() => copy(shown.map((row) => valueText(row[at.column])).join("\n"))}>Copy column</button>
           <span class="soft">row {at.row + 1}, {columns[at.column]?.name}</span>
         </div>
       )}
-      {open !== null && (
-        <div class="whole-value" role="dialog" aria-label="Whole value">
-          <button type="button" class="quiet" onClick={() => setOpen(null)}>Close</button>
-          <pre tabIndex={0}>{prettyJson(open)}</pre>
-        </div>
-      )}
+      {open !== null && <WholeValue text={prettyJson(open)} onClose={close} key={open} />}
+    </div>
+  );
+}
+
+/** All of a value that a cell has no room for; Escape closes it. */
+function WholeValue({ text, onClose }) {
+  const element = useRef(null);
+  useEffect(() => {
+    element.current.focus({ preventScroll: true });
+    element.current.parentElement.scrollIntoView({ block: "nearest" });
+  }, []);
+  return (
+    <div class="whole-value" role="region" aria-label="Whole value" onKeyDown={(event) => event.key === "Escape" && onClose()}>
+      <pre ref={element} tabIndex={0}>{text || <span class="null">{"''"}</span>}</pre>
+      <button type="button" class="quiet" onClick={onClose}>Close</button>
     </div>
   );
 }

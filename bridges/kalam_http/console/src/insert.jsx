@@ -176,7 +176,7 @@ function RowsFile({ namespace, table, columns, onClose, onDone }) {
                 {verdicts.map(({ shown, problem }, place) => (
                   <tr key={place} class={problem ? "bad" : ""}>
                     <td class="number">{place + 1}</td>
-                    <td>{problem ? problem.message : "ok"}</td>
+                    <td class="verdict">{problem ? problem.message : "ok"}</td>
                     <td class="mono clip">{shown.slice(0, 200)}</td>
                   </tr>
                 ))}

@@ -42,17 +42,17 @@ function Page({ at, known, reloadCatalogue }) {
       return <QueryPage {...shared} given={at.query.get("sql")} />;
     case "tables":
       if (at.rest.length >= 2) return <TablePage {...shared} namespace={at.rest[0]} table={at.rest[1]} key={at.rest.join(".")} />;
-      return <TablesPage {...shared} />;
+      return <TablesPage {...shared} create={at.query.has("create")} />;
     case "live":
       return <LivePage given={at.query.get("sql")} />;
     case "jobs":
       return <JobsPage />;
     case "manual":
-      return <ManualPage page={at.rest[0]} />;
+      return <ManualPage page={at.rest[0]} section={at.rest[1]} />;
     case "overview":
       return <OverviewPage {...shared} />;
     default:
-      return <p class="soft">There is no page <code>{at.page}</code>.</p>;
+      return <section><h1>Not found</h1><p class="soft">There is no page <code>{at.page}</code>. The pages are in the list of links.</p></section>;
   }
 }
 

@@ -120,6 +120,34 @@ export function StatementDialog({ title, statement, run = "Run", danger = false,
   );
 }
 
+/** A button with a list below it, which closes when something in it was chosen, at Escape, and at a click elsewhere. */
+export function Menu({ title, children, asButton = false }) {
+  const element = useRef(null);
+  useEffect(() => {
+    const elsewhere = (event) => {
+      if (element.current?.open && !event.composedPath().includes(element.current)) element.current.open = false;
+    };
+    document.addEventListener("pointerdown", elsewhere);
+    document.addEventListener("focusin", elsewhere);
+    return () => {
+      document.removeEventListener("pointerdown", elsewhere);
+      document.removeEventListener("focusin", elsewhere);
+    };
+  }, []);
+  function leave(event) {
+    if (event.key !== "Escape" || !element.current.open) return;
+    event.stopPropagation();
+    element.current.open = false;
+    element.current.querySelector("summary").focus();
+  }
+  return (
+    <details class="menu" ref={element} onKeyDown={leave}>
+      <summary role={asButton ? "button" : undefined}>{title}</summary>
+      <div class="menu-body">{children}</div>
+    </details>
+  );
+}
+
 /** A line of text that can be copied. */
 export function Copied({ label, text }) {
   const [done, setDone] = useState(false);

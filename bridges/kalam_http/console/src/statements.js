@@ -44,7 +44,7 @@ export function placeOf(problem, text) {
     from += Math.min(Math.max((problem.column ?? 1) - 1, 0), own.length);
     return { from, to: endOfWord(text, from) };
   }
-  for (const [, word] of problem.message.matchAll(/["'`]?([A-Za-z_][\w.]*)["'`]?/g)) {
+  for (const [, word] of problem.message.matchAll(/["'`]?([A-Za-z_]\w*(?:\.\w+)*)["'`]?/g)) {
     const place = text.slice(statement.from, statement.to).search(new RegExp(`(?<![\\w.])${word.replaceAll(".", "\\.")}(?!\\w)`, "i"));
     if (place >= 0 && !/^(there|is|no|a|the|of|in|and|or|not|has|to|it|table|column|error)$/i.test(word)) {
       return { from: statement.from + place, to: statement.from + place + word.length };

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { rows } from "../api.js";
 import { Empty, Fault, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
-import { tableName, time } from "../text.js";
+import { bytes, count, tableName, time, valueText } from "../text.js";
 
 const JOBS_MAX = 500;
 const QUERY = `SELECT * FROM system.jobs ORDER BY created_at DESC LIMIT ${JOBS_MAX}`;
@@ -24,7 +24,7 @@ export function JobsPage() {
   );
   return (
     <section>
-      <div class="bar wrap">
+      <div class="bar filters">
         <h1>Jobs</h1>
         <span class="space" />
         {filter("Type", "type")}
@@ -37,16 +37,16 @@ export function JobsPage() {
       {shown.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label="Jobs">
           <table class="list">
-            <thead><tr><th>Status</th><th>Type</th><th>Table</th><th>Started</th><th class="number">Took</th><th>Result</th><th><span class="unseen">Actions</span></th></tr></thead>
+            <thead><tr><th>Status</th><th>Type</th><th>Table</th><th>Started (UTC)</th><th class="number">Took</th><th>Result</th><th><span class="unseen">Actions</span></th></tr></thead>
             <tbody>
               {shown.map((job) => (
                 <tr key={job.job_id}>
                   <td><span class={`status status-${job.status}`}>{job.status}</span></td>
                   <td>{job.job_type}</td>
-                  <td>{job.table_name ? <a href={`#/tables/${job.namespace}/${job.table_name}`}>{nameOf(job)}</a> : ""}</td>
+                  <td class="break job-table">{job.table_name ? <a href={`#/tables/${job.namespace}/${job.table_name}`}>{nameOf(job)}</a> : ""}</td>
                   <td class="nowrap">{time(job.started_at ?? job.created_at)}</td>
                   <td class="number nowrap">{took(job)}</td>
-                  <td class="break">{job.error ? <span class="bad-text">{job.error}</span> : job.result}</td>
+                  <td class="break job-result">{job.error ? <span class="bad-text">{job.error}</span> : told(job.result)}</td>
                   <td class="nowrap">
                     {job.status === "running" && <button type="button" class="quiet" aria-label={`Kill job ${job.job_id}`} onClick={() => setDialog({ title: "Kill", statement: `KILL JOB '${job.job_id}'`, danger: true })}>Kill</button>}
                     {["failed", "cancelled"].includes(job.status) && AGAIN[job.job_type] && <button type="button" class="quiet" aria-label={`Retry job ${job.job_id}`} onClick={() => setDialog({ title: "Retry", statement: `${AGAIN[job.job_type]} ${tableName(nameOf(job))}` })}>Retry</button>}
@@ -61,6 +61,20 @@ export function JobsPage() {
       {dialog && <StatementDialog {...dialog} onClose={() => setDialog(null)} onDone={(results) => { notify(results.at(-1).message ?? `${dialog.title}: done`); jobs.reload(); }} />}
     </section>
   );
+}
+
+/** What a job has done, in words; `result` is JSON text, or an object where a reader of JSON has read it. */
+function told(result) {
+  let members = result;
+  try {
+    if (typeof result === "string") members = JSON.parse(result);
+  } catch {
+    return result;
+  }
+  if (typeof members !== "object" || members === null) return String(result ?? "");
+  return Object.entries(members)
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value !== "number" ? valueText(value) : /bytes$/.test(name) ? bytes(value) : count(value)}`)
+    .join(" · ");
 }
 
 function nameOf(job) {

@@ -101,7 +101,7 @@ export function LivePage({ given }) {
       onMessage,
       onError: setError,
       onState(now, lastId) {
-        if (now === "lost") {
+        if (now === "lost" && !lost) {
           lost = true;
           add({ op: "lost", note: "the connection is lost; the query goes on where it was" });
         }
@@ -129,19 +129,21 @@ export function LivePage({ given }) {
 
   const runs = state !== "idle";
   const names = columnsOf(view.lines);
+  const numbers = new Set(names.filter((name) => holdsNumbers(view.lines, name)));
   return (
     <section class="live">
       <h1>Live</h1>
       <form class="bar" onSubmit={(event) => { event.preventDefault(); start(); }}>
         <input class="grow mono" type="text" aria-label="Live query" spellcheck={false} autocomplete="off" placeholder="ns.table, or SELECT … FROM ns.table WHERE …" value={text} onInput={(event) => setText(event.currentTarget.value)} />
         <button type="submit" class="primary">Start</button>
-        {runs && <button type="button" onClick={stop}>Stop</button>}
+        <button type="button" disabled={!runs} onClick={stop}>Stop</button>
         <button type="button" aria-pressed={paused} disabled={!runs} onClick={() => setPaused(!paused)}>Pause</button>
         <button type="button" onClick={clear}>Clear</button>
       </form>
       <Fault error={error} />
       <p class="live-state" role="status">
-        <span class={`dot dot-${state}`} aria-hidden="true" /> {WORDS[state]}
+        <span class={`dot dot-${state}`} aria-hidden="true" />
+        {WORDS[state]}
         {paused && " · paused"}
         {runs && <> · <strong>{count(Math.round(view.rate))}</strong>/s · {count(view.total)} changes · seq {view.seq ?? "–"}</>}
         {view.total > view.lines.length && <span class="soft"> · the last {count(view.lines.length)} are shown</span>}
@@ -152,8 +154,8 @@ export function LivePage({ given }) {
       {view.lines.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label="Changes">
           <table class="list changes">
-            <thead><tr><th>Change</th><th class="number">Seq</th>{names.map((name) => <th class={holdsNumbers(view.lines, name) ? "number" : undefined} key={name}>{name}</th>)}</tr></thead>
-            <tbody>{view.lines.map((line) => <Line line={line} names={names} key={line.id} />)}</tbody>
+            <thead><tr><th>Change</th><th class="number">Seq</th>{names.map((name) => <th class={numbers.has(name) ? "number" : undefined} key={name}>{name}</th>)}</tr></thead>
+            <tbody>{view.lines.map((line) => <Line line={line} names={names} numbers={numbers} key={line.id} />)}</tbody>
           </table>
         </div>
       )}
@@ -172,7 +174,7 @@ function holdsNumbers(lines, name) {
   return lines.some((line) => typeof line.row?.[name] === "number");
 }
 
-function Line({ line, names }) {
+function Line({ line, names, numbers }) {
   if (line.note !== undefined) {
     return <tr class={`note op-${line.op}`}><td><span class="op">{line.op}</span></td><td class="number" /><td colSpan={Math.max(names.length, 1)}>{line.note}</td></tr>;
   }
@@ -184,7 +186,7 @@ function Line({ line, names }) {
         const changed = line.old && name in line.old && !name.startsWith("_");
         const value = line.row[name];
         return (
-          <td class={`${changed ? "changed " : ""}${typeof value === "number" ? "number" : ""}`} title={changed ? `was ${valueText(line.old[name]) || "NULL"}` : undefined} key={name}>
+          <td class={`${changed ? "changed " : ""}${numbers.has(name) ? "number" : ""}`} title={changed ? `was ${valueText(line.old[name]) || "NULL"}` : undefined} key={name}>
             {value === null || value === undefined ? <span class="null">NULL</span> : valueText(value).slice(0, 120)}
           </td>
         );

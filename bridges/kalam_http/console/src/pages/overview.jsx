@@ -1,5 +1,5 @@
 import { overview } from "../api.js";
-import { Chart } from "../chart.jsx";
+import { BINARY_STEPS, Chart, WHOLE_STEPS } from "../chart.jsx";
 import { Fault, Loading, useLoaded } from "../parts.jsx";
 import { bytes, count, milliseconds, short } from "../text.js";
 import { FirstTable } from "./tables.jsx";
@@ -18,6 +18,8 @@ const TILES = [
   ["Free disk", ["disk_free_bytes"], bytes],
 ];
 const NAMES = { insert_p50_ms: "p50", insert_p99_ms: "p99", sql_p50_ms: "p50", sql_p99_ms: "p99" };
+const WHOLE = new Set(["Live queries", "Hot rows", "Flush backlog"]);
+const UNIT = /\/s$| rows$/;
 const TABLE = "table_rows_per_s:";
 
 export function OverviewPage({ known, reloadCatalogue }) {
@@ -25,6 +27,7 @@ export function OverviewPage({ known, reloadCatalogue }) {
   if (!loaded.value) return loaded.error ? <section><h1>Overview</h1><Fault error={loaded.error} /></section> : <Loading />;
   const { at, series } = loaded.value;
   const last = (name) => series[name]?.at(-1) ?? null;
+  const connected = loaded.error ? null : last("broker_connected"); // what was true before the server went is not told
   const empty = known && known.namespaces.every((space) => space.tables.length === 0);
   const busiest = Object.keys(series)
     .filter((name) => name.startsWith(TABLE))
@@ -35,18 +38,25 @@ export function OverviewPage({ known, reloadCatalogue }) {
       <div class="bar">
         <h1>Overview</h1>
         <span class="space" />
-        <span class={`status ${last("broker_connected") ? "status-completed" : "status-failed"}`}>{last("broker_connected") ? "broker connected" : "broker not connected"}</span>
+        {connected !== null && <span class={`status ${connected ? "status-completed" : "status-failed"}`}>{connected ? "broker connected" : "broker not connected"}</span>}
       </div>
       <Fault error={loaded.error} />
-      {empty && <FirstTable onCreate={() => { location.hash = "#/tables"; }} reloadCatalogue={reloadCatalogue} />}
+      {empty && <FirstTable onCreate={() => { location.hash = "#/tables?create"; }} reloadCatalogue={reloadCatalogue} />}
       <div class="charts">
         {TILES.filter(([, names]) => names.some((name) => name in series)).map(([title, names, format]) => (
           <figure class="tile" key={title}>
             <figcaption>
               <span>{title}</span>
-              <strong>{names.map((name) => format(last(name))).join(" / ")}</strong>
+              <span class="now">
+                {names.map((name, place) => (
+                  <span key={name}>
+                    {names.length > 1 && <><i class={`swatch swatch-${place + 1}`} aria-hidden="true" />{NAMES[name]} </>}
+                    <strong>{format(last(name))}</strong>
+                  </span>
+                ))}
+              </span>
             </figcaption>
-            <Chart label={`${title}, the last 15 minutes`} xs={at} height={110} format={(value) => format(value).replace("/s", "").replace(" rows", "")}
+            <Chart label={`${title}, the last 15 minutes`} xs={at} height={120} span={15 * 60} steps={format === bytes ? BINARY_STEPS : WHOLE.has(title) ? WHOLE_STEPS : null} format={(value) => (value === 0 ? "0" : format(value).replace(UNIT, ""))}
               series={names.map((name) => ({ label: NAMES[name] ?? title, values: series[name] ?? [] }))} />
           </figure>
         ))}
@@ -54,8 +64,9 @@ export function OverviewPage({ known, reloadCatalogue }) {
       {busiest.length > 0 && (
         <>
           <h2>Busiest tables</h2>
-          <table class="list">
-            <thead><tr><th>Table</th><th class="number">Rows/s now</th><th class="number">Rows/s in 15 minutes</th></tr></thead>
+          <table class="list even">
+            <colgroup><col /><col class="col-rows" /><col class="col-rows" /></colgroup>
+            <thead><tr><th>Table</th><th class="number">Rows/s now</th><th class="number">15-minute mean</th></tr></thead>
             <tbody>
               {busiest.slice(0, 5).map((table) => (
                 <tr key={table.name}>

@@ -3,11 +3,12 @@ import { cancel, download, newQueryId, sql } from "../api.js";
 import { Chart } from "../chart.jsx";
 import { createEditor } from "../editor.js";
 import { Grid } from "../grid.jsx";
-import { Fault, notify, save } from "../parts.jsx";
+import { Fault, Menu, notify, save } from "../parts.jsx";
 import { isQuery, parameterCount, placeOf, statements } from "../statements.js";
-import { isNumeric, milliseconds, plural } from "../text.js";
+import { isNumeric, milliseconds, plural, short } from "../text.js";
 
 const HISTORY_MAX = 100;
+const BARS_MAX = 60;
 const FORMATS = [
   ["CSV", "text/csv", "csv"],
   ["NDJSON", "application/x-ndjson", "ndjson"],
@@ -78,6 +79,7 @@ export function QueryPage({ known, reloadCatalogue, given }) {
     const params = parameters.slice(0, parameterCount(part.text)).map(parameterValue);
     const id = newQueryId();
     setRunning({ id, since: performance.now() });
+    editor.current.closeCompletion();
     setError(null);
     setAnswer(null);
     editor.current.mark(null);
@@ -142,30 +144,23 @@ export function QueryPage({ known, reloadCatalogue, given }) {
         <button type="button" class="primary" disabled={running !== null} title="Ctrl+Enter or ⌘+Enter; a selection runs alone" onClick={() => run.current()}>Run</button>
         <button type="button" disabled={running === null} onClick={stop}>Cancel</button>
         <button type="button" disabled={running !== null} onClick={() => run.current(true)}>Explain</button>
-        {running && <Elapsed since={running.since} />}
         <span class="space" />
-        <details class="menu">
-          <summary>History</summary>
-          <div class="menu-body">
-            {past.length === 0 && <p class="soft">What you run is listed here, in this browser only.</p>}
-            {past.map((entry) => <button type="button" class="entry mono" onClick={(event) => choose(event, entry)} key={entry}>{entry.slice(0, 160)}</button>)}
-          </div>
-        </details>
-        <details class="menu">
-          <summary>Saved</summary>
-          <div class="menu-body">
-            <form class="inline" onSubmit={saveQuery}>
-              <label>Name <input name="name" type="text" maxlength={60} autocomplete="off" /></label>
-              <button type="submit">Save</button>
-            </form>
-            {saved.map((one) => (
-              <div class="inline" key={one.name}>
-                <button type="button" class="entry" onClick={(event) => choose(event, one.text)}>{one.name}</button>
-                <button type="button" class="quiet" aria-label={`Forget ${one.name}`} onClick={() => forget(one.name)}>✕</button>
-              </div>
-            ))}
-          </div>
-        </details>
+        <Menu title="History">
+          {past.length === 0 && <p class="soft">What you run is listed here, in this browser only.</p>}
+          {past.map((entry) => <button type="button" class="entry mono" onClick={(event) => choose(event, entry)} key={entry}>{entry.slice(0, 160)}</button>)}
+        </Menu>
+        <Menu title="Saved">
+          <form class="inline" onSubmit={saveQuery}>
+            <label>Name <input name="name" type="text" maxlength={60} autocomplete="off" /></label>
+            <button type="submit">Save</button>
+          </form>
+          {saved.map((one) => (
+            <div class="inline" key={one.name}>
+              <button type="button" class="entry" onClick={(event) => choose(event, one.text)}>{one.name}</button>
+              <button type="button" class="quiet" aria-label={`Forget ${one.name}`} onClick={() => forget(one.name)}>✕</button>
+            </div>
+          ))}
+        </Menu>
       </div>
       {wanted > 0 && (
         <fieldset class="parameters">
@@ -184,6 +179,7 @@ export function QueryPage({ known, reloadCatalogue, given }) {
         </fieldset>
       )}
       <Fault error={error} />
+      {running && <div class="answer"><div class="bar"><Elapsed since={running.since} /></div></div>}
       {answer && <Answer answer={answer} tab={tab} setTab={setTab} />}
       {!answer && !error && !running && <p class="soft hint-line">Ctrl+Enter runs the text, or what is selected in it. Statements are separated by semicolons.</p>}
     </section>
@@ -211,7 +207,7 @@ function Elapsed({ since }) {
     const timer = setInterval(() => setNow(performance.now()), 100);
     return () => clearInterval(timer);
   }, []);
-  return <span class="soft" role="timer">{((now - since) / 1000).toFixed(1)} s</span>;
+  return <span class="soft" role="timer">Running for {((now - since) / 1000).toFixed(1)} s</span>;
 }
 
 function Answer({ answer, tab, setTab }) {
@@ -226,7 +222,7 @@ function Answer({ answer, tab, setTab }) {
         {answer.results.length > 1 && (
           <div role="tablist" aria-label="Statements" class="tabs">
             {answer.results.map((_, place) => (
-              <button type="button" role="tab" aria-selected={place === tab} tabIndex={place === tab ? 0 : -1} key={place}
+              <button type="button" role="tab" aria-selected={place === tab} title={answer.texts[place]} tabIndex={place === tab ? 0 : -1} key={place}
                 onClick={() => setTab(place)}
                 onKeyDown={(event) => {
                   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -246,10 +242,21 @@ function Answer({ answer, tab, setTab }) {
         {chart && <button type="button" aria-pressed={charted} onClick={() => setCharted(!charted)}>Chart</button>}
         {result.columns.length > 0 && <Download result={result} text={text} params={answer.params} />}
       </div>
-      {charted && chart && <Chart {...chart} height={260} legend label={`Chart of ${chart.series.map((one) => one.label).join(", ")}`} />}
-      {result.columns.length > 0 && <Grid columns={result.columns} rows={result.rows} />}
+      {charted && chart && (
+        <div class="charted">
+          <Chart {...chart} height={260} legend format={short} label={`Chart of ${chart.series.map((one) => one.label).join(", ")}`} />
+          {chart.names && chart.names.length < result.rows.length && <p class="soft">The first {chart.names.length} of {plural(result.rows.length, "row")}.</p>}
+        </div>
+      )}
+      {result.columns.length > 0 && <Grid columns={result.columns} rows={result.rows} key={tab} />}
+      {isPlan(result) && result.rows.map(([kind, plan]) => <pre class="preview plan" tabIndex={0} aria-label={kind} key={kind}>{plan.trimEnd()}</pre>)}
     </section>
   );
+}
+
+/** Whether a result is that of an EXPLAIN, whose texts are read whole. */
+function isPlan({ columns }) {
+  return columns.length === 2 && columns[0].name === "plan_type" && columns[1].name === "plan";
 }
 
 /** A result as a chart: its first time or category column, and its numbers. Null where it has no such columns. */
@@ -265,7 +272,7 @@ export function chartOf({ columns, rows }) {
     const series = numbers.slice(0, 6).map(({ column, place }) => ({ label: column.name, values: timed.map(([, row]) => value(row, place)) }));
     return { xs: timed.map(([at]) => at), series };
   }
-  const own = rows.slice(0, 60);
+  const own = rows.slice(0, BARS_MAX);
   const series = numbers.slice(0, 6).map(({ column, place }) => ({ label: column.name, values: own.map((row) => value(row, place)) }));
   return { xs: own.map((_, place) => place), names: own.map((row) => row[names]), series };
 }
@@ -285,12 +292,9 @@ function Download({ result, text, params }) {
   return (
     <>
       <Fault error={error} />
-      <details class="menu">
-        <summary role="button">Download</summary>
-        <div class="menu-body">
-          {formats.map((format) => <button type="button" class="entry" onClick={(event) => take(event, format)} key={format[2]}>{format[0]}</button>)}
-        </div>
-      </details>
+      <Menu title="Download" asButton>
+        {formats.map((format) => <button type="button" class="entry" onClick={(event) => take(event, format)} key={format[2]}>{format[0]}</button>)}
+      </Menu>
     </>
   );
 }

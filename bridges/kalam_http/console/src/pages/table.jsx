@@ -4,7 +4,7 @@ import { describe, listeners } from "../describe.js";
 import { Grid } from "../grid.jsx";
 import { InsertDialog } from "../insert.jsx";
 import { Copied, Fault, Kind, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
-import { bytes, count, literal, plural, quoted, tableName, valueText } from "../text.js";
+import { bytes, count, literal, plural, quoted, tableName, time, valueText } from "../text.js";
 
 const ROWS_SHOWN = 200;
 const SYSTEM = /^_/;
@@ -62,10 +62,10 @@ export function TablePage({ namespace, table, reloadCatalogue }) {
       {result && result.rows.length > 0 && (
         <div class="grid-holder">
           <Grid columns={result.columns} rows={result.rows} label={`Rows of ${full}`}
-            actions={stored ? (row) => (
+            actions={stored ? (row, tabIndex) => (
               <>
-                <button type="button" class="quiet" onClick={() => setDialog({ edit: row })}>Edit</button>
-                <button type="button" class="quiet" onClick={() => open("Delete", `DELETE FROM ${name} WHERE ${where(row)}`, { danger: true })}>Delete</button>
+                <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => setDialog({ edit: row })}>Edit</button>
+                <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => open("Delete", `DELETE FROM ${name} WHERE ${where(row)}`, { danger: true })}>Delete</button>
               </>
             ) : null} />
         </div>
@@ -116,11 +116,17 @@ function State({ state }) {
       {state.filter((line) => !HIDDEN.has(line.name)).map((line) => (
         <div class="tile" key={line.name}>
           <dt>{line.name.replaceAll("_", " ")}</dt>
-          <dd>{/^\d+$/.test(line.value) ? (SIZES.test(line.name) ? bytes(Number(line.value)) : count(Number(line.value))) : line.value.split(" (")[0] || "–"}</dd>
+          <dd>{shown(line)}</dd>
         </div>
       ))}
     </dl>
   );
+}
+
+function shown({ name, value }) {
+  if (/^\d+$/.test(value)) return SIZES.test(name) ? bytes(Number(value)) : count(Number(value));
+  if (/^\d{4}-\d\d-\d\dT/.test(value)) return time(value);
+  return value.split(" (")[0] || "–";
 }
 
 /** The fields of a row; what is changed in them is what the statement sets. */

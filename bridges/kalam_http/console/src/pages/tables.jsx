@@ -19,8 +19,8 @@ function newTable(known) {
   return NEW_TABLE.replace("lab.", `${spaces.includes("lab") ? "lab" : spaces[0]}.`);
 }
 
-export function TablesPage({ known, reloadCatalogue }) {
-  const [creating, setCreating] = useState(false);
+export function TablesPage({ known, reloadCatalogue, create = false }) {
+  const [creating, setCreating] = useState(create);
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
   const spaces = useMemo(() => {
@@ -36,7 +36,7 @@ export function TablesPage({ known, reloadCatalogue }) {
       <div class="bar">
         <h1>Tables</h1>
         <span class="space" />
-        {total > 0 && <label class="search">Search <input type="search" value={search} onInput={(event) => setSearch(event.currentTarget.value)} placeholder="namespace.table" /></label>}
+        {total > 0 && <label class="search"><span>Search</span> <input type="search" value={search} onInput={(event) => setSearch(event.currentTarget.value)} placeholder="namespace.table" /></label>}
         <button type="button" class="primary" onClick={() => setCreating(true)}>Create table</button>
       </div>
       {total === 0 && <FirstTable onCreate={() => setCreating(true)} reloadCatalogue={reloadCatalogue} />}
@@ -56,8 +56,10 @@ function Space({ space, open }) {
   return (
     <details class="tree" open={opened} onToggle={(event) => setOpened(event.currentTarget.open)}>
       <summary><strong>{space.name}</strong> <span class="soft">{count(space.tables.length)} {space.tables.length === 1 ? "table" : "tables"}</span></summary>
-      {opened && (
-        <table class="list">
+      {opened && space.tables.length === 0 && <p class="soft none">No table in it yet: <em>Create table</em> makes one.</p>}
+      {opened && space.tables.length > 0 && (
+        <table class="list even">
+          <colgroup><col /><col class="col-kind" /><col class="col-rows" /><col class="col-columns" /></colgroup>
           <thead><tr><th>Table</th><th>Kind</th><th class="number">Rows</th><th class="number">Columns</th></tr></thead>
           <tbody>
             {space.shown.slice(0, SHOWN_MAX).map((table) => (
