@@ -142,3 +142,22 @@ def test_a_namespace_without_tables_says_so(console, namespace):
     space = console.page.locator("details").filter(has=console.page.get_by_text(namespace, exact=True))
     space.get_by_text("No table in it yet").wait_for()
     assert space.get_by_role("table").count() == 0
+
+
+def test_rows_are_judged_as_they_are_pasted_and_dropped(console, shared_server, table):
+    console.open(f"tables/{table.replace('.', '/')}")
+    console.button("Insert rows").click()
+    console.page.get_by_role("tab", name="File or paste").click()
+    console.page.get_by_label("Or paste rows").fill("id,sensor\n20,attic\n21,\n")
+    dialog(console).get_by_text("1 row of the first 2 would be refused").wait_for()
+    transfer = console.page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(['{"id": 30, "sensor": "roof"}\\n'], "rows.ndjson"));
+            return transfer;
+        }"""
+    )
+    console.page.locator(".drop").dispatch_event("drop", {"dataTransfer": transfer})
+    dialog(console).get_by_text("The row would be taken").wait_for()
+    run_dialog(console, "Insert")
+    assert shared_server.sql(f"SELECT sensor FROM {table} WHERE id >= 20") == [["roof"]]

@@ -49,10 +49,11 @@ export async function rowCount(full, kind) {
   return Number(stats.find((line) => line.name === "buffered_rows")?.value ?? 0);
 }
 
-/** Lines with which a program listens to a subject. */
-export function listeners(subject) {
+/** Lines with which a program listens to a subject; to that of a USER table for all users. */
+export function listeners(told) {
+  const subject = told.replace("<user>", "*");
   return [
-    ["Subject", subject],
+    ["Subject", told],
     ["nats", `nats sub '${subject}'`],
     ["Python", `import asyncio, nats
 

@@ -101,10 +101,13 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
     const y = (row + 1) * ROW_PX;
     if (y < element.scrollTop + 2 * ROW_PX) element.scrollTop = y - 2 * ROW_PX;
     else if (y > element.scrollTop + height - 2 * ROW_PX) element.scrollTop = y - height + 2 * ROW_PX;
-    requestAnimationFrame(() => focusCell(row, column));
+    if (!focusCell(row, column)) requestAnimationFrame(() => focusCell(row, column)); // it is drawn only then
   }
+  /** Whether the cell was there to take the focus. */
   function focusCell(row, column) {
-    scroller.current?.querySelector(`[data-row="${row}"][data-column="${column}"]`)?.focus();
+    const found = scroller.current?.querySelector(`[data-row="${row}"][data-column="${column}"]`);
+    found?.focus({ preventScroll: row !== at.row });
+    return Boolean(found);
   }
   function close() {
     setOpen(null);

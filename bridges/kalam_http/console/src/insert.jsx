@@ -1,11 +1,12 @@
 // *Insert rows*: one row by a form, or many by a file, which the server judges before it stores anything.
 
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { insertRows, sql } from "./api.js";
 import { Dialog, Fault, notify } from "./parts.jsx";
 import { literal, plural, quoted, tableName } from "./text.js";
 
 const PREVIEW_ROWS = 50;
+const TYPED_MS = 400; // so long after the last key is what was typed judged
 const TYPES = { csv: "text/csv", ndjson: "application/x-ndjson", json: "application/json" };
 
 export function InsertDialog({ namespace, table, columns, onClose, onDone }) {
@@ -111,8 +112,22 @@ function RowsFile({ namespace, table, columns, onClose, onDone }) {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const [over, setOver] = useState(false);
+  const latest = useRef(0); // a verdict on what was replaced meanwhile is not shown
+  const typing = useRef(null);
+  useEffect(() => () => clearTimeout(typing.current), []);
 
+  function typed(text) {
+    clearTimeout(typing.current);
+    typing.current = setTimeout(() => (text.trim() ? take("", text) : forget()), TYPED_MS);
+  }
+  function forget() {
+    latest.current += 1;
+    setSource(null);
+    setVerdicts([]);
+    setError(null);
+  }
   async function take(name, text) {
+    const own = ++latest.current;
     const format = formatOf(name, text);
     setSource({ name, text, format });
     setError(null);
@@ -127,10 +142,11 @@ function RowsFile({ namespace, table, columns, onClose, onDone }) {
           return { shown, problem };
         }
       }));
+      if (own !== latest.current) return;
       setVerdicts(judged);
       if (judged.every(({ problem }) => !problem)) await insertRows(namespace, table, text, TYPES[format], { dryRun: true });
     } catch (problem) {
-      setError(problem);
+      if (own === latest.current) setError(problem);
     }
   }
   async function drop(event) {
@@ -164,11 +180,11 @@ function RowsFile({ namespace, table, columns, onClose, onDone }) {
       <label class="stacked">
         Or paste rows
         <textarea class="mono" rows={5} spellcheck={false} placeholder={`${columns.map((column) => column.name).join(",")}\n…`}
-          onChange={(event) => event.currentTarget.value.trim() && take("", event.currentTarget.value)} />
+          onInput={(event) => typed(event.currentTarget.value)} />
       </label>
       {verdicts.length > 0 && (
         <>
-          <p role="status">{bad ? `${plural(bad, "row")} of the first ${verdicts.length} would be refused` : `The first ${plural(verdicts.length, "row")} would be taken`} <span class="soft">({source.format})</span></p>
+          <p role="status">{bad ? `${plural(bad, "row")} of the first ${verdicts.length} would be refused` : verdicts.length === 1 ? "The row would be taken" : `The first ${plural(verdicts.length, "row")} would be taken`} <span class="soft">({source.format})</span></p>
           <div class="verdicts" tabIndex={0} role="region" aria-label="Preview">
             <table class="list">
               <thead><tr><th class="number">Row</th><th>Verdict</th><th>Content</th></tr></thead>

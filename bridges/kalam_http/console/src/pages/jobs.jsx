@@ -72,6 +72,7 @@ function told(result) {
     return result;
   }
   if (typeof members !== "object" || members === null) return String(result ?? "");
+  if (members.message) return members.message;
   return Object.entries(members)
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value !== "number" ? valueText(value) : /bytes$/.test(name) ? bytes(value) : count(value)}`)
     .join(" · ");

@@ -33,7 +33,7 @@ marked.use({
     table(token) {
       const cells = (row, tag) => row.map((one) => `<${tag}>${this.parser.parseInline(one.tokens)}</${tag}>`).join("");
       const rows = token.rows.map((row) => `<tr>${cells(row, "td")}</tr>`).join("");
-      return `<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>${cells(token.header, "th")}</tr></thead><tbody>${rows}</tbody></table></div>`;
+      return `<div class="scroll" tabindex="0" role="group" aria-label="Table"><table><thead><tr>${cells(token.header, "th")}</tr></thead><tbody>${rows}</tbody></table></div>`;
     },
     html({ text }) {
       return /^<!--/.test(text.trim()) ? "" : escaped(text);
