@@ -219,9 +219,7 @@ class Engine(msgspec.Struct, frozen=True):
             case Select(query):
                 return await self._select(query, request)
             case Insert():
-                result = await self.changes.insert(statement, request)
-                self.inserts.accepted_rows += result.row_count
-                return result
+                return await self._insert(statement, request)
             case Update():
                 return await self.changes.update(statement, request)
             case Delete():
@@ -274,6 +272,11 @@ class Engine(msgspec.Struct, frozen=True):
                 raise AssertionError("USE is carried out by _run")
             case other:
                 assert_never(other)
+
+    async def _insert(self, statement: Insert, request: Request) -> Result:
+        result = await self.changes.insert(statement, request)
+        self.inserts.accepted_rows += result.row_count
+        return result
 
     async def _select(self, query: QueryText, request: Request) -> Result:
         found = await self.points.select(query, request)
