@@ -246,7 +246,7 @@ REFUSED_AFTER_A_KILL = {
     "log cut short": (cut(WAL, 0.5), "older than|lacks changes"),
     "log of garbage": (written(WAL, b"garbage" * 9_999), "older than what lies beside it"),
     "log a folder": (folder(WAL), "cannot be used"),
-    "database older than its log": (older("kalam.db"), "older than its kalam.db-wal"),
+    "database older than its log": (older("kalam.db"), "older than what lies beside it"),
     "database missing": (removed("kalam.db"), "missing or empty"),
     "database empty": (written("kalam.db", b""), "missing or empty"),
 }

@@ -130,7 +130,7 @@ class Database:
         def counted() -> None:
             self._counted = True
 
-        self.mark = begin(self._conn, self.path.parent, data_id, generation, counted)
+        self.mark = begin(self._conn, self.path, data_id, generation, counted)
 
     def start(self) -> None:
         """Begin to take tasks."""
@@ -144,21 +144,20 @@ class Database:
             self._thread.join()
         while self._opened:  # while one is open SQLite keeps its log
             self._opened.pop().close()
-        whole = self._checkpoint()
+        self._checkpoint()
         self._conn.close()
         if self.mark is not None:
-            self.mark.close(whole=whole)
+            self.mark.close()
 
-    def _checkpoint(self) -> bool:
-        """Bring everything from SQLite's log into the database file; whether all of it is there."""
+    def _checkpoint(self) -> None:
+        """Bring everything from SQLite's log into the database file."""
         try:
             busy = self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.Error as exc:  # a full disk; nothing is lost, the log has it
             log.warning("the log of kalam.db stays: the checkpoint failed", error=str(exc))
-            return False
-        if busy:
-            log.warning("the log of kalam.db stays: another process reads it")
-        return not busy
+        else:
+            if busy:
+                log.warning("the log of kalam.db stays: another process reads it")
 
     @property
     def queued(self) -> int:
@@ -240,6 +239,8 @@ class Database:
                     outcomes.append((waiting, None, exc))
                     continue
                 outcomes.append((waiting, result, None))
+            if self.mark is not None:
+                self.mark.number_log(self._conn)
             crash_point("commit.before")
             self._commit()
             crash_point("commit.after")
@@ -285,7 +286,7 @@ class Database:
 
     def _note(self, announcements: Sequence[Any]) -> None:
         """Note in the second place what was committed."""
-        if self.mark is not None and (self._counted or announcements):
+        if self.mark is not None:
             counted, self._counted = self._counted, False
             last = announcements[-1] if announcements else None
             change = (last.copy.copy_id, last.chunk.last_seq) if last else None
