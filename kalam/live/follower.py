@@ -211,7 +211,7 @@ class Follower:
             self._created = state.created
             self._renumber(0)
         elif again or state.last_seq < told:
-            self._renumber(min(state.last_seq, *again))
+            self._renumber(min([state.last_seq, *again]))
         for one in mine:
             self._held.add(one.events)
         if not self._watch.keyed:
