@@ -147,6 +147,7 @@ async def _open_engine(
 ) -> tuple[Engine, Requests]:
     storage = await open_storage(settings, database, start.data_id)
     broker = await open_ports(settings, start, storage)
+    stack.push_async_callback(_last_look, storage, broker)
     settings = fitted(settings, broker.feeds.payload_bytes_max)
     if start.embedded is not None:
         restart = start.embedded.restart
@@ -173,6 +174,7 @@ async def _open_engine(
         (outbox.keep_watermarks(), "watermarks"),
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
         (streams.evictions.run(), "evictions"),
+        (broker.ends.keep(), "stream ends"),
         (engine.queries.pool.run(), "query workers"),
     ):
         await stack.enter_async_context(running(loop, name))
@@ -182,6 +184,10 @@ async def _open_engine(
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, start.data_id)
     return engine, requests
+
+
+async def _last_look(storage: Storage, broker: Broker) -> None:
+    await broker.streams.last_look([t for t in storage.catalogue.tables.values() if t.kind is TableKind.STREAM])
 
 
 async def _open_live(
@@ -202,7 +208,12 @@ async def _open_streams(
     counters = StreamCounters(storage.database)
     await in_thread(Purpose.CATALOGUE, counters.load)
     evictions = Evictions(broker.streams, counters, jobs)
-    evictions.start(table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM)
+
+    def look_at_all() -> None:
+        evictions.start(table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM)
+
+    look_at_all()
+    broker.connection.on_connected(look_at_all)
     stack.push_async_callback(evictions.stop)
     return StreamTables(
         storage.database,
@@ -273,6 +284,7 @@ def _make_engine(
         broker_answers=broker.connection.answers,
         troubles=storage.troubles,
         unclaimed=storage.unclaimed,
+        ends=broker.ends,
     )
     return engine, delivery
 

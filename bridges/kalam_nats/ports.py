@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -13,6 +14,7 @@ from kalam.storage.log.data_dir import Prepared, accept
 from kalam.storage.log.drop_notes import dropped_streams, forget_drops
 from kalam.storage.log.generation import note_streams
 from kalam.storage.opened import Storage
+from kalam.tables.stream_ends import StreamEnds
 from kalam.threads import Purpose, in_thread
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.embedded import EmbeddedBroker
@@ -74,6 +76,7 @@ class Broker(msgspec.Struct, frozen=True):
     subjects: Subjects
     streams: Streams
     feeds: Feeds
+    ends: StreamEnds
     replay: FeedReplay
     notices: Notices
 
@@ -81,25 +84,30 @@ class Broker(msgspec.Struct, frozen=True):
 async def open_ports(settings: Settings, start: Start, storage: Storage) -> Broker:
     """Make and take over what the tables need in JetStream."""
     subjects, connection, jetstream = Subjects(settings.subject_prefix), start.connection, start.jetstream
+    ends = StreamEnds(storage.database)
+    await in_thread(Purpose.CATALOGUE, partial(ends.load, ours=start.embedded is not None))
+    if start.streams_generation is None:  # what was restored from a backup has never had streams
+        await ends.begin_anew()
     feeds = Feeds(
         connection,
         jetstream,
         subjects,
         start.data_id,
+        ends,
         bytes_max=settings.changes_bytes_max,
         age_s=settings.changes_age_s,
         replicas=settings.changes_replicas,
         generation=start.generation,
     )
     window = settings.publish_window
-    streams = Streams(connection, jetstream, subjects, start.data_id, window, storage.troubles, start.generation)
+    streams = Streams(connection, jetstream, subjects, start.data_id, window, storage.troubles, ends, start.generation)
     await _take_over(settings, start, storage, streams)
     if start.accepted:
         await feeds.forget()
     await feeds.open()
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay = FeedReplay(connection, jetstream, subjects)
-    return Broker(connection, jetstream, subjects, streams, feeds, replay, Notices(connection, subjects))
+    return Broker(connection, jetstream, subjects, streams, feeds, ends, replay, Notices(connection, subjects))
 
 
 async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:

@@ -321,6 +321,7 @@ class Definitions:
             ("evicted_max_buffer", counts.evicted_max_buffer),
             ("rejected", counts.rejected),
             ("deleted", counts.deleted),
+            ("lost", state.lost),
             ("undecodable", counts.undecodable),
             ("subject", streams.port.subject(table)),
             ("jetstream_stream", streams.port.stream_name(table)),

@@ -84,6 +84,7 @@ from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.table_check import CheckedSegment, TableCheck
 from kalam.tables.outbox import Outbox
+from kalam.tables.stream_ends import StreamEnds
 from kalam.tables.streams import StreamTables
 from kalam.threads import beside, reading
 from kalam.tracing import span
@@ -145,6 +146,7 @@ class Engine(msgspec.Struct, frozen=True):
     broker_answers: Callable[[], Awaitable[bool]]
     troubles: Troubles
     unclaimed: Unclaimed
+    ends: StreamEnds
     texts: Texts
     running: RunningQueries = msgspec.field(default_factory=RunningQueries)
     sql_counts: SqlCounts = msgspec.field(default_factory=SqlCounts)

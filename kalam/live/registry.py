@@ -277,7 +277,7 @@ class Registry:
 
     async def _plan_events(self, table: Table, from_seq: int, upto_seq: int) -> Replay:
         state = await self._streams.port.state(table)
-        if not state.first_seq - 1 <= from_seq <= state.last_seq:
+        if not state.first_seq - 1 <= from_seq <= state.last_seq or 0 < from_seq <= state.doubtful_seq:
             raise CursorExpired(f"the events behind {from_seq} of table {table.name} are not kept any more")
         return Replay(from_seq, max(from_seq, upto_seq), None, ())
 

@@ -43,6 +43,7 @@ class TableMetrics(Collector):
         kinds = Counter(table.kind.value for table in self._engine.catalogue.tables.values())
         yield gauge("kalam_tables", "Tables, by kind.", ("kind",), (((kind,), count) for kind, count in kinds.items()))
         yield from self._streams()
+        yield self._lost()
         yield self._damaged()
         yield from self._troubles()
 
@@ -63,6 +64,11 @@ class TableMetrics(Collector):
         for name, text in OUTCOMES.items():
             values = (((str(table),), getattr(counts, name)) for table, counts in shown)
             yield counter(f"kalam_stream_{name}", f"STREAM tables: {text}", ("table",), values)
+
+    def _lost(self) -> Metric:
+        values = (((stream,), end.lost) for stream, end in self._engine.ends.losses())
+        text = "Events that a stream of the broker had and has lost."
+        return counter("kalam_lost_events", text, ("stream",), islice(values, self._tables_max))
 
     def _damaged(self) -> Metric:
         found = Counter(segment.table_id for segment in self._engine.flusher.folders.checks.damaged())

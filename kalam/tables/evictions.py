@@ -66,7 +66,7 @@ class Evicted(msgspec.Struct, frozen=True):
 
 def account(options: StreamOptions, state: StreamState, accounted: int) -> Evicted:
     """What was evicted, if ``accounted`` of the events that are gone have been counted before."""
-    gone = max(0, state.last_seq - state.messages - accounted)
+    gone = max(0, state.last_seq - state.messages - state.holes - accounted)
     pushed_out = max(0, state.last_seq - options.max_buffer_rows - accounted)
     max_buffer = min(gone, pushed_out) if options.retention_s is not None else gone
     return Evicted(gone - max_buffer, max_buffer)

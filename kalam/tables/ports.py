@@ -21,7 +21,9 @@ from kalam.storage.log.copies import Op
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """What the broker holds of a STREAM table.
 
-    ``created`` tells a stream from one that was made anew; the times are None for an empty one.
+    ``created`` tells a stream from one that was made anew; the times are None for an empty one. ``lost`` events went
+    that were neither evicted nor deleted, ``holes`` of them without the last sequence having become smaller; a sequence
+    up to ``doubtful_seq`` that is remembered may be that of one.
     """
 
     created: str
@@ -32,6 +34,9 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
     first_at: datetime | None
     last_at: datetime | None
+    doubtful_seq: int
+    holes: int
+    lost: int
 
 
 class StoredEvents(msgspec.Struct, frozen=True):

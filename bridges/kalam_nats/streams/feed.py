@@ -27,6 +27,7 @@ from kalam.names import TableName
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table, TableKind
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
+from kalam.tables.stream_ends import StreamEnds
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import header_block, with_trace
 from kalam_nats.broker.jetstream import (
@@ -88,16 +89,23 @@ class Feeds:
         jetstream: JetStream,
         subjects: Subjects,
         data_id: str,
+        ends: StreamEnds,
         *,
         bytes_max: int,
         age_s: int,
         replicas: int,
         generation: int,
     ) -> None:
-        self._generation = generation
+        self._generation, self._ends = generation, ends
         self._connection, self._jetstream, self._subjects, self._data_id = connection, jetstream, subjects, data_id
         self._bytes_max, self._age_s, self._replicas = bytes_max, age_s, replicas
         self._broken: set[str] = set()
+        self._unseen: set[str] = set()
+        """The streams to look at before the next publish: the broker was away."""
+        connection.on_connected(self._look_again)
+
+    def _look_again(self) -> None:
+        self._unseen = {self._subjects.changes_stream, self._subjects.user_changes_stream}
 
     @property
     def payload_bytes_max(self) -> int:
@@ -131,6 +139,7 @@ class Feeds:
         for name in (self._subjects.changes_stream, self._subjects.user_changes_stream):
             if await self._existing(name) is not None:
                 await self._jetstream.request(f"STREAM.DELETE.{name}")
+            self._ends.forget(name)
 
     def _configuration(self, name: str, subjects: Sequence[str], bytes_max: int) -> dict[str, Any]:
         return {
@@ -166,6 +175,7 @@ class Feeds:
 
     async def _existing(self, name: str) -> dict[str, Any] | None:
         """The configuration of a stream that an earlier run made; raises Unavailable if another made it."""
+        known = self._ends.of(name)
         try:
             info = await self._jetstream.request(f"STREAM.INFO.{name}")
         except RefusedError as exc:
@@ -180,6 +190,7 @@ class Feeds:
                 f"the JetStream stream {name} {whose}; two servers cannot share one prefix on one broker",
                 hint="set another subject_prefix, or remove the stream",
             )
+        self._ends.compare(name, known, info)
         return config
 
     async def _create(self, name: str, subjects: Sequence[str], bytes_max: int) -> int:
@@ -187,10 +198,11 @@ class Feeds:
 
         The two feeds together then take at most half of it.
         """
-        size = bytes_max
+        size, known = bytes_max, self._ends.of(name)
         while True:
             try:
-                await self._jetstream.request(f"STREAM.CREATE.{name}", self._configuration(name, subjects, size))
+                made = await self._jetstream.request(f"STREAM.CREATE.{name}", self._configuration(name, subjects, size))
+                self._ends.compare(name, known, made)
                 break
             except RefusedError as exc:
                 if exc.error.err_code not in NO_ROOM_CODES or size <= BYTES_MIN:
@@ -210,7 +222,10 @@ class Feeds:
 
     async def position(self, table: Table, user: str) -> FeedPosition:
         """Where the feed of a copy stands."""
-        pattern = self._pattern(table.name, table.kind, user)
+        pattern, stream = self._pattern(table.name, table.kind, user), self._stream(table.kind)
+        if stream in self._unseen:
+            await self._existing(stream)
+            self._unseen.discard(stream)
         for _ in range(FOREIGN_MESSAGES_MAX):
             last = await self._last(table.kind, pattern)
             if last is None:
@@ -299,6 +314,7 @@ class Feeds:
                 raise OutOfPlace(str(exc)) from exc
             raise unavailable(exc, f"changes of table {table.name}") from exc
         self._broken.discard(pattern)
+        self._ends.acked(self._stream(table.kind), ack.seq)
         last = messages[-1]
         return FeedPosition(last.first_seq + last.row_count - 1, ack.seq)
 

@@ -17,6 +17,7 @@ from kalam.names import numbered
 from kalam.schema import StreamStorage, Table
 from kalam.storage.log.troubles import Troubles
 from kalam.tables.ports import Acked, Events, StoredEvents, StreamState
+from kalam.tables.stream_ends import StreamEnds
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import header_block, with_trace
 from kalam_nats.broker.interest import Interest
@@ -50,9 +51,10 @@ class Streams:
         data_id: str,
         window: int,
         troubles: Troubles,
+        ends: StreamEnds,
         generation: int,
     ) -> None:
-        self._connection, self._jetstream, self._subjects = connection, jetstream, subjects
+        self._connection, self._jetstream, self._subjects, self._ends = connection, jetstream, subjects, ends
         self._data_id, self._troubles, self._generation = data_id, troubles, generation
         self._dropped: set[int] = set()
         self._interest = Interest(connection)
@@ -182,6 +184,7 @@ class Streams:
         self._dropped.add(table.table_id)
         self._publisher.forget(table)
         name = self.stream_name(table)
+        self._ends.forget(name)
         try:
             info = await self._jetstream.request(f"STREAM.INFO.{name}")
             metadata = info["config"].get("metadata") or {}
@@ -194,13 +197,14 @@ class Streams:
     async def publish(self, table: Table, events: Events, handed_over: Callable[[], None] = lambda: None) -> Acked:
         """Publish in order; the sequences of the events, once all are stored."""
         self._check_there(table)
+        name = self.stream_name(table)
         try:
-            return await self._publisher.publish(
-                table, self.stream_name(table), self._messages(table, events), handed_over
-            )
+            acked = await self._publisher.publish(table, name, self._messages(table, events), handed_over)
         except NoStreamError:
             await self._make_again(table)
             raise
+        self._ends.acked(name, acked.seqs[-1])
+        return acked
 
     def _messages(self, table: Table, events: Events) -> list[Message]:
         subject = self._subjects.stream_event_subject(table.name.namespace, table.name.table)
@@ -232,8 +236,10 @@ class Streams:
     async def state(self, table: Table) -> StreamState:
         """What the stream holds."""
         self._check_there(table)
+        name = self.stream_name(table)
+        known = self._ends.of(name, table.table_id)
         try:
-            info = await self._jetstream.request(f"STREAM.INFO.{self.stream_name(table)}")
+            info = await self._jetstream.request(f"STREAM.INFO.{name}")
         except RefusedError as exc:
             if exc.error.err_code in NOT_FOUND_CODES:
                 await self.create(table)  # somebody deleted it behind our back
@@ -241,6 +247,7 @@ class Streams:
             raise unavailable(exc, f"the state of table {table.name}") from exc
         state = info["state"]
         held = bool(state["messages"])
+        end = self._ends.compare(name, known, info, table)
         return StreamState(
             created=info["created"],
             messages=state["messages"],
@@ -249,12 +256,25 @@ class Streams:
             last_seq=state["last_seq"],
             first_at=_time(state["first_ts"]) if held else None,
             last_at=_time(state["last_ts"]) if held else None,
+            doubtful_seq=end.doubtful_seq,
+            holes=end.holes,
+            lost=end.lost,
         )
+
+    async def last_look(self, tables: Sequence[Table]) -> None:
+        """At the end: note what each stream holds."""
+        try:
+            for table in tables:
+                await self.state(table)
+        except KalamError as exc:
+            log.debug("streams not looked at", reason=exc.detail)
+        await self._ends.write()
 
     async def delete(self, table: Table, seqs: Sequence[int]) -> int:
         """Remove single events; how many were still there."""
         self._check_there(table)
         name, removed = self.stream_name(table), 0
+        await self._ends.removing(name, len(seqs))
         for start in range(0, len(seqs), DELETES_INFLIGHT):
             part = seqs[start : start + DELETES_INFLIGHT]
             removed += sum(await asyncio.gather(*(self._delete(name, seq) for seq in part)))

@@ -52,6 +52,7 @@ def doctor(
         broker.broker,
         running.server,
         running.tables,
+        running.lost_events,
     ):
         for finding in examine(examination, patient):
             _print(finding)

@@ -12,12 +12,15 @@ from typing import Any
 
 from kalam.cli.doctor.finding import Finding, Patient
 from kalam.names import numbered
+from kalam.rows.shown import timestamp_text
+from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.data_dir import DATABASE
-from kalam.storage.log.database import connect
+from kalam.storage.log.database import connect, now_us
 
 TIME_S = 10.0
 TROUBLE = re.compile(r'^kalam_table_trouble\{table="([^"]+)",what="([^"]+)"\} 1', re.MULTILINE)
 DAMAGED = re.compile(r'^kalam_damaged_segments\{table="([^"]+)"\} ([1-9]\S*)', re.MULTILINE)
+LOST_TOLD_US = 7 * 86_400_000_000
 ADVICE = "SHOW STATS FOR TABLE and the log say more"
 
 
@@ -84,3 +87,28 @@ def _told_by_jobs(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "warn", "tables", f"table {table}: the last {what} failed: {error}", "it is tried again at the start"
         )
+
+
+def lost_events(patient: Patient) -> Iterator[Finding]:
+    """What the broker's store was found to have lost in the last week."""
+    if not (patient.data_dir / DATABASE).is_file():
+        return
+    with closing(connect(patient.data_dir / DATABASE, read_only=True)) as conn:
+        if not conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'stream_ends'").fetchone():
+            return  # no server of this release has run here yet
+        rows = conn.execute(
+            """SELECT stream, namespace || '.' || table_name, lost, lost_us FROM stream_ends
+            LEFT JOIN tables USING (table_id) WHERE lost > 0 AND lost_us > ? ORDER BY lost_us""",
+            (now_us() - LOST_TOLD_US,),
+        ).fetchall()
+    for stream, table, lost, lost_us in rows:
+        what = f"stream {stream}" if table is None else f"table {table}"
+        yield Finding(
+            "warn",
+            "events",
+            f"{what}: {numbered(lost, 'event')} {'is' if lost == 1 else 'are'} lost, noticed last at "
+            f"{timestamp_text(from_us(lost_us))}",
+            "the broker's store was cut short or is an older one, or the power went before it was synced",
+        )
+    if not rows:
+        yield Finding("ok", "events", "none was lost in the last week")

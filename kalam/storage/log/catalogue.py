@@ -276,5 +276,5 @@ def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
     )
     for child in ("log", "segments", "overrides"):
         conn.execute(f"DELETE FROM {child} WHERE copy_id IN ({copies})", (table_id,))  # noqa: S608 - the names stand above
-    for child in ("copies", "answers", "stream_counters", "table_schemas", "tables"):
+    for child in ("copies", "answers", "stream_counters", "stream_ends", "table_schemas", "tables"):
         conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above
