@@ -74,7 +74,7 @@ class Pool:
             self._make_spare()
             return
         worker.idle_since = asyncio.get_running_loop().time()
-        worker.cpu_s = worker.used_cpu_s()
+        worker.cpu_s = None
         self._idle.append(worker)
 
     def _make_spare(self) -> None:
@@ -95,7 +95,7 @@ class Pool:
             now = asyncio.get_running_loop().time()
             for worker in list(self._idle):
                 used_s = worker.used_cpu_s()
-                astray = used_s - worker.cpu_s > LOOK_S / 2 and now - worker.idle_since > LOOK_S / 2
+                astray = worker.cpu_s is not None and used_s - worker.cpu_s > LOOK_S / 2
                 worker.cpu_s = used_s
                 surplus = len(self._idle) > 1 and now - worker.idle_since > SURPLUS_IDLE_S
                 large = worker.memory_bytes() > LARGE_BYTES  # what a query left behind is gone with the process

@@ -55,7 +55,8 @@ class Worker:
         self._oom_kills = oom_kills()
         self.at_rest = True
         self.idle_since = asyncio.get_running_loop().time()
-        self.cpu_s = 0.0
+        self.cpu_s: float | None = None
+        """The processor time that it had taken when it was last looked at; None since its last query."""
 
     @classmethod
     async def of(cls, fork: Fork) -> Worker:
