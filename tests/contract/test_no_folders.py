@@ -87,6 +87,18 @@ async def test_a_damaged_segment_is_told_without_its_folder_at_every_door(progra
     assert [text for text in texts if any(folder in text for folder in folders)] == []
 
 
+@pytest.mark.parametrize("how", ["EXPLAIN", "explain analyze"])
+def test_a_plan_names_files_and_no_folders(shared_server: ServerProcess, namespace: str, how: str) -> None:
+    table = f"{namespace}.{how.lower().replace(' ', '_')}"
+    shared_server.sql(f"CREATE TABLE {table} (k BIGINT PRIMARY KEY, v TEXT); INSERT INTO {table} VALUES (1, '/a/b/c')")
+    shared_server.sql(f"FLUSH TABLE {table}; INSERT INTO {table} VALUES (2, 'y'); FLUSH TABLE {table}")
+    query = f"{how} SELECT k FROM {table} WHERE v = '/a/b/c'"
+    texts = [answer(shared_server, query, accept) for accept in FORMATS]
+    texts.append(str(shared_server.sql(query)))
+    assert all("[batch-" in text and "= /a/b/c" in text for text in texts)
+    assert [text for text in texts if str(shared_server.data_dir).lstrip("/") in text] == []
+
+
 async def test_a_location_is_refused_without_the_folders_of_the_server(program: Program, namespace: str) -> None:
     folder = str(program.server.data_dir)
     for location in ("/elsewhere/t", f"{folder}/shared", "relative"):

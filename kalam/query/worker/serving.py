@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import socket
 import sys
 import traceback
@@ -33,6 +34,9 @@ from kalam.query.worker.limits import Limits
 from kalam.query.worker.parsing import parsed
 from kalam.query.worker.planning import Planner
 
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b", re.IGNORECASE)
+_FILES = re.compile(r"file_groups=\{[^}]*\}")
+_FOLDER = re.compile(r"[^\[\], ][^\[\],]*/")
 FRAME_BYTES = 4 << 20
 """About as much of a result goes in one frame."""
 
@@ -100,9 +104,10 @@ class Worker:
         schema = plainly_typed(widely_known(plan.schema().empty_table()), ask.casts).schema
         tell = self._send if ask.tells_plan else self._put  # else it goes with the first rows
         tell(Frame.SCHEMA, schema.serialize())
+        explained = _EXPLAIN.match(ask.text)
         rows = size = 0
         for found in plan.execute_stream():
-            batch = found.to_pyarrow()
+            batch = found.to_pyarrow() if explained is None else _without_folders(found.to_pyarrow())
             rows, size = rows + batch.num_rows, size + batch.nbytes
             for name, bound, number in (("rows", ask.rows_max, rows), ("bytes", ask.bytes_max, size)):
                 if bound is not None and number > bound:
@@ -136,6 +141,13 @@ class Worker:
             if sent < piece.nbytes:
                 self._answers.sendall(piece[sent:])
             sent = max(0, sent - piece.nbytes)
+
+
+def _without_folders(plans: pa.RecordBatch) -> pa.RecordBatch:
+    """What an EXPLAIN gives, in which each file of a segment is its name alone."""
+    place = plans.schema.get_field_index("plan")
+    shown = [_FILES.sub(lambda files: _FOLDER.sub("", files[0]), text) for text in plans.column(place).to_pylist()]
+    return plans.set_column(place, plans.schema.field(place), pa.array(shown, plans.schema.field(place).type))
 
 
 def _parts(table: pa.Table) -> Iterator[pa.RecordBatch]:
