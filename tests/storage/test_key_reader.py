@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -108,6 +109,15 @@ def test_a_file_that_is_another_one_is_read_anew_and_a_missing_one_is_named(tmp_
     with pytest.raises(pa.ArrowInvalid):
         reader.read(path, stamp_of(path), schema, "key", [3])
     path.unlink()
+
+
+def test_what_is_kept_does_not_lie_between_what_others_allocate(tmp_path: Path) -> None:
+    schema = numbers(tmp_path / "segment")
+    reader, before = KeyReader(MIB), pa.total_allocated_bytes()
+    assert reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), schema, "key", [7]).num_rows == 1
+    gc.collect()
+    assert reader.byte_count > 0
+    assert pa.total_allocated_bytes() == before
 
 
 def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ footer they are good for as long as the file is the same one.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -27,6 +28,8 @@ FEW_KEYS = 64
 SEARCHED_KEYS = 8
 """So many keys are searched one by one in a sorted column; more are looked for in one pass."""
 FOOTERS_MAX = 1_024
+END_BYTES = 64
+"""More than the end of a stream of Arrow's IPC format takes."""
 
 
 class NotKept(Exception):
@@ -141,6 +144,7 @@ class KeyReader:
                 data = file.read_row_group(group, columns=missing)
             decoded = {name: data.column(name).combine_chunks() for name in missing}
             if opened.stamp is not None:
+                decoded = _on_pages_of_their_own(decoded)
                 self._keep(opened.stamp, group, decoded)
             found |= decoded
         return [found[name] for name in names]
@@ -163,6 +167,22 @@ class KeyReader:
                     self.byte_count += column.nbytes
             while self.byte_count > self._bytes_max and self._columns:
                 self.byte_count -= self._columns.popitem(last=False)[1].nbytes
+
+
+def _on_pages_of_their_own(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """A copy of these columns that is given back to the system when nobody holds it.
+
+    What is kept for minutes between what lives for milliseconds keeps the allocator from giving anything back: with
+    67 MB kept, the server held 95 MB that were free. It costs a seventh of what decoding them does.
+    """
+    batch = pa.record_batch([*columns.values()], names=[*columns])
+    size = batch.schema.serialize().size + pa.ipc.get_record_batch_size(batch) + END_BYTES
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    buffer = pa.py_buffer(pages)
+    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(buffer), batch.schema) as writer:
+        writer.write_batch(batch)
+    copied = pa.ipc.open_stream(buffer).read_next_batch()
+    return dict(zip(columns, copied.columns, strict=True))
 
 
 def _places(keys: pa.Array, ordered: Sequence[Any], kind: pa.DataType) -> pa.Array:
