@@ -26,6 +26,7 @@ from kalam.engine import Engine, Inserts
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions, Parts
 from kalam.engine.live import Live, Snapshots
+from kalam.engine.merges import Merges
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries
 from kalam.engine.texts import Texts
@@ -237,6 +238,7 @@ def _make_engine(
     system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
     system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
     queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
+    inserts.merges = Merges(storage.codecs, stored, queries, settings.batch_rows_max)
     running = RunningQueries()
     registry = _make_registry(settings, storage, broker, stored, streams, queries)
     texts = Texts.of(settings, queries.pool)

@@ -23,6 +23,7 @@ LEFT_OUT = {
     ("README", "sh"): (2, "the two commands: CI runs the second, which is this, and tests/test_wheel.py runs the demo"),
     ("README", ""): (2, "drawings"),
     ("sql", "text"): (1, "the grammar of CREATE TABLE"),
+    ("files", "text"): (1, "an error, which would end the block"),
     ("protocol", "text"): (1, "the form of an answer"),
     ("http", "nginx"): (1, "needs nginx and a certificate"),
     ("http", "caddy"): (1, "needs Caddy and a name in the DNS"),

@@ -54,12 +54,24 @@ class SqlAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     took_ms: float
 
 
+class RefusedRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A row that was refused alone, and why."""
+
+    row: Annotated[int, Meta(description="number of the row in the body, from 1")]
+    code: str
+    detail: str
+
+
 class RowsAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """All rows of a body are stored. ``discarded`` are those of an EPHEMERAL table to which nobody listens."""
+    """The rows of a body are stored. ``discarded`` are those of an EPHEMERAL table to which nobody listens."""
 
     rows: Annotated[int, Meta(description="how many rows were taken")]
     seq: Annotated[int | None, Meta(description="the number of the last change, or of the last event")] = None
     discarded: int = 0
+    updated: Annotated[int | None, Meta(description="with on_conflict=update, rows that were there already")] = None
+    skipped: Annotated[int | None, Meta(description="with on_conflict=nothing, rows that were there already")] = None
+    refused: Annotated[int | None, Meta(description="with on_invalid=skip, rows that were refused")] = None
+    errors: Annotated[list[RefusedRow] | None, Meta(description="the first 100 of them")] = None
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from kalam.errors import InvalidValue, TooLarge, Unsupported
 from kalam.rows.door import ARROW_STREAM
-from kalam.rows.formats.batches import Batch, Cutter, RawBatcher, TableBatcher
+from kalam.rows.formats.batches import Batch, Cutter, OnBad, RawBatcher, TableBatcher
 from kalam.rows.formats.csv_text import CsvText
 from kalam.rows.formats.foreign_arrow import ForeignStream
 from kalam.rows.formats.json_text import JsonArray, JsonLines
@@ -52,18 +52,21 @@ def row_format(content_type: str | None) -> str:
     return known
 
 
-async def batches(request: Request, media_type: str) -> AsyncIterator[Batch]:
-    """The rows of a request's body; raises the KalamError of the first thing that is no row."""
+async def batches(request: Request, media_type: str, on_bad: OnBad | None = None) -> AsyncIterator[Batch]:
+    """The rows of a request's body; raises the KalamError of the first thing that is no row.
+
+    A line of CSV or NDJSON that is no row goes to ``on_bad`` instead, if there is one.
+    """
     pieces = (piece async for piece in request.stream() if piece)
     match media_type:
         case "text/csv":
-            found = _csv_batches(pieces)
+            found = _csv_batches(pieces, on_bad)
         case "application/vnd.apache.arrow.stream":
             found = _arrow_batches(pieces)
         case "application/msgpack":
             found = _raw_batches(pieces, MsgpackMaps(ROW_BYTES_MAX), msgpack=True)
         case "application/x-ndjson":
-            found = _raw_batches(pieces, JsonLines(ROW_BYTES_MAX))
+            found = _raw_batches(pieces, JsonLines(ROW_BYTES_MAX, on_bad))
         case _:
             found = _raw_batches(pieces, JsonArray(ROW_BYTES_MAX))
     async for batch in found:
@@ -81,8 +84,8 @@ async def _raw_batches(pieces: AsyncIterator[bytes], cutter: Cutter, *, msgpack:
         yield batch
 
 
-async def _csv_batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[Batch]:
-    text, batcher = CsvText(ROW_BYTES_MAX), TableBatcher(BATCH_ROWS, BATCH_BYTES)
+async def _csv_batches(pieces: AsyncIterator[bytes], on_bad: OnBad | None) -> AsyncIterator[Batch]:
+    text, batcher = CsvText(ROW_BYTES_MAX, on_bad=on_bad), TableBatcher(BATCH_ROWS, BATCH_BYTES)
     async for piece in pieces:
         table = text.feed(piece)
         for batch in batcher.add(table) if table is not None else ():

@@ -1,177 +1,168 @@
-"""``kalam insert``: the rows of a file into a table, over NATS."""
+"""``kalam insert``: the rows of files into a table, over NATS."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
-import time
-from collections.abc import Iterator
+import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
+from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
-from kalam.cli.address import find_url
 from kalam.cli.arguments import table_name, user_name
-from kalam.cli.failure import CommandFailed
-from kalam.cli.problem_text import problem_text
-from kalam.cli.row_formats import RowFormat, file_size, format_of, read_rows
-from kalam.cli.server_columns import ServerColumns
-from kalam.cli.telling import tell
-from kalam.cli.words import counted
-from kalam.names import TableName
+from kalam.cli.failure import WrongUsage
+from kalam.cli.row_formats import RowFormat
 
-if TYPE_CHECKING:  # these import NATS and rich, which the command does when it runs
-    from kalam.cli.row_sender import Outcome, RowSender
 
-BATCH_BYTES_MAX: Final = 1 << 20  # times the batches in flight, this is what may wait in the broker
+class OnConflict(enum.StrEnum):
+    """What becomes of a row whose key is there already."""
+
+    NOTHING = "nothing"
+    UPDATE = "update"
+
+
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files of NDJSON, JSON, CSV, Parquet or Arrow, also .gz and .zst; folders, patterns; - is stdin.",
+        show_default="-",
+    ),
+]
+Format = Annotated[
+    RowFormat | None,
+    typer.Option("--format", help="What the files are; else their names and first bytes say it.", show_default=False),
+]
+BatchRows = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100_000,
+        help="Rows that are sent as one message, if they fit into one.  [default: 1,000; of CSV, Parquet and Arrow "
+        "5,000; with --skip-bad at most 100]",
+    ),
+]
+Conflict = Annotated[
+    OnConflict | None,
+    typer.Option(
+        help="A row whose key is there already: leave that as it is, or set the columns that the file has.",
+        show_default=False,
+    ),
+]
+SkipBad = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Leave out rows that are refused, and write them and why into FILE.", show_default=False
+    ),
+]
+Create = Annotated[
+    bool, typer.Option("--create", help="Make the table if there is none, guessed from the first 1,000 rows; asks.")
+]
+Key = Annotated[str | None, typer.Option(metavar="COLUMN", help="With --create: the primary key.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="With --create: do not ask.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Take these columns of the file only; with --no-header their names, in order.",
+        show_default=False,
+    ),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=COLUMN",
+        help="What NAME in the file is called in the table.",
+        show_default=False,
+    ),
+]
+Booleans = Annotated[
+    bool, typer.Option("--booleans", help="Take yes, no, t, f, 1 and 0 for true and false in BOOLEAN columns.")
+]
+Lossless = Annotated[bool, typer.Option("--lossless", help='Take 5.0 and "5" for integers, where nothing is lost.')]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: what stands between fields (also: tab).  [default: as the first line shows]", show_default=False
+    ),
+]
+Quote = Annotated[str, typer.Option(help="CSV: what stands around a field; '' for nothing.")]
+Nulls = Annotated[
+    list[str] | None,
+    typer.Option("--null", metavar="WORD", help="CSV: what means NULL besides an empty field.", show_default=False),
+]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="CSV: the first line is a row; give --columns.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="What texts are in, such as cp1252 or utf-16.  [default: utf-8]", show_default=False),
+]
+NatsUrl = Annotated[str | None, typer.Option(envvar="NATS_URL", help="Where NATS is.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where NATS is."),
+]
+User = Annotated[str, typer.Option(help="The user as whom the rows are inserted.")]
+Prefix = Annotated[str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")]
 
 
 def insert(
     table: Annotated[str, typer.Argument(help="The table, as namespace.table.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="A file of NDJSON, JSON, CSV, Parquet or Arrow; - is stdin.")] = Path(
-        "-"
-    ),
-    row_format: Annotated[
-        RowFormat | None,
-        typer.Option(
-            "--format", help="What the file is; else its name and its first bytes say it.", show_default=False
-        ),
-    ] = None,
-    batch_rows: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100_000,
-            help="Rows that are sent as one message.  [default: 1,000; of CSV, Parquet and Arrow 5,000]",
-        ),
-    ] = None,
-    nats_url: Annotated[str | None, typer.Option(envvar="NATS_URL", help="Where NATS is.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where NATS is."),
-    ] = None,
-    user: Annotated[str, typer.Option(help="The user as whom the rows are inserted.")] = "admin",
-    subject_prefix: Annotated[
-        str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
-    ] = "kalam",
+    files: Files = None,
+    row_format: Format = None,
+    batch_rows: BatchRows = None,
+    on_conflict: Conflict = None,
+    skip_bad: SkipBad = None,
+    create: Create = False,
+    key: Key = None,
+    yes: Yes = False,
+    columns: Columns = None,
+    maps: Maps = None,
+    booleans: Booleans = False,
+    lossless: Lossless = False,
+    delimiter: Delimiter = None,
+    quote: Quote = '"',
+    nulls: Nulls = None,
+    no_header: NoHeader = False,
+    encoding: Encoding = None,
+    nats_url: NatsUrl = None,
+    data_dir: DataDir = None,
+    user: User = "admin",
+    subject_prefix: Prefix = "kalam",
 ) -> None:
-    """Insert the rows of a file into a table.
+    """Insert the rows of files into a table.
 
-    Stops at the first batch that is refused, and says which lines are stored. Columns that the server keeps itself,
-    as in a file of `kalam export`, are left out.
+    Stops at the first batch that is refused, and says which rows are stored. Columns that the server keeps itself,
+    as in a file of `kalam export`, are left out; a column whose name differs in case is found.
     """
-    name = table_name(table)
-    subject = f"{subject_prefix}.api.{user_name(user)}.insert.{name.namespace}.{name.table}"
-    url = find_url("nats_url", nats_url, data_dir)
+    name, user = table_name(table), user_name(user)
+    chosen = _chosen(columns, needed=no_header)
+    if key and not create:
+        raise WrongUsage("--key belongs to --create")
+    from kalam.cli.loading.dialects import checked_encoding, one_character
+    from kalam.cli.loading.load import Asked, Making, Where, load
+    from kalam.cli.loading.reading import Reading
 
-    from kalam.cli.insert_progress import InsertProgress
-    from kalam.cli.row_sender import RowSender
-
-    with (
-        _open(file) as rows_file,
-        InsertProgress(file_size(rows_file) or None) as progress,
-        RowSender(url, subject, progress.note) as sender,
-    ):
-        started = time.perf_counter()
-        chosen = row_format or format_of(file, _head(rows_file))
-        server_columns = ServerColumns()
-        stopped = _send_all(rows_file, chosen, sender, batch_rows, server_columns)
-        outcomes = sender.finish()
-    _report(name, outcomes, stopped, time.perf_counter() - started)
-    if server_columns.found:
-        left_out = ", ".join(sorted(server_columns.found))
-        tell(f"left out of the file, because the server keeps it itself: {left_out}")
+    form = Reading(row_format=row_format, encoding=checked_encoding(encoding), booleans=booleans, rows_max=batch_rows)
+    mark = None if delimiter is None else one_character("--delimiter", delimiter)
+    around = one_character("--quote", quote, may_be_empty=True)
+    names, taken = (chosen, None) if no_header else (None, chosen)
+    reading = replace(form, delimiter=mark, quote=around, nulls=nulls or [], names=names)
+    where = Where(user=user, subject_prefix=subject_prefix, nats_url=nats_url, data_dir=data_dir)
+    asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
+    taking = replace(asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or []))
+    load(replace(taking, making=Making(key=key, yes=yes) if create else None))
 
 
-def _send_all(
-    rows_file: BinaryIO,
-    row_format: RowFormat,
-    sender: RowSender,
-    batch_rows: int | None,
-    server_columns: ServerColumns,
-) -> str | None:
-    """Send every batch; return why the sending stopped early, if not because of an answer."""
-    from kalam.cli.rows_file import BadLine
-
-    payload_bytes_max = sender.payload_bytes_max
-    batches = read_rows(
-        rows_file,
-        row_format,
-        rows_max=batch_rows,
-        bytes_max=min(BATCH_BYTES_MAX, payload_bytes_max),
-        row_bytes_max=payload_bytes_max,
-        server_columns=server_columns,
-    )
-    try:
-        for batch in batches:
-            if not sender.send(batch):
-                break
-    except BadLine as exc:
-        return f"error: {exc}"
-    except CommandFailed as exc:
-        return exc.text
-    except KeyboardInterrupt:
-        return "interrupted"
-    except OSError as exc:
-        return f"error: cannot read the file further: {exc.strerror}"
-    return None
+def _chosen(columns: str | None, *, needed: bool) -> list[str] | None:
+    chosen = [column.strip() for column in (columns or "").split(",") if column.strip()] or None
+    if needed and not chosen:
+        raise WrongUsage("--no-header needs --columns, which names the columns in their order")
+    return chosen
 
 
-def _report(name: TableName, outcomes: list[Outcome], stopped: str | None, seconds: float) -> None:
-    from kalam.cli.row_sender import Fate
-
-    stored = sum(outcome.stored_rows for outcome in outcomes)
-    discarded = sum(outcome.discarded_rows for outcome in outcomes)
-    failures = [outcome for outcome in outcomes if outcome.fate is not Fate.STORED]
-    if not failures and stopped is None:
-        rate = (stored + discarded) / max(seconds, 1e-9)
-        tell(f"{counted(stored, 'are')} stored in {name} ({seconds:.2f} s, {rate:,.0f} rows/s)")
-        if discarded:
-            tell(f"{counted(discarded, 'were')} discarded: the table is EPHEMERAL and nobody listens")
-        return
-    lines = [stopped] if stopped else []
-    if failures:
-        lines.append(problem_text(failures[0].problem or {}))
-    lines += _ledger(name, outcomes)
-    raise CommandFailed("\n".join(lines))
-
-
-def _ledger(name: TableName, outcomes: list[Outcome]) -> Iterator[str]:
-    """What is known of the lines of the file, in their order; consecutive batches of one fate are one line."""
-    from kalam.cli.row_sender import Fate
-
-    words = {Fate.STORED: "stored", Fate.REFUSED: "refused, not stored", Fate.UNKNOWN: "unknown: stored or not"}
-    runs: list[list[Outcome]] = []
-    for outcome in outcomes:
-        if runs and runs[-1][0].fate is outcome.fate:
-            runs[-1].append(outcome)
-        else:
-            runs.append([outcome])
-    for run in runs:
-        fate, stored = run[0].fate, sum(outcome.stored_rows for outcome in run)
-        partly = f", but for {counted(stored)}" if stored and fate is not Fate.STORED else ""
-        yield f"  {run[0].batch.unit} {run[0].batch.first_line:,}-{run[-1].batch.last_line:,}: {words[fate]}{partly}"
-    total = sum(outcome.stored_rows for outcome in outcomes)
-    unit = outcomes[-1].batch.unit.removesuffix("s") if outcomes else ""
-    after = f"; nothing after {unit} {outcomes[-1].batch.last_line:,} was sent" if outcomes else ""
-    yield f"{counted(total, 'are')} known to be stored in {name}{after}"
-
-
-@contextlib.contextmanager
-def _open(file: Path) -> Iterator[BinaryIO]:
-    if str(file) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        opened = file.open("rb")
-    except OSError as exc:
-        raise CommandFailed(f"error: cannot read {file}: {exc.strerror}") from exc
-    with opened:
-        yield opened
-
-
-def _head(file: BinaryIO) -> bytes:
-    """The first bytes, which stay to be read."""
-    return file.peek(64) if isinstance(file, io.BufferedReader) else b""
+def _mapped(maps: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in maps]
+    for name, equals, column in pairs:
+        if not (name and equals and column):
+            raise WrongUsage(f"--map takes NAME=COLUMN, found {name + equals + column!r}")
+    return {name.strip(): column.strip().lower() for name, _, column in pairs}

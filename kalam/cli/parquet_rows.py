@@ -20,10 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalam.cli.failure import CommandFailed
+from kalam.cli.loading.nested import readable_batch, readable_schema
 from kalam.errors import KalamError
-from kalam.rows.formats.foreign_arrow import check_batch, check_schema, plain_batch, plain_schema
+from kalam.imports import DATA_FRAMES, forgo
+from kalam.rows.formats.foreign_arrow import check_buffers
 
 BATCH_ROWS: Final = 5_000
+BATCH_BYTES: Final = 16 << 20
 TOTAL_ROWS: Final = b"rows"
 
 
@@ -70,20 +73,30 @@ def _failure(reader: subprocess.Popen[bytes], errors: IO[bytes], file: BinaryIO)
         reason = f"its reader was ended by {signal.Signals(-status).name}, so the file is damaged or too large"
     elif said:
         reason = said[-1]
-    return CommandFailed(f"error: cannot read {file.name} as Parquet: {reason}")
+    name = getattr(file, "name", "the file")
+    return CommandFailed(f"error: cannot read {name} as Parquet: {reason}")
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """How many rows are read at once: no more than are bytes for."""
+    sizes = [
+        (group.total_byte_size, group.num_rows) for group in map(metadata.row_group, range(metadata.num_row_groups))
+    ]
+    widest = max((size // max(rows, 1) for size, rows in sizes), default=0)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(widest, 1)))
 
 
 def main() -> None:
     """Read the file on standard input."""
+    forgo(DATA_FRAMES)
     try:
         # Timestamps of 96 bits, which Spark and Impala write, would go through nanoseconds and turn over in 2262.
         parquet = pq.ParquetFile(sys.stdin.buffer, coerce_int96_timestamp_unit="us")
-        check_schema(parquet.schema_arrow)
-        schema = plain_schema(parquet.schema_arrow).with_metadata({TOTAL_ROWS: str(parquet.metadata.num_rows)})
+        schema = readable_schema(parquet.schema_arrow).with_metadata({TOTAL_ROWS: str(parquet.metadata.num_rows)})
         with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
-            for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
-                check_batch(batch)
-                stream.write_batch(plain_batch(batch))
+            for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata)):
+                check_buffers(batch)
+                stream.write_batch(readable_batch(batch))
     except BrokenPipeError:  # whoever asked has gone
         sys.exit(1)
     except KalamError as exc:

@@ -11,8 +11,8 @@ def problem_text(problem: dict[str, Any], sql: str = "") -> str:
     """The lines that tell a problem; ``sql`` is the text that it is about."""
     lines = [f"error [{problem.get('code')}]: {problem.get('detail')}"]
     place = [f"{name} {problem[name]}" for name in ("statement", "line", "column") if name in problem]
-    if place:
-        lines.append("  at " + ", ".join(place))
+    if place or "at" in problem:  # the last is a place in a file, which the command knows
+        lines.append("  at " + (problem.get("at") or ", ".join(place)))
     line, column = problem.get("line"), problem.get("column")
     if isinstance(line, int) and isinstance(column, int):
         lines += _excerpt(sql, line, column)

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import enum
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -45,26 +46,46 @@ class Fate(enum.Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a batch. ``stored_rows`` is what is known to be stored of it, ``problem`` why not all of it is."""
+    """What became of a batch. ``stored_rows`` is what is known to be stored of it, ``problem`` why not all of it is.
+
+    ``refused`` are the rows that were refused alone, as the server told of them; ``updated_rows`` and ``skipped_rows``
+    those that were there already.
+    """
 
     batch: RowBatch
     fate: Fate
     stored_rows: int = 0
     discarded_rows: int = 0
+    updated_rows: int = 0
+    skipped_rows: int = 0
+    refused: Sequence[dict[str, Any]] = ()
     problem: dict[str, Any] | None = None
 
 
 class RowSender:
-    """A connection that inserts batches. Use it as a context manager; ``on_outcome`` is called from its thread."""
+    """A connection that inserts batches. Use it as a context manager; ``on_outcome`` is called from its thread.
 
-    def __init__(self, url: str, subject: str, on_outcome: Callable[[Outcome], None]) -> None:
+    ``headers`` say how the rows are to be taken; ``in_flight_max`` batches may be unanswered at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        subject: str,
+        on_outcome: Callable[[Outcome], None],
+        headers: Mapping[str, str] | None = None,
+        in_flight_max: int = IN_FLIGHT_MAX,
+    ) -> None:
         self._url = url
         self._subject = subject
         self._on_outcome = on_outcome
+        self._headers = dict(headers or {})
+        self._in_flight_max = in_flight_max
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
-        self._slots = threading.BoundedSemaphore(IN_FLIGHT_MAX)
-        self._outcomes: list[Outcome] = []
+        self._slots = threading.BoundedSemaphore(in_flight_max)
+        self._outcomes: list[tuple[int, Outcome]] = []
+        self._sent = 0
         self._failed = False
         self._error: Exception | None = None
 
@@ -92,16 +113,30 @@ class RowSender:
         if self._failed:
             self._slots.release()
             return False
-        asyncio.run_coroutine_threadsafe(self._insert(batch), self._loop)
+        self._sent += 1
+        asyncio.run_coroutine_threadsafe(self._insert(self._sent, batch), self._loop)
         return True
+
+    def ask(self, subject: str, request: Any) -> Any:
+        """Ask for something else of the server; its answer, or CommandFailed where there is none."""
+        return self._wait(self._ask_once(subject, msgspec.json.encode(request)))
+
+    async def _ask_once(self, subject: str, request: bytes) -> Any:
+        try:
+            message = await self._client.request(subject, request, timeout=ANSWER_S)
+            return msgspec.json.decode(message.data)
+        except NoRespondersError as exc:
+            raise CommandFailed(f"error: no Kalam server listens on {subject}") from exc
+        except (NatsError, OSError, msgspec.DecodeError) as exc:
+            raise CommandFailed(f"error: the server did not answer: {str(exc) or type(exc).__name__}") from exc
 
     def finish(self) -> list[Outcome]:
         """Wait until every batch that was sent is answered or given up; return what became of each, in file order."""
-        for _ in range(IN_FLIGHT_MAX):
+        for _ in range(self._in_flight_max):
             self._slots.acquire()
-        for _ in range(IN_FLIGHT_MAX):
+        for _ in range(self._in_flight_max):
             self._slots.release()
-        return sorted(self._outcomes, key=lambda outcome: outcome.batch.first_line)
+        return [outcome for _, outcome in sorted(self._outcomes, key=itemgetter(0))]
 
     async def _connect(self) -> Client:
         self._lost = asyncio.Event()
@@ -129,11 +164,11 @@ class RowSender:
     async def _note_lost(self) -> None:
         self._lost.set()
 
-    async def _insert(self, batch: RowBatch) -> None:
+    async def _insert(self, place: int, batch: RowBatch) -> None:
         try:
             outcome = await self._ask(batch)
             self._failed |= outcome.fate is not Fate.STORED
-            self._outcomes.append(outcome)
+            self._outcomes.append((place, outcome))
             self._on_outcome(outcome)
         finally:
             self._slots.release()
@@ -141,7 +176,7 @@ class RowSender:
     async def _ask(self, batch: RowBatch) -> Outcome:
         if self._lost.is_set():
             return _unanswered(batch, Fate.REFUSED, "the connection to NATS was lost before it was sent")
-        headers = ARROW_HEADERS if batch.arrow else None
+        headers = ({**self._headers, **ARROW_HEADERS} if batch.arrow else self._headers) or None
         request = asyncio.ensure_future(
             self._client.request(self._subject, batch.payload, timeout=ANSWER_S, headers=headers)
         )
@@ -178,7 +213,15 @@ def _outcome(batch: RowBatch, message: Msg) -> Outcome:
     match body:
         case {"rows": int(rows)} if ERROR_CODE_HEADER not in (message.headers or {}):
             discarded = int(body.get("discarded", 0))
-            return Outcome(batch=batch, fate=Fate.STORED, stored_rows=rows - discarded, discarded_rows=discarded)
+            return Outcome(
+                batch=batch,
+                fate=Fate.STORED,
+                stored_rows=rows - discarded,
+                discarded_rows=discarded,
+                updated_rows=int(body.get("updated", 0)),
+                skipped_rows=int(body.get("skipped", 0)),
+                refused=body.get("errors", ()),
+            )
         case {"code": _, "stored": int(stored)}:
             return Outcome(batch=batch, fate=Fate.REFUSED, stored_rows=stored, problem=body)
         case {"code": _, "stored": _}:

@@ -52,7 +52,12 @@ class ServerMetrics(Collector):
         yield from gauges((("kalam_rows_in_flight", "Rows that wait for their commit or ack.", inserts.rows_inflight),))
         yield histogram("kalam_insert_seconds", "Time from an insert message to its answer.", inserts.latency)
         rejected = (((code,), count) for code, count in list(inserts.rejected.items()))
-        yield counter("kalam_inserts_rejected", "Insert messages and bodies refused, by code.", ("code",), rejected)
+        yield counter(
+            "kalam_inserts_rejected",
+            "Insert messages and bodies refused, and rows alone, by code.",
+            ("code",),
+            rejected,
+        )
 
     def _sql(self) -> Iterator[Metric]:
         counts, running = self._engine.sql_counts, self._engine.running

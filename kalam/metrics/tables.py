@@ -23,7 +23,7 @@ from kalam.tables.stream_counters import StreamCounts
 OUTCOMES = {
     "published": "Events published to the stream.",
     "discarded": "Events of an EPHEMERAL table that nobody listened for.",
-    "rejected": "Insert messages refused.",
+    "rejected": "Insert messages refused, and rows alone.",
     "evicted_ttl": "Events evicted because of RETENTION.",
     "evicted_max_buffer": "Events evicted because of MAX_BUFFER.",
     "undecodable": "Messages of others on its subject that were no rows.",

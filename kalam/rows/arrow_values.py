@@ -8,7 +8,8 @@ as a whole, and of any other each distinct value once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -19,19 +20,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import InvalidValue
+from kalam.rows.judged import UNREADABLE
+from kalam.rows.lossless import integers
 from kalam.rows.normalise import EPOCH, shorten
 from kalam.rows.sql_values import boolean_of, float_of, sql_value
-from kalam.rows.timestamp_text import read_timestamp, rounded_micros
+from kalam.rows.timestamp_text import read_utc_timestamp, rounded_micros
 from kalam.rows.timestamps import timestamps
 from kalam.rows.types import TIMESTAMP_ARROW, arrow_type, door_type
 from kalam.schema import INTEGER_TYPES, Column, DataType, TypeName
 
 Read = Callable[[pa.ChunkedArray, DataType], list[Any]]
 _types = pa.types
+UNFIT = (pa.ArrowException, ArithmeticError, msgspec.MsgspecError, *UNREADABLE)
+"""What reading a value raises that does not fit its column."""
 
 
-def arrow_values(values: pa.ChunkedArray, column: Column, *, sql: bool = False) -> list[Any]:
-    """Python values in the form that a typed decoder gives; raises ArrowException, ArithmeticError and ValueError."""
+def arrow_values(values: pa.ChunkedArray, column: Column, *, sql: bool = False, lossless: bool = False) -> list[Any]:
+    """Python values in the form that a typed decoder gives; raises what UNFIT names.
+
+    With ``lossless`` a text such as ``5.0`` is an integer.
+    """
     kind = column.type
     if values.type == arrow_type(kind) and kind.name in _AS_IT_IS and not kind.length_max:
         return list(values.to_pylist())
@@ -43,6 +51,8 @@ def arrow_values(values: pa.ChunkedArray, column: Column, *, sql: bool = False) 
         values = values.cast(pa.string() if _types.is_string_view(values.type) else pa.binary())
     if sql and not _OWN_KINDS[kind.name](values.type):
         return _assigned(values, column)
+    if lossless and kind.name in INTEGER_TYPES and _is_text(values.type):
+        return _lossless_integers(values, column)
     return _READS[kind.name](values, kind)
 
 
@@ -99,6 +109,14 @@ def _integers(values: pa.ChunkedArray, kind: DataType) -> list[Any]:
     return list(values.cast(arrow_type(kind)).to_pylist())
 
 
+def _lossless_integers(values: pa.ChunkedArray, column: Column) -> list[Any]:
+    try:
+        return _integers(values, column.type)
+    except pa.ArrowInvalid:
+        read = integers(column)
+        return [None if text is None else read(text) for text in values.to_pylist()]
+
+
 def _doubles(values: pa.ChunkedArray, _: DataType) -> list[Any]:
     _refuse_unless(_is_number(values.type) or _is_text(values.type), "numbers")
     if _is_text(values.type):
@@ -141,19 +159,15 @@ def _blobs(values: pa.ChunkedArray, _: DataType) -> list[Any]:
 
 
 def _timestamps(values: pa.ChunkedArray, _: DataType) -> list[Any]:
-    return arrow_timestamps(values, zoneless=False)
-
-
-def arrow_timestamps(values: pa.ChunkedArray, *, zoneless: bool) -> list[Any]:
-    """Timestamps of any unit, dates, milliseconds since 1970, or texts; with ``zoneless`` also those without offset."""
+    """Timestamps of any unit, dates, milliseconds since 1970, or texts, which mean UTC where they name no offset."""
     kind = values.type
     if kind == TIMESTAMP_ARROW:
         return timestamps(values)
     if _is_text(kind):
-        try:
-            return timestamps(values.cast(TIMESTAMP_ARROW))
-        except (pa.ArrowException, ValueError):  # Arrow reads fewer forms, and those much faster
-            return [None if text is None else _timestamp(text, zoneless) for text in values.to_pylist()]
+        for form in (TIMESTAMP_ARROW, pa.timestamp("us")):  # Arrow reads fewer forms, and those much faster
+            with suppress(pa.ArrowException, ValueError):
+                return timestamps(values.cast(form).cast(TIMESTAMP_ARROW))
+        return [None if text is None else _timestamp(text) for text in values.to_pylist()]
     if _types.is_integer(kind):
         values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
     elif _types.is_timestamp(kind) and kind.unit == "ns":
@@ -167,14 +181,11 @@ def arrow_timestamps(values: pa.ChunkedArray, *, zoneless: bool) -> list[Any]:
     return timestamps(values.cast(pa.timestamp("us")).cast(TIMESTAMP_ARROW))
 
 
-def _timestamp(text: str, zoneless: bool) -> datetime:
+def _timestamp(text: str) -> datetime:
     """A text as RFC 3339 has it, or milliseconds since 1970 in digits."""
     if text.strip().lstrip("-").isdecimal():
         return EPOCH + timedelta(milliseconds=int(text))
-    value = read_timestamp(text)
-    if value.tzinfo is None and not zoneless:
-        raise ValueError(f"{text!r} has no offset from UTC")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    return read_utc_timestamp(text)
 
 
 def _dates(values: pa.ChunkedArray, kind: DataType) -> list[Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import msgspec
+
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import Generators
 from kalam.rows.shown import RowShower
 from kalam.rows.stored import StoredRows
+from kalam.rows.taking import PLAIN, Taking
 from kalam.schema import DELETED, UPDATED, Table
 
 
@@ -17,11 +20,22 @@ class Codec:
     def __init__(self, table: Table, generators: Generators) -> None:
         self.table = table
         self._generators = generators
+        self._decoders: dict[Taking, RowDecoder] = {}
 
     @cached_property
     def decoder(self) -> RowDecoder:
         """Messages and SQL values to rows."""
         return RowDecoder(self.table, self._generators)
+
+    def decoder_of(self, taking: Taking) -> RowDecoder:
+        """The same for messages that want to be taken otherwise; whether rows are skipped is no matter of reading."""
+        taking = msgspec.structs.replace(taking, skip=False)
+        if taking == PLAIN:
+            return self.decoder
+        decoder = self._decoders.get(taking)
+        if decoder is None:
+            decoder = self._decoders[taking] = RowDecoder(self.table, self._generators, taking)
+        return decoder
 
     @cached_property
     def stored(self) -> StoredRows:

@@ -7,8 +7,8 @@ has one bad row, so the first bad value ends the work and becomes the error that
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -17,36 +17,36 @@ from typing import Any, NoReturn
 import msgspec
 import pyarrow as pa
 
-from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
-from kalam.names import listed
-from kalam.rows.arrow_values import arrow_values
+from kalam.errors import InvalidValue, KalamError
+from kalam.rows.arrow_values import UNFIT, arrow_values
 from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
+from kalam.rows.lossless import lossless_fix, lossless_type
 from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default, shorten
+from kalam.rows.refusals import SERVER_COLUMNS, bad_value, explain, missing_value, unknown_column
 from kalam.rows.sql_values import carried_value
+from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row, door_type
-from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Default, DefaultKind, Table, TypeName
+from kalam.schema import INTEGER_TYPES, Column, Default, DefaultKind, Table, TypeName
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 UNTYPED = frozenset({TypeName.JSON, TypeName.BLOB})
 """Types that the decoder lets pass as they are, NULL included."""
-UNFIT = (pa.ArrowException, ArithmeticError, msgspec.MsgspecError, *UNREADABLE)
-"""What is raised where values of Arrow are not of a column's type."""
-SERVER_COLUMNS = frozenset({UPDATED, DELETED, ROW_ID, STREAM_KEY})
 
-_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<column>[^.\[`]+))?[^`]*`)?", re.DOTALL)
-_FIELD = re.compile(r"(?:unknown|required) field `(?P<field>.*)`", re.DOTALL)
-_FOUND = re.compile(r"Expected `(?P<expected>.*?)`(?P<bound>.*?)(?:, got `(?P<found>.*)`)?", re.DOTALL)
+
+Named = Mapping[str, Sequence[bool]]
+"""For each column that only some rows of a message name, which ones; and for one that none names nothing but False."""
 
 
 class RowDecoder:
-    """Decodes messages into rows of one table, at one schema version."""
+    """Decodes messages into rows of one table, at one schema version, as ``taking`` wants them to be taken."""
 
-    def __init__(self, table: Table, generators: Generators) -> None:
+    def __init__(self, table: Table, generators: Generators, taking: Taking = PLAIN) -> None:
         self.table = table
         self._generators = generators
+        self._taking = taking
         self._columns = table.declared_columns
         self.needs_user = any(
             column.default is not None and column.default.kind is DefaultKind.CURRENT_USER for column in self._columns
@@ -55,27 +55,42 @@ class RowDecoder:
         self._defaults = tuple(_usable_default(column) for column in self._columns)
         self._made = tuple(c for c in self._columns if c.default is not None and c.default.kind in MADE)
         has_blob = any(column.type.name is TypeName.BLOB for column in self._columns)
-        plain, native = self._row_type(native=False), self._row_type(native=True)
+        plain, native = self._row_type(native=False, raw=True), self._row_type(native=True)
+        packed: Any = native if has_blob else self._row_type(native=False) if taking.lossless else plain
         self._json_row = msgspec.json.Decoder(plain)
         self._json_rows = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
-        self._msgpack_row = msgspec.msgpack.Decoder(native if has_blob else plain)
-        self._msgpack_rows = msgspec.msgpack.Decoder(list[native if has_blob else plain])  # type: ignore[misc]
+        self._msgpack_row = msgspec.msgpack.Decoder(packed)
+        self._msgpack_rows = msgspec.msgpack.Decoder(list[packed])
+        self._untyped = UNTYPED | INTEGER_TYPES if taking.lossless else UNTYPED
         self._native_rows: Any = list[native]  # type: ignore[valid-type]
-        self._fixes = tuple(column_fix(column) for column in self._columns)
+        self._fixes = tuple(self._fix(column) for column in self._columns)
         triples = zip(self._columns, self._defaults, self._fixes, strict=True)
         self._work = [triple for triple in triples if triple[1] is not None or triple[2] is not None]
 
-    def _row_type(self, *, native: bool) -> Any:
+    def _row_type(self, *, native: bool, raw: bool = False) -> Any:
+        """The type of a row. Members that are to be told from NULL, or that nobody may write, are UNSET by default."""
         fields: list[Any] = []
         for column, default in zip(self._columns, self._defaults, strict=True):
-            kind = door_type(column, native=native)
-            if default is not None:
-                fields.append((column.name, kind | msgspec.UnsetType if kind is not Any else Any, msgspec.UNSET))
+            kind = lossless_type(column, raw=raw) if self._taking.lossless else None
+            kind = kind or door_type(column, native=native)
+            if default is not None or (column.nullable and self._taking.conflict == "update"):
+                may_miss = kind not in (Any, msgspec.Raw)
+                fields.append((column.name, kind | msgspec.UnsetType if may_miss else kind, msgspec.UNSET))
             elif column.nullable:
                 fields.append((column.name, kind, None))
             else:
                 fields.append((column.name, kind))
-        return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False, kw_only=True)
+        if self._taking.ignore_unknown:  # but not these, which tell a deleted row from others
+            fields += [(name, Any, msgspec.UNSET) for name in sorted(SERVER_COLUMNS)]
+        known_only = not self._taking.ignore_unknown
+        return msgspec.defstruct("Row", fields, forbid_unknown_fields=known_only, gc=False, kw_only=True)
+
+    def _fix(self, column: Column) -> Fix | None:
+        own = column_fix(column)
+        read = lossless_fix(column) if self._taking.lossless else None
+        if read is None or own is None:
+            return read or own
+        return lambda values: own(read(values))
 
     def decode(self, payload: bytes, *, user: str, arrow: bool = False, rows_max: int = MESSAGE_ROWS_MAX) -> list[Row]:
         """The rows of one message: one row or an array of rows, or an Arrow stream where ``arrow`` is set.
@@ -86,6 +101,22 @@ class RowDecoder:
         if arrow:
             return self.decode_table(ForeignStream(payload).table(rows_max), user=user)
         return self._finish(self._structs(payload), user)
+
+    def decode_named(self, payload: bytes, *, user: str, arrow: bool, rows_max: int) -> tuple[list[Row], Named]:
+        """The same, and which rows name which columns: for a decoder that takes a conflict as an update."""
+        if arrow:
+            table = ForeignStream(payload).table(rows_max)
+            missing = {column.name for column in self._columns}.difference(table.column_names)
+            return self.decode_table(table, user=user), dict.fromkeys(missing, [False] * table.num_rows)
+        structs, named = self._structs(payload), {}
+        for column, default in zip(self._columns, self._defaults, strict=True):
+            values = list(map(attrgetter(column.name), structs))
+            if msgspec.UNSET in values:
+                named[column.name] = [value is not msgspec.UNSET for value in values]
+                for struct, value in zip(structs, values, strict=True):
+                    if value is msgspec.UNSET and default is None:
+                        setattr(struct, column.name, None)
+        return self._finish(structs, user), named
 
     def decode_each(self, payloads: Sequence[bytes], *, user: str) -> list[Row | KalamError]:
         """One row, or its error, for each message that is a single row; the way of single events.
@@ -144,7 +175,7 @@ class RowDecoder:
             try:
                 msgspec.convert(rows, self._native_rows)  # tells the number of the row among all
             except UNREADABLE as exc:
-                self._refuse(exc, single=False)
+                self._refuse(exc, single=False, payload=rows)
             raise
         return self._finish(structs, user)
 
@@ -166,7 +197,7 @@ class RowDecoder:
             if first in (b"\xdc", b"\xdd") or b"\x90" <= first <= b"\x9f":
                 return list(self._msgpack_rows.decode(payload))
         except UNREADABLE as exc:
-            self._refuse(exc, single=single)
+            self._refuse(exc, single=single, payload=payload)
         raise InvalidValue(
             "the payload is neither a row nor an array of rows, as JSON or msgpack"
             if payload
@@ -186,7 +217,18 @@ class RowDecoder:
                     if value is not old:
                         setattr(struct, column.name, value)
         rows = list(map(msgspec.structs.astuple, structs))
+        if self._taking.ignore_unknown:
+            rows = self._without_server_columns(rows)
         return self._with_row_ids(rows) if self._has_row_id else rows
+
+    def _without_server_columns(self, rows: list[Row]) -> list[Row]:
+        """The rows without what nobody may write, which stands last in them; raises InvalidValue where it was sent."""
+        names = sorted(SERVER_COLUMNS)
+        for index, row in enumerate(rows):
+            for name, value in zip(names, row[-len(names) :], strict=True):
+                if value is not msgspec.UNSET:
+                    raise unknown_column(self.table, name, index)
+        return [row[: -len(names)] for row in rows]
 
     def _fixed(
         self, column: Column, default: Column | None, fix: Fix | None, values: Values, user: str, now: datetime
@@ -197,9 +239,9 @@ class RowDecoder:
             try:
                 values = fix(values)
             except BadValue as exc:
-                raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
-        if not column.nullable and column.type.name in UNTYPED and None in values:
-            raise _null(column, values.index(None))
+                raise bad_value(column, exc.index, exc.expected, exc.found) from exc
+        if not column.nullable and column.type.name in self._untyped and None in values:
+            raise missing_value(column, values.index(None))
         return values
 
     def _with_row_ids(self, rows: list[Row]) -> list[Row]:
@@ -219,9 +261,11 @@ class RowDecoder:
         With ``sql`` they are taken as SQL assigns them (see ``kalam.rows.arrow_values``).
         """
         known = {column.name for column in self._columns}
+        if self._taking.ignore_unknown:
+            table = table.select([name for name in table.column_names if name in known or name in SERVER_COLUMNS])
         for name in table.column_names:
             if name not in known or table.column_names.count(name) > 1:
-                raise _unknown(self.table, name, None)
+                raise unknown_column(self.table, name, None)
         if not table.num_rows:
             return []
         pairs = zip(self._columns, self._defaults, strict=True)
@@ -235,36 +279,47 @@ class RowDecoder:
         try:
             return found if fix is None else fix(found)
         except BadValue as exc:
-            raise _bad_value(column, exc.index, exc.expected, exc.found) from exc
+            raise bad_value(column, exc.index, exc.expected, exc.found) from exc
 
     def _arrow_column(self, table: pa.Table, column: Column, default: Column | None, sql: bool) -> list[Any]:
         if column.name not in table.column_names:
             if default is not None:
                 return [msgspec.UNSET] * table.num_rows
             if not column.nullable and table.num_rows:
-                raise _null(column, 0)
+                raise missing_value(column, 0)
             return [None] * table.num_rows
         values = table.column(column.name)
         if not column.nullable and values.null_count:
-            raise _null(column, values.is_null().to_pylist().index(True))
-        try:
-            converted: list[Any] = []
-            for start in range(0, table.num_rows, SLICE_ROWS):
-                converted += arrow_values(values.slice(start, SLICE_ROWS), column, sql=sql)
-        except InvalidValue:  # which names column, type and value
-            raise
-        except UNFIT as exc:
-            if values.type in (pa.string(), pa.large_string()):  # as every value of a CSV is
-                index = _first_unfit(values, column, sql=sql)
-                raise _bad_value(column, index, str(column.type), shorten(values[index].as_py())) from exc
-            raise InvalidValue(
-                f"column {column.name} expects {column.type}, "
-                f"the Arrow column of type {values.type} does not fit: {exc}"
-            ) from exc
+            raise missing_value(column, values.is_null().to_pylist().index(True))
+        converted: list[Any] = []
+        for start in range(0, table.num_rows, SLICE_ROWS):
+            part = values.slice(start, SLICE_ROWS)
+            try:
+                converted += arrow_values(part, column, sql=sql, lossless=self._taking.lossless)
+            except InvalidValue:  # which names column, type and value
+                raise
+            except UNFIT as exc:
+                raise self._unfit(part, column, start, sql=sql) from exc
         return converted
 
-    def _refuse(self, exc: Exception, *, single: bool) -> NoReturn:
-        raise explain(self.table, exc, single=single) from exc
+    def _unfit(self, values: pa.ChunkedArray, column: Column, rows_before: int, *, sql: bool) -> InvalidValue:
+        """The error of the first value that does not fit; in SQL its row has no number that a user knows."""
+        first, end = 0, len(values)
+        while end - first > 1:
+            half = (first + end) // 2
+            try:
+                arrow_values(values.slice(first, half - first), column, sql=sql, lossless=self._taking.lossless)
+                first = half
+            except UNFIT:
+                end = half
+        found = f"a value of type {values.type}"
+        with suppress(*UNFIT):  # some damage lets a value through that is none
+            value = values[first].as_py()
+            found = f"NULL in a column of type {values.type}" if value is None else shorten(value)
+        return bad_value(column, None if sql else rows_before + first, str(column.type), found)
+
+    def _refuse(self, exc: Exception, *, single: bool, payload: Any) -> NoReturn:
+        raise explain(self.table, exc, single=single, payload=payload) from exc
 
 
 def _first_unfit(values: pa.ChunkedArray, column: Column, *, sql: bool) -> int:
@@ -289,53 +344,3 @@ def _usable_default(column: Column) -> Column | None:
         return column
     literal = carried_value(column, column.default.literal)
     return msgspec.structs.replace(column, default=Default(kind=DefaultKind.LITERAL, literal=literal))
-
-
-def explain(table: Table, exc: Exception, *, single: bool) -> KalamError:
-    """The error that a sender reads, from what msgspec said: row, column, expected and found."""
-    if isinstance(exc, RecursionError):
-        return InvalidValue("the payload is nested too deeply")
-    if not isinstance(exc, msgspec.ValidationError):
-        return InvalidValue(f"the payload is malformed: {exc}")
-    parts = _PATH.fullmatch(str(exc))
-    what, row, name = (parts["what"], parts["row"], parts["column"]) if parts else (str(exc), None, None)
-    index = 0 if single else None if row is None else int(row)
-    field = _FIELD.search(what)
-    if field and what.startswith("Object contains unknown"):
-        return _unknown(table, field["field"], index)
-    column = table.column(field["field"] if field else name or "")
-    if column is None:
-        return InvalidValue(f"{_place(index)}{what[:1].lower()}{what[1:]}: send one row (a map) or an array of rows")
-    if field or what.endswith(("got `null`", "got `None`")):
-        return _null(column, index)
-    found = _FOUND.fullmatch(what)
-    if found and found["found"]:
-        return _bad_value(column, index, str(column.type), found["found"])
-    return _bad_value(
-        column,
-        index,
-        f"{column.type}{found['bound'] if found else ''}",
-        what.removeprefix("Invalid enum value ") if not found else "another value",
-    )
-
-
-def _place(index: int | None) -> str:
-    return "" if index is None else f"row {index + 1}: "
-
-
-def _bad_value(column: Column, index: int | None, expected: str, found: str) -> InvalidValue:
-    return InvalidValue(f"{_place(index)}column {column.name} expects {expected}, found {found}")
-
-
-def _null(column: Column, index: int | None) -> NotNullViolation:
-    return NotNullViolation(f"{_place(index)}column {column.name} is {column.type} NOT NULL and got no value")
-
-
-def _unknown(table: Table, name: str, index: int | None) -> KalamError:
-    if name in SERVER_COLUMNS:
-        return InvalidValue(
-            f"{_place(index)}column {name} is kept by the server and cannot be written",
-            hint="leave it out: SELECT names the columns that a file should have",
-        )
-    columns = listed([column.name for column in table.declared_columns])
-    return ColumnNotFound(f"{_place(index)}table {table.name} has no column {name[:80]!r}; it has {columns}")

@@ -65,10 +65,14 @@ def each(values: Values, fix: Callable[[Any], Any], expected: str) -> list[Any]:
 
 
 def fix_timestamps(values: Values) -> Values:
-    """Integers (milliseconds since 1970) and datetimes of any offset to aware UTC datetimes."""
+    """Integers (milliseconds since 1970) and datetimes of any offset, or of none, to aware UTC datetimes."""
     kinds = set(map(type, values))
-    if kinds == {datetime} and set(map(_ZONE, values)) == {UTC}:
-        return values
+    if kinds == {datetime}:
+        zones = set(map(_ZONE, values))
+        if zones == {UTC}:
+            return values
+        if zones == {None}:
+            return [value.replace(tzinfo=UTC) for value in values]
     if kinds == {int} and min(values) > -FLOAT_EXACT_MS and max(values) < FLOAT_EXACT_MS:
         if len(values) < ARRAY_VALUES_MIN:
             return [_from_seconds(value / 1_000, UTC) for value in values]
@@ -85,7 +89,9 @@ FLOAT_EXACT_MS = 2**32 * 1_000
 
 
 def _timestamp(value: datetime | int) -> datetime:
-    return EPOCH + timedelta(milliseconds=value) if isinstance(value, int) else value.astimezone(UTC)
+    if isinstance(value, int):
+        return EPOCH + timedelta(milliseconds=value)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def fix_doubles(values: Values) -> Values:

@@ -86,7 +86,7 @@ def door_type(column: Column, *, native: bool) -> Any:
                 return Any
             base = bytes
         case TypeName.TIMESTAMP:
-            base = Annotated[datetime, Meta(tz=True)] | int
+            base = datetime | int
         case TypeName.DATE:
             base = date
         case other:

@@ -9,12 +9,13 @@ lock while DataFusion works.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
 import msgspec
 
-from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
+from kalam.errors import DuplicateKey, TooBusy, TooLarge
 from kalam.rows.codec import Codecs
 from kalam.rows.stored import pack_pieces, pack_rows, row_count, row_sizes
 from kalam.rows.types import Row
@@ -26,12 +27,15 @@ from kalam.storage.log.writes import (
     Change,
     ChangeTask,
     ColdKeys,
-    Inserted,
     InsertStatement,
     InsertTask,
-    Repeated,
+    Outcome,
+    Remember,
     Stale,
     check_free,
+    known_answer,
+    remember_answer,
+    taken_keys,
 )
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
 from kalam.storage.segments.folders import Folders
@@ -44,8 +48,6 @@ from kalam.tracing import current_trace, span
 TRIES_MAX = 1_000
 JSON_GROWTH = 6
 """A byte of a stored text may become as many in JSON (a control character, escaped)."""
-
-Outcome = Inserted | Repeated | KalamError
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -71,11 +73,25 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """What a statement changed: the table as it was then, the rows (None for none), and the time in microseconds."""
+    """What a statement changed: the table as it was then, the rows (None for none), and the time in microseconds.
+
+    ``last_seq`` is the number of the last change. ``repeated`` is the answer to a statement that had been carried out
+    before.
+    """
 
     table: Table
     matched: Matched | None = None
     updated_us: int = 0
+    last_seq: int = 0
+    repeated: bytes | None = None
+
+
+class Once(msgspec.Struct, frozen=True):
+    """What makes a change idempotent: an id of its sender's, and the answer to keep, made of rows and last seq."""
+
+    sender: str
+    msg_id: str
+    answer: Callable[[Matched, int], bytes]
 
 
 class StoredTables:
@@ -169,7 +185,8 @@ class StoredTables:
             if len(pack_rows([row])) * JSON_GROWTH + overhead > bound:
                 size = len(shower.each([row])[0])
                 if size > bound:
-                    raise TooLarge(f"row {number}: its event would have {size} bytes; row_bytes_max is {bound}")
+                    detail = f"row {number}: its event would have {size} bytes; row_bytes_max is {bound}"
+                    raise TooLarge(detail)
 
     def insert(
         self,
@@ -194,11 +211,18 @@ class StoredTables:
 
     async def check_free(self, table: Table, user: str, keys: Sequence[Key]) -> None:
         """Raise DuplicateKey if a row has one of the keys now, or if one comes twice; nothing is stored."""
+        check_free(table, keys, *await self._versions(table, user, keys))
+
+    async def taken(self, table: Table, user: str, keys: Sequence[Key]) -> dict[int, DuplicateKey]:
+        """Why keys are not free now, by their places."""
+        return taken_keys(table, keys, *await self._versions(table, user, keys))
+
+    async def _versions(self, table: Table, user: str, keys: Sequence[Key]) -> tuple[dict[Key, int], ColdKeys]:
         owner = self.owner(table, user)
         cold, _ = await self._look_up(table, owner, keys)
         copy = self._store.loaded.get((table.table_id, owner))
         versions = {} if copy is None else copy.versions  # the writer changes it meanwhile: no loop over it here
-        check_free(table, keys, {key: versions[key] for key in keys if key in versions}, cold)
+        return {key: versions[key] for key in keys if key in versions}, cold
 
     async def _insert_again(
         self,
@@ -241,16 +265,26 @@ class StoredTables:
         folder = self._folders.folder(table, owner)
         return await in_thread(Purpose.LOOKUPS, self._cold_keys.find, table, folder, view, keys), view.epoch
 
-    async def change(self, table: Table, user: str, match: Callable[[Table, View], Awaitable[Matched]]) -> Changed:
+    async def change(
+        self,
+        table: Table,
+        user: str,
+        match: Callable[[Table, View], Awaitable[Matched]],
+        once: Once | None = None,
+    ) -> Changed:
         """Run an UPDATE, DELETE or upsert as one transaction.
 
         ``match`` reads the rows from a view of the table as it is when the statement has its turn; it is called again
-        on newer ones when the rows or the table changed before the commit.
+        on newer ones when the rows or the table changed before the commit. With ``once`` it is carried out once.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = self.owner(table, user)
         async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
             for _ in range(TRIES_MAX):
+                if once is not None:
+                    answer = await in_thread(Purpose.LOOKUPS, self._answered, table, once)
+                    if answer is not None:
+                        return Changed(table, repeated=answer)
                 view = await self.view(table, user) or EMPTY_VIEW
                 table = self._store.catalogue.newest(table)
                 matched = await match(table, view)
@@ -260,16 +294,23 @@ class StoredTables:
                 changes = await beside(rows, self._changes, table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
-                task = ChangeTask(self._store, table, owner, changes, matched.seen_seq, cold, epoch, current_trace())
+                remember = None if once is None else _remembering(table, matched, once)
+                seen_seq, trace = matched.seen_seq, current_trace()
+                task = ChangeTask(self._store, table, owner, changes, seen_seq, cold, epoch, trace, remember)
                 try:
                     with span("kalam.commit", table=str(table.name), rows=rows):
-                        return Changed(table, matched, await self._store.database.submit(task))
+                        updated_us = await self._store.database.submit(task)
+                    return Changed(table, matched, updated_us, task.last_seq)
                 except Stale:
                     continue
                 except DuplicateKey:
                     if not matched.inserts:
                         raise
         raise TooBusy(f"the rows of table {table.name} change faster than the statement can follow; try again")
+
+    def _answered(self, table: Table, once: Once) -> bytes | None:
+        with self._store.database.reading() as conn:
+            return known_answer(conn, table, once.sender, once.msg_id)
 
     def _changes(self, table: Table, matched: Matched) -> list[Change]:
         changes = self._changes_of_old(table, matched) if matched.olds else []
@@ -295,6 +336,13 @@ class StoredTables:
             *_deletes(matched, moved, index),
             *_inserts(news, pack_pieces(news), index),
         ]
+
+
+def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
+    def remember(conn: sqlite3.Connection, last_seq: int, updated_us: int) -> None:
+        remember_answer(conn, table, once.sender, once.msg_id, once.answer(matched, last_seq), updated_us)
+
+    return remember
 
 
 def _updates(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:

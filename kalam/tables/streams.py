@@ -102,7 +102,8 @@ class StreamTables:
         payloads = self._codecs.of(table).events.each(rows)
         if payloads and max(map(len, payloads)) > self._row_bytes_max:
             number, size = next((i, len(p)) for i, p in enumerate(payloads, 1) if len(p) > self._row_bytes_max)
-            raise TooLarge(f"row {number}: its event has {size} bytes; row_bytes_max is {self._row_bytes_max}")
+            detail = f"row {number}: its event has {size} bytes; row_bytes_max is {self._row_bytes_max}"
+            raise TooLarge(detail)
         return Events(payloads, subject_keys(table, rows) if table.options.subject_key else None, ids, traces)
 
     def turn(self, table: Table) -> asyncio.Lock:

@@ -215,7 +215,7 @@ BAD = [
     (CSV, b"id,t\n1,\xff\n"),
     (CSV, b"id,t\none,a\n"),
     (CSV, b"id,b\n1,no base64!\n"),
-    (CSV, b"id,at\n1,2024-01-01T00:00:00\n"),
+    (CSV, b"id,at\n1,2024-01-01T25:00:00\n"),
     (MSGPACK, b"\x01"),
     (MSGPACK, b"\x91\x01"),
     (MSGPACK, b"\xc1"),

@@ -136,3 +136,31 @@ def test_a_timestamp_beyond_the_years_is_refused(value):
 def test_the_latest_and_the_earliest_timestamps_are_kept():
     for value in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
         assert timestamps(pa.chunked_array([pa.array([value], pa.timestamp("us", "UTC"))])) == [value]
+
+
+KINDS = [
+    *(pa.bool_(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.decimal32(5, 2), pa.decimal128(10, 2)),
+    *(pa.decimal256(50, 2), pa.string(), pa.large_string(), pa.binary(), pa.binary(16), pa.timestamp("us", "UTC")),
+    *(pa.date32(), pa.time64("us"), pa.duration("us"), pa.null(), pa.month_day_nano_interval()),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_rows_of_every_type_make_batches(kind: pa.DataType) -> None:
+    batcher = TableBatcher(10, 1 << 20)
+    batches = [*batcher.add(pa.table({"a": pa.nulls(25, kind)})), *batcher.end()]
+    assert [batch.rows for batch in batches] == [10, 10, 5]
+
+
+def test_a_batch_is_full_by_the_bytes_of_its_rows_whatever_pieces_they_came_in() -> None:
+    table = pa.table({"a": ["x" * (n % 7 * 300) for n in range(400)], "n": range(400)})
+    cuts = []
+    for size in (1, 7, 90, 400):
+        batcher = TableBatcher(100, 20_000)
+        pieces = [table.slice(start, size) for start in range(0, 400, size)]
+        batches = [batch for piece in pieces for batch in batcher.add(piece)] + list(batcher.end())
+        assert all(len(batch.payload) <= 20_000 for batch in batches)
+        cuts.append([batch.rows for batch in batches])
+    assert cuts == [cuts[0]] * 4
+    assert sum(cuts[0]) == 400
+    assert min(cuts[0][:-1]) > 10

@@ -24,6 +24,7 @@ from kalam.names import TableName
 from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.judged import UNREADABLE
+from kalam.rows.taking import PLAIN, WORDS, read_taking
 from kalam.schema import TableKind
 from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
@@ -31,7 +32,8 @@ from kalam_nats.broker.guarded_client import GuardedClient
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.departures import ended_with_requester
 from kalam_nats.door.discovery import Endpoint
-from kalam_nats.door.error_replies import HEADER_BYTES, header_text, reply_error, reply_whole
+from kalam_nats.door.error_replies import HEADER_BYTES, reply_error, reply_whole
+from kalam_nats.door.rejections import Rejections
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,8 @@ log = structlog.get_logger(__name__)
 QUEUE_GROUP = "kalam"
 SQL_INFLIGHT_MAX = 1_024
 DOOR: Final = "nats"
+ASKING: Final = frozenset(WORDS)
+"""Headers by which a message asks for another taking than the rule."""
 
 Route = tuple[str, TableName]
 
@@ -57,6 +61,7 @@ class Waiting(msgspec.Struct):
     stream: TableName | None
     messages: list[Incoming] = msgspec.field(default_factory=list)
     traced: bool = False
+    asking: bool = False
 
 
 IncomingSql = tuple[bytes, bytes, bytes, str | None]
@@ -82,6 +87,7 @@ class Requests:
     def __init__(self, connection: BrokerConnection, subjects: Subjects, engine: Engine) -> None:
         self._connection, self._subjects, self._engine = connection, subjects, engine
         self._interest = Interest(connection)
+        self._rejections = Rejections(connection, subjects)
         self._routes: dict[str, Route] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._waiting_streams: dict[TableName, Waiting] = {}
@@ -96,6 +102,7 @@ class Requests:
 
     async def open(self) -> None:
         """Subscribe, on this client and on each that replaces it."""
+        self._engine.inserts.on_refused = self._rejections.rows
         await self._connection.register(self._subscribe)
 
     async def _subscribe(self, client: GuardedClient) -> None:
@@ -118,16 +125,24 @@ class Requests:
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if headers:
             arrow = headers.get("Content-Type") == ARROW_STREAM
-            msg_id = headers.get("Nats-Msg-Id") or None
-            message = Incoming(payload, arrow, msg_id, bool(reply), named_trace(headers), reply, subject)
+            msg_id, trace, taking = headers.get("Nats-Msg-Id") or None, named_trace(headers), PLAIN
+            if not ASKING.isdisjoint(headers):
+                try:
+                    taking = read_taking(lambda header, _: headers.get(header))
+                except InvalidValue as exc:
+                    refused = Incoming(payload, arrow, msg_id, bool(reply), trace, PLAIN, reply, subject)
+                    self._start(self._refuse_unread(refused, exc.as_value()))
+                    return
+            message = Incoming(payload, arrow, msg_id, bool(reply), trace, taking, reply, subject)
         else:
-            message = Incoming(payload, False, None, bool(reply), None, reply, subject)
+            message = Incoming(payload, False, None, bool(reply), None, PLAIN, reply, subject)
         waiting = self._waiting.get(subject)
         if waiting is None:
             waiting = self._wait(subject)
         waiting.messages.append(message)
-        if headers and message.trace:
-            waiting.traced = True
+        if headers:
+            waiting.traced |= message.trace is not None
+            waiting.asking |= message.taking is not PLAIN
 
     def _wait(self, subject: bytes) -> Waiting:
         """Where the first insert on a subject waits."""
@@ -177,7 +192,8 @@ class Requests:
         try:
             user, name = self._route(subject)
             users = self._users(waiting) if len(waiting.subjects) > 1 else None
-            answers = await self._engine.inserts.insert(user, name, batch, users, traced=waiting.traced)
+            inserts, traced, asking = self._engine.inserts, waiting.traced, waiting.asking
+            answers = await inserts.insert(user, name, batch, users, traced=traced, asking=asking)
         except InvalidName as exc:
             user, name, answers = "", self._public_table(subject), [exc] * len(batch)
         except Exception as exc:
@@ -223,6 +239,15 @@ class Requests:
         if replies:
             await self._send_replies(replies)
 
+    async def _refuse_unread(self, message: Incoming, error: KalamError) -> None:
+        """Refuse a message whose headers say what nobody understands."""
+        subject = message.subject.decode("utf-8", "replace")
+        try:
+            user, name = self._route(subject)
+        except InvalidName:
+            user, name = "", self._public_table(subject)  # type: ignore[assignment]  # which may be None
+        await self._refuse(user, name, message, error)
+
     async def _refuse(self, user: str, name: TableName | None, message: Incoming, error: KalamError) -> None:
         self._engine.inserts.rejected[error.code] += 1
         try:
@@ -250,13 +275,7 @@ class Requests:
             return
         table = self._engine.catalogue.tables.get(name)
         owner = user if table is not None and table.kind is TableKind.USER else None
-        headers = {"Kalam-Error-Code": error.code, "Kalam-Error": header_text(error.told)}
-        payload, room = message.payload, self._connection.client.max_payload - HEADER_BYTES
-        if len(payload) > room:
-            payload = payload[:room]
-            headers["Kalam-Truncated"] = "true"
-        subject = self._subjects.rejected_subject(name.namespace, name.table, owner)
-        await self._connection.client.publish(subject, payload, headers=headers)
+        await self._rejections.message(name, owner, message.payload, error)
 
     async def _answer_sql(self) -> None:
         """Of what has come by now, answer together what needs no more than a look; start the work on the rest."""

@@ -7,13 +7,20 @@ the same messages: that is what makes an insert in bulk repeatable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from kalam.errors import InvalidValue, TooLarge
+from kalam.errors import InvalidValue, KalamError, TooLarge
+
+_OFFSET_BYTES = 5  # of a value of any length: where it begins, and whether it is there
+_PADDING_BYTES = 3 * 64  # of a column: its buffers begin at multiples of so many
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -22,6 +29,10 @@ class Batch(msgspec.Struct, frozen=True):
     payload: bytes
     rows: int
     arrow: bool = False
+
+
+OnBad = Callable[[KalamError, bytes], None]
+"""Takes the error of a row that is none, which has the ``row``, and its text; without it the first ends the reading."""
 
 
 class BadRow(InvalidValue):
@@ -36,6 +47,21 @@ class LongRow(TooLarge):
 
     def __init__(self, row: int, bytes_max: int, hint: str | None = None) -> None:
         super().__init__(f"row {row:,} is longer than {bytes_max:,} bytes", row=row, hint=hint)
+
+
+class RowNumbers:
+    """The numbers that rows had in what they came in, where not all of it came into a batch."""
+
+    def __init__(self) -> None:
+        self._kept_before: list[int] = []
+
+    def leave_out(self, row: int) -> None:
+        """Note that a row, which counts from 1, comes into no batch; they are noted in their order."""
+        self._kept_before.append(row - 1 - len(self._kept_before))
+
+    def of(self, kept: int) -> int:
+        """The number of the row that is the ``kept``-th of those in batches."""
+        return kept + bisect_left(self._kept_before, kept)
 
 
 class Cutter(Protocol):
@@ -77,41 +103,81 @@ class RawBatcher:
 
 
 class TableBatcher:
-    """Puts Arrow tables of one schema together to Arrow streams."""
+    """Puts Arrow tables of one schema together to Arrow streams, as many rows in each as fit its bounds."""
 
     def __init__(self, rows_max: int, bytes_max: int) -> None:
         self._rows_max, self._bytes_max = rows_max, bytes_max
+        self._room: int | None = None
         self._tables: list[pa.Table] = []
-        self._rows = 0
+        self._sizes: list[npt.NDArray[np.int64]] = []
+        self._rows = self._bytes = 0
 
     def add(self, table: pa.Table) -> Iterator[Batch]:
         """The messages that these rows fill."""
         if not table.num_rows:
             return
+        if self._room is None:
+            self._room = max(self._bytes_max - _frame_bytes(table), self._bytes_max // 2)
+        sizes = row_bytes(table)
         self._tables.append(table)
+        self._sizes.append(sizes)
         self._rows += table.num_rows
-        if self._rows < self._rows_max:
-            return
-        whole = pa.concat_tables(self._tables)
-        full = self._rows - self._rows % self._rows_max
-        for start in range(0, full, self._rows_max):
-            yield from self._batches(whole.slice(start, self._rows_max))
-        self._tables, self._rows = [whole.slice(full)], self._rows - full
+        self._bytes += int(sizes.sum())
+        if self._rows >= self._rows_max or self._bytes > self._room:
+            yield from self._full_batches(self._room)
+
+    def _full_batches(self, room: int) -> Iterator[Batch]:
+        whole, before = pa.concat_tables(self._tables), np.concatenate([[0], np.cumsum(np.concatenate(self._sizes))])
+        start = 0
+        while True:
+            fitting = int(np.searchsorted(before, before[start] + room, "right")) - 1
+            end = min(start + self._rows_max, max(fitting, start + 1))
+            if end >= whole.num_rows and end - start < self._rows_max:
+                break  # a row that follows may fit
+            yield from self._batches(whole.slice(start, end - start))
+            start = end
+            if start == whole.num_rows:
+                break
+        self._tables, self._sizes = [whole.slice(start)], [np.diff(before)[start:]]
+        self._rows, self._bytes = whole.num_rows - start, int(before[-1] - before[start])
 
     def end(self) -> Iterator[Batch]:
         """The last messages, if rows are left."""
         if self._rows:
             yield from self._batches(pa.concat_tables(self._tables))
-        self._tables, self._rows = [], 0
+        self._tables, self._sizes, self._rows, self._bytes = [], [], 0, 0
 
     def _batches(self, table: pa.Table) -> Iterator[Batch]:
-        payload = arrow_payload(table.combine_chunks())  # whose length, unlike nbytes, depends on the rows alone
-        if len(payload) > self._bytes_max and table.num_rows > 1:
+        payload = arrow_payload(table.combine_chunks())
+        if len(payload) > self._bytes_max and table.num_rows > 1:  # what frames the rows is larger than was thought
             half = table.num_rows // 2
             yield from self._batches(table.slice(0, half))
             yield from self._batches(table.slice(half))
         else:
             yield Batch(payload, table.num_rows, arrow=True)
+
+
+def row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """How many bytes each row of a table of plain columns takes, whatever pieces it came in."""
+    sizes = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        if _has_lengths(column.type):
+            lengths = np.asarray(pc.binary_length(column).to_numpy())  # of floats if some are NULL, which is no number
+            sizes += np.nan_to_num(lengths).astype(np.int64) + _OFFSET_BYTES
+        elif not pa.types.is_null(column.type):
+            sizes += column.type.bit_width // 8 + 1
+    return sizes
+
+
+def _has_lengths(kind: pa.DataType) -> bool:
+    types = pa.types
+    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(is_one(kind) for is_one in tests)
+
+
+def _frame_bytes(table: pa.Table) -> int:
+    """What a stream of such rows has besides them, about."""
+    return len(arrow_payload(table.slice(0, 0))) + _PADDING_BYTES * len(table.columns)
 
 
 def arrow_payload(table: pa.Table) -> bytes:

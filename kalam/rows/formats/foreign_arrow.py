@@ -58,7 +58,7 @@ class ForeignStream:
             return None
         if batch.num_rows > MESSAGE_ROWS_MAX:
             raise TooLarge(f"a record batch has {batch.num_rows:,} rows, at most {MESSAGE_ROWS_MAX:,} are taken")
-        _check_buffers(batch)
+        check_buffers(batch)
         return batch if self._is_plain else plain_batch(batch)
 
     def table(self, rows_max: int) -> pa.Table:
@@ -117,10 +117,11 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def check_batch(batch: pa.RecordBatch) -> None:
     """Raise InvalidValue for a batch of which a buffer does not hold what it says, or with a nested column."""
     check_schema(batch.schema)
-    _check_buffers(batch)
+    check_buffers(batch)
 
 
-def _check_buffers(batch: pa.RecordBatch) -> None:
+def check_buffers(batch: pa.RecordBatch) -> None:
+    """Raise InvalidValue for a batch of which a buffer does not hold what it says."""
     try:
         batch.validate(full=True)
     except (pa.ArrowException, ValueError) as exc:

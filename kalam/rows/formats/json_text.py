@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from kalam.rows.formats.batches import BadRow, LongRow
+from kalam.rows.formats.batches import BadRow, LongRow, OnBad
 
 BOM = b"\xef\xbb\xbf"
 SPACE = b" \t\r\n"
@@ -28,8 +28,9 @@ _TOKEN = re.compile(
 class JsonLines:
     """Rows of NDJSON. Blank lines are skipped."""
 
-    def __init__(self, row_bytes_max: int) -> None:
+    def __init__(self, row_bytes_max: int, on_bad: OnBad | None = None) -> None:
         self._row_bytes_max = row_bytes_max
+        self._on_bad = on_bad
         self._decoder = msgspec.json.Decoder(msgspec.Raw)
         self._rest = b""
         self._first = True
@@ -53,15 +54,24 @@ class JsonLines:
             if not text:
                 continue
             self._rows += 1
-            if not text.startswith(b"{"):
-                raise BadRow(self._rows, f"is not a JSON object: {text[:40].decode(errors='replace')}")
-            if len(text) > self._row_bytes_max:
-                raise LongRow(self._rows, self._row_bytes_max)
             try:
-                self._decoder.decode(text)
-            except (msgspec.DecodeError, RecursionError) as exc:
-                raise BadRow(self._rows, f"is not valid JSON: {exc}") from exc
-            yield text
+                self._check(text)
+            except (BadRow, LongRow) as exc:
+                if self._on_bad is None:
+                    raise
+                self._on_bad(exc.as_value(), text)
+            else:
+                yield text
+
+    def _check(self, text: bytes) -> None:
+        if not text.startswith(b"{"):
+            raise BadRow(self._rows, f"is not a JSON object: {text[:40].decode(errors='replace')}")
+        if len(text) > self._row_bytes_max:
+            raise LongRow(self._rows, self._row_bytes_max)
+        try:
+            self._decoder.decode(text)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise BadRow(self._rows, f"is not valid JSON: {exc}") from exc
 
 
 class JsonArray:

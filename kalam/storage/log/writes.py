@@ -58,7 +58,9 @@ class Announcement(msgspec.Struct, frozen=True):
 class InsertStatement(msgspec.Struct, gc=False):
     """One INSERT: all its rows or none. ``packed`` are blobs of ``pack_rows``, side by side all of them.
 
-    ``msg_id`` makes it idempotent for ``sender``; ``trace`` is the ``traceparent`` that it came with.
+    ``msg_id`` makes it idempotent for ``sender``; ``trace`` is the ``traceparent`` that it came with. With ``skip``
+    the rows whose keys are taken are told (``Taken``), so that the others can be tried without them; ``told`` is what
+    its answer has besides.
     """
 
     keys: Sequence[Key]
@@ -67,6 +69,8 @@ class InsertStatement(msgspec.Struct, gc=False):
     msg_id: str | None = None
     sender: str = ""
     trace: str | None = None
+    skip: bool = False
+    told: bytes = b""
 
 
 class Inserted(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +84,15 @@ class Repeated(msgspec.Struct, frozen=True):
     """The statement was a repeat: the answer that its first run got."""
 
     answer: bytes
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """Nothing of a statement is stored, because rows have keys that are taken: the error of each, by its place."""
+
+    errors: Mapping[int, DuplicateKey]
+
+
+Outcome = Inserted | Repeated | Taken | KalamError
 
 
 class InsertTask:
@@ -102,14 +115,14 @@ class InsertTask:
         self._copy: Copy | None = None
         self._chunks: list[tuple[Chunk, Sequence[Row], Traces | None]] = []
 
-    def apply(self, conn: sqlite3.Connection) -> list[Inserted | Repeated | KalamError]:
+    def apply(self, conn: sqlite3.Connection) -> list[Outcome]:
         """Judge and append; the outcome of each statement, in order."""
         copy = self._copy = self._store.for_writing(conn, self._table, self._user)
         if copy.segments and copy.epoch != self._epoch:
             raise Stale("segments have changed")
         self._chunks = []  # the writer applies a task again when the group that it was in could not be committed
         updated_us = now_us()
-        outcomes: list[Inserted | Repeated | KalamError] = []
+        outcomes: list[Outcome] = []
         accepted: list[InsertStatement] = []
         next_seq, superseding = copy.last_seq + 1, False
         if self._all_free(copy):
@@ -122,7 +135,9 @@ class InsertTask:
             try:
                 superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
             except DuplicateKey as exc:
-                outcomes.append(exc.as_value())
+                keys = statement.keys
+                found = Taken(taken_keys(self._table, keys, copy.versions, self._cold)) if statement.skip else exc
+                outcomes.append(found if isinstance(found, Taken) else found.as_value())
                 continue
             after = next_seq + len(statement.keys)
             copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
@@ -158,7 +173,7 @@ class InsertTask:
         copy: Copy,
         updated_us: int,
         accepted: list[InsertStatement],
-        outcomes: list[Inserted | Repeated | KalamError],
+        outcomes: list[Outcome],
     ) -> int:
         seq = copy.last_seq
         for statement in self._statements:
@@ -171,24 +186,13 @@ class InsertTask:
     def _repeat(self, conn: sqlite3.Connection, statement: InsertStatement) -> Repeated | None:
         if statement.msg_id is None:
             return None
-        row = conn.execute(
-            "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?",
-            (self._table.table_id, statement.sender, statement.msg_id, now_us() - ANSWER_US),
-        ).fetchone()
-        return None if row is None else Repeated(row[0])
+        answer = known_answer(conn, self._table, statement.sender, statement.msg_id)
+        return None if answer is None else Repeated(answer)
 
     def _remember(self, conn: sqlite3.Connection, statement: InsertStatement, last_seq: int, updated_us: int) -> None:
         if statement.msg_id is not None and self._answer is not None:
-            conn.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
-                (
-                    self._table.table_id,
-                    statement.sender,
-                    statement.msg_id,
-                    self._answer(statement, last_seq),
-                    updated_us,
-                ),
-            )
+            answer = self._answer(statement, last_seq)
+            remember_answer(conn, self._table, statement.sender, statement.msg_id, answer, updated_us)
 
     def committed(self) -> None:
         """Let readers see the rows."""
@@ -222,6 +226,42 @@ def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence
             start += count
 
 
+def known_answer(conn: sqlite3.Connection, table: Table, sender: str, msg_id: str) -> bytes | None:
+    """The answer that an insert with this id got, if it is remembered."""
+    row = conn.execute(
+        "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?",
+        (table.table_id, sender, msg_id, now_us() - ANSWER_US),
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def remember_answer(
+    conn: sqlite3.Connection, table: Table, sender: str, msg_id: str, answer: bytes, answered_us: int
+) -> None:
+    """Keep an answer, in the transaction of the rows that it is about."""
+    values = (table.table_id, sender, msg_id, answer, answered_us)
+    conn.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+
+
+def taken_keys(
+    table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys
+) -> dict[int, DuplicateKey]:
+    """Why a row cannot have its key, by its place: a row has it already, or one before it in these rows."""
+    taken: dict[int, DuplicateKey] = {}
+    seen: set[Key] = set()
+    for place, key in enumerate(keys):
+        if (versions.get(key) or cold.get(key) or 0) > 0:
+            taken[place] = _has_already(table, key)
+        elif key in seen:
+            taken[place] = DuplicateKey(f"key {table.key} = {shorten(key)} comes twice in these rows")
+        seen.add(key)
+    return taken
+
+
+def _has_already(table: Table, key: Key) -> DuplicateKey:
+    return DuplicateKey(f"table {table.name} has a row with {table.key} = {shorten(key)} already")
+
+
 def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:
     """Whether a row among ``keys`` supersedes a deleted one; raises DuplicateKey if a key is taken or comes twice."""
     distinct = set(keys)
@@ -237,7 +277,7 @@ def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], c
         if version is None:
             continue
         if version > 0:
-            raise DuplicateKey(f"table {table.name} has a row with {table.key} = {shorten(key)} already")
+            raise _has_already(table, key)
         superseding = True
     return superseding
 
@@ -257,6 +297,10 @@ class Change(msgspec.Struct):
     old_updated: bytes | None = None
 
 
+Remember = Callable[[sqlite3.Connection, int, int], None]
+"""Keeps an answer in the transaction of a change, of which it is given the last seq and the time."""
+
+
 class ChangeTask(msgspec.Struct):
     """Appends the changes of one statement, all or none, if the rows it saw are still the newest."""
 
@@ -268,6 +312,8 @@ class ChangeTask(msgspec.Struct):
     cold: ColdKeys = msgspec.field(default_factory=lambda: EMPTY)
     epoch: int | None = None
     trace: str | None = None
+    remember: Remember | None = None
+    last_seq: int = 0
     cost: int = 0
     _copy: Copy | None = None
     _chunks: list[Chunk] = msgspec.field(default_factory=list)
@@ -300,6 +346,9 @@ class ChangeTask(msgspec.Struct):
             copy.versions.update((key, sign * seq) for seq, key in enumerate(change.keys, chunk.first_seq))
             copy.append(chunk)
             self._chunks.append(chunk)
+        self.last_seq = copy.last_seq
+        if self.remember is not None:
+            self.remember(conn, self.last_seq, updated_us)
         return updated_us
 
     def _check(self, copy: Copy) -> bool:

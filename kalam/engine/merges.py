@@ -1,0 +1,183 @@
+"""Messages of rows of which some may be there already (``Kalam-On-Conflict``): left as they are, or updated.
+
+The rows that are there are read from one view and changed by the same task of the writer as those of an INSERT … ON
+CONFLICT, and a row gets what the message names of it and nothing else. Where a key comes more than once in a message
+its rows are taken one after another, as if each had been a message: where a file is cut into messages says nothing
+about its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from kalam.engine.insert_batch import InsertMessage
+from kalam.engine.message_reader import MessageReader
+from kalam.engine.queries import Queries
+from kalam.engine.sifted import RefusedRow, Sifted, with_refused
+from kalam.engine.upserts import matched_by_key
+from kalam.errors import KalamError, Unsupported
+from kalam.rows.codec import Codecs
+from kalam.rows.door import Named
+from kalam.rows.judged import judged
+from kalam.rows.types import Row
+from kalam.schema import ROW_ID, Table, TableKind
+from kalam.storage.log.copies import Key, View
+from kalam.storage.segments.key_rows import KeyedRows
+from kalam.tables.stored import Matched, Once, StoredTables
+from kalam.threads import beside
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """What became of a message: its answer, and the rows that were refused alone."""
+
+    answer: bytes
+    rows: int = 0
+    refused: Sequence[RefusedRow] = ()
+
+
+class Proposals(msgspec.Struct):
+    """The rows of a message by key. ``named`` says of a row which columns it names, where those are not all."""
+
+    table: Table
+    rows: dict[Key, Row] = msgspec.field(default_factory=dict)
+    named: dict[Key, Sequence[bool]] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: Table, rows: Sequence[Row], named: Named, *, update: bool) -> Proposals:
+        """Of a key that comes again the first row counts, or for an update each in turn."""
+        found, index = cls(table), table.key_index
+        names = [column.name for column in table.columns]
+        everything = [True] * len(rows)
+        masks = list(zip(*(named.get(name, everything) for name in names), strict=True)) if named else []
+        for place, row in enumerate(rows):
+            key, mask = row[index], masks[place] if masks else None
+            if key not in found.rows:
+                found.rows[key] = row
+                if mask is not None:
+                    found.named[key] = mask
+            elif update:
+                found.rows[key] = _over(found.rows[key], row, mask)
+                if mask is not None:
+                    found.named[key] = tuple(map(max, found.named[key], mask))
+        return found
+
+    def updated(self, olds: Sequence[Row]) -> list[Row]:
+        """What the rows that are there become."""
+        index = self.table.key_index
+        return [_over(old, self.rows[old[index]], self.named.get(old[index])) for old in olds]
+
+    def new(self, olds: Sequence[Row]) -> list[Row]:
+        """The rows whose keys are not there."""
+        index = self.table.key_index
+        there = {old[index] for old in olds}
+        return [row for key, row in self.rows.items() if key not in there]
+
+
+def _over(old: Row, new: Row, mask: Sequence[bool] | None) -> Row:
+    if mask is None:
+        return new
+    return tuple(after if named else before for before, after, named in zip(old, new, mask, strict=True))
+
+
+class Merges:
+    """Merges messages into SHARED and USER tables."""
+
+    def __init__(self, codecs: Codecs, stored: StoredTables, queries: Queries, rows_max: int) -> None:
+        self._codecs, self._stored, self._queries = codecs, stored, queries
+        self._rows_max = rows_max
+        self._reader = MessageReader(rows_max)
+
+    async def merge(self, table: Table, user: str, message: InsertMessage) -> Merged:
+        """Store the rows of a message that are new, and update or leave the others; raises what is wrong with it."""
+        check_mergeable(table)
+        proposals, count, sifted = await self._read(table, user, message)
+        update = message.taking.conflict == "update"
+
+        async def match(newest: Table, view: View) -> Matched:
+            nonlocal proposals, count, sifted
+            if proposals.table is not newest:
+                proposals, count, sifted = await self._read(newest, user, message)
+            found = await self._found(newest, user, view, list(proposals.rows))
+            return await beside(len(proposals.rows), _matched, proposals, found, update=update)
+
+        def answer(matched: Matched, last_seq: int) -> bytes:
+            updated = len(matched.news or ())
+            rows = updated + len(matched.inserts)
+            seq = b',"seq":%d' % last_seq if rows else b""
+            left = b',"updated":%d' % updated if update else b',"skipped":%d' % (count - rows)
+            told = b'{"rows":%d%b%b}' % (rows, seq, left)
+            return told if sifted is None else with_refused(told, sifted.told())
+
+        once = None if message.msg_id is None else Once(user, message.msg_id, answer)
+        done = await self._stored.change(table, user, match, once)
+        refused = sifted.refused if sifted else ()
+        if done.repeated is not None:
+            return Merged(done.repeated)
+        if done.matched is None:
+            return Merged(answer(NOTHING, 0), refused=refused)
+        rows = len(done.matched.inserts) + len(done.matched.news or ())
+        return Merged(answer(done.matched, done.last_seq), rows, refused)
+
+    async def _read(self, table: Table, user: str, message: InsertMessage) -> tuple[Proposals, int, Sifted | None]:
+        update = message.taking.conflict == "update"
+        decoder = self._codecs.of(table).decoder_of(message.taking)
+
+        def read(payload: bytes, arrow: bool) -> tuple[Proposals, int]:
+            found = decoder.decode_named(payload, user=user, arrow=arrow, rows_max=self._rows_max)
+            return Proposals.of(table, *found, update=update), len(found[0])
+
+        if not message.taking.skip:
+            found = judged("message", partial(read, message.payload, message.arrow))
+            if isinstance(found, KalamError):
+                raise found
+            return (*found, None)
+        batch = await self._reader.read_asking(self._codecs.of(table), [user], [message])
+        if 0 in batch.errors:
+            raise batch.errors[0]
+        sifted = batch.sifted[0]
+        sifted.keep(partial(self._stored.statement, table))
+        if not sifted.rows:
+            return Proposals(table), 0, sifted
+        return (*await beside(len(sifted.rows), read, sifted.payload, message.arrow), sifted)
+
+    async def _found(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> KeyedRows:
+        if not keys:
+            return KeyedRows([], view.last_seq)
+        found = await self._stored.rows_by_key(table, user, keys)
+        if found is not None:
+            return found
+        return KeyedRows(await self._queries.rows_by_key(table, user, view, keys), view.last_seq)
+
+
+NOTHING = Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=0)
+
+
+def check_mergeable(table: Table) -> None:
+    """Raise Unsupported for a table whose rows have no key that a sender could name."""
+    if table.kind is TableKind.STREAM:
+        raise Unsupported(f"on_conflict on the STREAM table {table.name}: its events have no key that could conflict")
+    if table.key == ROW_ID:
+        raise Unsupported(
+            f"on_conflict: table {table.name} has no primary key, so no row can be there already",
+            hint="create it with a PRIMARY KEY",
+        )
+
+
+def _matched(proposals: Proposals, found: KeyedRows, *, update: bool) -> Matched:
+    olds: list[Any] = [found_row.row for found_row in found.rows]
+    inserts = proposals.new(olds)
+    if not update:
+        return Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=found.seen_seq, inserts=inserts)
+    matched = matched_by_key(found, proposals.updated(olds))
+    return Matched(
+        olds=matched.olds,
+        seqs=matched.seqs,
+        updated_us=matched.updated_us,
+        news=matched.news,
+        seen_seq=matched.seen_seq,
+        inserts=inserts,
+    )

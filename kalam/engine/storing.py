@@ -1,0 +1,93 @@
+"""A batch of messages for a SHARED or USER table, stored together: each a statement with an outcome of its own.
+
+Where a message asked for its wrong rows to be refused alone, the writer stores nothing of it while one of its keys is
+taken, and tells which ones are; it is tried again without those rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import assert_never
+
+from kalam.engine.insert_batch import NO_ROWS, Answer, Batch, InsertMessage, answer_json
+from kalam.engine.sifted import with_refused
+from kalam.errors import KalamError
+from kalam.rows.judged import judged
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.writes import Inserted, InsertStatement, Outcome, Repeated, Taken
+from kalam.tables.stored import StoredTables
+
+
+class Storing:
+    """One batch on its way. ``repeated`` are the places of messages that had been stored before."""
+
+    def __init__(self, stored: StoredTables, table: Table, user: str, batch: Batch) -> None:
+        self._stored, self._table, self._user, self._batch = stored, table, user, batch
+        self._answers: list[Answer] = [NO_ROWS] * len(batch.messages)
+        self._waiting: list[tuple[int, InsertStatement]] = []
+        self.accepted_rows = 0
+        self.repeated: set[int] = set()
+
+    async def run(self) -> list[Answer]:
+        """Store what can be; the answer or the error of each message, in order."""
+        for place, (message, rows) in enumerate(self._batch.each()):
+            self._put(place, rows if isinstance(rows, KalamError) else self._statement(place, message, rows))
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            statements = [statement for _, statement in waiting]
+            try:
+                outcomes = await self._stored.insert(self._table, self._user, statements, _answer)
+            except KalamError as exc:  # which says nothing of what was stored before
+                for place, _ in waiting:
+                    self._answers[place] = exc.as_value()
+                break
+            for (place, statement), outcome in zip(waiting, outcomes, strict=True):
+                self._settle(place, statement, outcome)
+        return self._answers
+
+    def _put(self, place: int, found: InsertStatement | Answer) -> None:
+        if isinstance(found, InsertStatement):
+            self._waiting.append((place, found))
+        else:
+            self._answers[place] = found
+
+    def _settle(self, place: int, statement: InsertStatement, outcome: Outcome) -> None:
+        match outcome:
+            case Inserted(last_seq):
+                self._answers[place] = _answer(statement, last_seq)
+                self.accepted_rows += len(statement.keys)
+            case Repeated(answer):
+                self._answers[place] = answer
+                self.repeated.add(place)
+            case Taken(errors):
+                self._batch.sifted[place].drop(errors)
+                self._put(place, self._statement(place, self._batch.messages[place], ()))
+            case KalamError():
+                self._answers[place] = outcome
+            case _:
+                assert_never(outcome)
+
+    def _statement(self, place: int, message: InsertMessage, rows: Sequence[Row]) -> InsertStatement | Answer:
+        """The statement of a message; its answer where it has no rows, or its error."""
+        sifted = self._batch.sifted.get(place)
+        if sifted is None:
+            return judged("message", partial(self._made, message, rows)) if rows else NO_ROWS
+        make = partial(self._made, message)
+        made = judged("message", partial(make, sifted.rows)) if sifted.rows else None
+        if isinstance(made, KalamError):
+            sifted.keep(make)
+            made = make(sifted.rows) if sifted.rows else None
+        if made is None:
+            return with_refused(NO_ROWS, sifted.told())
+        made.skip, made.told = True, sifted.told()
+        return made
+
+    def _made(self, message: InsertMessage, rows: Sequence[Row]) -> InsertStatement:
+        return self._stored.statement(self._table, rows, message.msg_id, self._user, message.trace)
+
+
+def _answer(statement: InsertStatement, last_seq: int) -> bytes:
+    answer = answer_json(len(statement.keys), last_seq)
+    return with_refused(answer, statement.told) if statement.told else answer
