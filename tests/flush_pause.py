@@ -19,7 +19,10 @@ def worker_process(server: ServerProcess, module: str) -> int:
     assert server.process is not None
     for task in Path(f"/proc/{server.process.pid}/task").iterdir():
         for pid in (task / "children").read_text().split():
-            if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if (
+                module in Path(f"/proc/{pid}/cmdline").read_text()
+                or Path(f"/proc/{pid}/comm").read_text() == f"{module}\n"
+            ):
                 return int(pid)
     raise AssertionError(f"no {module} runs")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cli_process import environment
 from server_process import ServerProcess
+from warm_start import may_be_warm, run_kalam_command
 
 COMMAND_S = 100
 NAMESPACE = "cli"
@@ -73,14 +74,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def kalam(start: Callable[..., subprocess.Popen[bytes]]) -> Run:
+def kalam(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> Run:
     """Run ``kalam`` with some arguments to its end and return its status and what it printed."""
 
     def run(*arguments: str, stdin: bytes | str = b"", env: dict[str, str] | None = None) -> Any:
+        given = stdin if isinstance(stdin, bytes) else stdin.encode()
+        if may_be_warm(arguments, env or {}):
+            whole = environment(**(env or {}))
+            status, out, err = run_kalam_command(arguments, whole, tmp_path / "empty", given, COMMAND_S)
+            return subprocess.CompletedProcess(arguments, status, out.decode(), err.decode())
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = start(*arguments, env=env, **pipes)
-        out, err = process.communicate(stdin if isinstance(stdin, bytes) else stdin.encode(), COMMAND_S)
-        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
+        out, err = process.communicate(given, COMMAND_S)
+        return subprocess.CompletedProcess(arguments, process.returncode, out.decode(), err.decode())
 
     return run
 

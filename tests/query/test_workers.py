@@ -1,4 +1,7 @@
-"""Queries run in processes of their own: what becomes of one that ends, and of what it leaves behind."""
+"""Queries run in processes of their own: what becomes of one that ends, and of what it leaves behind.
+
+Here the processes themselves are looked at, so the servers start from nothing, as users' do.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from server_process import ServerProcess, SqlFailed
 
 ENDLESS = "SELECT count(*) FROM range(1, 1000000) a JOIN range(1, 1000000) b ON a.value + b.value > $1"
 PATIENCE_S = 90.0
+COLD = {"KALAM_COLD_STARTS": "1"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(
-        tmp_path_factory.mktemp("kalam") / "data", environment={"KALAM_QUERY_MEMORY_BYTES": str(128 << 20)}
-    ).start()
+    environment = COLD | {"KALAM_QUERY_MEMORY_BYTES": str(128 << 20)}
+    server = ServerProcess(tmp_path_factory.mktemp("kalam") / "data", environment=environment).start()
     server.sql("CREATE NAMESPACE a; CREATE TABLE a.t (k INT PRIMARY KEY, v TEXT)")
     server.sql("INSERT INTO a.t SELECT value, 'v' || value FROM range(0, 1000)")
     yield server
@@ -110,7 +113,7 @@ def test_a_query_that_takes_too_much_memory_is_told_so(server: ServerProcess, te
 
 
 def test_no_query_process_outlives_its_server(start_kalam: Callable[..., ServerProcess]) -> None:
-    server = start_kalam()
+    server = start_kalam(**COLD)
     asked = Asked(server, ENDLESS, 5)
     wait_for(lambda: [pid for pid in workers(pid_of(server)) if _is_busy(pid)])
     left = query_processes(pid_of(server))
@@ -120,7 +123,7 @@ def test_no_query_process_outlives_its_server(start_kalam: Callable[..., ServerP
 
 
 def test_a_server_stops_while_queries_run(start_kalam: Callable[..., ServerProcess]) -> None:
-    server = start_kalam()
+    server = start_kalam(**COLD)
     asked = [Asked(server, ENDLESS, 5) for _ in range(3)]
     wait_for(lambda: len([pid for pid in workers(pid_of(server)) if _is_busy(pid)]) >= 3)
     left = query_processes(pid_of(server))

@@ -6,24 +6,26 @@ answers with an error. It never answers without it, and never removes what it do
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server_process import ServerProcess
+from server_process import ServerProcess, SqlFailed
 from structlog.testing import capture_logs
+from warm_start import start_kalam_process
 
-from kalam.engine import Session
-from kalam.errors import AlreadyExists, KalamError
+from kalam.errors import AlreadyExists
 from kalam.server import open_server
 from kalam.settings import load_settings
 
@@ -96,21 +98,38 @@ def files(data: Path) -> set[str]:
     return {path.name for path in places if path.is_file() and path.suffix in (".parquet", ".txt")}
 
 
-async def start(data: Path, **flags: Any) -> Content | str:
+def start(data: Path, *flags: str) -> Content | str:
     """What a server on it answers for each table, an error's code being the row; or why it does not start."""
-    settings = load_settings(data_dir=data, http_port=0, nats_port=0, **flags)
-    answers: Content = {}
+    server = ServerProcess(data)
+    log = data.with_name("start.log")
+    with log.open("wb") as file:  # and not by the server's own start, which takes an old announcement away
+        command = ["serve", f"--data-dir={data}", "--http-port=0", "--nats-port=0", *flags]
+        server.process = start_kalam_process(command, {}, file)
     try:
-        async with open_server(settings) as running:
-            for table, user in TABLES.items():
-                try:
-                    [result] = await running.engine.execute(f"SELECT id FROM {table} ORDER BY id", (), Session(user))
-                    answers[table] = [list(row.values()) for row in result.data.to_pylist()]
-                except KalamError as exc:
-                    answers[table] = [[exc.code]]
-    except (KalamError, OSError, sqlite3.Error) as exc:
-        return str(exc)
+        while not is_ready(server):
+            if (status := server.process.poll()) is not None:
+                assert status == 1
+                return log.read_text().partition("error")[2].strip()
+            time.sleep(0.005)
+        answers = {table: answer(server, table, user) for table, user in TABLES.items()}
+        assert server.stop() == 0
+    finally:
+        server.kill()
     return answers
+
+
+def is_ready(server: ServerProcess) -> bool:
+    with suppress(OSError, ValueError, KeyError):
+        server.announcement = json.loads((server.data_dir / "kalam.json").read_text())
+        return server.process is not None and server.announcement["pid"] == server.process.pid
+    return False
+
+
+def answer(server: ServerProcess, table: str, user: str) -> list[list[Any]]:
+    try:
+        return server.sql(f"SELECT id FROM {table} ORDER BY id", user=user)
+    except SqlFailed as exc:
+        return [[exc.code]]
 
 
 # What is done to the directory
@@ -295,21 +314,21 @@ def directory(lived_in: LivedIn, tmp_path: Path, name: str, mutate: Mutation) ->
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_a_start_is_refused(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
+def test_a_start_is_refused(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
     mutate, expected = REFUSED[case]
-    await is_refused(directory(lived_in, tmp_path, "stopped", mutate), expected)
+    is_refused(directory(lived_in, tmp_path, "stopped", mutate), expected)
 
 
 @pytest.mark.parametrize("case", REFUSED_AFTER_A_KILL)
-async def test_a_start_after_a_kill_is_refused(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
+def test_a_start_after_a_kill_is_refused(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
     mutate, expected = REFUSED_AFTER_A_KILL[case]
-    await is_refused(directory(lived_in, tmp_path, "killed", mutate), expected)
+    is_refused(directory(lived_in, tmp_path, "killed", mutate), expected)
 
 
-async def is_refused(data: Path, expected: str) -> None:
+def is_refused(data: Path, expected: str) -> None:
     before = files(data)
     for _ in range(2):  # a refused start leaves everything so that the next one is refused, too
-        told = await start(data)
+        told = start(data)
         assert isinstance(told, str), "it started"
         assert "\n" not in told
         assert re.search(expected, told), told
@@ -317,34 +336,32 @@ async def is_refused(data: Path, expected: str) -> None:
 
 
 @pytest.mark.parametrize("case", INTACT)
-async def test_a_start_has_everything(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
+def test_a_start_has_everything(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
     data = directory(lived_in, tmp_path, "stopped", INTACT[case])
     before = files(data)
     for _ in range(2):
-        assert await start(data) == lived_in.stopped
+        assert start(data) == lived_in.stopped
     assert files(data) >= before
 
 
 @pytest.mark.parametrize("case", INTACT_AFTER_A_KILL)
-async def test_a_start_after_a_kill_has_everything(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
+def test_a_start_after_a_kill_has_everything(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
     data = directory(lived_in, tmp_path, "killed", INTACT_AFTER_A_KILL[case])
-    assert await start(data) == lived_in.killed
+    assert start(data) == lived_in.killed
 
 
 @pytest.mark.parametrize("share", [0.99, 0.95, 0.9, 0.8, 0.7])
-async def test_a_log_without_its_end_is_refused_or_had_nothing_there(
-    lived_in: LivedIn, tmp_path: Path, share: float
-) -> None:
+def test_a_log_without_its_end_is_refused_or_had_nothing_there(lived_in: LivedIn, tmp_path: Path, share: float) -> None:
     """The last commits may be of the server's own: those may go, a row may not."""
-    told = await start(directory(lived_in, tmp_path, "killed", cut(WAL, share)))
+    told = start(directory(lived_in, tmp_path, "killed", cut(WAL, share)))
     assert told == lived_in.killed or re.search("older than|lacks changes", str(told)), told
 
 
 @pytest.mark.parametrize("case", TOLD)
-async def test_a_damaged_table_says_so_and_the_others_are_there(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
+def test_a_damaged_table_says_so_and_the_others_are_there(lived_in: LivedIn, tmp_path: Path, case: str) -> None:
     data = directory(lived_in, tmp_path, "stopped", TOLD[case])
     before = files(data)
-    answers = await start(data)
+    answers = start(data)
     assert isinstance(answers, dict), answers
     [[code]] = answers.pop("m.t")
     assert isinstance(code, str), f"it answered {code}"
@@ -360,7 +377,7 @@ async def test_a_loss_that_is_accepted_goes_on_and_keeps_what_it_does_not_know(
 ) -> None:
     data = directory(lived_in, tmp_path, "stopped", older("kalam.db", MARK))
     before = files(data)
-    answers = await start(data, accept_loss=True)
+    answers = start(data, "--accept-loss")
     assert isinstance(answers, dict), answers
     assert answers == lived_in.older | {"m.events": lived_in.stopped["m.events"]}
     assert files(data) == before
@@ -372,7 +389,7 @@ async def test_a_loss_that_is_accepted_goes_on_and_keeps_what_it_does_not_know(
         with pytest.raises(AlreadyExists, match="KALAM-m-later holds 1 event of a table that the catalogue"):
             await running.engine.execute("CREATE STREAM TABLE m.later (id BIGINT)")
         await running.engine.execute("INSERT INTO m.t VALUES (4)")
-    assert await start(data) == answers | {"m.t": [[1], [2], [3], [4]]}
+    assert start(data) == answers | {"m.t": [[1], [2], [3], [4]]}
 
 
 async def test_a_lost_catalogue_that_is_accepted_begins_anew(lived_in: LivedIn, tmp_path: Path) -> None:
@@ -386,20 +403,20 @@ async def test_a_lost_catalogue_that_is_accepted_begins_anew(lived_in: LivedIn, 
     assert files(data) == before
 
 
-async def test_unclaimed_files_go_after_a_week(lived_in: LivedIn, tmp_path: Path) -> None:
+def test_unclaimed_files_go_after_a_week(lived_in: LivedIn, tmp_path: Path) -> None:
     data = directory(lived_in, tmp_path, "stopped", unrecorded)
-    assert await start(data) == lived_in.stopped
+    assert start(data) == lived_in.stopped
     kept = list(data.rglob("unclaimed/**/*-99.parquet"))
     assert len(kept) == 2
     with closing(sqlite3.connect(database(data))) as conn:
         conn.execute("UPDATE garbage SET created_us = created_us - 6 * 86400000000")
         conn.commit()
-    assert await start(data) == lived_in.stopped
+    assert start(data) == lived_in.stopped
     assert all(path.exists() for path in kept)
     with closing(sqlite3.connect(database(data))) as conn:
         conn.execute("UPDATE garbage SET created_us = created_us - 86400000000")
         conn.commit()
-    assert await start(data) == lived_in.stopped
+    assert start(data) == lived_in.stopped
     assert not any(path.exists() for path in kept)
     assert not (data / "unclaimed/shared").exists()
 
