@@ -93,9 +93,12 @@ LONGEST = frozenset(
         "test_bench.py",
         "test_crash.py",
         "test_demo.py",
+        "test_faults.py",
         "test_feed_kills.py",
+        "test_full_disk_rounds.py",
         "test_ledger.py",
         "test_merge_model.py",
+        "test_mutilated.py",
         "test_outbox.py",
         "test_pauses.py",
         "test_manual_blocks.py",
@@ -114,6 +117,11 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="kalam-bytecode-")
         os.environ["PYTHONPYCACHEPREFIX"] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are cores: a test waits a third of its time, for a disk or for what has to come."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

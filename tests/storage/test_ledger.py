@@ -158,7 +158,7 @@ def kill_while_it_starts(server: ServerProcess, dice: random.Random) -> None:
     server.launch()
     assert server.process is not None
     with suppress(subprocess.TimeoutExpired):
-        server.process.wait(dice.random() * 1.5)
+        server.process.wait(dice.random() / 2)
     assert server.process.poll() is None, server.log_text()[-3_000:]
     server.kill()
 
