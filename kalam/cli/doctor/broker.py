@@ -43,25 +43,28 @@ def broker(patient: Patient) -> Iterator[Finding]:
 
 async def _examined(patient: Patient, options: Mapping[str, Any]) -> list[Finding]:
     where = ",".join(options["servers"]).rpartition("@")[2]
+    said: list[Exception] = []
+
+    async def note(exc: Exception) -> None:
+        said.append(exc)
+
     quiet: dict[str, Any] = {
-        "max_reconnect_attempts": 0,
+        "max_reconnect_attempts": 1,  # 0 would mean for ever
+        "reconnect_time_wait": 0,
         "allow_reconnect": False,
         "connect_timeout": TIME_S,
-        "error_cb": _ignore,
+        "error_cb": note,
     }
     try:
         client = await asyncio.wait_for(nats.connect(**options, **quiet), TIME_S)
     except (nats_errors.Error, OSError, TimeoutError) as exc:
-        text = f"no connection to {where}: {str(exc) or type(exc).__name__}"
+        why = said[-1] if said else exc  # that no server is left says nothing of why
+        text = f"no connection to {where}: {str(why) or type(why).__name__}"
         return [Finding("fail", "broker", text, "start it, or look at --nats-url and its credentials")]
     try:
         return [finding async for finding in _findings(patient, client, where)]
     finally:
         await client.close()
-
-
-async def _ignore(_: Exception) -> None:
-    """What goes wrong is raised, too."""
 
 
 async def _findings(patient: Patient, client: Client, where: str) -> Any:
