@@ -316,24 +316,11 @@ class RowDecoder:
         with suppress(*UNFIT):  # some damage lets a value through that is none
             value = values[first].as_py()
             found = f"NULL in a column of type {values.type}" if value is None else shorten(value)
-        return bad_value(column, None if sql else rows_before + first, str(column.type), found)
+        expected = f"{column.type} (32 bits)" if column.type.name is TypeName.FLOAT else str(column.type)
+        return bad_value(column, None if sql else rows_before + first, expected, found)
 
     def _refuse(self, exc: Exception, *, single: bool, payload: Any) -> NoReturn:
         raise explain(self.table, exc, single=single, payload=payload) from exc
-
-
-def _first_unfit(values: pa.ChunkedArray, column: Column, *, sql: bool) -> int:
-    """The place of the first value that does not fit, found by halving; there is one."""
-    first, last = 0, len(values)  # it lies in [first, last)
-    while last - first > 1:
-        middle = (first + last) // 2
-        try:
-            arrow_values(values.slice(first, middle - first), column, sql=sql)
-        except UNFIT:
-            last = middle
-        else:
-            first = middle
-    return first
 
 
 def _usable_default(column: Column) -> Column | None:

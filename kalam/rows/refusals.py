@@ -7,6 +7,7 @@ where there is something to refuse. An error begins with its row, which counts f
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
 from kalam.names import listed
 from kalam.rows.judged import UNREADABLE
+from kalam.rows.normalise import shorten
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Table
 
 SERVER_COLUMNS: Final = frozenset({UPDATED, DELETED, ROW_ID, STREAM_KEY})
@@ -51,7 +53,7 @@ def explain(table: Table, exc: Exception, *, single: bool, payload: Any = None) 
 
 
 def _value_text(payload: Any, index: int | None, name: str) -> str:
-    """The value of a column in the message, as JSON, cut; '' where it cannot be shown."""
+    """The value of a column in the message, cut: a text in quotes, others as JSON; '' where it cannot be shown."""
     try:
         if not isinstance(payload, bytes):
             text = msgspec.json.encode(payload[index or 0][name])
@@ -63,6 +65,9 @@ def _value_text(payload: Any, index: int | None, name: str) -> str:
             text = bytes(value) if is_json else msgspec.json.encode(msgspec.msgpack.decode(value))
     except (*UNREADABLE, LookupError):
         return ""
+    with suppress(*UNREADABLE):
+        if text[:1] == b'"':
+            return shorten(msgspec.json.decode(text))
     return cut(text.decode("utf-8", "replace"))
 
 

@@ -239,7 +239,8 @@ class Database:
                     outcomes.append((waiting, None, exc))
                     continue
                 outcomes.append((waiting, result, None))
-            if self.mark is not None:
+            wrote = self._conn.total_changes != changes_before
+            if wrote and self.mark is not None:  # one that only read needs no room on the disk
                 self.mark.number_log(self._conn)
             crash_point("commit.before")
             self._commit()
@@ -253,14 +254,14 @@ class Database:
             error = self._failed(exc)
             outcomes = [(waiting, None, error) for waiting in group]
         else:
-            if self._conn.total_changes != changes_before:  # one that wrote nothing proves nothing of the disk
-                self.failure = None
             self.commits += 1
             with self.snapshot_lock:
                 for task in applied:
                     task.committed()
                     announcements += task.announcements()
-            self._note(announcements)
+            if wrote:  # one that wrote nothing proves nothing of the disk
+                self.failure = None
+                self._note(announcements)
         self._tell(outcomes, announcements)
 
     def _commit(self) -> None:

@@ -114,7 +114,7 @@ class MarkFile:
     """
 
     def __init__(self, path: Path, database: int, mark: Mark, log: int) -> None:
-        self._database, self._log = database, log
+        self._database, self._log, self._numbers = database, log, False
         self._mark, self._change = mark, (mark.copy_id, mark.seq)
         self._head = _head(mark)
         line = _line(self._head, *self._change)
@@ -132,14 +132,15 @@ class MarkFile:
             os.close(descriptor)
 
     def number_log(self, conn: sqlite3.Connection) -> None:
-        """Inside each transaction: number the log, if this commit may be the first one in it."""
-        if self._mark.base == self._log:
+        """Inside each transaction that writes: number the log, if this commit may be the first one in it."""
+        self._numbers = self._mark.base == self._log
+        if self._numbers:
             conn.execute(f"PRAGMA application_id = {self._log + 1}")
 
     def note(self, counted: sqlite3.Connection | None, change: tuple[int, int] | None) -> None:
         """Note a commit: the writing connection if it was counted, and the copy and the seq of the last change."""
-        if self._mark.base == self._log:
-            self._log += 1
+        if self._numbers:
+            self._log, self._numbers = self._log + 1, False
         based = self._note_base()
         if change is not None:
             self._change = change
