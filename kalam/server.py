@@ -14,6 +14,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ async def _open_engine(
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, engine)
-    requests = Requests(broker.connection, broker.subjects, engine)
+    requests = Requests(broker.connection, broker.subjects, engine, broker.rejections)
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, start.data_id)
@@ -232,13 +233,13 @@ async def _open_streams(
 def _make_engine(
     settings: Settings, storage: Storage, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
 ) -> tuple[Engine, LiveDelivery]:
-    bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
-    stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, outbox, bounds)
-    inserts = Inserts(settings, storage.catalogue, storage.codecs, stored, streams)
+    stored = _make_stored(settings, storage, outbox)
     system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
-    system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
     queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
-    inserts.merges = Merges(storage.codecs, stored, queries, settings.batch_rows_max)
+    merges = Merges(storage.codecs, stored, queries, settings.batch_rows_max)
+    refused = broker.rejections.rows
+    inserts = Inserts(settings, storage.catalogue, storage.codecs, stored, streams, merges, refused)
+    system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
     running = RunningQueries()
     registry = _make_registry(settings, storage, broker, stored, streams, queries)
     texts = Texts.of(settings, queries.pool)
@@ -246,15 +247,14 @@ def _make_engine(
     delivery = LiveDelivery(broker.connection, broker.subjects, registry)
     live = Live(registry, texts, delivery)
     system.add("live_queries", LIVE_QUERIES, live.rows)
-    system.add("queries", QUERIES, lambda: running_rows(running))
+    system.add("queries", QUERIES, partial(running_rows, running))
     background.compactor.listeners.append(queries.release)
-    flusher = background.schedule.flusher
     parts = Parts(
         settings,
         storage.database,
         storage.catalogue,
         background.jobs,
-        flusher,
+        background.schedule.flusher,
         background.compactor,
         outbox,
         streams,
@@ -275,7 +275,7 @@ def _make_engine(
         inserts=inserts,
         live=live,
         streams=streams,
-        flusher=flusher,
+        flusher=background.schedule.flusher,
         schedule=background.schedule,
         compactor=background.compactor,
         jobs=background.jobs,
@@ -289,6 +289,11 @@ def _make_engine(
         ends=broker.ends,
     )
     return engine, delivery
+
+
+def _make_stored(settings: Settings, storage: Storage, outbox: Outbox) -> StoredTables:
+    bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
+    return StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, outbox, bounds)
 
 
 def _make_registry(

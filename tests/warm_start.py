@@ -52,7 +52,7 @@ FOR_SERVERS: Final = (
 )
 FOR_COMMANDS: Final = (
     *("kalam.cli.copy_progress", "kalam.cli.doctor.running", "kalam.cli.doctor.segments", "kalam.cli.http"),
-    *("kalam.cli.insert_progress", "kalam.cli.row_sender", "kalam.cli.shell.server", "kalam.client"),
+    *("kalam.cli.loading.insert_progress", "kalam.cli.loading.row_sender", "kalam.cli.shell.server", "kalam.client"),
     *("kalam.query.row_text", "kalam.rows.formats.batches", "pyarrow.parquet", "rich.console", "rich.table"),
 )
 

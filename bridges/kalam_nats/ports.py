@@ -20,6 +20,7 @@ from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.embedded import EmbeddedBroker
 from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.door.notices import Notices
+from kalam_nats.door.rejections import Rejections
 from kalam_nats.streams.feed import Feeds
 from kalam_nats.streams.replay import FeedReplay
 from kalam_nats.streams.streams import Streams
@@ -79,6 +80,7 @@ class Broker(msgspec.Struct, frozen=True):
     ends: StreamEnds
     replay: FeedReplay
     notices: Notices
+    rejections: Rejections
 
 
 async def open_ports(settings: Settings, start: Start, storage: Storage) -> Broker:
@@ -106,8 +108,9 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
         await feeds.forget()
     await feeds.open()
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
-    replay = FeedReplay(connection, jetstream, subjects)
-    return Broker(connection, jetstream, subjects, streams, feeds, ends, replay, Notices(connection, subjects))
+    replay, notices = FeedReplay(connection, jetstream, subjects), Notices(connection, subjects)
+    rejections = Rejections(connection, subjects)
+    return Broker(connection, jetstream, subjects, streams, feeds, ends, replay, notices, rejections)
 
 
 async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:

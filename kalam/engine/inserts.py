@@ -44,13 +44,18 @@ class Inserts:
     """
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, codecs: Codecs, stored: StoredTables, streams: StreamTables
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        codecs: Codecs,
+        stored: StoredTables,
+        streams: StreamTables,
+        merges: Merges,
+        on_refused: RefusedSink,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
-        self._stored, self._streams = stored, streams
+        self._stored, self._streams, self._merges, self._on_refused = stored, streams, merges, on_refused
         self._reader = MessageReader(settings.batch_rows_max)
-        self.merges: Merges | None = None
-        self.on_refused: RefusedSink = _nowhere
         self.rows_inflight = 0
         self.bytes_inflight = 0
         self.accepted_rows = 0
@@ -118,10 +123,9 @@ class Inserts:
         return answers
 
     async def _merge(self, table: Table, user: str, message: InsertMessage) -> Answer:
-        assert self.merges is not None
         try:
             with in_trace(message.trace):
-                merged = await self.merges.merge(table, user, message)
+                merged = await self._merges.merge(table, user, message)
         except KalamError as exc:
             return exc.as_value()
         self.accepted_rows += merged.rows
@@ -150,7 +154,7 @@ class Inserts:
         """Count and publish rows that were refused alone."""
         if rows:
             self.rejected.update(refused.error.code for refused in rows)
-            self.on_refused(table, user, rows)
+            self._on_refused(table, user, rows)
 
     async def judge(
         self, user: str, name: TableName, message: InsertMessage, taken: set[Key]
@@ -280,10 +284,6 @@ class Inserts:
 
 
 _TRACE, _MSG_ID, _PAYLOAD = attrgetter("trace"), attrgetter("msg_id"), attrgetter("payload")
-
-
-def _nowhere(table: Table, user: str, rows: Sequence[RefusedRow]) -> None:
-    """Where refused rows go before the doors are open."""
 
 
 def _event_answers(batch: Batch, published: Published) -> list[Answer]:

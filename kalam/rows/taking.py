@@ -59,9 +59,9 @@ def read_taking(said: Callable[[str, str], str | None]) -> Taking:
 
 
 def _word(header: str, parameter: str, words: tuple[str, ...], said: Callable[[str, str], str | None]) -> str:
-    """The word that was said; the rule is an empty text, whether it was said or not."""
+    """The word that was said; the rule is an empty text, whether it was said, left empty or not said."""
     given = said(header, parameter)
-    if given is None or given == words[0]:
+    if not given or given == words[0]:
         return ""
     if given not in words:
         raise InvalidValue(f"{header} ({parameter}) is one of {', '.join(words)}; found {given[:40]!r}")

@@ -31,6 +31,7 @@ def rows(kalam_server, table, names="id, size, ok"):
     [
         ("id;size;ok\n007;größer;true\n", ("--encoding", "cp1252")),
         ("id;size;ok\n007;größer;true\n", ("--encoding", "utf-16")),
+        ("id;size;ok\n007;größer;true\n", ("--encoding", "UTF16")),
         ("sep=;\nid;size;ok\n007;größer;true\n", ("--encoding", "latin-1")),
         ("id\tsize\tok\n007\tgrößer\ttrue\n", ("--encoding", "utf-8")),
         ("id|size|ok\n007|größer|true\n", ("--delimiter", "|")),
@@ -38,16 +39,37 @@ def rows(kalam_server, table, names="id, size, ok"):
         ('id,size,ok\n007,größer,"true"\n', ()),
     ],
 )
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_a_dialect_and_an_encoding_are_read(at_server, kalam_server, table, tmp_path, content, arguments, mark):
+@pytest.mark.parametrize("has_mark", [False, True])
+def test_a_dialect_and_an_encoding_are_read(at_server, kalam_server, table, tmp_path, content, arguments, has_mark):
     file = tmp_path / "excel.csv"
     encoding = arguments[1] if "--encoding" in arguments else "utf-8"
-    if encoding == "utf-16" and mark:
-        pytest.skip("which has a mark of its own")
-    file.write_bytes(mark + content.encode(encoding))
+    is_utf_16 = "16" in encoding
+    body = content.encode("utf-16-le" if is_utf_16 else encoding)  # the first of which makes no mark
+    mark = b"\xff\xfe" if is_utf_16 else b"\xef\xbb\xbf"
+    file.write_bytes(mark + body if has_mark else body)
     done = at_server("insert", table, str(file), *arguments)
     assert done.returncode == 0, done.stderr
     assert rows(kalam_server, table) == [["007", "größer", True]]
+
+
+def test_the_file_of_skipped_rows_is_none_of_those_that_are_read(at_server, table, tmp_path):
+    file = tmp_path / "rows.ndjson"
+    file.write_text('{"id": "a"}\n')
+    for given in (file, tmp_path):
+        done = at_server("insert", table, str(given), "--skip-bad", str(file))
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"error: --skip-bad {file} is one of the files that are to be read\n",
+        )
+    assert file.read_text() == '{"id": "a"}\n'
+
+
+def test_an_insert_whose_skipped_rows_cannot_be_written_fails_and_says_what_is_stored(at_server, table):
+    lines = '{"id": "a"}\n{"id": 1}\n{"id": "b"}\n'
+    done = at_server("insert", table, "--skip-bad", "/dev/full", stdin=lines)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write /dev/full: No space left on device\n")
+    assert "2 rows are known to be stored" in done.stderr
 
 
 def test_utf_16_is_known_by_its_mark_and_tabs_by_the_name(at_server, kalam_server, table, tmp_path):
@@ -55,6 +77,15 @@ def test_utf_16_is_known_by_its_mark_and_tabs_by_the_name(at_server, kalam_serve
     file.write_bytes("id\tsize\n007\ta,b\n".encode("utf-16"))
     assert at_server("insert", table, str(file)).returncode == 0
     assert rows(kalam_server, table, "id, size") == [["007", "a,b"]]
+
+
+def test_an_encoding_that_wants_a_mark_is_told_so(at_server, table, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes("id,size\n007,a\n".encode("utf-32-le"))
+    done = at_server("insert", table, str(file), "--encoding", "utf-32")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "the file is not utf-32, at byte 0: say another --encoding" in done.stderr
 
 
 def test_another_encoding_is_told_with_what_to_say(at_server, table, tmp_path):

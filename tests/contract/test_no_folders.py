@@ -87,9 +87,9 @@ async def test_a_damaged_segment_is_told_without_its_folder_at_every_door(progra
     assert [text for text in texts if any(folder in text for folder in folders)] == []
 
 
-@pytest.mark.parametrize("how", ["EXPLAIN", "explain analyze"])
+@pytest.mark.parametrize("how", ["EXPLAIN", "explain analyze", "/* a */ EXPLAIN", "-- a\nEXPLAIN ANALYZE"])
 def test_a_plan_names_files_and_no_folders(shared_server: ServerProcess, namespace: str, how: str) -> None:
-    table = f"{namespace}.{how.lower().replace(' ', '_')}"
+    table = f"{namespace}.t"
     shared_server.sql(f"CREATE TABLE {table} (k BIGINT PRIMARY KEY, v TEXT); INSERT INTO {table} VALUES (1, '/a/b/c')")
     shared_server.sql(f"FLUSH TABLE {table}; INSERT INTO {table} VALUES (2, 'y'); FLUSH TABLE {table}")
     query = f"{how} SELECT k FROM {table} WHERE v = '/a/b/c'"

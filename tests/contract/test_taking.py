@@ -189,6 +189,16 @@ async def test_a_repeat_is_answered_as_the_first_was_and_stores_nothing(program:
         assert rows(program, table, "k") == [[1]]
 
 
+@pytest.mark.parametrize("door", ["nats", "headers", "query"])
+async def test_an_empty_word_asks_for_nothing(program: Program, namespace: str, send: Send, door: str) -> None:
+    table = create(program, namespace)
+    asked = dict.fromkeys(HEADERS, "")
+    status, answer = await send(door, table, JSON, b'[{"k": 1}, {"k": "x"}]', asked)
+    assert (status, answer["code"]) == (400, "invalid_value")
+    status, answer = await send(door, table, JSON, b'[{"k": 1}]', asked)
+    assert (status, answer["rows"], "refused" in answer) == (200, 1, False)
+
+
 async def test_many_taken_keys_are_refused_alone_while_others_insert(program: Program, namespace: str) -> None:
     table = create(program, namespace)
     batches = [[{"k": k} for k in range(start, 4_000, 3)] for start in (0, 1, 2, 0, 1, 2)]

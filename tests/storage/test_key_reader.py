@@ -42,6 +42,16 @@ def write(path: Path, kind: pa.DataType, keys: Sequence[Any], note: str = "n", g
     return table
 
 
+def mappings() -> list[str]:
+    """The mappings of this process that are of no file, as the kernel lists them."""
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if len(line.split()) == 5]
+
+
+def mapped_bytes() -> int:
+    ends = [line.split()[0].split("-") for line in mappings()]
+    return sum(int(end, 16) - int(start, 16) for start, end in ends)
+
+
 def numbers(path: Path, note: str = "n") -> pa.Schema:
     return write(path, pa.int64(), range(100), note).schema
 
@@ -112,12 +122,35 @@ def test_a_file_that_is_another_one_is_read_anew_and_a_missing_one_is_named(tmp_
 
 
 def test_what_is_kept_does_not_lie_between_what_others_allocate(tmp_path: Path) -> None:
-    schema = numbers(tmp_path / "segment")
-    reader, before = KeyReader(MIB), pa.total_allocated_bytes()
-    assert reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), schema, "key", [7]).num_rows == 1
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(50_000), group_rows=50_000).schema
+    reader, before = KeyReader(2 * MIB), pa.total_allocated_bytes()
+    assert reader.read(path, stamp_of(path), schema, "key", [7]).to_pylist() == [{"key": 7, "note": "n7"}]
     gc.collect()
-    assert reader.byte_count > 0
+    assert reader.byte_count > 50_000 * 8
     assert pa.total_allocated_bytes() == before
+
+
+def test_a_column_that_is_let_go_gives_its_pages_back_though_others_of_its_rows_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(50_000), group_rows=50_000).schema
+    reader = KeyReader(600_000)  # room for the keys and not for the notes as well
+    before = mapped_bytes()
+    for _ in range(3):
+        assert reader.read(path, stamp_of(path), schema, "key", [7]).num_rows == 1
+        assert reader.read(path, stamp_of(path), pa.schema([schema.field("key")]), "key", [8]).num_rows == 1
+    gc.collect()
+    assert reader.byte_count <= 600_000
+    assert mapped_bytes() - before < MIB
+
+
+def test_many_small_columns_are_not_many_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(1_000), group_rows=2).schema
+    reader, before = KeyReader(MIB), len(mappings())
+    for key in range(1_000):
+        assert reader.read(path, stamp_of(path), schema, "key", [key]).num_rows == 1
+    assert len(mappings()) - before < 100  # of 1,000 columns; a process may have some 65,000
 
 
 def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def put_back(older: Path, place: Path) -> None:
     shutil.copytree(older, place)
 
 
+def put_back_older(server: ServerProcess, folder: Path) -> ServerProcess:
+    """A server whose stream has events 0 to 19, and had 20 to 49 as well."""
+    insert(made(server), 0, 20)
+    server.stop()
+    shutil.copytree(store(server), folder / "older")
+    server.restart()
+    insert(server, 20, 50)
+    server.stop()
+    put_back(folder / "older", store(server))
+    server.restart()
+    return server
+
+
 def lost(server: ServerProcess) -> dict[str, int]:
     """What the metrics tell, by stream."""
     found = re.findall(r'^kalam_lost_events_total\{stream="([^"]+)"\} (\S+)', server.metrics(), re.MULTILINE)
@@ -87,15 +100,7 @@ def looked_at(server: ServerProcess, wait_for: WaitFor) -> None:
 async def test_a_stream_that_is_put_back_older_is_told_of_and_its_table_goes_on(
     kalam_server: ServerProcess, tmp_path: Path, wait_for: WaitFor, stats: Stats
 ) -> None:
-    server = made(kalam_server)
-    insert(server, 0, 20)
-    server.stop()
-    shutil.copytree(store(server), tmp_path / "older")
-    server.restart()
-    insert(server, 20, 50)
-    server.stop()
-    put_back(tmp_path / "older", store(server))
-    server.restart()
+    server = put_back_older(kalam_server, tmp_path)
     insert(server, 100, 140)  # past the numbers that there were
     assert ids(server) == [*range(20), *range(100, 140)]
     assert wait_for(lambda: lost(server)) == {STREAM: 30}
@@ -116,15 +121,7 @@ async def test_a_stream_that_is_put_back_older_is_told_of_and_its_table_goes_on(
 async def test_who_resumes_behind_what_is_lost_is_told_to_begin_anew(
     kalam_server: ServerProcess, tmp_path: Path
 ) -> None:
-    server = made(kalam_server)
-    insert(server, 0, 20)
-    server.stop()
-    shutil.copytree(store(server), tmp_path / "older")
-    server.restart()
-    insert(server, 20, 50)
-    server.stop()
-    put_back(tmp_path / "older", store(server))
-    server.restart()
+    server = put_back_older(kalam_server, tmp_path)
     insert(server, 100, 140)
     async with connected(server.nats_url) as client:
         for from_seq in (10, 20, 35, 50):  # before, at and behind the place from which the numbers were given twice

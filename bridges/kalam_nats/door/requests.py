@@ -84,10 +84,12 @@ _TRACE = attrgetter("trace")
 class Requests:
     """Serves the request subjects with an engine."""
 
-    def __init__(self, connection: BrokerConnection, subjects: Subjects, engine: Engine) -> None:
+    def __init__(
+        self, connection: BrokerConnection, subjects: Subjects, engine: Engine, rejections: Rejections
+    ) -> None:
         self._connection, self._subjects, self._engine = connection, subjects, engine
         self._interest = Interest(connection)
-        self._rejections = Rejections(connection, subjects)
+        self._rejections = rejections
         self._routes: dict[str, Route] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._waiting_streams: dict[TableName, Waiting] = {}
@@ -102,7 +104,6 @@ class Requests:
 
     async def open(self) -> None:
         """Subscribe, on this client and on each that replaces it."""
-        self._engine.inserts.on_refused = self._rejections.rows
         await self._connection.register(self._subscribe)
 
     async def _subscribe(self, client: GuardedClient) -> None:

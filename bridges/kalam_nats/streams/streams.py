@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 NANOSECONDS = 1_000_000_000
 DUPLICATE_WINDOW_S = 120
 DELETES_INFLIGHT = 64
+LOOKS_INFLIGHT = 100
 EVENT_PARTS = StoredEvents.__struct_fields__
 ALTERABLE = ("subjects", "max_msgs", "max_age", "num_replicas", "duplicate_window")
 NAME_TAKEN_CODE = 10058
@@ -264,8 +265,8 @@ class Streams:
     async def last_look(self, tables: Sequence[Table]) -> None:
         """At the end: note what each stream holds."""
         try:
-            for table in tables:
-                await self.state(table)
+            for start in range(0, len(tables), LOOKS_INFLIGHT):
+                await asyncio.gather(*map(self.state, tables[start : start + LOOKS_INFLIGHT]))
         except KalamError as exc:
             log.debug("streams not looked at", reason=exc.detail)
         await self._ends.write()

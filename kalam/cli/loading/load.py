@@ -17,17 +17,17 @@ from msgspec.structs import replace
 
 from kalam.cli.address import find_url
 from kalam.cli.failure import CommandFailed
-from kalam.cli.insert_progress import InsertProgress
 from kalam.cli.loading.creation import confirm_creation, create_statement
 from kalam.cli.loading.fitting import Fitting
 from kalam.cli.loading.inference import ROWS_MIN, merged_types
+from kalam.cli.loading.insert_progress import InsertProgress
 from kalam.cli.loading.names import NameMatch, column_names
 from kalam.cli.loading.reading import Reading
 from kalam.cli.loading.report import report
+from kalam.cli.loading.row_sender import IN_FLIGHT_MAX, Outcome, RowSender
 from kalam.cli.loading.skipped import SkippedRows
 from kalam.cli.loading.sources import STDIN, find_files
 from kalam.cli.problem_text import problem_text
-from kalam.cli.row_sender import IN_FLIGHT_MAX, Outcome, RowSender
 from kalam.cli.server_columns import ServerColumns
 from kalam.cli.telling import tell
 from kalam.imports import DATA_FRAMES, forgo
@@ -119,6 +119,8 @@ def load(asked: Asked) -> None:
     names, left_out = find_files(asked.files)
     for name in left_out:
         tell(f"left out: {name} (its name says nothing of a format)")
+    if asked.skip_bad and asked.skip_bad.exists() and any(map(asked.skip_bad.samefile, _real(names))):
+        raise CommandFailed(f"error: --skip-bad {asked.skip_bad} is one of the files that are to be read")
     url = find_url("nats_url", asked.where.nats_url, asked.where.data_dir)
     with contextlib.ExitStack() as stack:
         skipped = stack.enter_context(SkippedRows(asked.skip_bad)) if asked.skip_bad else None
@@ -136,8 +138,11 @@ def load(asked: Asked) -> None:
         match = NameMatch(lambda: server.columns, mapped, asked.chosen)
         server_columns = ServerColumns()
         fitting = Fitting(match, booleans=reading.booleans)
-        stopped = _send_all(reading.files(names, fitting, server_columns), sender)
+        stopped = _send_all(reading.files(names, fitting, server_columns), sender, skipped)
         outcomes = sender.finish()
+        if skipped is not None:
+            skipped.close()
+            stopped = stopped or skipped.failure
     seconds = time.perf_counter() - started
     if match.told:
         told = [f"{name} is {column}" for name, column in sorted(match.told.items())]
@@ -147,6 +152,10 @@ def load(asked: Asked) -> None:
         tell(f"left out of the file, because the server keeps it itself: {', '.join(sorted(server_columns.found))}")
     if stopped is None:
         match.check_seen()
+
+
+def _real(names: Sequence[str]) -> Iterator[Path]:
+    return (Path(name) for name in names if name != STDIN)
 
 
 def _note(progress: InsertProgress, skipped: SkippedRows | None, outcome: Outcome) -> None:
@@ -161,7 +170,7 @@ def _total_bytes(names: Sequence[str]) -> int | None:
 
     if any(name == STDIN or Path(name).suffix.lower() in PACKED for name in names):
         return None
-    return sum(Path(name).stat().st_size for name in names) or None
+    return sum(path.stat().st_size for path in _real(names)) or None
 
 
 def _bounded(reading: Reading, payload_bytes_max: int, skipped: SkippedRows | None) -> Reading:
@@ -224,11 +233,11 @@ def _spooled(stack: contextlib.ExitStack) -> Path:
     return folder / "stdin"
 
 
-def _send_all(batches: Iterator[Any], sender: RowSender) -> str | None:
+def _send_all(batches: Iterator[Any], sender: RowSender, skipped: SkippedRows | None) -> str | None:
     """Send every batch; return why the sending stopped early, if not because of an answer."""
     try:
         for batch in batches:
-            if not sender.send(batch):
+            if not sender.send(batch) or (skipped is not None and skipped.failure):
                 break
     except CommandFailed as exc:
         return exc.text

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from kalam.cli.failure import CommandFailed
+from kalam.cli.loading.row_sender import Fate, Outcome
 from kalam.cli.loading.skipped import SkippedRows
 from kalam.cli.problem_text import problem_text
-from kalam.cli.row_sender import Fate, Outcome
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
 from kalam.names import TableName

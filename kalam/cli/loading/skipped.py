@@ -19,11 +19,12 @@ from kalam.errors import KalamError
 
 
 class SkippedRows:
-    """The file, which is made anew; ``count`` is how many rows were left out."""
+    """The file, which is made anew. ``count`` is how many rows were left out, ``failure`` why not all are written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.failure: str | None = None
         self._lock = threading.Lock()  # refusals come from the thread of the connection
         try:
             self._file = path.open("wb")
@@ -34,7 +35,17 @@ class SkippedRows:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left; what the disk refuses is in ``failure``."""
+        try:
+            self._file.close()
+        except OSError as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: OSError) -> None:
+        self.failure = self.failure or f"error: cannot write {self.path}: {exc.strerror}"
 
     def note(self, file: str, unit: str, error: KalamError, text: bytes) -> None:
         """What is no row, of which the error has the number; ``unit`` is what that counts."""
@@ -66,4 +77,7 @@ class SkippedRows:
         entry = {**line, unit: number, "code": code, "detail": detail, "data": shown}
         with self._lock:
             self.count += 1
-            self._file.write(msgspec.json.encode(entry) + b"\n")
+            try:
+                self._file.write(msgspec.json.encode(entry) + b"\n")
+            except OSError as exc:
+                self._fail(exc)

@@ -144,14 +144,15 @@ def is_text(path: Path, file: BinaryIO) -> bool:
 
 
 def in_utf8(file: BinaryIO, encoding: str | None) -> BinaryIO:
-    """A text as UTF-8; ``encoding`` is what it is in, None for UTF-8 or what its byte order mark says."""
-    head = head_of(file)
-    for mark, named in OTHER_BOMS.items():
-        if encoding in (None, "utf-16") and head.startswith(mark):
-            encoding = named
-    if encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
-        return file
-    return io.BufferedReader(_InUtf8(file, encoding), PIECE_BYTES)
+    """A text as UTF-8; ``encoding`` is what it is in, None for UTF-8 or what its byte order mark says.
+
+    UTF-16 without a mark is little-endian, as in the WHATWG's Encoding Standard and on Windows.
+    """
+    named = encoding or "utf-8"
+    if encoding is None or named == "utf-16":
+        marked = (name for mark, name in OTHER_BOMS.items() if head_of(file).startswith(mark))
+        named = next(marked, "utf-16-le" if named == "utf-16" else named)
+    return file if named in ("utf-8", "utf-8-sig", "ascii") else io.BufferedReader(_InUtf8(file, named), PIECE_BYTES)
 
 
 class _Packed(io.RawIOBase):
@@ -193,8 +194,8 @@ class _InUtf8(io.RawIOBase):
                 piece = _without_mark(piece, self._encoding)
             try:
                 text = self._decoder.decode(piece, final=not piece)
-            except UnicodeDecodeError as exc:
-                place = self._read + exc.start
+            except UnicodeError as exc:
+                place = self._read + getattr(exc, "start", 0)
                 raise CommandFailed(
                     f"error: the file is not {self._encoding}, at byte {place:,}: say another --encoding"
                 ) from exc

@@ -40,7 +40,7 @@ _STRINGS = re.compile(
     r"'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|/\*.*?\*/|\bCOUNT\s*\(\s*\*\s*\)", re.DOTALL | re.IGNORECASE
 )
 _WITH_FLOATS = re.compile(r"'\s*[+-]?[\d.]+[eE]\+?\d\d+\s*'|\bIN\s*\(", re.IGNORECASE)
-_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
+EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
 _CONCERNED = re.compile(
     r"[+/%^]|-|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d"
     r"|\b(?:EXP|LN|LOG\w*|SQRT|SINH|A?COSH|ASIN|ACOS|DEGREES|ROUND|TRUNC|POW|POWER)\s*\("
@@ -136,7 +136,7 @@ def _renamed(plan: DataFrame, names: Sequence[str]) -> DataFrame:
 
 
 def _made_exact(ctx: SessionContext, text: str, values: Mapping[str, Any]) -> _Exact:
-    explained = _EXPLAIN.match(text)
+    explained = EXPLAIN.match(text)
     if explained:
         inner = _made_exact(ctx, text[explained.end() :], values)
         return _Exact(explained[0] + inner.text, None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from kalam.errors import KalamError
+from kalam.query.exact.rewrite import EXPLAIN
 from kalam.query.results import plainly_typed, widely_known
 from kalam.query.wire import (
     ENCODER,
@@ -34,7 +35,6 @@ from kalam.query.worker.limits import Limits
 from kalam.query.worker.parsing import parsed
 from kalam.query.worker.planning import Planner
 
-_EXPLAIN = re.compile(r"\s*EXPLAIN\b", re.IGNORECASE)
 _FILES = re.compile(r"file_groups=\{[^}]*\}")
 _FOLDER = re.compile(r"[^\[\], ][^\[\],]*/")
 FRAME_BYTES = 4 << 20
@@ -104,7 +104,7 @@ class Worker:
         schema = plainly_typed(widely_known(plan.schema().empty_table()), ask.casts).schema
         tell = self._send if ask.tells_plan else self._put  # else it goes with the first rows
         tell(Frame.SCHEMA, schema.serialize())
-        explained = _EXPLAIN.match(ask.text)
+        explained = EXPLAIN.match(ask.text)
         rows = size = 0
         for found in plan.execute_stream():
             batch = found.to_pyarrow() if explained is None else _without_folders(found.to_pyarrow())

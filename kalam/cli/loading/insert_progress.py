@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kalam.cli.row_sender import Outcome
+from kalam.cli.loading.row_sender import Outcome
 from kalam.cli.telling import is_quiet
 
 
