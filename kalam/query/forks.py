@@ -52,6 +52,12 @@ class Fork:
         self.questions.close()
         self._errors.close()
 
+    def discard(self) -> None:
+        """End it before anybody has spoken to it."""
+        self.kill()
+        self.close()
+        self.answers.close()
+
     def said(self) -> str:
         """The end of what it wrote to standard error."""
         self._errors.seek(0, os.SEEK_END)
@@ -73,12 +79,19 @@ class Forks:
         self._forks: dict[int, Fork] = {}
 
     async def fork(self) -> Fork:
-        """A new worker; raises Internal where there can be none."""
-        await self.start()
-        async with self._forking:
-            return await self._fork()
+        """A new worker; raises Internal where there can be none.
 
-    async def start(self) -> None:
+        Once it was asked for it is waited for, also when nobody wants it any more: the fork server's answers are told
+        apart by their order alone.
+        """
+        forking = asyncio.ensure_future(self._fork())
+        try:
+            return await asyncio.shield(forking)
+        except asyncio.CancelledError:
+            forking.add_done_callback(_discard)
+            raise
+
+    async def _start(self) -> None:
         """Start the fork server and wait until it is ready; nothing if it runs."""
         async with self._starting:
             if self._listening is not None and not self._listening.done():
@@ -105,6 +118,11 @@ class Forks:
         )
 
     async def _fork(self) -> Fork:
+        await self._start()
+        async with self._forking:
+            return await self._fork_in_turn()
+
+    async def _fork_in_turn(self) -> Fork:
         assert self._control is not None
         questions, their_questions = socket.socketpair()
         answers, their_answers = socket.socketpair()
@@ -127,6 +145,8 @@ class Forks:
             async with asyncio.timeout(START_S):
                 pid = await self._told.get()
         except TimeoutError as exc:
+            if self._process is not None:
+                self._process.kill()  # what it said later would be taken for the answer to another question
             raise Internal("the process that starts query processes does not answer") from exc
         if pid is None:
             raise Internal("the process that starts query processes has ended; the next query starts another")
@@ -172,6 +192,12 @@ class Forks:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
         self._close()
+
+
+def _discard(forking: asyncio.Future[Fork]) -> None:
+    """End a worker that nobody waits for any more."""
+    if not forking.cancelled() and forking.exception() is None:
+        forking.result().discard()
 
 
 def oom_kills() -> int:

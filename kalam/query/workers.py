@@ -61,7 +61,11 @@ class Worker:
     @classmethod
     async def of(cls, fork: Fork) -> Worker:
         """The worker in a process that was forked."""
-        reader, writer = await asyncio.open_unix_connection(sock=fork.answers, limit=BUFFER_BYTES)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=fork.answers, limit=BUFFER_BYTES)
+        except BaseException:
+            fork.discard()
+            raise
         return cls(fork, reader, writer)
 
     def learns_little(self, relations: Sequence[Handed]) -> bool:
