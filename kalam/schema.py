@@ -146,6 +146,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     storage: StreamStorage = StreamStorage.FILE
     replicas: int = 1
     format: PayloadFormat = PayloadFormat.JSON
+    bigint_as_text: bool = False
 
 
 class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +163,7 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression = Compression.ZSTD
     subject_key: str | None = None
     format: PayloadFormat = PayloadFormat.JSON
+    bigint_as_text: bool = False
 
 
 TableOptions = StreamOptions | StoredOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kalam.errors import Unsupported
+from kalam.errors import InvalidValue, Unsupported
 
 
 def choose_format(header: str | None, offered: Sequence[str]) -> str:
@@ -28,24 +28,35 @@ def check_accepts(header: str | None, offered: str) -> None:
     choose_format(header, [offered])
 
 
+def integers_as_text(header: str | None, media_type: str) -> bool:
+    """Whether an Accept header asks for ``media_type`` with ``integers=text``; raises InvalidValue for another word."""
+    asked = (_deciding(header or "", media_type) or {}).get("integers", "number")
+    if asked not in ("number", "text"):
+        raise InvalidValue(f"integers in Accept is number or text; found {asked[:40]!r}")
+    return asked == "text"
+
+
 def quality(header: str, media_type: str) -> float:
     """How much an Accept header wants ``media_type``, from 0 (not at all) to 1; the most specific range decides."""
+    parameters = _deciding(header, media_type)
+    if parameters is None:
+        return 0.0
+    try:
+        return float(parameters.get("q", 1.0))
+    except ValueError:
+        return 0.0
+
+
+def _deciding(header: str, media_type: str) -> dict[str, str] | None:
+    """The parameters of the range that says most about ``media_type``; None where none does."""
     ranges = {media_type: 3, media_type.partition("/")[0] + "/*": 2, "*/*": 1}
-    best_rank, best_quality = 0, 0.0
+    best_rank, found = 0, None
     for item in header.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
         rank = ranges.get(name, 0)
         if rank > best_rank:
-            best_rank, best_quality = rank, _weight(parameters)
-    return best_quality
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
+            best_rank, found = rank, parameters
+    if found is None:
+        return None
+    pairs = (parameter.partition("=") for parameter in found)
+    return {name.strip(): value.strip().strip('"') for name, _, value in pairs}

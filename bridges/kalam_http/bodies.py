@@ -29,6 +29,10 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             description="`postgresql`: a column without a name is called as PostgreSQL calls it, `count` or `?column?`"
         ),
     ] = None
+    integers: Annotated[
+        Literal["number", "text"],
+        Meta(description="`text`: BIGINT values are shown as text, as with `Accept: application/json; integers=text`"),
+    ] = "number"
 
 
 class ResultColumn(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -41,6 +41,7 @@ PARAMETERS: list[dict[str, Any]] = [
             ("from_seq", "integer", "begin behind a change that was seen earlier"),
             ("table_id", "integer", "the id of the table that the change was of"),
             ("namespace", "string", "where a table named without a namespace is looked up"),
+            ("integers", "string", "`text`: BIGINT values of rows are shown as text; else `number`"),
         )
     ),
     {
@@ -84,6 +85,7 @@ def live_routes(engine: Engine) -> Routes:
             raise InvalidValue("the query parameter sql is missing", hint="/v1/live?sql=SELECT+*+FROM+ns.table")
         from_seq, table_id = _resume(request.headers.get("last-event-id"), asked)
         last_rows = None if from_seq is not None else _count(asked, "last_rows")
+        bigint_as_text = _integers_as_text(asked)
         reader = Reader()
         sql, user = asked.get("sql", ""), asking_user(request)
         with (
@@ -92,7 +94,7 @@ def live_routes(engine: Engine) -> Routes:
         ):
             query = await engine.live.open(
                 sql,
-                Session(user, asked.get("namespace")),
+                Session(user, asked.get("namespace"), bigint_as_text=bigint_as_text),
                 reader,
                 last_rows=last_rows,
                 from_seq=from_seq,
@@ -111,6 +113,13 @@ def _resume(last_event_id: str | None, asked: Mapping[str, str]) -> tuple[int | 
     if found is None:
         raise InvalidValue(f"Last-Event-ID {last_event_id[:60]!r} is none of this server's", hint="open it without")
     return int(found[2]), int(found[1])
+
+
+def _integers_as_text(asked: Mapping[str, str]) -> bool:
+    given = asked.get("integers") or "number"
+    if given not in ("number", "text"):
+        raise InvalidValue(f"integers is number or text, found {given[:40]!r}")
+    return given == "text"
 
 
 def _count(asked: Mapping[str, str], name: str) -> int | None:

@@ -16,7 +16,7 @@ from kalam.engine import Engine, Session, stream_rows
 from kalam.errors import InvalidValue, KalamError
 from kalam.names import check_user
 from kalam.query.results import encoded_answer
-from kalam_http.accept import choose_format
+from kalam_http.accept import choose_format, integers_as_text
 from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json
 from kalam_http.departures import ended_with_client
 from kalam_http.problems import problem_response
@@ -72,17 +72,20 @@ class SqlEndpoint:
 
         A body needs `Content-Type: application/json`; Host must be this server. Accept chooses the format of the
         answer: JSON with all results, bounded by `result_rows_max`; or, streamed and without that bound, the rows of
-        one statement as NDJSON, CSV or an Arrow stream. If a streamed answer fails half way, the last line of NDJSON is
+        one statement as NDJSON, CSV or an Arrow stream. With `; integers=text` behind it JSON and NDJSON have BIGINT
+        values as text. If a streamed answer fails half way, the last line of NDJSON is
         `{"error": …}` with the problem; the other formats break the transfer off without its end.
         """
         check_content_type(request, JSON)
-        media_type = choose_format(request.headers.get("accept"), (JSON, *STREAMED))
+        accept = request.headers.get("accept")
+        media_type = choose_format(accept, (JSON, *STREAMED))
+        as_text = integers_as_text(accept, media_type)
         user = asking_user(request)
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
         asked = decode_json(await request.body(), self._decoder)
         running = self._engine.running
         query = running.start(query_id, user, HTTP_DOOR, asked.sql)
-        session = Session(user, asked.namespace, asked.names == "postgresql")
+        session = Session(user, asked.namespace, asked.names == "postgresql", as_text or asked.integers == "text")
         try:
             if media_type == JSON:
                 try:
@@ -91,7 +94,7 @@ class SqlEndpoint:
                 finally:
                     running.end(query)
             rows = stream_rows(self._engine, asked.sql, asked.params, session)
-            body = body_of(rows, media_type, lambda: running.end(query))
+            body = body_of(rows, media_type, lambda: running.end(query), bigint_as_text=session.bigint_as_text)
             with ended_with_client(query, request.receive):
                 return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
         except KalamError as exc:

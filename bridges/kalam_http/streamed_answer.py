@@ -61,10 +61,14 @@ async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGe
 
 
 async def body_of(
-    tables: AsyncGenerator[pa.Table, None], media_type: str, on_end: Callable[[], None]
+    tables: AsyncGenerator[pa.Table, None],
+    media_type: str,
+    on_end: Callable[[], None],
+    *,
+    bigint_as_text: bool = False,
 ) -> AsyncGenerator[bytes, None]:
     """The rows in a format, a piece for each table. ``on_end`` is called when it is over, however it ends."""
-    form = _form_of(media_type)
+    form = _form_of(media_type, bigint_as_text)
     head, begun = b"", False
     try:
         try:
@@ -96,24 +100,24 @@ def _break_off(error: KalamError, media_type: str) -> bytes:
     return msgspec.json.encode({"error": msgspec.Raw(problem_json(error))}) + b"\n"
 
 
-def _form_of(media_type: str) -> _Text | _Columns:
+def _form_of(media_type: str, bigint_as_text: bool) -> _Text | _Columns:
     if media_type == ARROW_STREAM:
         return _Columns(pa.ipc.new_stream)
     if media_type == PARQUET:
         import pyarrow.parquet as pq  # which takes a while, and few ask for it
 
         return _Columns(pq.ParquetWriter)
-    return _Text(media_type)
+    return _Text(media_type, bigint_as_text)
 
 
 class _Text:
-    def __init__(self, media_type: str) -> None:
-        self._media_type = media_type
+    def __init__(self, media_type: str, bigint_as_text: bool) -> None:
+        self._media_type, self._bigint_as_text = media_type, bigint_as_text
         self._begun = False
 
     def encode(self, table: pa.Table) -> bytes:
         if self._media_type == NDJSON:
-            return ndjson(table)
+            return ndjson(table, bigint_as_text=self._bigint_as_text)
         header, self._begun = not self._begun, True
         return csv(table, header=header)
 

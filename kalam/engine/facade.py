@@ -182,7 +182,7 @@ class Engine(msgspec.Struct, frozen=True):
                     f"an internal error stopped the statement ({type(exc).__name__}); the server's log has the details"
                 )
                 raise Internal(detail, statement=number, results=results) from exc
-            results.append(result)
+            results.append(replace(result, bigint_as_text=True) if session.bigint_as_text else result)
         return results
 
     def answer_nowait(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
@@ -191,7 +191,7 @@ class Engine(msgspec.Struct, frozen=True):
         None for everything else, and for whatever is wrong: ``execute`` answers it.
         """
         query = self.texts.known_query(text)
-        if query is None or query.point is None:
+        if query is None or query.point is None or session.bigint_as_text:
             return None
         started = time.perf_counter()
         try:

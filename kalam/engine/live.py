@@ -167,6 +167,7 @@ def _request(
         from_seq=from_seq,
         table_id=table_id,
         format=payload_format,
+        bigint_as_text=session.bigint_as_text,
     )
 
 

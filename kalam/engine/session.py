@@ -11,11 +11,16 @@ DEFAULT_USER = "admin"
 
 
 class Session(msgspec.Struct, frozen=True):
-    """The user and the default namespace of a request; whether columns without a name are called as in PostgreSQL."""
+    """Who asks, in which namespace, and how the answer is shown.
+
+    ``postgresql_names``: columns without a name are called as in PostgreSQL. ``bigint_as_text``: JSON has BIGINT values
+    as text, for clients whose numbers are exact up to 2^53 only.
+    """
 
     user: str = DEFAULT_USER
     namespace: str | None = None
     postgresql_names: bool = False
+    bigint_as_text: bool = False
 
     @property
     def administers(self) -> bool:

@@ -1,6 +1,7 @@
 """Live queries: the rows that match, and then every change of them, in order. Knows neither NATS nor HTTP."""
 
 from kalam.live.live_query import LiveQuery, Message, Sink
-from kalam.live.registry import LiveBounds, LiveRequest, Registry
+from kalam.live.live_request import LiveRequest
+from kalam.live.registry import LiveBounds, Registry
 
 __all__ = ["LiveBounds", "LiveQuery", "LiveRequest", "Message", "Registry", "Sink"]

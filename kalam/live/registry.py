@@ -17,17 +17,18 @@ from kalam.live.follower import Follower
 from kalam.live.handover import Past, Replay, hand_over, plan_replay, replayed, replayed_events, resume
 from kalam.live.judge import Judge, JudgeProcess
 from kalam.live.live_query import LiveQuery, Sink
+from kalam.live.live_request import LiveRequest
 from kalam.live.ports import ReplayPort, Snapshot, SnapshotPort
 from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
 from kalam.live.tally import Tally
 from kalam.live.versions import Batch, batch_of_chunks, version_columns
 from kalam.live.watch import Watch, WatchName
-from kalam.names import TableName, listed
+from kalam.names import listed
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
-from kalam.schema import STREAM_KEY, UPDATED, PayloadFormat, Table, TableKind
+from kalam.schema import STREAM_KEY, UPDATED, Table, TableKind
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.pins import Condition
 from kalam.sql.queries.readers import read_shape
@@ -53,26 +54,6 @@ class LiveBounds(msgspec.Struct, frozen=True):
     live_queue_bytes_max: int
     live_held_bytes_max: int
     row_bytes_max: int
-
-
-class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a subscriber asks for. ``parameters`` are the values of ``$1 …`` in the WHERE."""
-
-    user: str
-    sql: str
-    table: TableName
-    columns: tuple[str, ...] | None
-    where: QueryText | None
-    parameters: tuple[object, ...] = ()
-    last_rows: int | None = None
-    from_seq: int | None = None
-    table_id: int | None = None
-    format: PayloadFormat = PayloadFormat.JSON
-
-    def options(self) -> dict[str, Any]:
-        """The options that were given."""
-        given = {"last_rows": self.last_rows, "from_seq": self.from_seq, "table_id": self.table_id}
-        return {name: value for name, value in given.items() if value is not None} | {"format": self.format.value}
 
 
 class Registry:
@@ -391,8 +372,9 @@ def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:
     if len(set(chosen)) < len(chosen):
         raise ColumnNotFound("a live query names each column once")
     places = [names.index(name) for name in chosen]
-    make = partial(Shape, watch.columns, places, request.format, row_bytes_max)
-    return watch.shape((chosen, request.format), make)
+    as_text = request.bigint_as_text
+    make = partial(Shape, watch.columns, places, request.format, row_bytes_max, bigint_as_text=as_text)
+    return watch.shape((chosen, request.format, as_text), make)
 
 
 def _no_column(watch: Watch, name: str) -> ColumnNotFound:

@@ -21,7 +21,13 @@ class Shape:
     """A projection in a format. ``columns`` are those of the versions, ``places`` the chosen ones."""
 
     def __init__(
-        self, columns: Sequence[Column], places: Sequence[int], payload_format: PayloadFormat, change_bytes_max: int
+        self,
+        columns: Sequence[Column],
+        places: Sequence[int],
+        payload_format: PayloadFormat,
+        change_bytes_max: int,
+        *,
+        bigint_as_text: bool = False,
     ) -> None:
         self.columns = tuple(columns[place] for place in places)
         self.format = payload_format
@@ -33,7 +39,7 @@ class Shape:
             if column.name not in (UPDATED, DELETED)
         )
         self._stamped = len(self._former) < len(self._places)
-        self._shower = RowShower(self.columns, payload_format)
+        self._shower = RowShower(self.columns, payload_format, bigint_as_text=bigint_as_text)
         self._bytes_max = change_bytes_max
         self._encode = self._shower.encode
 

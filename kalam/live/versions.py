@@ -93,7 +93,7 @@ def _former_times(chunk: Chunk, start: int) -> Sequence[object]:
 def batch_of_events(events: StoredEvents, codec: Codec) -> Batch:
     """The events of a STREAM table as inserts; what does not decode is no row, as in SELECT."""
     batch = Batch()
-    rows = codec.decoder.decode_events(events.payloads, events.seqs, events.stored_us)
+    rows = codec.decode_events(events.payloads, events.seqs, events.stored_us)
     for seq, stored_us, row in zip(events.seqs, events.stored_us, rows, strict=True):
         if isinstance(row, tuple):
             key = f"{stored_us // 1_000}:{seq}" if stored_us else None  # which only reading the stream tells

@@ -59,12 +59,16 @@ class ResultColumn(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What one statement gave: ``data`` with its rows, or a ``message``. ``row_count`` counts rows given or touched."""
+    """What one statement gave: ``data`` with its rows, or a ``message``. ``row_count`` counts rows given or touched.
+
+    With ``bigint_as_text`` JSON shows the BIGINT values of its rows as text.
+    """
 
     columns: tuple[ResultColumn, ...] = ()
     data: pa.Table | None = None
     row_count: int = 0
     message: str | None = None
+    bigint_as_text: bool = False
 
 
 def rows_result(data: pa.Table) -> Result:
@@ -151,14 +155,14 @@ def json_rows(result: Result) -> list[Sequence[Any]]:
     columns = []
     for values, column in zip(result.data.columns, result.columns, strict=True):
         try:
-            columns.append(_shown(values, column.type))
+            columns.append(_shown(values, column.type, result.bigint_as_text))
         except (pa.ArrowException, ValueError, OverflowError) as exc:  # a year beyond 9999 in a DATE, for one
             raise InvalidValue(f"column {column.name} of the result has a value that JSON cannot show: {exc}") from exc
     return list(zip(*columns, strict=True)) if columns else []
 
 
-def _shown(column: pa.ChunkedArray, type_name: str) -> Sequence[Any]:
-    kind = _in_microseconds(column.type)
+def _shown(column: pa.ChunkedArray, type_name: str, bigint_as_text: bool) -> Sequence[Any]:
+    kind = _showable(column.type, bigint_as_text)
     if kind != column.type:
         column = column.cast(kind, safe=False)
     if pa.types.is_timestamp(kind):
@@ -175,8 +179,10 @@ def _shown(column: pa.ChunkedArray, type_name: str) -> Sequence[Any]:
     return values if name is not None else [_nested(value) for value in values]
 
 
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """The type with the nanoseconds of times, which Python does not have, cut to microseconds, and in UTC."""
+def _showable(kind: pa.DataType, bigint_as_text: bool) -> pa.DataType:
+    """The type with times in UTC and their nanoseconds, which Python does not have, cut; BIGINT as text if asked."""
+    if bigint_as_text and _type_name(kind) is TypeName.BIGINT:
+        return pa.string()
     match kind:
         case pa.TimestampType():
             return pa.timestamp("us" if kind.unit == "ns" else kind.unit, kind.tz and "UTC")
@@ -185,11 +191,11 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
         case pa.Time64Type():
             return pa.time64("us")
         case pa.ListType():
-            return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+            return pa.list_(kind.value_field.with_type(_showable(kind.value_type, bigint_as_text)))
         case pa.StructType():
-            return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+            return pa.struct([field.with_type(_showable(field.type, bigint_as_text)) for field in kind])
         case pa.MapType():
-            return pa.map_(_in_microseconds(kind.key_type), _in_microseconds(kind.item_type))
+            return pa.map_(_showable(kind.key_type, bigint_as_text), _showable(kind.item_type, bigint_as_text))
     return kind
 
 

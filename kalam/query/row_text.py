@@ -15,6 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from msgspec.structs import replace
 
 from kalam.errors import InvalidValue
 from kalam.query.results import json_rows, rows_result
@@ -22,7 +23,7 @@ from kalam.query.results import json_rows, rows_result
 _ENCODER = msgspec.json.Encoder()
 
 
-def ndjson(table: pa.Table) -> bytes:
+def ndjson(table: pa.Table, *, bigint_as_text: bool = False) -> bytes:
     """One JSON object a row; raises InvalidValue where two columns have one name."""
     names = table.column_names
     if len(set(names)) < len(names):
@@ -30,7 +31,8 @@ def ndjson(table: pa.Table) -> bytes:
         raise InvalidValue(
             f"two columns of the result are called {twice!r}, which NDJSON cannot show: name one with AS"
         )
-    return _ENCODER.encode_lines([dict(zip(names, row, strict=True)) for row in json_rows(rows_result(table))])
+    rows = json_rows(replace(rows_result(table), bigint_as_text=bigint_as_text))
+    return _ENCODER.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
 
 
 def csv(table: pa.Table, *, header: bool) -> bytes:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
 
+from kalam.errors import KalamError
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import Generators
 from kalam.rows.shown import RowShower
 from kalam.rows.stored import StoredRows
 from kalam.rows.taking import PLAIN, Taking
+from kalam.rows.types import Row
 from kalam.schema import DELETED, UPDATED, Table
 
 
@@ -26,6 +29,22 @@ class Codec:
     def decoder(self) -> RowDecoder:
         """Messages and SQL values to rows."""
         return RowDecoder(self.table, self._generators)
+
+    @cached_property
+    def _bigint_texts(self) -> RowDecoder:
+        return RowDecoder(self.table, self._generators, bigint_texts=True)
+
+    def decode_events(
+        self, payloads: Sequence[bytes], seqs: Sequence[int], stored_us: Sequence[int]
+    ) -> list[Row | KalamError]:
+        """One row, or its error, for each event of a STREAM table, whatever BIGINT_AS_TEXT was at its time."""
+        rows = self.decoder.decode_events(payloads, seqs, stored_us)
+        wrong = [place for place, row in enumerate(rows) if isinstance(row, KalamError)]
+        if wrong and not self.table.options.bigint_as_text:
+            events = zip(*((payloads[place], seqs[place], stored_us[place]) for place in wrong), strict=True)
+            for place, row in zip(wrong, self._bigint_texts.decode_events(*events), strict=True):
+                rows[place] = row
+        return rows
 
     def decoder_of(self, taking: Taking) -> RowDecoder:
         """The same for messages that want to be taken otherwise; whether rows are skipped is no matter of reading."""
@@ -45,12 +64,14 @@ class Codec:
     @cached_property
     def events(self) -> RowShower:
         """Rows to the payloads of a STREAM table's events, and to the ``old`` of an update."""
-        return RowShower(self.table.columns, self.table.options.format)
+        options = self.table.options
+        return RowShower(self.table.columns, options.format, bigint_as_text=options.bigint_as_text)
 
     @cached_property
     def changes(self) -> RowShower:
         """Rows to the members of a change: the columns, then ``_updated`` and ``_deleted``."""
-        return RowShower(self.table.columns, self.table.options.format, (UPDATED, DELETED))
+        options, constants = self.table.options, (UPDATED, DELETED)
+        return RowShower(self.table.columns, options.format, constants, bigint_as_text=options.bigint_as_text)
 
 
 class Codecs:

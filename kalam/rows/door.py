@@ -24,7 +24,7 @@ from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
 from kalam.rows.lossless import lossless_fix, lossless_type
-from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default, shorten
+from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default, fix_bigints, shorten
 from kalam.rows.refusals import SERVER_COLUMNS, bad_value, explain, missing_value, unknown_column
 from kalam.rows.sql_values import carried_value
 from kalam.rows.taking import PLAIN, Taking
@@ -41,10 +41,16 @@ Named = Mapping[str, Sequence[bool]]
 
 
 class RowDecoder:
-    """Decodes messages into rows of one table, at one schema version, as ``taking`` wants them to be taken."""
+    """Decodes messages into rows of one table, at one schema version, as ``taking`` wants them to be taken.
 
-    def __init__(self, table: Table, generators: Generators, taking: Taking = PLAIN) -> None:
+    With ``bigint_texts``, or where the table shows BIGINT as text in its events, it is taken as text as well.
+    """
+
+    def __init__(
+        self, table: Table, generators: Generators, taking: Taking = PLAIN, *, bigint_texts: bool = False
+    ) -> None:
         self.table = table
+        self._bigint_texts = bigint_texts or table.options.bigint_as_text
         self._generators = generators
         self._taking = taking
         self._columns = table.declared_columns
@@ -72,7 +78,7 @@ class RowDecoder:
         fields: list[Any] = []
         for column, default in zip(self._columns, self._defaults, strict=True):
             kind = lossless_type(column, raw=raw) if self._taking.lossless else None
-            kind = kind or door_type(column, native=native)
+            kind = kind or door_type(column, native=native, bigint_texts=self._bigint_texts)
             if default is not None or (column.nullable and self._taking.conflict == "update"):
                 may_miss = kind not in (Any, msgspec.Raw)
                 fields.append((column.name, kind | msgspec.UnsetType if may_miss else kind, msgspec.UNSET))
@@ -86,7 +92,7 @@ class RowDecoder:
         return msgspec.defstruct("Row", fields, forbid_unknown_fields=known_only, gc=False, kw_only=True)
 
     def _fix(self, column: Column) -> Fix | None:
-        own = column_fix(column)
+        own = fix_bigints if self._bigint_texts and column.type.name is TypeName.BIGINT else column_fix(column)
         read = lossless_fix(column) if self._taking.lossless else None
         if read is None or own is None:
             return read or own

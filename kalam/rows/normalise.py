@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -92,6 +93,22 @@ def _timestamp(value: datetime | int) -> datetime:
     if isinstance(value, int):
         return EPOCH + timedelta(milliseconds=value)
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def fix_bigints(values: Values) -> Values:
+    """The texts of 64-bit integers, as an event may show them, to these."""
+    return each(values, _bigint, "BIGINT") if str in set(map(type, values)) else values
+
+
+def _bigint(value: int | str) -> int:
+    if isinstance(value, int):
+        return value
+    if not _BIGINT.fullmatch(value) or not -(1 << 63) <= (number := int(value)) < 1 << 63:
+        raise ValueError(value)
+    return number
+
+
+_BIGINT = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 def fix_doubles(values: Values) -> Values:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from math import isfinite
 from operator import attrgetter
 from typing import Any
@@ -72,13 +73,19 @@ def _show_json(values: Sequence[Any]) -> Sequence[Any]:
     return [None if value is None else msgspec.Raw(value.encode()) for value in values]
 
 
+def _show_integers(values: Sequence[Any]) -> Sequence[Any]:
+    return [None if value is None else str(value) for value in values]
+
+
 def _unpack_json(values: Sequence[Any]) -> Sequence[Any]:
     return [None if value is None else msgspec.json.decode(value) for value in values]
 
 
-def show_in_json(name: TypeName) -> Show | None:
+def show_in_json(name: TypeName, *, bigint_as_text: bool = False) -> Show | None:
     """What a column's values need before msgspec writes them as JSON; None for nothing."""
     match name:
+        case TypeName.BIGINT if bigint_as_text:  # JavaScript's numbers are exact up to 2^53 only
+            return _show_integers
         case TypeName.TIMESTAMP:
             return _show_timestamps
         case TypeName.DOUBLE:
@@ -107,13 +114,21 @@ def show_in_msgpack(name: TypeName) -> Show | None:
 class RowShower:
     """Writes rows of one table as maps, with the given constant columns behind them.
 
-    ``constants`` are the names of further members that all rows of a call share (``_updated``, ``_deleted``).
+    ``constants`` are the names of further members that all rows of a call share (``_updated``, ``_deleted``). With
+    ``bigint_as_text`` JSON has BIGINT as text.
     """
 
-    def __init__(self, columns: Iterable[Column], payload_format: PayloadFormat, constants: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Iterable[Column],
+        payload_format: PayloadFormat,
+        constants: Sequence[str] = (),
+        *,
+        bigint_as_text: bool = False,
+    ) -> None:
         columns = tuple(columns)
         is_json = payload_format is PayloadFormat.JSON
-        show = show_in_json if is_json else show_in_msgpack
+        show = partial(show_in_json, bigint_as_text=bigint_as_text) if is_json else show_in_msgpack
         self._shows = [(column.name, fix) for column in columns if (fix := show(column.type.name))]
         self._names = [column.name for column in columns]
         self._map: Any = msgspec.defstruct("Row", [*self._names, *constants], gc=False)

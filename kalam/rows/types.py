@@ -59,18 +59,18 @@ def integer_bounds(name: TypeName) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def door_type(column: Column, *, native: bool) -> Any:
+def door_type(column: Column, *, native: bool, bigint_texts: bool = False) -> Any:
     """The msgspec type that decodes a value of this column from a message.
 
     ``native`` is set for Python objects (from SQL) and for msgpack with a BLOB, where bytes and text both may come.
+    ``bigint_texts`` lets any text stand for a BIGINT, for ``normalise.fix_bigints`` to read.
     """
     base: Any
     match column.type.name:
         case TypeName.BOOLEAN:
             base = bool
         case TypeName.SMALLINT | TypeName.INT | TypeName.BIGINT:
-            least, greatest = integer_bounds(column.type.name)
-            base = Annotated[int, Meta(ge=least, le=greatest)]
+            base = _integer_type(column.type.name, texts=bigint_texts)
         case TypeName.FLOAT | TypeName.DOUBLE:
             base = float | Literal["NaN", "Infinity", "-Infinity"]
         case TypeName.DECIMAL:
@@ -92,6 +92,12 @@ def door_type(column: Column, *, native: bool) -> Any:
         case other:
             assert_never(other)
     return base | None if column.nullable else base
+
+
+def _integer_type(name: TypeName, *, texts: bool) -> Any:
+    least, greatest = integer_bounds(name)
+    number = Annotated[int, Meta(ge=least, le=greatest)]
+    return number | str if texts and name is TypeName.BIGINT else number
 
 
 def stored_type(column: Column) -> Any:

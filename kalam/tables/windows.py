@@ -153,7 +153,7 @@ class Window:
         return int(same.argmin()) if not same.all() else len(same)
 
     def _extend(self, events: StoredEvents) -> None:
-        rows: list[Row | KalamError] = self._codec.decoder.decode_events(events.payloads, events.seqs, events.stored_us)
+        rows: list[Row | KalamError] = self._codec.decode_events(events.payloads, events.seqs, events.stored_us)
         seqs, times = np.array(events.seqs, np.int64), np.array(events.stored_us, np.int64)
         wrong = [number for number, row in enumerate(rows) if isinstance(row, KalamError)]
         if wrong:  # anybody with permission on the subject may have published it

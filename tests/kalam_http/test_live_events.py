@@ -88,3 +88,11 @@ def test_a_client_that_goes_away_leaves_nothing_behind(shared_server: ServerProc
     shared_server.sql(f"INSERT INTO {table} VALUES (7)")
     while table in [row[2] for row in shared_server.sql("SHOW LIVE QUERIES")]:  # the test's time limit bounds it
         pass
+
+
+def test_integers_may_be_shown_as_text(shared_server: ServerProcess, table: str) -> None:
+    with events(shared_server, f"SELECT id FROM {table}", integers="text") as stream:
+        assert [row["id"] for row in next(stream)[1]["rows"]] == ["1", "2"]
+        assert next(stream)[1]["seq"] == 2
+        shared_server.sql(f"INSERT INTO {table} VALUES (9007199254740993)")
+        assert next(stream)[1]["changes"] == [{"op": "insert", "seq": 3, "row": {"id": "9007199254740993"}}]

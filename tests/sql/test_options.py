@@ -57,6 +57,8 @@ def test_retention_and_its_alias_exclude_each_other() -> None:
         (STREAM, {"REPLICAS": 3}, {"replicas": 3}),
         (STREAM, {"FORMAT": "msgpack"}, {"format": PayloadFormat.MSGPACK}),
         (STREAM, {"SUBJECT_KEY": "device"}, {"subject_key": "device"}),
+        (STREAM, {"BIGINT_AS_TEXT": "TRUE"}, {"bigint_as_text": True}),
+        (SHARED, {"BIGINT_AS_TEXT": True}, {"bigint_as_text": True}),
         (SHARED, {"FORMAT": "msgpack"}, {"format": PayloadFormat.MSGPACK}),
         (USER, {"SUBJECT_KEY": "device"}, {"subject_key": "device"}),
         (SHARED, {"FLUSH_POLICY": "rows:10000000"}, {"flush_rows": 10_000_000, "flush_interval_s": None}),
@@ -86,6 +88,7 @@ def test_an_option_sets_its_fields(kind: TableKind, raw: dict[str, Any], fields:
         ),
         (STREAM, "MAX_BUFFER", [0, -1, 100_000_001, "x", 1.5, True]),
         (STREAM, "EPHEMERAL", [0, 1, "yes", None]),
+        (SHARED, "BIGINT_AS_TEXT", [0, 1, "yes", None]),
         (STREAM, "SUBJECT_KEY", ["nope", "DEVICE", 1, True]),
         (STREAM, "STORAGE", ["disk", 1]),
         (STREAM, "REPLICAS", [0, 2, 4, 7, "x", True]),
@@ -159,6 +162,7 @@ def test_every_option_is_described() -> None:
         ("storage", "file"),
         ("replicas", "1"),
         ("format", "json"),
+        ("bigint_as_text", "false"),
     ]
     assert describe_options(StoredOptions()) == [
         ("flush_policy", "rows:100000,interval:300"),
@@ -167,6 +171,7 @@ def test_every_option_is_described() -> None:
         ("compression", "zstd"),
         ("subject_key", "none"),
         ("format", "json"),
+        ("bigint_as_text", "false"),
     ]
     assert ("retention", "none") in describe_options(StreamOptions())
     assert ("deleted_retention", "off") in describe_options(StoredOptions(deleted_retention_s=None))
@@ -174,9 +179,10 @@ def test_every_option_is_described() -> None:
 
 def test_options_are_written_as_they_are_read() -> None:
     assert options_sql(StreamOptions(retention_s=3_600)) == (
-        "RETENTION = '1h', MAX_BUFFER = 10000, EPHEMERAL = false, STORAGE = 'file', REPLICAS = 1, FORMAT = 'json'"
+        "RETENTION = '1h', MAX_BUFFER = 10000, EPHEMERAL = false, STORAGE = 'file', REPLICAS = 1, FORMAT = 'json', "
+        "BIGINT_AS_TEXT = false"
     )
     assert options_sql(StoredOptions(flush_rows=None, location="/it's", subject_key="device")) == (
         "FLUSH_POLICY = 'interval:300', LOCATION = '/it''s', DELETED_RETENTION = '7d', COMPRESSION = 'zstd', "
-        "SUBJECT_KEY = 'device', FORMAT = 'json'"
+        "SUBJECT_KEY = 'device', FORMAT = 'json', BIGINT_AS_TEXT = false"
     )

@@ -108,7 +108,7 @@ def definitions(draw: st.DrawFn) -> TableDefinition:
             row_id = Column(column_id=len(made) + 1, name=key, type=data_type, nullable=False, default=default)
             made = (*made, row_id)
     subject_key = draw(st.none() | st.sampled_from([column.name for column in made]))
-    format_ = draw(st.sampled_from(PayloadFormat))
+    format_, as_text = draw(st.sampled_from(PayloadFormat)), draw(st.booleans())
     options: StreamOptions | StoredOptions
     if kind is TableKind.STREAM:
         options = StreamOptions(
@@ -119,6 +119,7 @@ def definitions(draw: st.DrawFn) -> TableDefinition:
             replicas=draw(st.sampled_from([1, 3, 5])),
             subject_key=subject_key,
             format=format_,
+            bigint_as_text=as_text,
         )
     else:
         rows = draw(st.none() | st.integers(1, 10**7))
@@ -130,6 +131,7 @@ def definitions(draw: st.DrawFn) -> TableDefinition:
             compression=draw(st.sampled_from(Compression)),
             subject_key=subject_key,
             format=format_,
+            bigint_as_text=as_text,
         )
     name = TableName(draw(NAMES.filter(lambda name: name not in ("system", "kalam"))), draw(NAMES))
     return TableDefinition(name=name, kind=kind, columns=made, key=key, options=options)
@@ -166,6 +168,7 @@ def test_a_create_statement_is_written_for_people() -> None:
         "    FLUSH_POLICY = 'rows:100000,interval:300',",
         "    DELETED_RETENTION = '7d',",
         "    COMPRESSION = 'zstd',",
-        "    FORMAT = 'json'",
+        "    FORMAT = 'json',",
+        "    BIGINT_AS_TEXT = false",
         ")",
     ]

@@ -39,8 +39,11 @@ class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
     from_seq: int | None = None
     table_id: int | None = None
     format: Literal["json", "msgpack"] = "json"
+    integers: Literal["number", "text"] = "number"
 
     def __post_init__(self) -> None:
+        if self.integers == "text" and self.format == "msgpack":
+            raise ValueError("integers are shown as text in the format json only")
         if min(self.last_rows or 0, self.from_seq or 0) < 0:
             raise ValueError("last_rows and from_seq are counted from 0")
 
@@ -140,7 +143,7 @@ class LiveRequests:
         ):
             return await self._engine.live.open(
                 asked.sql,
-                Session(user),
+                Session(user, bigint_as_text=asked.integers == "text"),
                 self._delivery,
                 last_rows=asked.last_rows,
                 from_seq=asked.from_seq,

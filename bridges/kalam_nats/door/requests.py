@@ -75,6 +75,11 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
     params: list[Any] = []
     namespace: str | None = None
     names: Literal["postgresql"] | None = None
+    integers: Literal["number", "text"] = "number"
+
+    def session(self, user: str) -> Session:
+        """Who asks, and what for."""
+        return Session(user, self.namespace, self.names == "postgresql", self.integers == "text")
 
 
 _SQL = msgspec.json.Decoder(SqlRequest)
@@ -302,7 +307,7 @@ class Requests:
             room = self._connection.client.max_payload - HEADER_BYTES
         except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
-        body = self._engine.answer_nowait(request.sql, request.params, Session(user, request.namespace), DOOR)
+        body = self._engine.answer_nowait(request.sql, request.params, request.session(user), DOOR)
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
     def _sql_user(self, subject: bytes) -> str:
@@ -330,8 +335,7 @@ class Requests:
                 self._engine.running.running(uuid.uuid4().hex, user, DOOR, request.sql) as query,
                 ended_with_requester(query, reply, self._interest),
             ):
-                session = Session(user, request.namespace, request.names == "postgresql")
-                results = await self._engine.execute(request.sql, request.params, session)
+                results = await self._engine.execute(request.sql, request.params, request.session(user))
             body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
             if reply:
                 await reply_whole(self._connection, reply, body)

@@ -136,9 +136,12 @@ def _max_buffer(value: Any) -> Fields | None:
     return {"max_buffer_rows": rows} if rows is not None and 1 <= rows <= MAX_BUFFER_ROWS else None
 
 
-def _ephemeral(value: Any) -> Fields | None:
-    flag = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, (bool, str)) else None
-    return None if flag is None else {"ephemeral": flag}
+def _flag(field: str) -> Callable[[Any], Fields | None]:
+    def read(value: Any) -> Fields | None:
+        flag = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, (bool, str)) else None
+        return None if flag is None else {field: flag}
+
+    return read
 
 
 def _subject_key(value: Any) -> Fields | None:
@@ -195,11 +198,12 @@ OPTIONS: dict[str, Option] = {
         _retention,
     ),
     "MAX_BUFFER": Option(_STREAM, f"a number of rows, 1 to {MAX_BUFFER_ROWS:,}", _max_buffer),
-    "EPHEMERAL": Option(_STREAM, "true or false", _ephemeral),
+    "EPHEMERAL": Option(_STREAM, "true or false", _flag("ephemeral")),
     "SUBJECT_KEY": Option(_STREAM | _STORED, "the name of a column", _subject_key),
     "STORAGE": Option(_STREAM, _listed(StreamStorage), _choice("storage", StreamStorage)),
     "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas),
     "FORMAT": Option(_STREAM | _STORED, _listed(PayloadFormat), _choice("format", PayloadFormat)),
+    "BIGINT_AS_TEXT": Option(_STREAM | _STORED, "true or false", _flag("bigint_as_text")),
     "FLUSH_POLICY": Option(
         _STORED,
         "'rows:N', 'interval:S' or 'rows:N,interval:S', "

@@ -62,6 +62,7 @@ def describe_options(options: TableOptions) -> list[tuple[str, str]]:
                 ("storage", options.storage.value),
                 ("replicas", str(options.replicas)),
                 ("format", options.format.value),
+                ("bigint_as_text", _flag(options.bigint_as_text)),
             ]
         case StoredOptions():
             kept_s = options.deleted_retention_s
@@ -72,6 +73,7 @@ def describe_options(options: TableOptions) -> list[tuple[str, str]]:
                 ("compression", options.compression.value),
                 ("subject_key", options.subject_key or "none"),
                 ("format", options.format.value),
+                ("bigint_as_text", _flag(options.bigint_as_text)),
             ]
         case other:
             assert_never(other)
@@ -89,6 +91,7 @@ def _written(options: TableOptions) -> list[tuple[str, str | None]]:
                 ("storage", _quoted(options.storage)),
                 ("replicas", str(options.replicas)),
                 ("format", _quoted(options.format)),
+                ("bigint_as_text", _flag(options.bigint_as_text)),
             ]
         case StoredOptions():
             kept_s = options.deleted_retention_s
@@ -99,6 +102,7 @@ def _written(options: TableOptions) -> list[tuple[str, str | None]]:
                 ("compression", _quoted(options.compression)),
                 ("subject_key", subject_key),
                 ("format", _quoted(options.format)),
+                ("bigint_as_text", _flag(options.bigint_as_text)),
             ]
         case other:
             assert_never(other)
