@@ -7,6 +7,7 @@ Columns are matched by ``column_id`` and never by name, so that a name dropped a
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -30,6 +31,15 @@ class TableKind(enum.StrEnum):
     SHARED = "SHARED"
     USER = "USER"
 
+    @property
+    def per_user(self) -> bool:
+        """Whether each user has a private copy of the rows."""
+        return self is TableKind.USER
+
+
+STORED_KINDS = (TableKind.SHARED, TableKind.USER)
+"""The kinds of table whose rows are kept in the log and in Parquet files."""
+
 
 class TypeName(enum.StrEnum):
     """The column types, each in its one canonical spelling."""
@@ -48,6 +58,9 @@ class TypeName(enum.StrEnum):
     JSON = "JSON"
     UUID = "UUID"
 
+
+_STORED_COLUMNS = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
+_STREAM_COLUMNS = {STREAM_KEY: TypeName.TEXT}
 
 INTEGER_TYPES = frozenset({TypeName.SMALLINT, TypeName.INT, TypeName.BIGINT})
 KEY_TYPES = INTEGER_TYPES | {TypeName.TEXT, TypeName.UUID, TypeName.DATE, TypeName.TIMESTAMP, TypeName.DECIMAL}
@@ -181,6 +194,25 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[Column, ...]
     key: str | None
     options: TableOptions
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its rows, with their versions, are kept in the log and in Parquet files."""
+        return isinstance(self.options, StoredOptions)
+
+    @property
+    def per_user(self) -> bool:
+        """Whether each user has a private copy of the rows."""
+        return self.kind.per_user
+
+    def owner(self, user: str) -> str:
+        """The user whose copy a request of ``user`` touches: '' where there is one copy for all."""
+        return user if self.kind is TableKind.USER else ""
+
+    @property
+    def system_columns(self) -> Mapping[str, TypeName]:
+        """What SELECT shows behind the columns, where it is named or ``*`` means it too."""
+        return _STORED_COLUMNS if self.is_stored else _STREAM_COLUMNS
 
     @property
     def stream_options(self) -> StreamOptions:

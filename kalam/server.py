@@ -39,7 +39,6 @@ from kalam.logs import configure_logs
 from kalam.metrics import add_metrics, statistics
 from kalam.query.running import RunningQueries
 from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
-from kalam.schema import TableKind
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
 from kalam.sql.queries.readers import import_readers
@@ -189,7 +188,7 @@ async def _open_engine(
 
 
 async def _last_look(storage: Storage, broker: Broker) -> None:
-    await broker.streams.last_look([t for t in storage.catalogue.tables.values() if t.kind is TableKind.STREAM])
+    await broker.streams.last_look(storage.catalogue.streams())
 
 
 async def _open_live(
@@ -212,7 +211,7 @@ async def _open_streams(
     evictions = Evictions(broker.streams, counters, jobs)
 
     def look_at_all() -> None:
-        evictions.start(table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM)
+        evictions.start(storage.catalogue.streams())
 
     look_at_all()
     broker.connection.on_connected(look_at_all)

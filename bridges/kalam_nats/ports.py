@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from kalam.schema import StreamStorage, Table, TableKind
+from kalam.schema import StreamStorage, Table
 from kalam.settings import Settings
 from kalam.storage.log.data_dir import Prepared, accept
 from kalam.storage.log.drop_notes import dropped_streams, forget_drops
@@ -114,7 +114,7 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
 
 
 async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:
-    tables = [table for table in storage.catalogue.tables.values() if table.kind is TableKind.STREAM]
+    tables = storage.catalogue.streams()
     dropped, published = await in_thread(Purpose.CATALOGUE, _notes, storage)
     storage.unclaimed.streams = unclaimed(start.streams, {table.table_id for table in tables}, dropped)
     if start.embedded is not None:

@@ -95,22 +95,28 @@ class Subjects:
 
     def change_subject(
         self,
-        kind: Literal["shared", "user"],
-        user: str | None,
+        owner: str,
         namespace: str,
         table: str,
         operation: Operation,
         key: str | None = None,
     ) -> str:
-        """The subject of a change of a SHARED table, or of a user's copy of a USER table."""
-        owner = "shared" if kind == "shared" else f"user.{user}"
-        return _keyed(f"{self.prefix}.{owner}.{namespace}.{table}.{operation}", key)
+        """The subject of a change; ``owner`` is the user whose copy of a USER table it is, '' for a SHARED table."""
+        return _keyed(f"{self._copy(owner, namespace, table)}.{operation}", key)
 
-    def rejected_subject(self, namespace: str, table: str, user: str | None = None) -> str:
-        """The subject of refused inserts; ``user`` is given when the table is a USER table."""
-        if user is None:
+    def copy_subjects(self, owner: str, namespace: str, table: str) -> str:
+        """The subjects of all changes of a copy."""
+        return f"{self._copy(owner, namespace, table)}.>"
+
+    def _copy(self, owner: str, namespace: str, table: str) -> str:
+        whose = f"user.{owner}" if owner else "shared"
+        return f"{self.prefix}.{whose}.{namespace}.{table}"
+
+    def rejected_subject(self, namespace: str, table: str, owner: str = "") -> str:
+        """The subject of refused inserts; ``owner`` is their user where the table is a USER table."""
+        if not owner:
             return f"{self.prefix}.event.rejected.{namespace}.{table}"
-        return f"{self.prefix}.user.{user}.{namespace}.{table}.rejected"
+        return f"{self.prefix}.user.{owner}.{namespace}.{table}.rejected"
 
     def event_subject(self, what: str) -> str:
         """The subject of ``table.created``, ``table.dropped`` and ``job.finished``."""
@@ -140,6 +146,10 @@ class Subjects:
     def user_changes_stream(self) -> str:
         """The JetStream stream of every USER table's changes."""
         return f"{self.prefix.upper()}-USER-CHANGES"
+
+    def changes_stream_of(self, owner: str) -> str:
+        """The JetStream stream of the changes of a copy."""
+        return self.user_changes_stream if owner else self.changes_stream
 
     @property
     def user_changes_subjects(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from kalam.schema import TableKind
+from kalam.schema import STORED_KINDS, TableKind
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Copy
 from kalam.storage.log.copy_store import Backlog, CopyStore
@@ -40,7 +40,7 @@ def hot_rows(store: CopyStore) -> Hot:
 
 def hot_by_kind(catalogue: Catalogue, store: CopyStore) -> Mapping[TableKind, Hot]:
     """The same for SHARED and for USER tables."""
-    parts: dict[TableKind, list[Copy | Backlog]] = {TableKind.SHARED: [], TableKind.USER: []}
+    parts: dict[TableKind, list[Copy | Backlog]] = {kind: [] for kind in STORED_KINDS}
     known = catalogue.by_id
     every: list[tuple[tuple[int, str], Copy | Backlog]] = [*list(store.loaded.items()), *list(store.backlogs.items())]
     for (table_id, _), part in every:

@@ -308,8 +308,8 @@ class Engine(msgspec.Struct, frozen=True):
     async def _flush_all(self, namespace: str | None) -> Result:
         if namespace is not None and namespace not in self.catalogue.namespaces:
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
-        tables = sorted(self.catalogue.tables.values(), key=lambda table: table.name)
-        chosen = [t for t in tables if t.kind is not TableKind.STREAM and namespace in (None, t.name.namespace)]
+        tables = sorted(self.catalogue.stored(), key=lambda table: table.name)
+        chosen = [table for table in tables if namespace in (None, table.name.namespace)]
         done: list[tuple[Table, Flushed]] = []
         failures: list[tuple[Table, Exception]] = []
         for table in chosen:

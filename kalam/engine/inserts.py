@@ -84,7 +84,7 @@ class Inserts:
         byte_count = sum(map(len, map(_PAYLOAD, messages)))
         try:
             table = self._catalogue.table(name)
-            if users is not None and table.kind is TableKind.USER:  # each row is its sender's
+            if users is not None and table.per_user:  # each row is its sender's
                 raise TableNotFound(f"table {name} was created anew while the message came; send it again")
             self._check_room(byte_count)
         except KalamError as exc:

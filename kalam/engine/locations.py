@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from kalam.names import USER_LENGTH_MAX
-from kalam.schema import StoredOptions, TableDefinition, TableKind
+from kalam.schema import StoredOptions, TableDefinition
 from kalam.settings import Settings
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.segments.folders import USER_ID, Folders
@@ -22,7 +22,7 @@ def check_location(definition: TableDefinition, settings: Settings, catalogue: C
     if not isinstance(definition.options, StoredOptions) or definition.options.location is None:
         return
     location = definition.options.location
-    tables = [other for other in catalogue.tables.values() if other.kind is not TableKind.STREAM]
+    tables = catalogue.stored()
     if is_remote(location):
         others = {other.name: folders.location(other) for other in tables}
         check_remote_location(location.split(USER_ID)[0], settings.location_roots, others)

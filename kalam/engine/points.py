@@ -19,7 +19,7 @@ from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
 from kalam.rows.columns import STORED_FIELDS, shown_field
 from kalam.rows.sql_values import uuid_text
-from kalam.schema import DELETED, INTEGER_TYPES, UPDATED, Table, TableKind, TypeName
+from kalam.schema import INTEGER_TYPES, Table, TypeName
 from kalam.sql.text.statements import Equality, Literal, PointQuery, QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
@@ -27,7 +27,6 @@ from kalam.storage.segments.key_rows import KeyedRow
 from kalam.tables.stored import StoredTables
 
 SHAPES_MAX = 4_096
-SYSTEM_TYPES = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
 
 
 def key_of(table: Table, equality: Equality | None, called: str, parameters: Sequence[Any]) -> Key | None:
@@ -107,7 +106,7 @@ class Points:
         if point is None:
             return None
         table = self._catalogue.tables.get(resolve(query.tables[0].ref, request.session.namespace))
-        if table is None or table.kind is TableKind.STREAM:
+        if table is None or table.key is None:
             return None
         key = key_of(table, point.where, point.where.qualifier or "", request.parameters)
         shape = self._shape(table, point)
@@ -127,7 +126,7 @@ class Points:
         schema = pa.schema([fields[column].with_name(shown) for column, shown in names])
         columns = tuple(ResultColumn(field.name, sql_type(field)) for field in schema)
         places = tuple((order[column], fields[column].type) for column, _ in names)
-        types = {column.name: column.type.name for column in table.columns} | SYSTEM_TYPES
+        types = {**{column.name: column.type.name for column in table.columns}, **table.system_columns}
         if len(self._shapes) >= SHAPES_MAX:
             self._shapes.clear()
         answer = RowAnswer(columns, [types[column] for column, _ in names])

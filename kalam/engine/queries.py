@@ -121,7 +121,7 @@ class Queries:
         view = await self._stored.view(table, wanted.user)
         if view is None:
             return 0
-        reader = self._reader(table, self._stored.owner(table, wanted.user))
+        reader = self._reader(table, table.owner(wanted.user))
         known = reader.count_nowait(view)
         if known is None:
             known = await in_thread(Purpose.QUERIES, reader.count, view)
@@ -238,7 +238,7 @@ class Queries:
         if isinstance(source, pa.Table):
             return TableRelation(source)
         assert table is not None
-        reader = self._reader(table, self._stored.owner(table, user))
+        reader = self._reader(table, table.owner(user))
         return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq)
 
     def _reader(self, table: Table, owner: str) -> CopyReader:

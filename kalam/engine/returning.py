@@ -15,7 +15,7 @@ from kalam.query.executor import Wanted
 from kalam.query.results import Result, rows_result
 from kalam.rows.columns import STORED_FIELDS, shown_schema, to_arrow
 from kalam.rows.types import Row
-from kalam.schema import Table, TableKind
+from kalam.schema import UPDATED, Table
 from kalam.sql.text.statements import QueryText
 from kalam.threads import beside
 
@@ -27,7 +27,7 @@ def changed_rows(
 ) -> pa.Table:
     """Rows that a statement changed, as a SELECT of that table shows them."""
     data = pa.Table.from_batches([to_arrow(rows, shown_schema(table.columns))])
-    if table.kind is not TableKind.STREAM:
+    if UPDATED in table.system_columns:
         times = [updated] * len(rows) if isinstance(updated, datetime) else updated
         for field, values in zip(STORED_FIELDS, (times, [deleted] * len(rows)), strict=True):
             data = data.append_column(field, pa.array(values, field.type))

@@ -181,7 +181,7 @@ class Registry:
         return predicate, shape
 
     def _watch(self, table: Table, user: str) -> Watch:
-        owner = self._stored.owner(table, user)
+        owner = table.owner(user)
         watch = self._watches.get((table.table_id, owner))
         if watch is not None and watch.follows(table):
             return watch
@@ -245,7 +245,7 @@ class Registry:
         if table.kind is TableKind.STREAM:
             return await self._plan_events(table, request.from_seq, self._base_seq(query))
         view = await self._stored.view(table, query.user)
-        owner = self._stored.owner(table, query.user)
+        owner = table.owner(query.user)
         plan = await plan_replay(table, owner, view, request.from_seq, self._past)
         condition = query.predicate.condition
         if isinstance(plan.older, int) and condition is not None and UPDATED in condition.columns:
@@ -253,7 +253,7 @@ class Registry:
         return plan
 
     def _base_seq(self, query: LiveQuery) -> int:
-        follower = self._followers.get((query.table.table_id, self._stored.owner(query.table, query.user)))
+        follower = self._followers.get((query.table.table_id, query.table.owner(query.user)))
         return follower.seq if follower else 0
 
     async def _plan_events(self, table: Table, from_seq: int, upto_seq: int) -> Replay:
@@ -274,7 +274,7 @@ class Registry:
             if isinstance(start, Snapshot):
                 await hand_over(query, start)
                 return
-            owner = self._stored.owner(query.table, query.user)
+            owner = query.table.owner(query.user)
             watch = self._watches[query.table.table_id, owner]
             await resume(query, watch, self._replayed(query, owner, start), start.from_seq, start.upto_seq)
         except KalamError as exc:
@@ -342,7 +342,7 @@ class Registry:
         self.tally.note_end(self._queries.pop(query.id, None))
         self._starts.pop(query.id, None)
         self._users += Counter()  # drops what fell to zero
-        watch = self._watches.get((query.table.table_id, self._stored.owner(query.table, query.user)))
+        watch = self._watches.get((query.table.table_id, query.table.owner(query.user)))
         if watch is not None:
             watch.remove(query)
             self._drop_idle(watch)

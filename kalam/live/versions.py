@@ -13,7 +13,7 @@ import msgspec
 from kalam.rows.codec import Codec
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
-from kalam.schema import DELETED, STREAM_KEY, UPDATED, Column, DataType, Table, TableKind, TypeName
+from kalam.schema import Column, DataType, Table
 from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.former_times import unpack_times
@@ -23,14 +23,9 @@ from kalam.tables.ports import StoredEvents
 def version_columns(table: Table) -> tuple[Column, ...]:
     """The columns of a version."""
     number = max(column.column_id for column in table.columns)
-    system = (
-        ((STREAM_KEY, TypeName.TEXT),)
-        if table.kind is TableKind.STREAM
-        else ((UPDATED, TypeName.TIMESTAMP), (DELETED, TypeName.BOOLEAN))
-    )
     added = (
         Column(column_id=number + place, name=name, type=DataType(name=kind))
-        for place, (name, kind) in enumerate(system, 1)
+        for place, (name, kind) in enumerate(table.system_columns.items(), 1)
     )
     return (*table.columns, *added)
 

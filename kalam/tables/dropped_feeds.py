@@ -20,7 +20,8 @@ from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import UNPURGED
 from kalam.tables.ports import FeedPort
 
-SELECT_NOTES: Final = "SELECT name, value FROM meta WHERE name LIKE ?"
+SELECT_NOTES: Final = "SELECT value FROM meta WHERE name LIKE ? AND value NOT LIKE 'STREAM %'"
+"""Of all but STREAM tables, each of which has a stream of its own."""
 log = structlog.get_logger(__name__)
 
 
@@ -36,10 +37,8 @@ class DroppedFeeds:
     def load(self) -> None:
         """Read the notes that an earlier run left; blocking, for the start."""
         with self._database.reading() as conn:
-            for _, value in conn.execute(SELECT_NOTES, (f"{UNPURGED}%",)):
+            for (value,) in conn.execute(SELECT_NOTES, (f"{UNPURGED}%",)):
                 kind, namespace, table = value.split()
-                if kind == TableKind.STREAM:  # which has a stream of its own
-                    continue
                 self._kinds[TableName(namespace, table)] = TableKind(kind)
 
     def note(self, name: TableName, kind: TableKind) -> None:
@@ -56,7 +55,7 @@ class DroppedFeeds:
 
     async def _purge(self, name: TableName, kind: TableKind) -> None:
         notes = self._notes
-        await self._port.purge(name, kind)
+        await self._port.purge(name, per_user=kind.per_user)
         value = f"{kind} {name.namespace} {name.table}"
 
         def forget(conn: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.names import TableName
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.copies import Op
 
 
@@ -166,8 +166,8 @@ class FeedPort(Protocol):
     ) -> FeedPosition:
         """Store the messages behind ``after``, all or none; raises OutOfPlace if the feed does not stand there."""
 
-    async def purge(self, name: TableName, kind: TableKind) -> None:
-        """Remove the changes of a dropped table."""
+    async def purge(self, name: TableName, *, per_user: bool) -> None:
+        """Remove the changes of a dropped table, of which each user may have had a copy."""
 
 
 class NoticePort(Protocol):

@@ -19,7 +19,7 @@ from kalam.errors import DuplicateKey, TooBusy, TooLarge
 from kalam.rows.codec import Codecs
 from kalam.rows.stored import pack_pieces, pack_rows, row_count, row_sizes
 from kalam.rows.types import Row
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
 from kalam.storage.log.copy_store import CopyStore, read_chunks
 from kalam.storage.log.former_times import pack_times
@@ -111,10 +111,6 @@ class StoredTables:
         self._changing: dict[tuple[int, str], asyncio.Lock] = {}
         self._key_rows = KeyRows(store, cold_keys, folders)
 
-    def owner(self, table: Table, user: str) -> str:
-        """The user whose copy a statement of ``user`` touches: '' for a SHARED table."""
-        return user if table.kind is TableKind.USER else ""
-
     async def rows_by_key(
         self, table: Table, user: str, keys: Sequence[Key], columns: Collection[str] | None = None
     ) -> KeyedRows | None:
@@ -122,17 +118,17 @@ class StoredTables:
 
         ``columns`` are those that are wanted, None for all; what is read from a segment has no others.
         """
-        return await self._key_rows.find(table, self.owner(table, user), keys, columns)
+        return await self._key_rows.find(table, table.owner(user), keys, columns)
 
     def row_by_key_nowait(
         self, table: Table, user: str, key: Key, columns: Collection[str] | None = None
     ) -> KeyedRows | None:
         """The same for one key; None also where memory alone cannot tell."""
-        return self._key_rows.find_nowait(table, self.owner(table, user), key, columns)
+        return self._key_rows.find_nowait(table, table.owner(user), key, columns)
 
     async def view(self, table: Table, user: str) -> View | None:
         """The newest state of the copy that ``user`` sees; None if it has never been written."""
-        copy = await self._store.open(table, self.owner(table, user))
+        copy = await self._store.open(table, table.owner(user))
         if copy is None:
             self._store.catalogue.newest(table)  # one that was dropped meanwhile is not empty
         return copy.view if copy else None
@@ -153,7 +149,7 @@ class StoredTables:
 
     def view_nowait(self, table: Table, user: str) -> View | None:
         """The newest state of a copy that is in memory."""
-        copy = self._store.loaded.get((table.table_id, self.owner(table, user)))
+        copy = self._store.loaded.get((table.table_id, table.owner(user)))
         return copy.view if copy else None
 
     def statement(
@@ -201,7 +197,7 @@ class StoredTables:
         in one after another are committed in that order.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
-        owner = self.owner(table, user)
+        owner = table.owner(user)
         copy = self._store.loaded.get((table.table_id, owner))
         keys = _all_keys(statements)
         if copy is not None and not may_meet(copy.segments, keys):
@@ -218,7 +214,7 @@ class StoredTables:
         return taken_keys(table, keys, *await self._versions(table, user, keys))
 
     async def _versions(self, table: Table, user: str, keys: Sequence[Key]) -> tuple[dict[Key, int], ColdKeys]:
-        owner = self.owner(table, user)
+        owner = table.owner(user)
         cold, _ = await self._look_up(table, owner, keys)
         copy = self._store.loaded.get((table.table_id, owner))
         versions = {} if copy is None else copy.versions  # the writer changes it meanwhile: no loop over it here
@@ -278,7 +274,7 @@ class StoredTables:
         on newer ones when the rows or the table changed before the commit. With ``once`` it is carried out once.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
-        owner = self.owner(table, user)
+        owner = table.owner(user)
         async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
             for _ in range(TRIES_MAX):
                 if once is not None:

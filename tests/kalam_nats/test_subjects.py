@@ -31,8 +31,8 @@ def test_subjects_are_those_of_the_contract() -> None:
     assert KALAM.live_messages_subject("u", "7") == "kalam.live.u.7"
     assert KALAM.stream_event_subject("app", "t") == "kalam.stream.app.t"
     assert KALAM.stream_event_subject("app", "t", "k") == "kalam.stream.app.t.k"
-    assert KALAM.change_subject("shared", None, "app", "t", "insert") == "kalam.shared.app.t.insert"
-    assert KALAM.change_subject("user", "u", "app", "t", "delete", "k") == "kalam.user.u.app.t.delete.k"
+    assert KALAM.change_subject("", "app", "t", "insert") == "kalam.shared.app.t.insert"
+    assert KALAM.change_subject("u", "app", "t", "delete", "k") == "kalam.user.u.app.t.delete.k"
     assert KALAM.rejected_subject("app", "t") == "kalam.event.rejected.app.t"
     assert KALAM.rejected_subject("app", "t", "u") == "kalam.user.u.app.t.rejected"
     assert KALAM.event_subject("table.created") == "kalam.event.table.created"
@@ -53,8 +53,8 @@ def test_without_names_the_served_pattern_is_built() -> None:
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize("operation", ["insert", "update", "delete"])
 def test_the_change_streams_capture_each_change_and_no_rejected_insert(operation: str, key: str | None) -> None:
-    shared = KALAM.change_subject("shared", None, "app", "t", operation, key)  # type: ignore[arg-type]
-    user = KALAM.change_subject("user", "u", "app", "t", operation, key)  # type: ignore[arg-type]
+    shared = KALAM.change_subject("", "app", "t", operation, key)  # type: ignore[arg-type]
+    user = KALAM.change_subject("u", "app", "t", operation, key)  # type: ignore[arg-type]
     assert [subject_matches(pattern, shared) for pattern in KALAM.changes_subjects] == [True]
     assert sum(subject_matches(pattern, user) for pattern in KALAM.user_changes_subjects) == 1
     rejected = KALAM.rejected_subject("app", "t", "u")

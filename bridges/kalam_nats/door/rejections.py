@@ -10,7 +10,7 @@ import structlog
 from kalam.engine.sifted import RefusedRow
 from kalam.errors import KalamError
 from kalam.names import TableName
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.door.error_replies import HEADER_BYTES, header_text
 from kalam_nats.subjects import Subjects
@@ -25,27 +25,25 @@ class Rejections:
         self._connection, self._subjects = connection, subjects
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def message(self, name: TableName, owner: str | None, payload: bytes, error: KalamError) -> None:
-        """Publish a message; ``owner`` is its user where the table is a USER table."""
+    async def message(self, name: TableName, owner: str, payload: bytes, error: KalamError) -> None:
+        """Publish a message; ``owner`` is its user where the table is a USER table, else ''."""
         await self._publish(name, owner, [(payload, error)])
 
     def rows(self, table: Table, user: str, rows: Sequence[RefusedRow]) -> None:
         """Publish rows; a RefusedSink."""
-        owner = user if table.kind is TableKind.USER else None
+        owner = table.owner(user)
         refused = [(row.payload, row.error) for row in rows]
         task = asyncio.get_running_loop().create_task(self._publish_rows(table.name, owner, refused))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _publish_rows(
-        self, name: TableName, owner: str | None, refused: Sequence[tuple[bytes, KalamError]]
-    ) -> None:
+    async def _publish_rows(self, name: TableName, owner: str, refused: Sequence[tuple[bytes, KalamError]]) -> None:
         try:
             await self._publish(name, owner, refused)
         except Exception as exc:  # noqa: BLE001 - the sender has been told, and a broker that is away tells nobody
             log.debug("refused rows not published", table=str(name), error=str(exc))
 
-    async def _publish(self, name: TableName, owner: str | None, refused: Sequence[tuple[bytes, KalamError]]) -> None:
+    async def _publish(self, name: TableName, owner: str, refused: Sequence[tuple[bytes, KalamError]]) -> None:
         subject = self._subjects.rejected_subject(name.namespace, name.table, owner)
         room = self._connection.client.max_payload - HEADER_BYTES
         messages = [(subject, "", _header(payload, error, room), payload[:room]) for payload, error in refused]

@@ -231,7 +231,7 @@ class Requests:
             return None
         name = TableName(namespace, table)
         found = self._engine.catalogue.tables.get(name)
-        return None if found is not None and found.kind is TableKind.USER else name
+        return None if found is not None and found.per_user else name
 
     async def _answer(
         self, user: str, name: TableName | None, batch: Sequence[Incoming], answers: Sequence[bytes | KalamError]
@@ -280,7 +280,7 @@ class Requests:
         if name is None:
             return
         table = self._engine.catalogue.tables.get(name)
-        owner = user if table is not None and table.kind is TableKind.USER else None
+        owner = "" if table is None else table.owner(user)
         await self._rejections.message(name, owner, message.payload, error)
 
     async def _answer_sql(self) -> None:

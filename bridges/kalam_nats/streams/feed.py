@@ -16,7 +16,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
@@ -25,7 +25,7 @@ from nats import errors as nats_errors
 from kalam.errors import BrokerUnavailable, Unavailable
 from kalam.names import TableName
 from kalam.rows.judged import UNREADABLE
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
 from kalam.tables.stream_ends import StreamEnds
 from kalam_nats.broker.connection import BrokerConnection
@@ -114,14 +114,10 @@ class Feeds:
 
     def subject(self, table: Table) -> str:
         """The subject to subscribe to for a table's changes; ``<user>`` stands for a user id."""
-        return self._pattern(table.name, table.kind, "<user>")
+        return self._pattern(table.name, table.owner("<user>"))
 
-    def _pattern(self, name: TableName, kind: TableKind, user: str) -> str:
-        subject = self._subjects.change_subject(_word(kind), user, name.namespace, name.table, "insert")
-        return subject.removesuffix("insert") + ">"
-
-    def _stream(self, kind: TableKind) -> str:
-        return self._subjects.user_changes_stream if kind is TableKind.USER else self._subjects.changes_stream
+    def _pattern(self, name: TableName, owner: str) -> str:
+        return self._subjects.copy_subjects(owner, name.namespace, name.table)
 
     async def open(self) -> None:
         """Make the two streams, or take over those that an earlier run made."""
@@ -222,12 +218,12 @@ class Feeds:
 
     async def position(self, table: Table, user: str) -> FeedPosition:
         """Where the feed of a copy stands."""
-        pattern, stream = self._pattern(table.name, table.kind, user), self._stream(table.kind)
+        pattern, stream = self._pattern(table.name, user), self._subjects.changes_stream_of(user)
         if stream in self._unseen:
             await self._existing(stream)
             self._unseen.discard(stream)
         for _ in range(FOREIGN_MESSAGES_MAX):
-            last = await self._last(table.kind, pattern)
+            last = await self._last(stream, pattern)
             if last is None:
                 return FeedPosition(0, 0)
             stream_seq, table_id, run = last
@@ -236,16 +232,16 @@ class Feeds:
             if run is not None and table_id > table.table_id:  # we were dropped
                 return FeedPosition(0, stream_seq)
             if run is not None and table_id > 0:  # a late one of an older table of this name
-                await self._purge(table.name, table.kind, {"filter": pattern, "seq": stream_seq + 1})
+                await self._purge(table.name, user, {"filter": pattern, "seq": stream_seq + 1})
                 return FeedPosition(0, 0)
-            await self._remove(table, stream_seq)
+            await self._remove(table, stream, stream_seq)
         raise BrokerUnavailable(f"others publish on the subjects of table {table.name}")
 
-    async def _last(self, kind: TableKind, pattern: str) -> tuple[int, int, Run | None] | None:
+    async def _last(self, stream: str, pattern: str) -> tuple[int, int, Run | None] | None:
         """The last message on a copy's subjects: its place, its table, and its run of changes if it is one."""
         try:
             msg = await self._connection.client.request(
-                f"$JS.API.DIRECT.GET.{self._stream(kind)}", msgspec.json.encode({"last_by_subj": pattern}), timeout=5
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"last_by_subj": pattern}), timeout=5
             )
         except nats_errors.NoRespondersError as exc:
             await self.open()
@@ -260,12 +256,12 @@ class Feeds:
         number = headers.get(TABLE_HEADER, "")
         return int(headers["Nats-Sequence"]), int(number) if number.isdecimal() else 0, read_run(msg.data)
 
-    async def _remove(self, table: Table, stream_seq: int) -> None:
+    async def _remove(self, table: Table, stream: str, stream_seq: int) -> None:
         """Remove what somebody else published on a copy's subjects: the next change is fenced with what is before."""
         log.warning("a message of another publisher is removed from the change feed", table=str(table.name))
         body = {"seq": stream_seq, "no_erase": True}
         try:
-            await self._jetstream.request(f"STREAM.MSG.DELETE.{self._stream(table.kind)}", body)
+            await self._jetstream.request(f"STREAM.MSG.DELETE.{stream}", body)
         except RefusedError as exc:
             if exc.error.err_code not in NO_MESSAGE_CODES:
                 raise unavailable(exc, f"to remove a foreign message from the changes of table {table.name}") from exc
@@ -281,7 +277,7 @@ class Feeds:
     async def _publish_batch(
         self, table: Table, user: str, messages: Sequence[ChangeMessage], after: FeedPosition
     ) -> FeedPosition:
-        pattern = self._pattern(table.name, table.kind, user)
+        pattern, stream = self._pattern(table.name, user), self._subjects.changes_stream_of(user)
         chained = pattern not in self._broken and len(messages) > 1 and self._replicas == 1
         chained = chained and all(len(message.payload) >= CHAINED_BYTES_MIN for message in messages)
         headers = {
@@ -302,7 +298,7 @@ class Feeds:
             self._jetstream.give_up_ack(reply)
             raise BrokerUnavailable(f"a change cannot be sent: {exc or type(exc).__name__}") from exc
         try:
-            ack = await self._jetstream.wait_ack(reply, future, self._stream(table.kind))
+            ack = await self._jetstream.wait_ack(reply, future, stream)
         except NoStreamError:
             await self.open()  # the broker has lost its store: the feed goes on from what the log still has
             raise
@@ -314,23 +310,22 @@ class Feeds:
                 raise OutOfPlace(str(exc)) from exc
             raise unavailable(exc, f"changes of table {table.name}") from exc
         self._broken.discard(pattern)
-        self._ends.acked(self._stream(table.kind), ack.seq)
+        self._ends.acked(stream, ack.seq)
         last = messages[-1]
         return FeedPosition(last.first_seq + last.row_count - 1, ack.seq)
 
     def _subject(self, table: Table, user: str, message: ChangeMessage) -> str:
         name = table.name
-        return self._subjects.change_subject(
-            _word(table.kind), user, name.namespace, name.table, message.op, message.key
-        )
+        return self._subjects.change_subject(user, name.namespace, name.table, message.op, message.key)
 
-    async def purge(self, name: TableName, kind: TableKind) -> None:
+    async def purge(self, name: TableName, *, per_user: bool) -> None:
         """Remove a table's changes from the feed."""
-        await self._purge(name, kind, {"filter": self._pattern(name, kind, "*")})
+        owner = "*" if per_user else ""
+        await self._purge(name, owner, {"filter": self._pattern(name, owner)})
 
-    async def _purge(self, name: TableName, kind: TableKind, what: Mapping[str, Any]) -> None:
+    async def _purge(self, name: TableName, owner: str, what: Mapping[str, Any]) -> None:
         try:
-            await self._jetstream.request(f"STREAM.PURGE.{self._stream(kind)}", what)
+            await self._jetstream.request(f"STREAM.PURGE.{self._subjects.changes_stream_of(owner)}", what)
         except RefusedError as exc:
             if exc.error.err_code not in NOT_FOUND_CODES:
                 raise unavailable(exc, f"to purge the changes of table {name}") from exc
@@ -356,7 +351,3 @@ def _atomic_batch(fence: Mapping[str, str], count: int) -> Iterator[bytes]:
         yield header_block({TABLE_HEADER: fence[TABLE_HEADER], **batch, "Nats-Batch-Sequence": str(number)})
     last = {"Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
     yield header_block({TABLE_HEADER: fence[TABLE_HEADER], **batch, **last})
-
-
-def _word(kind: TableKind) -> Literal["shared", "user"]:
-    return "user" if kind is TableKind.USER else "shared"

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from kalam.errors import BrokerUnavailable
 from kalam.live.ports import FeedRun
 from kalam.rows.judged import UNREADABLE
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.copies import Op
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.jetstream import JetStream
@@ -48,20 +48,16 @@ class FeedReplay:
     def __init__(self, connection: BrokerConnection, jetstream: JetStream, subjects: Subjects) -> None:
         self._connection, self._jetstream, self._subjects = connection, jetstream, subjects
 
-    def _stream(self, table: Table) -> str:
-        return self._subjects.user_changes_stream if table.kind is TableKind.USER else self._subjects.changes_stream
+    def _stream(self, owner: str) -> str:
+        return self._subjects.changes_stream_of(owner)
 
-    def _pattern(self, table: Table, owner: str) -> str:
-        kind = "user" if table.kind is TableKind.USER else "shared"
-        name = table.name
-        insert = self._subjects.change_subject(
-            "user" if kind == "user" else "shared", owner, name.namespace, name.table, "insert"
-        )
-        return insert.removesuffix("insert") + ">"
+    def _question(self, table: Table, owner: str, place: int) -> dict[str, Any]:
+        pattern = self._subjects.copy_subjects(owner, table.name.namespace, table.name.table)
+        return {"seq": max(1, place), "next_by_subj": pattern}
 
     async def find(self, table: Table, owner: str, seq: int) -> int | None:
         """The stream's sequence of the message that holds change ``seq``."""
-        state = (await self._jetstream.request(f"STREAM.INFO.{self._stream(table)}"))["state"]
+        state = (await self._jetstream.request(f"STREAM.INFO.{self._stream(owner)}"))["state"]
         low, high = state["first_seq"], state["last_seq"]
         found: int | None = None
         while low <= high:
@@ -91,8 +87,7 @@ class FeedReplay:
 
     async def _several(self, table: Table, owner: str, place: int) -> list[Msg]:
         """The next messages at or behind a place, with one question."""
-        question = {"seq": max(1, place), "next_by_subj": self._pattern(table, owner)}
-        question |= {"batch": READ_MESSAGES_MAX, "max_bytes": READ_BYTES_MAX}
+        question = self._question(table, owner, place) | {"batch": READ_MESSAGES_MAX, "max_bytes": READ_BYTES_MAX}
         messages: list[Msg] = []
         try:
             client = self._connection.client
@@ -100,7 +95,9 @@ class FeedReplay:
             subscription = await client.subscribe(inbox)
             try:
                 await client.publish(
-                    f"$JS.API.DIRECT.GET.{self._stream(table)}", msgspec.json.encode(question), reply=inbox
+                    f"$JS.API.DIRECT.GET.{self._stream(owner)}",
+                    msgspec.json.encode(question),
+                    reply=inbox,
                 )
                 while True:
                     msg = await subscription.next_msg(ANSWER_S)
@@ -116,10 +113,10 @@ class FeedReplay:
 
     async def _next(self, table: Table, owner: str, place: int) -> tuple[int, Body | None] | None:
         """The next message at or behind a place; its body is None if it belongs to another table of this name."""
-        question = msgspec.json.encode({"seq": max(1, place), "next_by_subj": self._pattern(table, owner)})
+        question = msgspec.json.encode(self._question(table, owner, place))
         try:
             msg = await self._connection.client.request(
-                f"$JS.API.DIRECT.GET.{self._stream(table)}", question, timeout=ANSWER_S
+                f"$JS.API.DIRECT.GET.{self._stream(owner)}", question, timeout=ANSWER_S
             )
         except (nats_errors.Error, TimeoutError, OSError) as exc:
             raise BrokerUnavailable(f"the change feed does not answer: {exc or type(exc).__name__}") from exc

@@ -15,7 +15,6 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
-from kalam.schema import TableKind
 from kalam.server import broker_options
 from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
@@ -146,7 +145,7 @@ def _against_catalogue(patient: Patient, streams: list[dict[str, Any]]) -> Itera
         return
     with closing(connect(patient.data_dir / DATABASE, read_only=True)) as conn:
         [data_id] = conn.execute("SELECT value FROM meta WHERE name = 'data_id'").fetchone()
-        tables = {str(table.table_id): table for table in read_tables(conn) if table.kind is TableKind.STREAM}
+        tables = {str(table.table_id): table for table in read_tables(conn) if not table.is_stored}
         dropped = {
             name.rpartition(":")[2] for (name,) in conn.execute("SELECT name FROM meta WHERE name LIKE 'unpurged:%'")
         }

@@ -15,7 +15,16 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.errors import InvalidOption, Unsupported
-from kalam.schema import Column, Compression, PayloadFormat, StreamStorage, TableKind, TableOptions, options_type
+from kalam.schema import (
+    STORED_KINDS,
+    Column,
+    Compression,
+    PayloadFormat,
+    StreamStorage,
+    TableKind,
+    TableOptions,
+    options_type,
+)
 from kalam.sql.tables.durations import seconds
 from kalam.sql.text.cursor import did_you_mean
 
@@ -27,7 +36,7 @@ REPLICAS = (1, 3, 5)
 
 _RETENTION_S_MAX = RETENTION_DAYS_MAX * 86_400
 _STREAM = frozenset({TableKind.STREAM})
-_STORED = frozenset({TableKind.SHARED, TableKind.USER})
+_STORED = frozenset(STORED_KINDS)
 _POLICY = re.compile(
     r"rows\s*:\s*([0-9]{1,9})(?:\s*,\s*interval\s*:\s*([0-9]{1,9}))?|interval\s*:\s*([0-9]{1,9})", re.ASCII
 )

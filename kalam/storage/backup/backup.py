@@ -28,7 +28,7 @@ import msgspec
 from kalam import __version__
 from kalam.errors import AlreadyExists, NotFound, TooBusy
 from kalam.names import TableName
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect, fsync_directory
@@ -274,7 +274,7 @@ def read_files(conn: sqlite3.Connection) -> Iterator[tuple[Table, str, SegmentFi
     columns = {name for _, name, *_ in conn.execute("PRAGMA table_info(segments)")}
     checksum_column = "checksum" if "checksum" in columns else "NULL"
     for table in read_tables(conn):
-        if table.kind is TableKind.STREAM:
+        if not table.is_stored:
             continue
         rows = conn.execute(
             f"""SELECT copy_id, user_id, path, byte_count, {checksum_column} FROM segments JOIN copies USING (copy_id)

@@ -95,6 +95,14 @@ class Catalogue:
             (table for table in self.tables.values() if table.name.namespace == namespace), key=lambda table: table.name
         )
 
+    def stored(self) -> list[Table]:
+        """The tables whose rows are stored: the SHARED and USER tables."""
+        return [table for table in self.tables.values() if table.is_stored]
+
+    def streams(self) -> list[Table]:
+        """The STREAM tables."""
+        return [table for table in self.tables.values() if not table.is_stored]
+
     def history(self, table: Table) -> History:
         """The columns of every schema version of a table; it grows with each ALTER."""
         return self.histories.get(table.table_id) or {table.schema_version: table.columns}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.copies import Segment
 from kalam.storage.log.database import storage_error
 from kalam.storage.log.open_files import out_of_files
@@ -62,7 +62,7 @@ class Folders:
 def home_folder(table: Table) -> str:
     """The folder of a table without a LOCATION, relative to the data directory; ``${user_id}`` for a USER table."""
     name = table.name
-    if table.kind is TableKind.USER:
+    if table.per_user:
         return f"user/{name.namespace}/{name.table}/{USER_ID}"
     return f"shared/{name.namespace}/{name.table}"
 

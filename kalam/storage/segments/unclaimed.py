@@ -19,7 +19,7 @@ from typing import Final
 
 import structlog
 
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.data_dir import HOMES
 from kalam.storage.log.database import Database, make_directory, now_us
@@ -103,7 +103,7 @@ class Unclaimed:
         found: list[tuple[Table, str]] = []
         for copy_id, table_id, user in copies:
             table = self._catalogue.by_id.get(table_id)
-            if table is not None and table.kind is not TableKind.STREAM:
+            if table is not None and table.is_stored:
                 found.append((table, user))
                 folder = self._folders.folder(table, user)
                 named.update(folder / path for path in paths.get(copy_id, ()))

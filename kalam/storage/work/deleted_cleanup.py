@@ -17,7 +17,7 @@ import msgspec
 import pyarrow.parquet as pq
 import structlog
 
-from kalam.schema import UPDATED, Table, TableKind
+from kalam.schema import UPDATED, Table
 from kalam.storage.log.catalogue import EPOCH, Catalogue
 from kalam.storage.log.copies import Segment
 from kalam.storage.log.database import now_us
@@ -59,9 +59,8 @@ class DeletedCleanup(msgspec.Struct):
         """Look at every table now and then, until cancelled."""
         while True:
             await asyncio.sleep(self.pause_s)
-            for table in list(self.catalogue.by_id.values()):
-                if table.kind is not TableKind.STREAM:
-                    await self._try(table)
+            for table in self.catalogue.stored():
+                await self._try(table)
 
     async def _try(self, table: Table) -> None:
         pause_s, at = self._retries.get(table.table_id, (0.0, 0.0))

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from kalam.schema import StoredOptions, Table, TableKind
+from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.database import now_us
@@ -31,15 +31,16 @@ class Hot(msgspec.Struct, frozen=True):
     oldest_us: int | None
 
 
-def is_due(options: StoredOptions, kind: TableKind, hot: Hot, now: int, user_rows_min: int) -> bool:
+def is_due(table: Table, hot: Hot, now: int, user_rows_min: int) -> bool:
     """Whether a copy is to be flushed now (``now`` in microseconds since 1970)."""
     if not hot.row_count or hot.oldest_us is None:
         return False
+    options = table.stored_options
     if options.flush_rows is not None and hot.row_count >= options.flush_rows:
         return True
     if options.flush_interval_s is None or now - hot.oldest_us < options.flush_interval_s * 1_000_000:
         return False
-    return kind is not TableKind.USER or hot.row_count >= user_rows_min or now - hot.oldest_us >= DAY_US
+    return not table.per_user or hot.row_count >= user_rows_min or now - hot.oldest_us >= DAY_US
 
 
 class Retry(msgspec.Struct):
@@ -89,7 +90,7 @@ class FlushSchedule(msgspec.Struct):
             total += hot.byte_count
             if hot.byte_count > largest[0] and self._may_start(table):
                 largest = (hot.byte_count, table)
-            if is_due(table.stored_options, table.kind, hot, now, self.user_flush_rows_min):
+            if is_due(table, hot, now, self.user_flush_rows_min):
                 self._start(table, "policy")
         if total > self.hot_bytes_max and largest[1] is not None:
             self._start(largest[1], "memory")
@@ -131,18 +132,14 @@ class FlushSchedule(msgspec.Struct):
             self._retries.pop(table.table_id, None)
 
     def _due_users(self, table: Table, reason: str) -> list[str] | None:
-        if table.kind is TableKind.SHARED or reason == "memory":
+        if not table.per_user or reason == "memory":
             return None
         counts: dict[str, Hot] = {}
         for (table_id, user), hot in self._hot():
             if table_id == table.table_id:
                 counts[user] = hot
         now = now_us()
-        return [
-            user
-            for user, hot in counts.items()
-            if is_due(table.stored_options, table.kind, hot, now, self.user_flush_rows_min)
-        ]
+        return [user for user, hot in counts.items() if is_due(table, hot, now, self.user_flush_rows_min)]
 
     @property
     def failing(self) -> list[str]:
