@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from kalam import __version__
 from kalam.engine import Engine, Inserts
 from kalam.engine.changes import Changes
-from kalam.engine.definitions import Definitions, Parts
+from kalam.engine.definitions import Definitions
 from kalam.engine.live import Live, Snapshots
 from kalam.engine.merges import Merges
 from kalam.engine.points import Points
@@ -51,9 +51,12 @@ from kalam.storage.work.background import Background, open_background
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
+from kalam.tables.kinds import Tables, Upkeep
 from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
+from kalam.tables.stored_upkeep import StoredUpkeep
 from kalam.tables.stream_counters import StreamCounters
+from kalam.tables.stream_upkeep import StreamUpkeep
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
 from kalam_nats.broker.address import connect_options
@@ -248,21 +251,12 @@ def _make_engine(
     system.add("live_queries", LIVE_QUERIES, live.rows)
     system.add("queries", QUERIES, partial(running_rows, running))
     background.compactor.listeners.append(queries.release)
-    parts = Parts(
-        settings,
-        storage.database,
-        storage.catalogue,
-        background.jobs,
-        background.schedule.flusher,
-        background.compactor,
-        outbox,
-        streams,
-        broker.feeds,
-        broker.notices,
-        queries,
-        registry,
-        storage.troubles,
+    upkeep: Tables[Upkeep] = Tables(
+        stored=StoredUpkeep(settings, storage, background, outbox, broker.feeds),
+        streams=StreamUpkeep(storage.database, storage.catalogue, streams),
     )
+    jobs, notices = background.jobs, broker.notices
+    definitions = Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles)
     engine = Engine(
         settings=settings,
         database=storage.database,
@@ -270,14 +264,14 @@ def _make_engine(
         queries=queries,
         points=Points(storage.catalogue, stored),
         changes=Changes(settings, storage.catalogue, storage.codecs, stored, streams, queries),
-        definitions=Definitions(parts),
+        definitions=definitions,
         inserts=inserts,
         live=live,
         streams=streams,
         flusher=background.schedule.flusher,
         schedule=background.schedule,
         compactor=background.compactor,
-        jobs=background.jobs,
+        jobs=jobs,
         outbox=outbox,
         broker_connected=lambda: broker.connection.connected,
         running=running,

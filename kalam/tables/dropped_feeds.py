@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
 
 from kalam.errors import KalamError
 from kalam.names import TableName
-from kalam.schema import TableKind
+from kalam.schema import Table, TableKind
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import UNPURGED
 from kalam.tables.ports import FeedPort
@@ -23,6 +25,15 @@ from kalam.tables.ports import FeedPort
 SELECT_NOTES: Final = "SELECT value FROM meta WHERE name LIKE ? AND value NOT LIKE 'STREAM %'"
 """Of all but STREAM tables, each of which has a stream of its own."""
 log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def events_may_stay(table: Table) -> Iterator[None]:
+    """Leave to the next start what the broker holds of a dropped table, if it cannot be reached now."""
+    try:
+        yield
+    except KalamError as exc:
+        log.warning("events of a dropped table stay for now", table=str(table.name), reason=str(exc))
 
 
 class DroppedFeeds:

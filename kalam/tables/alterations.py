@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, ColumnNotFound, TableInUse, Unsupported
 from kalam.names import listed
 from kalam.rows.shown import timestamp_text
@@ -24,6 +23,7 @@ from kalam.sql import table_options
 from kalam.sql.tables.columns import COLUMNS_MAX
 from kalam.sql.text.statements import AddColumn, DropColumn, RenameColumn, SetOptions
 
+Action = AddColumn | DropColumn | RenameColumn | SetOptions
 ColumnUsers = Callable[[Table, str], Sequence[str]]
 """The ids of the open live queries that use a column of a table."""
 
@@ -39,9 +39,9 @@ class Altered(msgspec.Struct, frozen=True):
 
 def altered(
     table: Table,
-    action: AddColumn | DropColumn | RenameColumn | SetOptions,
+    action: Action,
     *,
-    session: Session,
+    user: str,
     now: datetime,
     used_ids: Sequence[int],
     column_users: ColumnUsers,
@@ -49,7 +49,7 @@ def altered(
     """The table after the action; ``used_ids`` are the column ids that it ever had. Raises what refuses it."""
     match action:
         case AddColumn():
-            return _added(table, action, max(used_ids) + 1, session, now)
+            return _added(table, action, max(used_ids) + 1, user, now)
         case DropColumn(name):
             return _dropped(table, name, column_users)
         case RenameColumn(name, new_name):
@@ -58,7 +58,7 @@ def altered(
             return _set(table, action)
 
 
-def _added(table: Table, action: AddColumn, column_id: int, session: Session, now: datetime) -> Altered:
+def _added(table: Table, action: AddColumn, column_id: int, user: str, now: datetime) -> Altered:
     _check_new(table, action.name)
     if len(table.columns) >= COLUMNS_MAX:
         raise Unsupported(f"a table has at most {COLUMNS_MAX:,} columns")
@@ -68,13 +68,13 @@ def _added(table: Table, action: AddColumn, column_id: int, session: Session, no
         type=action.type,
         nullable=action.nullable,
         default=action.default,
-        fill=_evaluated(action.default, session, now),
+        fill=_evaluated(action.default, user, now),
     )
     declared, own = table.declared_columns, tuple(c for c in table.columns if c.name == ROW_ID)
     return Altered((*declared, column, *own), table.key, table.options, f"column {action.name} added")
 
 
-def _evaluated(default: Default | None, session: Session, now: datetime) -> Any:
+def _evaluated(default: Default | None, user: str, now: datetime) -> Any:
     """The value, as JSON would carry it, that a default has for the rows that are there."""
     if default is None:
         return None
@@ -84,7 +84,7 @@ def _evaluated(default: Default | None, session: Session, now: datetime) -> Any:
         case DefaultKind.NOW:
             return timestamp_text(now)
         case DefaultKind.CURRENT_USER:
-            return session.user
+            return user
         case DefaultKind.SNOWFLAKE_ID | DefaultKind.UUID_V7:
             raise Unsupported(f"{default} would give all old rows the same value")
 

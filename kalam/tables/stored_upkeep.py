@@ -1,0 +1,108 @@
+"""The upkeep of SHARED and USER tables: their LOCATION, their files, and what the log and the segments hold of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kalam.schema import Table, TableDefinition
+from kalam.settings import Settings
+from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.opened import Storage
+from kalam.storage.segments.garbage import garbage_of, remove_garbage
+from kalam.storage.work.background import Background
+from kalam.tables.alterations import Action, ColumnUsers, altered
+from kalam.tables.dropped_feeds import events_may_stay
+from kalam.tables.locations import check_location
+from kalam.tables.outbox import Outbox
+from kalam.tables.ports import FeedPort
+from kalam.threads import Purpose, in_thread
+
+FILE_JOBS: Final = ("compaction", "check", "deleted_cleanup")
+"""The jobs that read or replace a table's segments."""
+
+
+class StoredUpkeep:
+    """Keeps SHARED and USER tables; an Upkeep."""
+
+    def __init__(
+        self, settings: Settings, storage: Storage, background: Background, outbox: Outbox, feed: FeedPort
+    ) -> None:
+        self._settings, self._storage, self._outbox, self._feed = settings, storage, outbox, feed
+        self._jobs, self._flusher, self._compactor = background.jobs, background.schedule.flusher, background.compactor
+
+    async def create(self, definition: TableDefinition) -> Table:
+        """A table in the catalogue, whose LOCATION can be used."""
+        storage = self._storage
+        where = (definition, self._settings, storage.catalogue, storage.folders)
+        await in_thread(Purpose.FILES, check_location, *where)
+        return await storage.catalogue.create_table(definition)
+
+    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
+        """No flush runs meanwhile."""
+        return self._flusher.lock(table)
+
+    async def alter(self, table: Table, action: Action, user: str, column_users: ColumnUsers) -> tuple[Table, str]:
+        """A new schema version."""
+        catalogue = self._storage.catalogue
+        ids = [column.column_id for columns in catalogue.history(table).values() for column in columns]
+        new = altered(table, action, user=user, now=datetime.now(UTC), used_ids=ids, column_users=column_users)
+        return await catalogue.alter_table(table, new.columns, new.key, new.options), new.message
+
+    @asynccontextmanager
+    async def dropping(self, table: Table) -> AsyncIterator[None]:
+        """Its jobs have ended, and no other begins."""
+        await self._jobs.cancel(table.name, FILE_JOBS, "the table was dropped")
+        # In this order: a clean-up, which replaces segments, flushes meanwhile.
+        async with self._compactor.lock(table), self._flusher.lock(table):
+            yield
+
+    async def garbage(self, table: Table) -> list[str]:
+        """Its segments, and what a crash may have left of others."""
+        return await in_thread(Purpose.CATALOGUE, garbage_of, self._storage.database, self._storage.folders, table)
+
+    async def clear(self, table: Table, garbage: Sequence[str]) -> None:
+        """Remove its changes from the feed, and its files, which are listed."""
+        with events_may_stay(table):
+            await self._outbox.forget_table(table)
+        with disk_may_fail("the removal of a dropped table's files"):
+            await remove_garbage(self._storage.database, garbage)
+
+    async def state(self, table: Table) -> list[tuple[str, Any]]:
+        """What the log and the segments hold."""
+        return await in_thread(Purpose.CATALOGUE, self._state, table)
+
+    def _state(self, table: Table) -> list[tuple[str, Any]]:
+        known, folders = self._storage.store.hot_row_counts(table), self._storage.folders
+        with self._storage.database.reading() as conn:
+            logged = conn.execute(
+                "SELECT copy_id, sum(row_count), sum(length(payload)) FROM log JOIN copies USING (copy_id) "
+                "WHERE table_id = ? AND flushed = 0 GROUP BY copy_id",
+                (table.table_id,),
+            ).fetchall()
+            [cold, segments, cold_bytes] = _one(
+                conn,
+                "SELECT ifnull(sum(CASE WHEN deleted THEN 0 ELSE row_count END), 0), count(*), "
+                "ifnull(sum(byte_count), 0) FROM segments JOIN copies USING (copy_id) WHERE table_id = ?",
+                table,
+            )
+            [copies] = _one(conn, "SELECT count(*) FROM copies WHERE table_id = ?", table)
+        return [
+            ("hot_rows", sum(known.get(copy_id, versions) for copy_id, versions, _ in logged)),
+            ("hot_bytes", sum(size for _, _, size in logged)),
+            ("cold_rows", cold),
+            ("segments", segments),
+            ("segment_bytes", cold_bytes),
+            ("damaged_segments", folders.checks.shown(table.table_id)),
+            *([("users", copies)] if table.per_user else []),
+            ("location", folders.location(table)),
+            ("subject", self._feed.subject(table)),
+        ]
+
+
+def _one(conn: sqlite3.Connection, sql: str, table: Table) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = conn.execute(sql, (table.table_id,)).fetchone()
+    return row

@@ -1,0 +1,102 @@
+"""The upkeep of STREAM tables: each has a stream at the broker, which is made, changed and removed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from kalam.errors import Unsupported
+from kalam.rows.shown import timestamp_text
+from kalam.schema import Table, TableDefinition
+from kalam.sql import table_options
+from kalam.sql.text.statements import SetOptions
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.database import Database
+from kalam.storage.log.drop_notes import forget_drops
+from kalam.tables.alterations import Action, ColumnUsers
+from kalam.tables.dropped_feeds import events_may_stay
+from kalam.tables.streams import StreamTables
+
+
+class StreamUpkeep:
+    """Keeps STREAM tables; an Upkeep."""
+
+    def __init__(self, database: Database, catalogue: Catalogue, streams: StreamTables) -> None:
+        self._database, self._catalogue, self._streams = database, catalogue, streams
+
+    async def create(self, definition: TableDefinition) -> Table:
+        """A table in the catalogue and its stream."""
+        table = await self._catalogue.create_table(definition)
+        try:
+            await self._streams.port.create(table)
+        except BaseException:
+            await self._catalogue.undo_create(table)
+            await self.clear(table, ())
+            raise
+        return table
+
+    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
+        """Nothing has to hold still."""
+        return nullcontext()
+
+    async def alter(self, table: Table, action: Action, user: str, column_users: ColumnUsers) -> tuple[Table, str]:
+        """New options for the stream, changed in place; if the catalogue refuses them, it is changed back."""
+        if not isinstance(action, SetOptions):
+            raise Unsupported(
+                f"the columns of the STREAM table {table.name} cannot be altered: its events stay as they are",
+                hint="create a new STREAM table",
+            )
+        options = table_options(table.kind, action.options, table.columns, current=table.options)
+        await self._streams.alter(replace(table, options=options))
+        try:
+            new = await self._catalogue.alter_table(table, table.columns, table.key, options)
+        except BaseException:
+            await self._streams.alter(table)
+            raise
+        return new, f"{', '.join(name.upper() for name in action.options)} set"
+
+    def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
+        """It has no files."""
+        return nullcontext()
+
+    async def garbage(self, table: Table) -> list[str]:
+        """It has no files."""
+        return []
+
+    async def clear(self, table: Table, garbage: Sequence[str]) -> None:
+        """Remove its stream."""
+        self._streams.forget(table)
+        with events_may_stay(table):
+            await self._streams.port.drop(table)
+            await self._database.write(lambda conn: forget_drops(conn, [table.table_id]))
+
+    async def state(self, table: Table) -> list[tuple[str, Any]]:
+        """What the stream holds, and what became of its events."""
+        streams = self._streams
+        state, counts = await streams.port.state(table), streams.counters.of(table.table_id)
+        return [
+            ("buffered_rows", state.messages),
+            ("buffered_bytes", state.bytes),
+            ("oldest_event", _moment(state.first_at)),
+            ("newest_event", _moment(state.last_at)),
+            ("published", counts.published),
+            ("discarded", counts.discarded),
+            ("evicted", counts.evicted),
+            ("evicted_ttl", counts.evicted_ttl),
+            ("evicted_max_buffer", counts.evicted_max_buffer),
+            ("rejected", counts.rejected),
+            ("deleted", counts.deleted),
+            ("lost", state.lost),
+            ("undecodable", counts.undecodable),
+            ("subject", streams.port.subject(table)),
+            ("jetstream_stream", streams.port.stream_name(table)),
+            ("cold_rows", "0 (the events of a STREAM table never go to Parquet)"),
+        ]
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else timestamp_text(moment)
