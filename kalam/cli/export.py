@@ -1,54 +1,53 @@
-"""``kalam export``: the rows of a table, as they are at one moment, into a file.
-
-The rows come as the Arrow stream of ``POST /v1/sql``, which has no bound in rows and whose end says that it is whole;
-each piece is written before the next is read. The file takes its name only when it is complete.
-"""
+"""``kalam export``: the rows of a table or query, as they are at one moment, into a file or a folder."""
 
 from __future__ import annotations
 
-import enum
-import os
+import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import Annotated, Final
 
 import typer
 
 from kalam.cli.address import find_url
 from kalam.cli.arguments import table_name, user_name
-from kalam.cli.failure import CommandFailed, WrongUsage
-from kalam.cli.http import Refusal, ask_sql, stream_sql
+from kalam.cli.export_formats import LINES, SUFFIXES, ExportFormat
+from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
+from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
 
-if TYPE_CHECKING:  # these import pyarrow and rich, which the command does when it runs
-    from kalam.cli.export_progress import ExportProgress
-
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
-STDOUT = Path("-")
-
-
-class ExportFormat(enum.StrEnum):
-    """How rows are written."""
-
-    NDJSON = "ndjson"
-    CSV = "csv"
-    PARQUET = "parquet"
-    ARROW = "arrow"
-
-
-SUFFIXES = {".jsonl": ExportFormat.NDJSON, **{f".{form}": form for form in ExportFormat}}
+STDOUT: Final = Path("-")
+QUERY: Final = re.compile(r"\s*(?:select|with)\b", re.IGNORECASE)
 
 
 def export(
-    table: Annotated[str, typer.Argument(help="The table, as namespace.table.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The file; - is stdout.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="A table, as namespace.table, or a query: SELECT …", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="The file; - is stdout. Not with --snapshot.", show_default=False)
+    ] = None,
     form: Annotated[
         ExportFormat | None,
         typer.Option("--format", help="How rows are written.  [default: what the name of the file ends in]"),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Of a table only rows for which this holds, as in SQL.", show_default=False)
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file, or the parts in a folder, that is there.")
+    ] = False,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead of a file: Parquet files in a folder, sorted by the key, without the server's own columns.",
+            show_default=False,
+        ),
+    ] = None,
+    system_columns: Annotated[
+        bool, typer.Option("--system-columns", help="With --snapshot: the server's own columns too.")
+    ] = False,
     url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
     data_dir: Annotated[
         Path | None,
@@ -56,108 +55,89 @@ def export(
     ] = None,
     user: Annotated[str, typer.Option(help="The user whose rows are written.")] = "admin",
 ) -> None:
-    """Write the rows of a table into a file, all of one moment."""
-    name = table_name(table)
+    """Write the rows of a table or query, all of one moment, into a file or a folder.
+
+    A file that is there is not replaced without --force. A file takes its name when it is whole.
+    """
+    user_name(user)
+    if (file is None) == (snapshot is None):
+        raise WrongUsage("say into which file, or into which folder with --snapshot")
+    if snapshot is not None:
+        if form not in (None, ExportFormat.PARQUET) or where is not None:
+            raise WrongUsage("--snapshot writes a whole table as Parquet: it takes neither --format nor --where")
+        from kalam.cli.export_snapshot import Snapshot
+
+        name = table_name(what)
+        wanted = Snapshot(table=name, folder=snapshot, force=force, system_columns=system_columns, user=user)
+        wanted.write(find_url("http_url", url, data_dir))
+        return
+    assert file is not None
+    if system_columns:
+        raise WrongUsage("--system-columns belongs to --snapshot; a query names the columns that it wants")
+    sql = _sql(what, where)
+    _export(find_url("http_url", url, data_dir), sql, user, file, _form(file, form), force=force)
+
+
+def _sql(what: str, where: str | None) -> str:
+    """The query; raises WrongUsage."""
+    if QUERY.match(what):
+        if where is not None:
+            raise WrongUsage("--where belongs to a table; a query has a WHERE of its own")
+        return what
+    condition = "" if where is None else f" WHERE ({where}\n)"
+    return f"SELECT * FROM {table_name(what)}{condition}"  # noqa: S608 - a name, and the user's own WHERE
+
+
+def _form(file: Path, form: ExportFormat | None) -> ExportFormat:
     form = form or SUFFIXES.get(file.suffix)
     if form is None:
         raise WrongUsage(f"{file.name}: say --format, or end the name in one of {', '.join(SUFFIXES)}")
-    user_name(user)
-    sql = f"SELECT * FROM {name}"  # noqa: S608 - it is a name
-    where = find_url("http_url", url, data_dir)
+    return form
+
+
+def _export(url: str, sql: str, user: str, file: Path, form: ExportFormat, *, force: bool) -> None:
+    from kalam.cli.export_progress import ExportProgress
+    from kalam.cli.exported_rows import Interrupted, whole_file, write_rows
+
+    there = file != STDOUT and file.exists()
+    if there and not file.is_file():
+        raise CommandFailed(f"error: {file} is there and is no file; - is stdout")
+    if there and not force:
+        raise CommandFailed(f"error: {file} is there already; --force replaces it")
     try:
-        if file == STDOUT:
-            count = _export(where, sql, user, sys.stdout.buffer, form)
-            sys.stdout.flush()
-        else:
-            count = export_file(where, sql, user, file, form)
-    except KeyboardInterrupt as exc:
-        kept = "what was written is not whole" if file == STDOUT else f"{file} was not written"
-        raise CommandFailed(f"interrupted: {kept}") from exc
+        with ExportProgress() as progress:
+            if progress.shown:
+                progress.expect(_count(url, sql, user))
+            if file == STDOUT:
+                count = write_rows(url, sql, user, sys.stdout.buffer, form, progress.note)
+                sys.stdout.flush()
+            else:
+                with whole_file(file) as target:
+                    count = write_rows(url, sql, user, target, form, progress.note)
+    except Interrupted as exc:
+        sys.stdout.flush()
+        raise CommandFailed(f"interrupted: {_left(file, form, exc.rows, there=there)}", INTERRUPTED) from exc
     except Refusal as exc:
         raise CommandFailed(problem_text(exc.problem, sql)) from exc
-    tell(f"{counted(count)} of {table} in {'the output' if file == STDOUT else file}")
+    tell(f"{counted(count)} in {'the output' if file == STDOUT else file}")
 
 
-def export_file(url: str, sql: str, user: str, file: Path, form: ExportFormat) -> int:
-    """Write what a query gives into a file, which takes its name when it is whole; how many rows that was."""
-    temporary = file.with_name(f".{file.name}.part")
-    try:
-        with temporary.open("wb") as part:
-            count = _export(url, sql, user, part, form)
-            part.flush()
-            os.fsync(part.fileno())
-        os.replace(temporary, file)  # noqa: PTH105 - the point is that it replaces
-    except OSError as exc:
-        raise CommandFailed(f"error: cannot write {file}: {exc.strerror or exc}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+def _left(file: Path, form: ExportFormat, rows: int, *, there: bool) -> str:
+    """What is in the file after ^C."""
+    if file != STDOUT:
+        return f"{file} {'is what it was before' if there else 'was not written'}; {counted(rows)} had come"
+    if form in LINES:
+        return f"the output has {counted(rows)}, which are not all"
+    return f"the output is not whole: {counted(rows)} and no end, without which {form} cannot be read"
 
 
-def _export(url: str, sql: str, user: str, target: BinaryIO, form: ExportFormat) -> int:
-    """Write what the query gives; how many rows that was. Raises Refusal, CommandFailed and OSError of the target."""
-    from kalam.cli.export_progress import ExportProgress
-
-    with ExportProgress() as progress:
-        if progress.shown:
-            progress.expect(_count(url, sql, user))
-        with stream_sql(url, sql, user=user, accept=ARROW_STREAM) as answer:
-            return _copy(answer, target, form, progress)
-
-
-def _count(url: str, sql: str, user: str) -> int:
-    """About how many rows there will be; the bar needs no more."""
+def _count(url: str, sql: str, user: str) -> int | None:
+    """About how many rows there will be; the bar needs no more, and an error is told by the query itself."""
     import json
 
-    answer = json.loads(ask_sql(url, sql.replace("*", "count(*)", 1), user=user))
-    return int(answer["results"][0]["rows"][0][0])
-
-
-def _copy(answer: Any, target: BinaryIO, form: ExportFormat, progress: ExportProgress) -> int:
-    import http.client
-
-    import pyarrow as pa
-
     try:
-        stream = pa.ipc.open_stream(answer)
-        write, close = _writer(form, target, stream.schema)
-        count = 0
-        while (batch := _next(stream)) is not None:
-            batch.validate(full=True)
-            write(pa.Table.from_batches([batch]))
-            count += batch.num_rows
-            progress.note(count)
-        close()
-    except (pa.ArrowInvalid, http.client.HTTPException, ConnectionError) as exc:
-        raise CommandFailed(
-            "error: the server broke the answer off before all rows had come; its log has the reason. Try again."
-        ) from exc
-    return count
-
-
-def _next(stream: Any) -> Any:
-    try:
-        return stream.read_next_batch()
-    except StopIteration:
+        counting = f"SELECT count(*) FROM (\n{sql.rstrip().rstrip(';')}\n)"  # noqa: S608 - it is the user's own
+        answer = json.loads(ask_sql(url, counting, user=user))
+    except Refusal:
         return None
-
-
-def _writer(form: ExportFormat, target: BinaryIO, schema: Any) -> tuple[Callable[[Any], object], Callable[[], object]]:
-    """What writes a piece, and what finishes the file."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    from kalam.query.row_text import csv, ndjson
-
-    match form:
-        case ExportFormat.NDJSON:
-            return lambda rows: target.write(ndjson(rows)), lambda: None
-        case ExportFormat.CSV:
-            target.write(csv(schema.empty_table(), header=True))
-            return lambda rows: target.write(csv(rows, header=False)), lambda: None
-        case ExportFormat.PARQUET:
-            parquet = pyarrow.parquet.ParquetWriter(target, schema, compression="zstd")
-            return parquet.write_table, parquet.close
-        case ExportFormat.ARROW:
-            arrow = pa.ipc.new_file(target, schema)
-            return arrow.write_table, arrow.close
+    return int(answer["results"][0]["rows"][0][0])

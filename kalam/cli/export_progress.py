@@ -37,8 +37,8 @@ class ExportProgress:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def expect(self, rows: int) -> None:
-        """About so many rows will come."""
+    def expect(self, rows: int | None) -> None:
+        """About so many rows will come, if that is known."""
         self._bar.update(self._task, total=rows)
 
     def note(self, rows: int) -> None:

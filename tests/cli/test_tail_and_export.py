@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -181,3 +182,116 @@ def test_export_says_what_is_wrong_and_leaves_no_file(bounded_server: ServerProc
     assert exported(bounded_server, "nothing", file).returncode == 2
     assert run("export", "a.b", str(file), "--url=http://127.0.0.1:1").returncode == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def numbers(bounded_server: ServerProcess) -> str:
+    """A table of 5,000 rows whose newest are hot, keyed by ``id``."""
+    bounded_server.sql("CREATE SHARED TABLE exported.numbers (v TEXT, id BIGINT PRIMARY KEY)")
+    for parity in (1, 0):
+        bounded_server.sql(
+            f"INSERT INTO exported.numbers SELECT 'x', value FROM range(0, 5000) WHERE value % 2 = {parity}"
+        )
+        bounded_server.sql("FLUSH TABLE exported.numbers")
+    bounded_server.sql("UPDATE exported.numbers SET v = 'hot' WHERE id < 3")
+    return "exported.numbers"
+
+
+def test_a_query_or_some_rows_of_a_table(bounded_server: ServerProcess, numbers: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    query = f"SELECT id, v FROM {numbers} WHERE id BETWEEN 2 AND 3 ORDER BY id; -- those"
+    assert exported(bounded_server, query, file).returncode == 0
+    assert file.read_text() == '[\n{"id":2,"v":"hot"},\n{"id":3,"v":"x"}\n]\n'
+    some = exported(bounded_server, numbers, "-", "--where", "v = 'hot' OR id = 9 -- those", "--format", "json")
+    assert sorted(row["id"] for row in json.loads(some.stdout)) == [0, 1, 2, 9]
+    none = exported(
+        bounded_server, f"with n as (select * from {numbers}) select id from n where id < 0", "-", "--format=json"
+    )
+    assert (none.returncode, json.loads(none.stdout)) == (0, [])
+    assert exported(bounded_server, query, "-", "--where", "id = 1", "--format", "csv").returncode == 2
+    assert exported(bounded_server, "DELETE FROM a.b", tmp_path / "gone.csv").returncode == 2
+    wrong = exported(bounded_server, numbers, tmp_path / "wrong.csv", "--where", "nothing = 1")
+    assert (wrong.returncode, "column_not_found" in wrong.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_is_there_is_replaced_only_if_forced(
+    bounded_server: ServerProcess, numbers: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("mine")
+    refused = exported(bounded_server, numbers, file)
+    assert (refused.returncode, file.read_text()) == (1, "mine")
+    assert "--force" in refused.stderr
+    broken = exported(bounded_server, numbers, file, "--force", "--where", "nothing = 1")
+    assert (broken.returncode, file.read_text()) == (1, "mine")
+    assert exported(bounded_server, numbers, file, "--force", "--where", "id = 1").returncode == 0
+    assert ids_in(file, "csv") == [1]
+    assert exported(bounded_server, numbers, "/dev/null", "--force", "--format", "csv").returncode == 1
+
+
+def test_interrupted_it_says_what_is_in_the_file(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    query = "SELECT a.value AS id FROM range(0, 100000) a CROSS JOIN range(0, 100000) b"
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    old.write_text("mine")
+    for file, left in ((new, "was not written"), (old, "is what it was before")):
+        process = export_process(bounded_server, query, file, "--force")
+        part = tmp_path / f".{file.name}.part"
+        while not (part.exists() and part.stat().st_size > 100_000):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert re.fullmatch(rf"interrupted: {re.escape(str(file))} {left}; [\d,]+ rows had come\n", said), said
+    assert (list(tmp_path.iterdir()), old.read_text()) == ([old], "mine")
+    output = tmp_path / "output"
+    with output.open("wb") as stdout:
+        process = export_process(bounded_server, query, "-", "--format", "csv", stdout=stdout.fileno())
+    while output.stat().st_size < 100_000:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    told = re.fullmatch(r"interrupted: the output has ([\d,]+) rows, which are not all\n", said)
+    assert told is not None, said
+    assert output.read_bytes().count(b"\n") - 1 >= int(told[1].replace(",", "")) > 0
+
+
+def export_process(
+    server: ServerProcess, what: str, file: Path | str, *flags: str, stdout: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kalam", "export", what, str(file), f"--url={server.http_url}", *flags]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_snapshot_is_sorted_parquet_without_the_servers_columns(
+    bounded_server: ServerProcess, numbers: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "snapshot"
+    done = run("export", numbers, "--snapshot", str(folder), f"--url={bounded_server.http_url}")
+    assert done.returncode == 0, done.stderr
+    assert "5,000 rows in 1 Parquet file" in done.stderr
+    table = pyarrow.parquet.read_table(folder)
+    assert table.column_names == ["v", "id"]
+    assert table.column("id").to_pylist() == list(range(5_000))
+    (folder / "part-00007.parquet").write_text("of an older one")
+    (folder / "notes.txt").write_text("mine")
+    again = ("export", numbers, "--snapshot", str(folder), f"--url={bounded_server.http_url}", "--system-columns")
+    refused = run(*again)
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    assert run(*again, "--force").returncode == 0
+    assert sorted(file.name for file in folder.iterdir()) == ["notes.txt", "part-00000.parquet"]
+    assert pyarrow.parquet.read_table(folder / "part-00000.parquet").column_names == ["v", "id", "_updated", "_deleted"]
+    missing = run("export", "exported.none", "--snapshot", str(tmp_path / "x"), f"--url={bounded_server.http_url}")
+    assert (missing.returncode, "table_not_found" in missing.stderr) == (1, True)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "new"]
+    keyless = bounded_server.sql("CREATE TABLE exported.no_key (v INT); SELECT 1")
+    assert keyless
+    assert (
+        run(
+            "export", "exported.no_key", "--snapshot", str(tmp_path / "empty"), f"--url={bounded_server.http_url}"
+        ).returncode
+        == 0
+    )
+    empty = pyarrow.parquet.read_table(tmp_path / "empty")
+    assert (empty.column_names, empty.num_rows) == (["v"], 0)

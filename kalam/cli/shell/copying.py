@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from kalam.cli.export import SUFFIXES, export_file
+from kalam.cli.export_formats import SUFFIXES
+from kalam.cli.exported_rows import Interrupted, whole_file, write_rows
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.http import post_rows
 from kalam.cli.row_formats import format_of, read_rows
@@ -41,7 +42,12 @@ def _copy_to(url: str, user: str, what: str, file: Path) -> str:
     if form is None:
         raise WrongUsage(f"{file.name}: the name has to end in one of {', '.join(SUFFIXES)}")
     sql = what[1:-1] if what.startswith("(") else f"SELECT * FROM {what}"  # noqa: S608 - it is the user's own
-    return f"{counted(export_file(url, sql, user, file, form))} copied to {file}"
+    try:
+        with whole_file(file) as target:
+            count = write_rows(url, sql, user, target, form, lambda _: None)
+    except Interrupted as exc:
+        raise KeyboardInterrupt from exc
+    return f"{counted(count)} copied to {file}"
 
 
 def _copy_from(url: str, user: str, table: str, file: Path) -> str:
