@@ -51,11 +51,13 @@ from kalam.storage.work.background import Background, open_background
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
-from kalam.tables.kinds import Tables, Upkeep
+from kalam.tables.kinds import Rows, Tables, Upkeep
 from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
+from kalam.tables.stored_rows import StoredRows
 from kalam.tables.stored_upkeep import StoredUpkeep
 from kalam.tables.stream_counters import StreamCounters
+from kalam.tables.stream_rows import StreamRows
 from kalam.tables.stream_upkeep import StreamUpkeep
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
@@ -238,9 +240,10 @@ def _make_engine(
     stored = _make_stored(settings, storage, outbox)
     system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
     queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
-    merges = Merges(storage.codecs, stored, queries, settings.batch_rows_max)
+    tables: Tables[Rows] = Tables(stored=StoredRows(stored), streams=StreamRows(streams))
+    merges = Merges(storage.codecs, tables, queries, settings.batch_rows_max)
     refused = broker.rejections.rows
-    inserts = Inserts(settings, storage.catalogue, storage.codecs, stored, streams, merges, refused)
+    inserts = Inserts(settings, storage.catalogue, storage.codecs, tables, merges, refused)
     system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
     running = RunningQueries()
     registry = _make_registry(settings, storage, broker, stored, streams, queries)
@@ -261,9 +264,10 @@ def _make_engine(
         settings=settings,
         database=storage.database,
         catalogue=storage.catalogue,
+        tables=tables,
         queries=queries,
         points=Points(storage.catalogue, stored),
-        changes=Changes(settings, storage.catalogue, storage.codecs, stored, streams, queries),
+        changes=Changes(settings, storage.catalogue, storage.codecs, tables, queries),
         definitions=definitions,
         inserts=inserts,
         live=live,

@@ -15,14 +15,14 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from kalam.engine import Engine, InsertMessage
-from kalam.engine.sifted import ERRORS_TOLD_MAX
-from kalam.engine.sifted import RefusedRow as Refused
 from kalam.errors import KalamError, TooBusy
 from kalam.names import TableName
 from kalam.rows.formats.batches import Batch, RowNumbers
 from kalam.rows.refusals import moved, without_row
 from kalam.rows.taking import PLAIN, Taking
 from kalam.schema import Table
+from kalam.tables.sifted import ERRORS_TOLD_MAX
+from kalam.tables.sifted import RefusedRow as Refused
 from kalam.tracing import current_trace
 from kalam_http.bodies import RefusedRow, RowsAnswer
 from kalam_http.rows_body import BATCH_ROWS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -43,6 +43,6 @@ def from_table(table: Table, alias: str | None) -> str:
     return source if alias is None else f'{source} AS "{alias}"'
 
 
-def quoted_columns(table: Table) -> str:
-    """The table's columns as a select list."""
-    return ", ".join(f'"{column.name}"' for column in table.columns)
+def quoted(columns: Iterable[str]) -> str:
+    """Columns as a select list."""
+    return ", ".join(f'"{name}"' for name in columns)

@@ -29,14 +29,13 @@ from kalam.errors import (
     NamespaceNotFound,
     SyntaxFault,
     TableNotFound,
-    Unsupported,
     without_folders,
 )
 from kalam.names import check_user, numbered
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
-from kalam.schema import Table, TableKind
+from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.named_places import locate
@@ -83,6 +82,7 @@ from kalam.storage.work.flush import Flushed, Flusher
 from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.table_check import CheckedSegment, TableCheck
+from kalam.tables.kinds import Rows, Tables
 from kalam.tables.outbox import Outbox
 from kalam.tables.stream_ends import StreamEnds
 from kalam.tables.streams import StreamTables
@@ -130,6 +130,7 @@ class Engine(msgspec.Struct, frozen=True):
     settings: Settings
     database: Database
     catalogue: Catalogue
+    tables: Tables[Rows]
     queries: Queries
     points: Points
     changes: Changes
@@ -298,11 +299,7 @@ class Engine(msgspec.Struct, frozen=True):
 
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        if table.kind is TableKind.STREAM:
-            raise Unsupported(
-                f"FLUSH of the STREAM table {table.name}: its events stay in JetStream until they are evicted "
-                "and never go to Parquet"
-            )
+        self.tables.of(table).stored(table, "FLUSH of")
         return _flush_result([(table, await self.flusher.flush(table))])
 
     async def _flush_all(self, namespace: str | None) -> Result:
@@ -326,8 +323,7 @@ class Engine(msgspec.Struct, frozen=True):
 
     async def _compact_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        if table.kind is TableKind.STREAM:
-            raise Unsupported(f"COMPACT of the STREAM table {table.name}: its events never go to Parquet")
+        self.tables.of(table).stored(table, "COMPACT of")
         done = await self.compactor.compact(table)
         values = {"job_id": done.job_id, "table": str(table.name), **done.result(), "duration_ms": done.duration_ms}
         if not done.job_id:
@@ -336,8 +332,7 @@ class Engine(msgspec.Struct, frozen=True):
 
     async def _check_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        if table.kind is TableKind.STREAM:
-            raise Unsupported(f"CHECK of the STREAM table {table.name}: its events never go to Parquet")
+        self.tables.of(table).stored(table, "CHECK of")
         check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
         job_id, found = await check.check(table)
         rows = [

@@ -14,20 +14,21 @@ from typing import Any
 
 import msgspec
 
-from kalam.engine.insert_batch import InsertMessage
 from kalam.engine.message_reader import MessageReader
 from kalam.engine.queries import Queries
-from kalam.engine.sifted import RefusedRow, Sifted, with_refused
-from kalam.engine.upserts import matched_by_key
 from kalam.errors import KalamError, Unsupported
 from kalam.rows.codec import Codecs
 from kalam.rows.door import Named
 from kalam.rows.judged import judged
 from kalam.rows.types import Row
-from kalam.schema import ROW_ID, Table, TableKind
+from kalam.schema import ROW_ID, Table
 from kalam.storage.log.copies import Key, View
 from kalam.storage.segments.key_rows import KeyedRows
-from kalam.tables.stored import Matched, Once, StoredTables
+from kalam.tables.insert_batch import InsertMessage
+from kalam.tables.kinds import Rows, Tables
+from kalam.tables.matched import Matched
+from kalam.tables.sifted import RefusedRow, Sifted, with_refused
+from kalam.tables.stored import Once, StoredTables
 from kalam.threads import beside
 
 
@@ -86,14 +87,15 @@ def _over(old: Row, new: Row, mask: Sequence[bool] | None) -> Row:
 class Merges:
     """Merges messages into SHARED and USER tables."""
 
-    def __init__(self, codecs: Codecs, stored: StoredTables, queries: Queries, rows_max: int) -> None:
-        self._codecs, self._stored, self._queries = codecs, stored, queries
+    def __init__(self, codecs: Codecs, tables: Tables[Rows], queries: Queries, rows_max: int) -> None:
+        self._codecs, self._tables, self._queries = codecs, tables, queries
         self._rows_max = rows_max
         self._reader = MessageReader(rows_max)
 
     async def merge(self, table: Table, user: str, message: InsertMessage) -> Merged:
         """Store the rows of a message that are new, and update or leave the others; raises what is wrong with it."""
-        check_mergeable(table)
+        stored = self._tables.of(table).stored(table, "on_conflict on")
+        check_keyed(table)
         proposals, count, sifted = await self._read(table, user, message)
         update = message.taking.conflict == "update"
 
@@ -101,7 +103,7 @@ class Merges:
             nonlocal proposals, count, sifted
             if proposals.table is not newest:
                 proposals, count, sifted = await self._read(newest, user, message)
-            found = await self._found(newest, user, view, list(proposals.rows))
+            found = await self._found(stored, newest, user, view, list(proposals.rows))
             return await beside(len(proposals.rows), _matched, proposals, found, update=update)
 
         def answer(matched: Matched, last_seq: int) -> bytes:
@@ -113,7 +115,7 @@ class Merges:
             return told if sifted is None else with_refused(told, sifted.told())
 
         once = None if message.msg_id is None else Once(user, message.msg_id, answer)
-        done = await self._stored.change(table, user, match, once)
+        done = await stored.change(table, user, match, once)
         refused = sifted.refused if sifted else ()
         if done.repeated is not None:
             return Merged(done.repeated)
@@ -139,15 +141,15 @@ class Merges:
         if 0 in batch.errors:
             raise batch.errors[0]
         sifted = batch.sifted[0]
-        sifted.keep(partial(self._stored.statement, table))
+        sifted.keep(partial(self._tables.of(table).check, table))
         if not sifted.rows:
             return Proposals(table), 0, sifted
         return (*await beside(len(sifted.rows), read, sifted.payload, message.arrow), sifted)
 
-    async def _found(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> KeyedRows:
+    async def _found(self, stored: StoredTables, table: Table, user: str, view: View, keys: Sequence[Key]) -> KeyedRows:
         if not keys:
             return KeyedRows([], view.last_seq)
-        found = await self._stored.rows_by_key(table, user, keys)
+        found = await stored.rows_by_key(table, user, keys)
         if found is not None:
             return found
         return KeyedRows(await self._queries.rows_by_key(table, user, view, keys), view.last_seq)
@@ -156,10 +158,8 @@ class Merges:
 NOTHING = Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=0)
 
 
-def check_mergeable(table: Table) -> None:
+def check_keyed(table: Table) -> None:
     """Raise Unsupported for a table whose rows have no key that a sender could name."""
-    if table.kind is TableKind.STREAM:
-        raise Unsupported(f"on_conflict on the STREAM table {table.name}: its events have no key that could conflict")
     if table.key == ROW_ID:
         raise Unsupported(
             f"on_conflict: table {table.name} has no primary key, so no row can be there already",
@@ -172,7 +172,7 @@ def _matched(proposals: Proposals, found: KeyedRows, *, update: bool) -> Matched
     inserts = proposals.new(olds)
     if not update:
         return Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=found.seen_seq, inserts=inserts)
-    matched = matched_by_key(found, proposals.updated(olds))
+    matched = Matched.of_keyed(found, proposals.updated(olds))
     return Matched(
         olds=matched.olds,
         seqs=matched.seqs,

@@ -10,8 +10,6 @@ from typing import cast
 
 import msgspec
 
-from kalam.engine.insert_batch import Batch, InsertMessage
-from kalam.engine.sifted import Sifted
 from kalam.errors import KalamError, TooLarge
 from kalam.rows.codec import Codec
 from kalam.rows.door import RowDecoder
@@ -19,6 +17,8 @@ from kalam.rows.judged import judged
 from kalam.rows.message_rows import MessageRows
 from kalam.rows.taking import Taking
 from kalam.rows.types import Row
+from kalam.tables.insert_batch import Batch, InsertMessage
+from kalam.tables.sifted import Sifted
 from kalam.threads import beside
 
 _START = itemgetter(slice(0, 1))

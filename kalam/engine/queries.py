@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import pyarrow as pa
 
-from kalam.engine.composed import from_table, quoted_columns
+from kalam.engine.composed import from_table, quoted
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.copy_reader import CopyReader, CopyRelation
@@ -33,6 +33,7 @@ from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
 from kalam.storage.segments.folders import Folders, LinkFolders
 from kalam.storage.segments.key_rows import KeyedRow
+from kalam.tables.matched import queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread, reading
@@ -260,7 +261,7 @@ class Queries:
             return []
         assert table.key_column is not None
         wanted = TableName(table.name.namespace, f"{table.name.table}$keys")
-        text = f'SELECT {quoted_columns(table)}, "{UPDATED}", "{SEQ}"{from_table(table, None)}'
+        text = f"SELECT {quoted(queried_columns(table))}{from_table(table, None)}"
         text += f' WHERE "{table.key}" IN (SELECT wanted FROM "{wanted.namespace}"."{wanted.table}")'  # noqa: S608
         data = pa.table({"wanted": pa.array(keys, arrow_type(table.key_column.type))})
         relations = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import pyarrow as pa
 
@@ -13,25 +12,11 @@ from kalam.engine.session import Request
 from kalam.names import TableName
 from kalam.query.executor import Wanted
 from kalam.query.results import Result, rows_result
-from kalam.rows.columns import STORED_FIELDS, shown_schema, to_arrow
-from kalam.rows.types import Row
-from kalam.schema import UPDATED, Table
+from kalam.schema import Table
 from kalam.sql.text.statements import QueryText
 from kalam.threads import beside
 
 CHANGED_SUFFIX = "$changed"
-
-
-def changed_rows(
-    table: Table, rows: Sequence[Row], updated: datetime | Sequence[datetime], *, deleted: bool = False
-) -> pa.Table:
-    """Rows that a statement changed, as a SELECT of that table shows them."""
-    data = pa.Table.from_batches([to_arrow(rows, shown_schema(table.columns))])
-    if UPDATED in table.system_columns:
-        times = [updated] * len(rows) if isinstance(updated, datetime) else updated
-        for field, values in zip(STORED_FIELDS, (times, [deleted] * len(rows)), strict=True):
-            data = data.append_column(field, pa.array(values, field.type))
-    return data
 
 
 async def check_returning(

@@ -23,22 +23,21 @@ from msgspec.structs import replace
 from kalam.engine.assigned import naming_column
 from kalam.engine.composed import as_columns, compose
 from kalam.engine.queries import Queries, check_parameters
-from kalam.engine.returning import changed_rows
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
 from kalam.names import TableName, listed
 from kalam.query.executor import Wanted
-from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
-from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TableKind, TypeName
+from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TypeName
 from kalam.sql.text.replaced import with_column_named
 from kalam.sql.text.statements import Assignment, OnConflict, Parameter
 from kalam.storage.log.copies import Key, View
-from kalam.storage.log.former_times import to_us
 from kalam.storage.segments.key_rows import KeyedRows
-from kalam.tables.stored import Matched, StoredTables
+from kalam.tables.matched import Matched
+from kalam.tables.stored import StoredTables
 from kalam.threads import beside
 
 EXCLUDED = "excluded"
@@ -59,21 +58,8 @@ def existing_column(table: Table, name: str) -> Column:
     return column
 
 
-def matched_by_key(found: KeyedRows, news: Sequence[Row] | None) -> Matched:
-    """Rows that were found by their keys, and what they become."""
-    return Matched(
-        olds=[found_row.row for found_row in found.rows],
-        seqs=[found_row.seq for found_row in found.rows],
-        updated_us=[to_us(found_row.updated) for found_row in found.rows],
-        news=news,
-        seen_seq=found.seen_seq,
-    )
-
-
 def check_conflict(table: Table, conflict: OnConflict) -> None:
     """Raise Unsupported, InvalidValue or ColumnNotFound for an ON CONFLICT that the table cannot have."""
-    if table.kind is TableKind.STREAM:
-        raise Unsupported(f"ON CONFLICT on the STREAM table {table.name}: its events have no key that could conflict")
     if conflict.key is not None and conflict.key != table.key:
         raise InvalidValue(f"ON CONFLICT ({conflict.key}): the key of table {table.name} is {table.key}")
     for assignment in conflict.assignments:
@@ -207,7 +193,7 @@ class Upsert:
             return await beside(len(self._by_key), self._skipping, found)
         olds = [found_row.row for found_row in found.rows]
         news = await self._assigned(olds, [found_row.updated for found_row in found.rows]) if olds else []
-        matched, inserts = await beside(len(self._by_key), lambda: (matched_by_key(found, news), self._free(found)))
+        matched, inserts = await beside(len(self._by_key), lambda: (Matched.of_keyed(found, news), self._free(found)))
         return replace(matched, inserts=inserts)
 
     def _skipping(self, found: KeyedRows) -> Matched:

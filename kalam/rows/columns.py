@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import pyarrow as pa
 
 from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
-from kalam.schema import DELETED, SEQ, UPDATED, Column
+from kalam.schema import DELETED, SEQ, UPDATED, Column, Table
 
 TYPE_METADATA = b"kalam.type"
 """Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
@@ -57,3 +58,15 @@ def from_arrow(table: pa.Table) -> list[Row]:
         part = table.slice(start, SLICE_ROWS)
         rows += zip(*(column.to_pylist() for column in part.columns), strict=True)
     return rows
+
+
+def changed_rows(
+    table: Table, rows: Sequence[Row], updated: datetime | Sequence[datetime], *, deleted: bool = False
+) -> pa.Table:
+    """Rows that a statement changed, as a SELECT of that table shows them."""
+    data = pa.Table.from_batches([to_arrow(rows, shown_schema(table.columns))])
+    if UPDATED in table.system_columns:
+        times = [updated] * len(rows) if isinstance(updated, datetime) else updated
+        for field, values in zip(STORED_FIELDS, (times, [deleted] * len(rows)), strict=True):
+            data = data.append_column(field, pa.array(values, field.type))
+    return data

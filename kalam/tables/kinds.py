@@ -6,16 +6,24 @@ once for the tables whose rows are stored (SHARED, USER) and once for STREAM tab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, Protocol, TypeVar, assert_never
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
 import msgspec
+import pyarrow as pa
 
+from kalam.errors import DuplicateKey
+from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
+from kalam.storage.log.copies import Key, View
 from kalam.tables.alterations import Action, ColumnUsers
+from kalam.tables.insert_batch import Answer, Batch, Tally
+from kalam.tables.stored import StoredTables
 
 Acts = TypeVar("Acts")
+Verb = Literal["FLUSH of", "COMPACT of", "CHECK of", "UPDATE on", "ON CONFLICT on", "on_conflict on"]
+"""What is done with rows that are stored, as a refusal says it."""
 
 
 class Tables(msgspec.Struct, Generic[Acts], frozen=True):
@@ -33,6 +41,75 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 return self.streams
             case other:
                 assert_never(other)
+
+
+Source: TypeAlias = pa.Table | View | None
+"""What a query reads of a table: rows at hand, or a view of a copy, None for one that was never written."""
+
+
+class TakenRows(msgspec.Struct, frozen=True):
+    """When rows were stored (microseconds since 1970), and how many were discarded because nobody listens."""
+
+    updated_us: int = 0
+    discarded: int = 0
+
+
+class Removal(Protocol):
+    """A DELETE: which rows it means, and what is asked of them."""
+
+    @property
+    def names_key(self) -> bool:
+        """Whether the key of an event is named by what is asked of the rows."""
+
+    def key(self, table: Table) -> Key | None:
+        """The key of the one row that is meant, where the WHERE says it; None for any other WHERE."""
+
+    async def pick(self, table: Table, source: Source, columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows that are meant."""
+
+    async def check(self, table: Table, rows: int, shown: Callable[[], pa.Table]) -> None:
+        """Raise what is wrong with what is asked of the rows, which are still there."""
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """How many rows were removed from a table, what they are called, and the rows as SELECT shows them."""
+
+    table: Table
+    rows: int
+    called: str
+    shown: Callable[[], pa.Table]
+
+
+class Rows(Protocol):
+    """Takes rows, gives them to queries, changes and removes them.
+
+    They are ``ordered`` where a query gives them in the order of their inserts, whoever sent them.
+    """
+
+    @property
+    def ordered(self) -> bool:
+        """Whether they have one order."""
+
+    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
+        """Take what is valid of the messages of these users; the answer or the error of each, in order.
+
+        The rows are handed on before the first pause; the messages are of one user unless rows are ``ordered``.
+        """
+
+    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
+        """Take the rows of a statement, all or none; raises what is wrong with them."""
+
+    def check(self, table: Table, rows: Sequence[Row]) -> None:
+        """Raise what is wrong with rows that are of the table's types, their keys apart."""
+
+    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
+        """Why rows could not be inserted now, by their places; the keys of the others are added to ``before``."""
+
+    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
+        """Remove rows; a reader sees all of them or none."""
+
+    def stored(self, table: Table, verb: Verb) -> StoredTables:
+        """What changes the table's rows; raises Unsupported where that is not done with them."""
 
 
 class Upkeep(Protocol):

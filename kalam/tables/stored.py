@@ -11,18 +11,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
 from kalam.errors import DuplicateKey, TooBusy, TooLarge
 from kalam.rows.codec import Codecs
-from kalam.rows.stored import pack_pieces, pack_rows, row_count, row_sizes
+from kalam.rows.stored import pack_pieces, pack_rows, row_sizes
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
 from kalam.storage.log.copy_store import CopyStore, read_chunks
-from kalam.storage.log.former_times import pack_times
 from kalam.storage.log.writes import (
     Change,
     ChangeTask,
@@ -40,6 +39,7 @@ from kalam.storage.log.writes import (
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_rows import KeyedRows, KeyRows
+from kalam.tables.matched import Matched, changes_of_old, inserts
 from kalam.tables.outbox import Outbox
 from kalam.tables.runs import subject_keys
 from kalam.threads import Purpose, beside, in_thread
@@ -55,21 +55,6 @@ class Bounds(msgspec.Struct, frozen=True):
 
     row_bytes_max: int
     outbox_bytes_max: int
-
-
-class Matched(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
-
-    ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
-    the snapshot does not have.
-    """
-
-    olds: Sequence[Row]
-    seqs: Sequence[int]
-    updated_us: Sequence[int]
-    news: Sequence[Row] | None
-    seen_seq: int
-    inserts: Sequence[Row] = ()
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -309,29 +294,16 @@ class StoredTables:
             return known_answer(conn, table, once.sender, once.msg_id)
 
     def _changes(self, table: Table, matched: Matched) -> list[Change]:
-        changes = self._changes_of_old(table, matched) if matched.olds else []
+        changes: list[Change] = []
+        if matched.olds:
+            packed = [] if matched.news is None else pack_pieces(matched.news)
+            self._check_rows(table, matched.news or (), packed)
+            changes = changes_of_old(matched, packed, table.key_index)
         if matched.inserts:
             packed = pack_pieces(matched.inserts)
             self._check_rows(table, matched.inserts, packed)
-            changes += _inserts(matched.inserts, packed, table.key_index)
+            changes += inserts(matched.inserts, packed, table.key_index)
         return changes
-
-    def _changes_of_old(self, table: Table, matched: Matched) -> list[Change]:
-        index, everything = table.key_index, range(len(matched.olds))
-        if matched.news is None:
-            return list(_deletes(matched, everything, index))
-        packed = pack_pieces(matched.news)
-        self._check_rows(table, matched.news, packed)
-        moved = [place for place, row in enumerate(matched.news) if row[index] != matched.olds[place][index]]
-        if not moved:
-            return list(_updates(matched, everything, index))
-        stayed = sorted(set(everything) - set(moved))
-        news = [matched.news[place] for place in moved]
-        return [
-            *_updates(matched, stayed, index),
-            *_deletes(matched, moved, index),
-            *_inserts(news, pack_pieces(news), index),
-        ]
 
 
 def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
@@ -339,42 +311,6 @@ def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
         remember_answer(conn, table, once.sender, once.msg_id, once.answer(matched, last_seq), updated_us)
 
     return remember
-
-
-def _updates(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
-    """The updates of the matched rows at these places."""
-    assert matched.news is not None
-    news = [matched.news[place] for place in places]
-    for part, packed in _parts(places, pack_pieces(news)):
-        olds = [matched.olds[place] for place in part]
-        seqs, times = _seqs_and_times(matched, part)
-        yield Change("update", [row[key_index] for row in olds], packed, seqs, pack_rows(olds), times)
-
-
-def _deletes(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
-    """The deletes of the matched rows at these places."""
-    olds = [matched.olds[place] for place in places]
-    for part, packed in _parts(places, pack_pieces(olds)):
-        seqs, times = _seqs_and_times(matched, part)
-        yield Change("delete", [matched.olds[place][key_index] for place in part], packed, seqs, old_updated=times)
-
-
-def _inserts(rows: Sequence[Row], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
-    for part, packed in _parts(range(len(rows)), pieces):
-        yield Change("insert", [rows[place][key_index] for place in part], packed)
-
-
-def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:
-    """The places of the rows of each blob, in order."""
-    start = 0
-    for packed in pieces:
-        end = start + row_count(packed)
-        yield places[start:end], packed
-        start = end
-
-
-def _seqs_and_times(matched: Matched, places: Sequence[int]) -> tuple[list[int], bytes]:
-    return [matched.seqs[place] for place in places], pack_times([matched.updated_us[place] for place in places])
 
 
 def _all_keys(statements: Sequence[InsertStatement]) -> Sequence[Key]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from kalam.engine.sifted import RefusedRow
 from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.schema import Table
+from kalam.tables.sifted import RefusedRow
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.door.error_replies import HEADER_BYTES, header_text
 from kalam_nats.subjects import Subjects

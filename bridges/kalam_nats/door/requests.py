@@ -25,7 +25,6 @@ from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.judged import UNREADABLE
 from kalam.rows.taking import PLAIN, WORDS, read_taking
-from kalam.schema import TableKind
 from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import GuardedClient
@@ -170,8 +169,7 @@ class Requests:
             name = self._route(subject.decode("utf-8", "replace"))[1]
         except InvalidName:
             return None
-        table = self._engine.catalogue.tables.get(name)
-        return name if table is not None and table.kind is TableKind.STREAM else None
+        return name if self._engine.inserts.in_one_order(name) else None
 
     def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if not self._waiting_sql:

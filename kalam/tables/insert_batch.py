@@ -6,14 +6,15 @@ decoded, committed and published together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
-from kalam.engine.sifted import Sifted, with_refused
 from kalam.errors import KalamError
 from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row
+from kalam.tables.sifted import RefusedRow, Sifted, with_refused
 from kalam.tables.streams import MessageName
 
 
@@ -33,6 +34,7 @@ class InsertMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 Answer = bytes | KalamError
+_TRACE = attrgetter("trace")
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -90,6 +92,11 @@ class Batch(msgspec.Struct, frozen=True):
         return ids
 
     @property
+    def spans(self) -> list[str]:
+        """The traces of those messages that name one."""
+        return list(filter(None, map(_TRACE, self.messages))) if self.traced else []
+
+    @property
     def traces(self) -> list[str | None] | None:
         """The trace of each row; None if no message names one."""
         if not self.traced:
@@ -111,6 +118,19 @@ class Batch(msgspec.Struct, frozen=True):
             if isinstance(answer, bytes):
                 answers[place] = with_refused(answer, sifted.told())
         return answers
+
+
+class Tally:
+    """What was stored of a batch by now, for whoever counts it: so many rows, and whose rows were refused alone."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.refused: list[tuple[str, Sequence[RefusedRow]]] = []
+
+    def note(self, rows: int, refused: Iterable[tuple[str, Sequence[RefusedRow]]]) -> None:
+        """Rows were stored, and the others of their messages refused."""
+        self.rows += rows
+        self.refused += refused
 
 
 def answer_json(rows: int, seq: int) -> bytes:

@@ -6,29 +6,28 @@ taken, and tells which ones are; it is tried again without those rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import assert_never
 
-from kalam.engine.insert_batch import NO_ROWS, Answer, Batch, InsertMessage, answer_json
-from kalam.engine.sifted import with_refused
 from kalam.errors import KalamError
 from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.writes import Inserted, InsertStatement, Outcome, Repeated, Taken
+from kalam.tables.insert_batch import NO_ROWS, Answer, Batch, InsertMessage, Tally, answer_json
+from kalam.tables.sifted import Sifted, with_refused
 from kalam.tables.stored import StoredTables
 
 
 class Storing:
-    """One batch on its way. ``repeated`` are the places of messages that had been stored before."""
+    """One batch of a user on its way."""
 
-    def __init__(self, stored: StoredTables, table: Table, user: str, batch: Batch) -> None:
-        self._stored, self._table, self._user, self._batch = stored, table, user, batch
+    def __init__(self, stored: StoredTables, table: Table, user: str, batch: Batch, tally: Tally) -> None:
+        self._stored, self._table, self._user, self._batch, self._tally = stored, table, user, batch, tally
         self._answers: list[Answer] = [NO_ROWS] * len(batch.messages)
         self._waiting: list[tuple[int, InsertStatement]] = []
-        self.accepted_rows = 0
-        self.repeated: set[int] = set()
+        self._repeated: set[int] = set()
 
     async def run(self) -> list[Answer]:
         """Store what can be; the answer or the error of each message, in order."""
@@ -45,7 +44,13 @@ class Storing:
                 break
             for (place, statement), outcome in zip(waiting, outcomes, strict=True):
                 self._settle(place, statement, outcome)
+        self._tally.note(0, ((self._user, sifted.refused) for sifted in self._told()))
         return self._answers
+
+    def _told(self) -> Iterator[Sifted]:
+        for place, sifted in self._batch.sifted.items():
+            if isinstance(self._answers[place], bytes) and place not in self._repeated:
+                yield sifted
 
     def _put(self, place: int, found: InsertStatement | Answer) -> None:
         if isinstance(found, InsertStatement):
@@ -57,10 +62,10 @@ class Storing:
         match outcome:
             case Inserted(last_seq):
                 self._answers[place] = _answer(statement, last_seq)
-                self.accepted_rows += len(statement.keys)
+                self._tally.rows += len(statement.keys)
             case Repeated(answer):
                 self._answers[place] = answer
-                self.repeated.add(place)
+                self._repeated.add(place)
             case Taken(errors):
                 self._batch.sifted[place].drop(errors)
                 self._put(place, self._statement(place, self._batch.messages[place], ()))

@@ -1,0 +1,110 @@
+"""The rows that a statement changes, and the changes of the log that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pyarrow as pa
+
+from kalam.rows.columns import from_arrow
+from kalam.rows.stored import pack_pieces, pack_rows, row_count
+from kalam.rows.types import Row
+from kalam.schema import SEQ, UPDATED, Table
+from kalam.storage.log.former_times import pack_times, to_us
+from kalam.storage.log.writes import Change
+from kalam.storage.segments.key_rows import KeyedRows
+
+
+class Matched(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
+
+    ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
+    the snapshot does not have.
+    """
+
+    olds: Sequence[Row]
+    seqs: Sequence[int]
+    updated_us: Sequence[int]
+    news: Sequence[Row] | None
+    seen_seq: int
+    inserts: Sequence[Row] = ()
+
+    @classmethod
+    def of_keyed(cls, found: KeyedRows, news: Sequence[Row] | None) -> Matched:
+        """Rows that were found by their keys, and what they become."""
+        return cls(
+            olds=[found_row.row for found_row in found.rows],
+            seqs=[found_row.seq for found_row in found.rows],
+            updated_us=[to_us(found_row.updated) for found_row in found.rows],
+            news=news,
+            seen_seq=found.seen_seq,
+        )
+
+    @classmethod
+    def of_query(cls, table: Table, data: pa.Table, seen_seq: int, news: Sequence[Row] | None) -> Matched:
+        """Rows that a query has found, with the columns of ``queried_columns``, and what they become."""
+        return cls(
+            olds=from_arrow(data.select(range(len(table.columns)))),
+            seqs=data.column(SEQ).to_pylist(),
+            updated_us=data.column(UPDATED).cast(pa.int64()).to_pylist(),
+            news=news,
+            seen_seq=seen_seq,
+        )
+
+
+def queried_columns(table: Table) -> list[str]:
+    """What has to be known of a row that is to be changed."""
+    return [*(column.name for column in table.columns), SEQ, UPDATED]
+
+
+def changes_of_old(matched: Matched, packed: Sequence[bytes], index: int) -> list[Change]:
+    """The changes of the rows that were there, whose ``news`` are ``packed``; the key has the place ``index``."""
+    everything = range(len(matched.olds))
+    if matched.news is None:
+        return list(_deletes(matched, everything, index))
+    moved = [place for place, row in enumerate(matched.news) if row[index] != matched.olds[place][index]]
+    if not moved:
+        return list(_updates(matched, everything, packed, index))
+    stayed = sorted(set(everything) - set(moved))
+    news, kept = [matched.news[place] for place in moved], [matched.news[place] for place in stayed]
+    return [
+        *_updates(matched, stayed, pack_pieces(kept), index),
+        *_deletes(matched, moved, index),
+        *inserts(news, pack_pieces(news), index),
+    ]
+
+
+def _updates(matched: Matched, places: Sequence[int], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
+    """The updates of the matched rows at these places, whose new rows are ``pieces``."""
+    for part, packed in _parts(places, pieces):
+        olds = [matched.olds[place] for place in part]
+        seqs, times = _seqs_and_times(matched, part)
+        yield Change("update", [row[key_index] for row in olds], packed, seqs, pack_rows(olds), times)
+
+
+def _deletes(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
+    """The deletes of the matched rows at these places."""
+    olds = [matched.olds[place] for place in places]
+    for part, packed in _parts(places, pack_pieces(olds)):
+        seqs, times = _seqs_and_times(matched, part)
+        yield Change("delete", [matched.olds[place][key_index] for place in part], packed, seqs, old_updated=times)
+
+
+def inserts(rows: Sequence[Row], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
+    """The inserts of rows, which are packed as ``pieces``."""
+    for part, packed in _parts(range(len(rows)), pieces):
+        yield Change("insert", [rows[place][key_index] for place in part], packed)
+
+
+def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:
+    """The places of the rows of each blob, in order."""
+    start = 0
+    for packed in pieces:
+        end = start + row_count(packed)
+        yield places[start:end], packed
+        start = end
+
+
+def _seqs_and_times(matched: Matched, places: Sequence[int]) -> tuple[list[int], bytes]:
+    return [matched.seqs[place] for place in places], pack_times([matched.updated_us[place] for place in places])

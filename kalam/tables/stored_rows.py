@@ -1,0 +1,88 @@
+"""The rows of SHARED and USER tables, as whoever takes, reads and changes rows meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from kalam.errors import DuplicateKey, KalamError
+from kalam.rows.columns import changed_rows
+from kalam.rows.normalise import shorten
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.catalogue import from_us
+from kalam.storage.log.copies import Key, View
+from kalam.storage.log.writes import Inserted
+from kalam.tables.insert_batch import Answer, Batch, Tally
+from kalam.tables.kinds import Removal, Removed, TakenRows, Verb
+from kalam.tables.matched import Matched, queried_columns
+from kalam.tables.stored import StoredTables
+from kalam.tables.storing import Storing
+from kalam.threads import beside
+from kalam.tracing import batch_span, current_trace, span
+
+
+class StoredRows:
+    """Rows of tables that are stored; a Rows."""
+
+    ordered = False
+
+    def __init__(self, tables: StoredTables) -> None:
+        self._tables = tables
+
+    def stored(self, table: Table, verb: Verb) -> StoredTables:
+        """Every verb is for them."""
+        return self._tables
+
+    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
+        """Store the messages of one user."""
+        with batch_span("kalam.commit", batch.spans, table=str(table.name), rows=len(batch.rows)):
+            return await Storing(self._tables, table, users[0], batch, tally).run()
+
+    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
+        """Store the rows of a statement, all or none."""
+        if not rows:
+            return TakenRows()
+        statement = await beside(len(rows), self._tables.statement, table, rows, trace=current_trace())
+        with span("kalam.commit", table=str(table.name), rows=len(rows)):
+            [outcome] = await self._tables.insert(table, user, [statement])
+        if isinstance(outcome, KalamError):
+            raise outcome
+        assert isinstance(outcome, Inserted)
+        return TakenRows(updated_us=outcome.updated_us)
+
+    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
+        """Mark rows as deleted."""
+
+        async def match(table: Table, view: View) -> Matched:
+            key = removal.key(table)
+            found = None if key is None else await self._tables.rows_by_key(table, user, [key])
+            if found is not None:
+                matched = Matched.of_keyed(found, None)
+            else:
+                data = await removal.pick(table, view, queried_columns(table))
+                matched = await beside(data.num_rows, Matched.of_query, table, data, view.last_seq, None)
+            olds = matched.olds
+            await removal.check(table, len(olds), partial(changed_rows, table, olds, datetime.now(UTC), deleted=True))
+            return matched
+
+        done = await self._tables.change(table, user, match)
+        olds = done.matched.olds if done.matched else []
+        shown = partial(changed_rows, done.table, olds, from_us(done.updated_us), deleted=True)
+        return Removed(done.table, len(olds), "row", shown)
+
+    def check(self, table: Table, rows: Sequence[Row]) -> None:
+        """Raise TooLarge and InvalidValue for what an event of a change cannot carry."""
+        self._tables.statement(table, rows)
+
+    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
+        """Of rows whose key is there, in the table or among those ``before``, which the others are added to."""
+        keys = [row[table.key_index] for row in rows]
+        errors = await self._tables.taken(table, user, keys)
+        for place in range(len(keys)):
+            if keys[place] in before and place not in errors:
+                key = shorten(keys[place])
+                errors[place] = DuplicateKey(f"key {table.key} = {key} comes twice in these rows", row=place + 1)
+        before.update(key for place, key in enumerate(keys) if place not in errors)
+        return errors

@@ -1,0 +1,84 @@
+"""The events of STREAM tables, as whoever takes, reads and removes rows meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalam.errors import DuplicateKey, Unsupported
+from kalam.rows.types import Row
+from kalam.schema import STREAM_KEY, Table
+from kalam.storage.log.copies import Key
+from kalam.tables.insert_batch import Answer, Batch, Tally
+from kalam.tables.kinds import Removal, Removed, TakenRows, Verb
+from kalam.tables.publishing import Publishing
+from kalam.tables.stored import StoredTables
+from kalam.tables.streams import StreamTables
+from kalam.tables.window_pieces import EVENT_SEQ
+from kalam.threads import beside
+from kalam.tracing import batch_span, current_trace, span
+
+_NO_FILES, _NO_KEY = "its events never go to Parquet", "its events have no key that could conflict"
+REASONS: Final[Mapping[Verb, str]] = {
+    "FLUSH of": "its events stay in JetStream until they are evicted and never go to Parquet",
+    "COMPACT of": _NO_FILES,
+    "CHECK of": _NO_FILES,
+    "UPDATE on": "an event that happened is not changed",
+    "ON CONFLICT on": _NO_KEY,
+    "on_conflict on": _NO_KEY,
+}
+"""Why what others do with rows is not done with events."""
+HINTS: Final[Mapping[Verb, str]] = {
+    "UPDATE on": "insert a new event, or use a SHARED table for rows that change",
+}
+
+
+class StreamRows:
+    """Events of STREAM tables; a Rows."""
+
+    ordered = True
+
+    def __init__(self, tables: StreamTables) -> None:
+        self._tables = tables
+
+    def stored(self, table: Table, verb: Verb) -> StoredTables:
+        """None of these verbs is for events; raises Unsupported."""
+        raise Unsupported(f"{verb} the STREAM table {table.name}: {REASONS[verb]}", hint=HINTS.get(verb))
+
+    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
+        """Publish the messages of all users as one run."""
+        with batch_span("kalam.publish", batch.spans, table=str(table.name), rows=len(batch.rows)):
+            return await Publishing(self._tables, table, users, batch, tally).run()
+
+    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
+        """Publish the rows of a statement."""
+        events = (await beside(len(rows), self._tables.events, table, rows)).in_trace(current_trace())
+        with span("kalam.publish", table=str(table.name), events=len(rows)):
+            return TakenRows(discarded=(await self._tables.publish(table, events)).discarded)
+
+    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
+        """Remove events from the stream."""
+        events = await self._tables.rows(table, with_key=True, with_seq=True)
+        created = self._tables.created(table)
+        seqs = (await removal.pick(table, events, [EVENT_SEQ])).column(0).to_pylist()
+
+        @cache
+        def shown() -> pa.Table:
+            gone = events.filter(pc.is_in(events.column(EVENT_SEQ), pa.array(seqs, pa.int64())))
+            return gone.drop_columns([EVENT_SEQ] if removal.names_key else [EVENT_SEQ, STREAM_KEY])
+
+        await removal.check(table, len(seqs), shown)
+        await self._tables.delete(table, seqs, created)
+        return Removed(table, len(seqs), "event", shown)
+
+    def check(self, table: Table, rows: Sequence[Row]) -> None:
+        """Raise TooLarge and InvalidValue for what an event cannot carry."""
+        self._tables.events(table, rows)
+
+    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
+        """An event has no key."""
+        return {}
