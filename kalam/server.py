@@ -14,7 +14,6 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +22,27 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kalam import __version__
-from kalam.engine import Engine, Inserts
-from kalam.engine.changes import Changes
-from kalam.engine.definitions import Definitions
-from kalam.engine.live import Live, Snapshots
-from kalam.engine.merges import Merges
-from kalam.engine.points import Points
+from kalam.assembly import Assembly
+from kalam.engine import Engine
 from kalam.engine.queries import Queries
-from kalam.engine.texts import Texts
 from kalam.errors import Internal, KalamError
 from kalam.garbage_collection import spare_the_collector
-from kalam.live import LiveBounds, Registry
-from kalam.live.judge import JudgeProcess
 from kalam.logs import configure_logs
-from kalam.metrics import add_metrics, statistics
-from kalam.query.running import RunningQueries
-from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
+from kalam.metrics import add_metrics
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
-from kalam.sql.queries.readers import import_readers
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
 from kalam.storage.log.open_files import raise_limit
 from kalam.storage.opened import Storage, open_storage
 from kalam.storage.segments.garbage import remove_garbage
-from kalam.storage.work.background import Background, open_background
+from kalam.storage.work.background import open_background
+from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
-from kalam.tables.kinds import Rows, Tables, Upkeep
 from kalam.tables.outbox import Outbox
-from kalam.tables.stored import Bounds, StoredTables
-from kalam.tables.stored_rows import StoredRows
-from kalam.tables.stored_upkeep import StoredUpkeep
 from kalam.tables.stream_counters import StreamCounters
-from kalam.tables.stream_rows import StreamRows
-from kalam.tables.stream_upkeep import StreamUpkeep
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
 from kalam_nats.broker.address import connect_options
@@ -113,11 +97,11 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         connection, embedded = await _open_broker(stack, settings, data_dir)
         start = await begin(settings, prepared, connection, embedded)
         database = await _open_database(stack, settings, data_dir, start)
-        engine, requests = await _open_engine(stack, settings, database, start)
-        add_metrics(registry, engine, requests, connection)
+        engine, requests, queries = await _open_engine(stack, settings, database, start)
+        add_metrics(registry, engine.stats(), requests, connection, tables_max=settings.metrics_tables_max)
         http_url = await _open_http(stack, settings, engine, registry)
-        stack.push_async_callback(engine.queries.pool.drain, QUERIES_DRAIN_S)
-        stack.callback(engine.live.registry.close_all, "shutdown")  # first of all, or HTTP would wait for its readers
+        stack.push_async_callback(queries.pool.drain, QUERIES_DRAIN_S)
+        stack.callback(engine.close_live_queries)  # first of all, or HTTP would wait for its readers
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
 
 
@@ -150,7 +134,7 @@ async def _open_engine(
     settings: Settings,
     database: Database,
     start: Start,
-) -> tuple[Engine, Requests]:
+) -> tuple[Engine, Requests, Queries]:
     storage = await open_storage(settings, database, start.data_id)
     broker = await open_ports(settings, start, storage)
     stack.push_async_callback(_last_look, storage, broker)
@@ -170,8 +154,9 @@ async def _open_engine(
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, storage, broker, jobs)
-    engine, delivery = _make_engine(settings, storage, broker, background, outbox, streams)
-    stack.push_async_callback(engine.queries.close)
+    assembly = Assembly(settings, storage, broker, background, outbox, streams)
+    engine, queries, delivery = assembly.engine()
+    stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
     housekeeping = Housekeeping(database, storage.unclaimed, settings.job_history_s)
@@ -181,15 +166,15 @@ async def _open_engine(
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
         (streams.evictions.run(), "evictions"),
         (broker.ends.keep(), "stream ends"),
-        (engine.queries.pool.run(), "query workers"),
+        (queries.pool.run(), "query workers"),
     ):
         await stack.enter_async_context(running(loop, name))
-    stack.push_async_callback(_finish, engine)
+    stack.push_async_callback(_finish, schedule, engine, flush=settings.flush_at_shutdown)
     requests = Requests(broker.connection, broker.subjects, engine, broker.rejections)
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, start.data_id)
-    return engine, requests
+    return engine, requests, queries
 
 
 async def _last_look(storage: Storage, broker: Broker) -> None:
@@ -234,86 +219,12 @@ async def _open_streams(
     )
 
 
-def _make_engine(
-    settings: Settings, storage: Storage, broker: Broker, background: Background, outbox: Outbox, streams: StreamTables
-) -> tuple[Engine, LiveDelivery]:
-    stored = _make_stored(settings, storage, outbox)
-    system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
-    queries = Queries(settings, storage.catalogue, storage.folders, stored, streams, system)
-    tables: Tables[Rows] = Tables(stored=StoredRows(stored), streams=StreamRows(streams))
-    merges = Merges(storage.codecs, tables, queries, settings.batch_rows_max)
-    refused = broker.rejections.rows
-    inserts = Inserts(settings, storage.catalogue, storage.codecs, tables, merges, refused)
-    system.add("stats", STATS, lambda: statistics(inserts, outbox, storage.database))
-    running = RunningQueries()
-    registry = _make_registry(settings, storage, broker, stored, streams, queries)
-    texts = Texts.of(settings, queries.pool)
-    storage.database.add_listener(registry.announce)
-    delivery = LiveDelivery(broker.connection, broker.subjects, registry)
-    live = Live(registry, texts, delivery)
-    system.add("live_queries", LIVE_QUERIES, live.rows)
-    system.add("queries", QUERIES, partial(running_rows, running))
-    background.compactor.listeners.append(queries.release)
-    upkeep: Tables[Upkeep] = Tables(
-        stored=StoredUpkeep(settings, storage, background, outbox, broker.feeds),
-        streams=StreamUpkeep(storage.database, storage.catalogue, streams),
-    )
-    jobs, notices = background.jobs, broker.notices
-    definitions = Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles)
-    engine = Engine(
-        settings=settings,
-        database=storage.database,
-        catalogue=storage.catalogue,
-        tables=tables,
-        queries=queries,
-        points=Points(storage.catalogue, stored),
-        changes=Changes(settings, storage.catalogue, storage.codecs, tables, queries),
-        definitions=definitions,
-        inserts=inserts,
-        live=live,
-        streams=streams,
-        flusher=background.schedule.flusher,
-        schedule=background.schedule,
-        compactor=background.compactor,
-        jobs=jobs,
-        outbox=outbox,
-        broker_connected=lambda: broker.connection.connected,
-        running=running,
-        texts=texts,
-        broker_answers=broker.connection.answers,
-        troubles=storage.troubles,
-        unclaimed=storage.unclaimed,
-        ends=broker.ends,
-    )
-    return engine, delivery
-
-
-def _make_stored(settings: Settings, storage: Storage, outbox: Outbox) -> StoredTables:
-    bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
-    return StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, outbox, bounds)
-
-
-def _make_registry(
-    settings: Settings, storage: Storage, broker: Broker, stored: StoredTables, streams: StreamTables, queries: Queries
-) -> Registry:
-    bounds = LiveBounds(
-        live_queries_max=settings.live_queries_max,
-        live_queries_per_user_max=settings.live_queries_per_user_max,
-        live_queue_bytes_max=settings.live_queue_bytes_max,
-        live_held_bytes_max=settings.live_held_bytes_max,
-        row_bytes_max=settings.row_bytes_max,
-    )
-    judging = JudgeProcess(queries.pool.forks)
-    snapshots = Snapshots(queries, stored, streams, settings.live_snapshot_rows_max)
-    return Registry(bounds, storage.catalogue, storage.codecs, stored, streams, snapshots, broker.replay, judging)
-
-
-async def _finish(engine: Engine) -> None:
+async def _finish(schedule: FlushSchedule, engine: Engine, *, flush: bool) -> None:
     """The end of work: no more flushes, but one of everything if the settings ask for it."""
-    await engine.schedule.stop()
-    if engine.settings.flush_at_shutdown:
+    await schedule.stop()
+    if flush:
         try:
-            await engine.execute("FLUSH ALL TABLES")
+            await engine.flush_all()
         except KalamError as exc:
             log.error("flush at shutdown failed", error=exc.detail)
 
@@ -321,7 +232,7 @@ async def _finish(engine: Engine) -> None:
 async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry) -> str:
     from kalam_http import Overview, create_app, serve_http  # while the broker starts, which has been asked to by now
 
-    overview = Overview(engine)
+    overview = Overview(engine.stats())
     await stack.enter_async_context(running(overview.run(), "overview"))
     app = create_app(engine, settings=settings, registry=registry, overview=overview.document)
     listening = await stack.enter_async_context(serve_http(app, settings, registry))
@@ -351,10 +262,8 @@ async def serve(settings: Settings) -> None:
 
 
 async def _warm_up(engine: Engine) -> None:
-    """Have ready what the first query needs."""
     await asyncio.sleep(WARM_UP_S)
-    await in_thread(Purpose.TEXTS, import_readers)
-    await engine.queries.pool.warm()
+    await engine.warm_up()
 
 
 def broker_options(settings: Settings) -> dict[str, Any] | None:

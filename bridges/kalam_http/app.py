@@ -19,11 +19,12 @@ from kalam_http.console_routes import console_routes
 from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.health_routes import health_routes
+from kalam_http.identity import USER_HEADER
 from kalam_http.live_route import live_routes
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
 from kalam_http.rows_route import KEY_HEADER, rows_routes
-from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, USER_HEADER, SqlEndpoint, sql_routes
+from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, SqlEndpoint, sql_routes
 
 
 def create_app(

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from kalam.engine import Engine, InsertMessage
+from kalam.engine import Caller, InsertMessage
 from kalam.errors import KalamError, TooBusy
 from kalam.names import TableName
 from kalam.rows.formats.batches import Batch, RowNumbers
@@ -70,8 +70,8 @@ class Refusals:
 class Trial:
     """An insert in bulk that is judged and not stored."""
 
-    def __init__(self, engine: Engine, user: str, name: TableName, taking: Taking) -> None:
-        self._engine, self._user, self._name, self._taking = engine, user, name, taking
+    def __init__(self, caller: Caller, name: TableName, taking: Taking) -> None:
+        self._caller, self._name, self._taking = caller, name, taking
         self._refusals = Refusals(asked=taking.skip)
         self._rows = self._read_rows = 0
         self._taken: set[Any] = set()
@@ -80,7 +80,7 @@ class Trial:
         """Judge one batch, as if the ones before it were stored."""
         message = InsertMessage(batch.payload, batch.arrow, taking=self._taking)
         try:
-            rows, refused = await self._engine.inserts.judge(self._user, self._name, message, self._taken)
+            rows, refused = await self._caller.judge(self._name, message, self._taken)
         except KalamError as exc:
             raise moved(exc, self._read_rows) from exc
         of = self._refusals.numbers.of
@@ -109,8 +109,8 @@ class Trial:
 class BulkInsert:
     """An insert in bulk that is stored."""
 
-    def __init__(self, engine: Engine, user: str, table: Table, key: str | None, taking: Taking) -> None:
-        self._engine, self._user, self._table, self._key, self._taking = engine, user, table, key, taking
+    def __init__(self, caller: Caller, table: Table, key: str | None, taking: Taking) -> None:
+        self._caller, self._table, self._key, self._taking = caller, table, key, taking
         self._refusals = Refusals(asked=taking.skip)
         self._batches = 0
         self._read_rows = 0
@@ -139,15 +139,14 @@ class BulkInsert:
         row = error.fields["row"]
         self._refusals.numbers.leave_out(row)
         self._refusals.note(1, [_told(row, error)])
-        self._engine.inserts.tell_refused(self._table, self._user, [Refused(row, error, payload)])
+        self._caller.refuse_rows(self._table, [Refused(row, error, payload)])
 
     async def _insert(self, message: InsertMessage) -> bytes:
         """The answer of the engine, which may be busy for a while with what others send."""
         asking = self._taking is not PLAIN
         for pause in (*BUSY_PAUSES_S, None):
-            self._engine.catalogue.newest(self._table)  # the body was meant for no other table of the name
-            (answer,) = await self._engine.inserts.insert(
-                self._user, self._table.name, [message], traced=bool(message.trace), asking=asking
+            (answer,) = await self._caller.insert(
+                self._table.name, [message], into=self._table, traced=bool(message.trace), asking=asking
             )
             if isinstance(answer, bytes):
                 return answer

@@ -6,19 +6,21 @@ The console is files and the public API: what it can do, curl can do. Its policy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kalam.engine import Engine
+from kalam.engine import Caller, Engine
 from kalam.errors import NotFound
+from kalam.schema import Table
 from kalam.sql_words import FUNCTIONS, KEYWORDS
 from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 from kalam_http.console_files import ConsoleFile, ConsoleFiles
+from kalam_http.identity import caller_of
 from kalam_http.routes import Routes
 
 POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,7 +31,7 @@ def console_routes(engine: Engine, overview: Callable[[], dict[str, Any]]) -> Ro
     """The routes of the console; ``overview`` gives the document of ``/v1/overview``."""
     routes = Routes("Console")
     files = ConsoleFiles()
-    catalogue = CatalogueDocument(engine)
+    catalogue = CatalogueDocument()
 
     @routes.get("/", summary="The web console", operation_id="console")
     async def index(request: Request) -> Response:
@@ -59,7 +61,7 @@ def console_routes(engine: Engine, overview: Callable[[], dict[str, Any]]) -> Ro
     @routes.get("/v1/catalogue", summary="Names, for completion", operation_id="catalogue")
     async def catalogue_document(request: Request) -> Response:
         """Answer all namespaces, tables and columns, functions and keywords; 304 where `If-None-Match` still holds."""
-        etag, body = catalogue.newest()
+        etag, body = catalogue.newest(caller_of(engine, request))
         return _answer(request, body, JSON, etag)
 
     return routes
@@ -97,34 +99,30 @@ def _answer(request: Request, body: bytes, media_type: str, etag: str, packed: b
 class CatalogueDocument:
     """What completion needs, made anew when the catalogue has changed."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._state: object = None
         self._made = ("", b"")
 
-    def newest(self) -> tuple[str, bytes]:
-        """The ETag and the body."""
-        catalogue = self._engine.catalogue
-        state = (tuple(catalogue.namespaces), tuple((t.table_id, t.schema_version) for t in catalogue.tables.values()))
+    def newest(self, caller: Caller) -> tuple[str, bytes]:
+        """The ETag and the body of what a caller may see."""
+        namespaces, tables = caller.namespaces(), caller.tables()
+        state = (namespaces, [(table.table_id, table.schema_version) for table in tables])
         if state != self._state:
-            body = msgspec.json.encode(self._document())
+            body = msgspec.json.encode(_document(namespaces, tables))
             self._made = (f'"{hashlib.sha256(body).hexdigest()[:20]}"', body)
             self._state = state
         return self._made
 
-    def _document(self) -> dict[str, Any]:
-        catalogue = self._engine.catalogue
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(catalogue.namespaces)}
-        for table in sorted(catalogue.tables.values(), key=lambda table: table.name):
-            columns = [
-                {"name": column.name, "type": str(column.type), "key": column.name == table.key}
-                for column in table.columns
-            ]
-            tables[table.name.namespace].append(
-                {"name": table.name.table, "kind": table.kind.value, "columns": columns}
-            )
-        return {
-            "namespaces": [{"name": name, "tables": own} for name, own in tables.items()],
-            "functions": FUNCTIONS,
-            "keywords": KEYWORDS,
-        }
+
+def _document(namespaces: Sequence[str], tables: Sequence[Table]) -> dict[str, Any]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(namespaces)}
+    for table in sorted(tables, key=lambda table: table.name):
+        columns = [
+            {"name": column.name, "type": str(column.type), "key": column.name == table.key} for column in table.columns
+        ]
+        found[table.name.namespace].append({"name": table.name.table, "kind": table.kind.value, "columns": columns})
+    return {
+        "namespaces": [{"name": name, "tables": own} for name, own in found.items()],
+        "functions": FUNCTIONS,
+        "keywords": KEYWORDS,
+    }

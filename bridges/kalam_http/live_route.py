@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kalam.engine import Engine, Session
+from kalam.engine import Caller, Engine
 from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
 from kalam_http.accept import check_accepts
-from kalam_http.departures import ended_with_client
+from kalam_http.identity import USER_PARAMETER, caller_of
 from kalam_http.routes import Routes
-from kalam_http.sql_route import USER_PARAMETER, asking_user
 
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT_S = 3.5
@@ -87,20 +85,9 @@ def live_routes(engine: Engine) -> Routes:
         last_rows = None if from_seq is not None else _count(asked, "last_rows")
         bigint_as_text = _integers_as_text(asked)
         reader = Reader()
-        sql, user = asked.get("sql", ""), asking_user(request)
-        with (
-            engine.running.running(uuid.uuid4().hex, user, "live", sql) as opening,
-            ended_with_client(opening, request.receive),
-        ):
-            query = await engine.live.open(
-                sql,
-                Session(user, asked.get("namespace"), bigint_as_text=bigint_as_text),
-                reader,
-                last_rows=last_rows,
-                from_seq=from_seq,
-                table_id=table_id,
-            )
-        return EventStream(engine, query, reader)
+        caller = caller_of(engine, request, asked.get("namespace"), bigint_as_text=bigint_as_text)
+        query = await caller.follow(asked["sql"], reader, last_rows=last_rows, from_seq=from_seq, table_id=table_id)
+        return EventStream(caller, query, reader)
 
     return routes
 
@@ -134,10 +121,10 @@ def _count(asked: Mapping[str, str], name: str) -> int | None:
 class EventStream(Response):
     """The answer that goes on until one side ends it."""
 
-    def __init__(self, engine: Engine, query: LiveQuery, reader: Reader) -> None:
+    def __init__(self, caller: Caller, query: LiveQuery, reader: Reader) -> None:
         super().__init__(media_type=EVENT_STREAM, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
-        self._engine, self._query, self._reader = engine, query, reader
+        self._caller, self._query, self._reader = caller, query, reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the live query is closed or the client is gone."""
@@ -155,11 +142,11 @@ class EventStream(Response):
                     raise failure
         finally:
             with contextlib.suppress(NotFound):  # closed already
-                self._engine.live.registry.close(self._query.id, None, "client gone")
+                self._caller.unfollow(self._query.id, "client gone")
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        self._engine.live.registry.begin(self._query)
+        self._caller.begin(self._query)
         while True:
             message = await self._next()
             await send({"type": "http.response.body", "body": self._event(message), "more_body": True})

@@ -15,8 +15,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from kalam.engine import Engine
-from kalam.engine.activity import changes_by_table, disk, hot_rows
+from kalam.engine import Stats
 from kalam.latency import quantile
 from kalam.names import TableName
 
@@ -48,10 +47,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview:
-    """Samples an engine while ``run`` runs."""
+    """Samples what a server counts while ``run`` runs."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._last = self._totals()
 
@@ -83,24 +82,23 @@ class Overview:
         return {"every_s": EVERY_S, "at": [round(sample.at, 3) for sample in samples], "series": series}
 
     def _totals(self) -> Totals:
-        engine = self._engine
-        counts = [counts for _, counts in engine.streams.counters.items()]
+        stats = self._stats
+        counts = [counts for _, counts in stats.events.items()]
         return Totals(
             at=time.monotonic(),
-            rows=engine.inserts.accepted_rows,
-            events=engine.outbox.published_rows + sum(count.published for count in counts),
-            inserts=tuple(engine.inserts.latency.counts),
-            statements=tuple(engine.sql_counts.latency.counts),
-            tables=changes_by_table(engine.outbox, engine.streams.counters),
+            rows=stats.inserts.accepted_rows,
+            events=stats.outbox.published_rows + sum(count.published for count in counts),
+            inserts=tuple(stats.inserts.latency.counts),
+            statements=tuple(stats.sql.latency.counts),
+            tables=stats.changes_by_table(),
         )
 
     def _sample(self, before: Totals, now: Totals) -> Sample:
-        engine = self._engine
+        stats = self._stats
         passed_s = max(now.at - before.at, 0.001)
         inserts = [new - old for new, old in zip(now.inserts, before.inserts, strict=True)]
         statements = [new - old for new, old in zip(now.statements, before.statements, strict=True)]
-        hot = hot_rows(engine.schedule.store)
-        on_disk = disk(engine.settings.data_dir)
+        hot, on_disk = stats.hot(), stats.disk()
         return Sample(
             at=time.time(),
             values={
@@ -110,19 +108,19 @@ class Overview:
                 "insert_p99_ms": _ms(quantile(inserts, 0.99)),
                 "sql_p50_ms": _ms(quantile(statements, 0.5)),
                 "sql_p99_ms": _ms(quantile(statements, 0.99)),
-                "live_queries": len(engine.live.registry.queries()),
+                "live_queries": len(stats.live.queries()),
                 "hot_rows": hot.row_count,
                 "hot_bytes": hot.byte_count,
                 "flush_backlog_rows": hot.row_count,
-                "unpublished_bytes": engine.outbox.byte_count,
+                "unpublished_bytes": stats.outbox.byte_count,
                 "wal_bytes": on_disk.log_bytes,
                 "disk_free_bytes": on_disk.free_bytes,
-                "broker_connected": int(engine.broker_connected()),
+                "broker_connected": int(stats.broker_connected()),
             },
             tables={
                 table.name: (count - before.tables.get(table_id, 0)) / passed_s
                 for table_id, count in now.tables.items()
-                if count > before.tables.get(table_id, 0) and (table := engine.catalogue.by_id.get(table_id))
+                if count > before.tables.get(table_id, 0) and (table := stats.catalogue.by_id.get(table_id))
             },
         )
 

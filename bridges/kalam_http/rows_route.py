@@ -21,9 +21,9 @@ from kalam.names import TableName
 from kalam.rows.taking import WORDS, read_taking
 from kalam_http.bodies import JSON
 from kalam_http.bulk_insert import Bulk, BulkInsert, Trial
+from kalam_http.identity import USER_PARAMETER, caller_of
 from kalam_http.routes import Routes
 from kalam_http.rows_body import batches, row_format
-from kalam_http.sql_route import USER_PARAMETER, asking_user
 
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
@@ -85,18 +85,18 @@ def rows_routes(engine: Engine) -> Routes:
         media_type = row_format(request.headers.get("content-type"))
         query, headers = request.query_params, request.headers
         taking = read_taking(lambda header, parameter: query.get(parameter) or headers.get(header))
-        user = asking_user(request)
+        caller = caller_of(engine, request)
         key = _checked_key(request.headers.get(KEY_HEADER))
         dry_run = _flag(request.query_params, "dry_run")
         name = TableName(request.path_params["namespace"].lower(), request.path_params["table"].lower())
-        found = engine.catalogue.table(name)
-        insert: Bulk = Trial(engine, user, name, taking) if dry_run else BulkInsert(engine, user, found, key, taking)
+        table = caller.table(name)
+        insert: Bulk = Trial(caller, name, taking) if dry_run else BulkInsert(caller, table, key, taking)
         try:
             async for batch in batches(request, media_type, insert.refuse if taking.skip else None):
                 await insert.add(batch)
         except KalamError as exc:
             if not dry_run:
-                engine.inserts.rejected[exc.code] += 1
+                engine.note_rejected(exc)
             raise insert.located(exc) from exc
         return Response(msgspec.json.encode(insert.answer()), media_type=JSON)
 

@@ -12,30 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kalam.engine import Engine, Session, stream_rows
+from kalam.engine import Caller, Engine, Session
 from kalam.errors import InvalidValue, KalamError
-from kalam.names import check_user
 from kalam.query.results import encoded_answer
 from kalam_http.accept import choose_format, integers_as_text
 from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json
-from kalam_http.departures import ended_with_client
+from kalam_http.departures import departure_of
+from kalam_http.identity import HTTP_DOOR, USER_PARAMETER, caller_of, identify
 from kalam_http.problems import problem_response
 from kalam_http.routes import Routes
 from kalam_http.streamed_answer import STREAMED, StreamedAnswer, body_of
 
 SQL_PATH: Final = "/v1/sql"
-HTTP_DOOR: Final = "http"
-USER_HEADER = "X-Kalam-User"
-DEFAULT_USER = "admin"
-INLINE_ROWS_MAX = 1_000  # a larger answer is encoded beside the event loop, which goes on serving meanwhile
-
-USER_PARAMETER: dict[str, Any] = {
-    "name": USER_HEADER,
-    "in": "header",
-    "required": False,
-    "description": "the user as whom the statements run, while authentication is off",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "default": DEFAULT_USER},
-}
 
 QUERY_ID_HEADER: Final = "X-Kalam-Query-Id"
 QUERY_ID_PATTERN: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
@@ -80,23 +68,18 @@ class SqlEndpoint:
         accept = request.headers.get("accept")
         media_type = choose_format(accept, (JSON, *STREAMED))
         as_text = integers_as_text(accept, media_type)
-        user = asking_user(request)
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
+        identity = identify(request)
         asked = decode_json(await request.body(), self._decoder)
-        running = self._engine.running
-        query = running.start(query_id, user, HTTP_DOOR, asked.sql)
-        session = Session(user, asked.namespace, asked.names == "postgresql", as_text or asked.integers == "text")
+        session = Session(identity, asked.namespace, asked.names == "postgresql", as_text or asked.integers == "text")
+        departure = departure_of(request.receive)
+        caller = self._engine.caller(session, HTTP_DOOR, request_id=query_id, departure=departure)
         try:
             if media_type == JSON:
-                try:
-                    with ended_with_client(query, request.receive):
-                        return await whole_answer(self._engine, asked, session, query_id)
-                finally:
-                    running.end(query)
-            rows = stream_rows(self._engine, asked.sql, asked.params, session)
-            body = body_of(rows, media_type, lambda: running.end(query), bigint_as_text=session.bigint_as_text)
-            with ended_with_client(query, request.receive):
-                return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
+                return await whole_answer(caller, asked, query_id)
+            rows = caller.stream(asked.sql, asked.params)
+            body = body_of(rows, media_type, bigint_as_text=session.bigint_as_text)
+            return await StreamedAnswer.begun(body, media_type, {QUERY_ID_HEADER: query_id})
         except KalamError as exc:
             response = problem_response(exc)
             response.headers[QUERY_ID_HEADER] = query_id
@@ -104,7 +87,7 @@ class SqlEndpoint:
 
     def cancel(self, query_id: str, request: Request) -> None:
         """Cancel a running request of whoever asks; raises NotFound."""
-        self._engine.cancel(query_id, Session(asking_user(request)))
+        caller_of(self._engine, request).cancel(query_id)
 
 
 def sql_routes(endpoint: SqlEndpoint) -> Routes:
@@ -134,11 +117,6 @@ def sql_routes(endpoint: SqlEndpoint) -> Routes:
     return routes
 
 
-def asking_user(request: Request) -> str:
-    """Who asks; raises InvalidName. An empty header names nobody, as one that is not there."""
-    return check_user(request.headers.get(USER_HEADER) or DEFAULT_USER)
-
-
 def checked_id(given: str | None) -> str:
     """The id that a request named for itself, else a new one; raises InvalidValue."""
     if not given:
@@ -148,12 +126,13 @@ def checked_id(given: str | None) -> str:
     return given
 
 
-async def whole_answer(engine: Engine, asked: SqlRequest, session: Session, query_id: str) -> Response:
+async def whole_answer(caller: Caller, asked: SqlRequest, query_id: str) -> Response:
     """All results in one JSON document."""
-    looked_up = engine.answer_nowait(asked.sql, asked.params, session, HTTP_DOOR)
+    headers = {QUERY_ID_HEADER: query_id}
+    looked_up = caller.look(asked.sql, asked.params)
     if looked_up is not None:
-        return Response(looked_up, media_type=JSON, headers={QUERY_ID_HEADER: query_id})
+        return Response(looked_up, media_type=JSON, headers=headers)
     started = time.perf_counter()
-    results = await engine.execute(asked.sql, asked.params, session)
+    results = await caller.execute(asked.sql, asked.params)
     took_ms = (time.perf_counter() - started) * 1000
-    return Response(await encoded_answer(results, took_ms), media_type=JSON, headers={QUERY_ID_HEADER: query_id})
+    return Response(await encoded_answer(results, took_ms), media_type=JSON, headers=headers)

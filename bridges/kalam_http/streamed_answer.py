@@ -61,13 +61,9 @@ async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGe
 
 
 async def body_of(
-    tables: AsyncGenerator[pa.Table, None],
-    media_type: str,
-    on_end: Callable[[], None],
-    *,
-    bigint_as_text: bool = False,
+    tables: AsyncGenerator[pa.Table, None], media_type: str, *, bigint_as_text: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """The rows in a format, a piece for each table. ``on_end`` is called when it is over, however it ends."""
+    """The rows in a format, a piece for each table."""
     form = _form_of(media_type, bigint_as_text)
     head, begun = b"", False
     try:
@@ -90,7 +86,6 @@ async def body_of(
             yield _break_off(Internal(f"an internal error stopped the answer ({type(exc).__name__})"), media_type)
     finally:
         await tables.aclose()
-        on_end()
 
 
 def _break_off(error: KalamError, media_type: str) -> bytes:

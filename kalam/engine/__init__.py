@@ -1,9 +1,24 @@
-"""The engine: every statement and every insert of every door goes through it."""
+"""The engine: every statement and every insert of every door goes through it.
 
-from kalam.engine.facade import Engine
-from kalam.engine.inserts import Inserts
-from kalam.engine.row_streams import stream_rows
-from kalam.engine.session import Check, Session
+A door makes an ``Identity``, gets a ``Caller`` for each request of its, and needs nothing else.
+"""
+
+from kalam.engine.caller import Caller
+from kalam.engine.departures import Departure
+from kalam.engine.engine import Engine
+from kalam.engine.health import Check
+from kalam.engine.session import DEFAULT_USER, Identity, Session
+from kalam.engine.stats import Stats
 from kalam.tables.insert_batch import InsertMessage
 
-__all__ = ["Check", "Engine", "InsertMessage", "Inserts", "Session", "stream_rows"]
+__all__ = [
+    "DEFAULT_USER",
+    "Caller",
+    "Check",
+    "Departure",
+    "Engine",
+    "Identity",
+    "InsertMessage",
+    "Session",
+    "Stats",
+]

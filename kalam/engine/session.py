@@ -1,4 +1,4 @@
-"""Who asks, and in which namespace; and what the engine says of its health."""
+"""Who asks, where a request's statements look for names, and how the answer is shown."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Any
 
 import msgspec
 
+from kalam.names import check_user
+
 DEFAULT_USER = "admin"
+"""Who asks where a request names nobody."""
 
 
-class Session(msgspec.Struct, frozen=True):
-    """Who asks, in which namespace, and how the answer is shown.
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """Who asks: a door makes one of what its protocol tells, in one place. Raises InvalidName.
 
-    ``postgresql_names``: columns without a name are called as in PostgreSQL. ``bigint_as_text``: JSON has BIGINT values
-    as text, for clients whose numbers are exact up to 2^53 only.
+    What somebody may do is asked here and nowhere else. While authentication is off, everybody may do everything.
     """
 
     user: str = DEFAULT_USER
-    namespace: str | None = None
-    postgresql_names: bool = False
-    bigint_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        check_user(self.user)
 
     @property
     def administers(self) -> bool:
-        """Whether the user may see and end what belongs to others: everybody, while authentication is off."""
+        """Whether the user may see and end what belongs to others."""
         return True
 
     def may_end(self, owner: str) -> bool:
@@ -32,16 +34,29 @@ class Session(msgspec.Struct, frozen=True):
         return self.user == owner or self.administers
 
 
+ADMINISTRATOR = Identity()
+
+
+class Session(msgspec.Struct, frozen=True, gc=False):
+    """Who asks, in which default namespace, and how the answer is shown.
+
+    ``postgresql_names``: columns without a name are called as in PostgreSQL. ``bigint_as_text``: JSON has BIGINT values
+    as text, for clients whose numbers are exact up to 2^53 only.
+    """
+
+    identity: Identity = ADMINISTRATOR
+    namespace: str | None = None
+    postgresql_names: bool = False
+    bigint_as_text: bool = False
+
+    @property
+    def user(self) -> str:
+        """The name by which the user owns copies of USER tables."""
+        return self.identity.user
+
+
 class Request(msgspec.Struct, frozen=True):
     """A statement's surroundings: who asks, and the values of its parameters."""
 
     session: Session
     parameters: Sequence[Any]
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One thing that has to be well for the server to be ready."""
-
-    name: str
-    ok: bool
-    detail: str = ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Info, ProcessCollector
 
 from kalam import __version__
-from kalam.engine import Engine, Inserts
+from kalam.engine import Stats
+from kalam.engine.inserts import Inserts
 from kalam.metrics.server import BrokerCounts, RequestCounts, ServerMetrics
 from kalam.metrics.storage import StorageMetrics
 from kalam.metrics.tables import TableMetrics
@@ -13,9 +14,11 @@ from kalam.storage.log.database import Database
 from kalam.tables.outbox import Outbox
 
 
-def add_metrics(registry: CollectorRegistry, engine: Engine, requests: RequestCounts, broker: BrokerCounts) -> None:
-    """Show the server's metrics in ``registry``."""
-    for collector in (ServerMetrics(engine, requests, broker), StorageMetrics(engine), TableMetrics(engine)):
+def add_metrics(
+    registry: CollectorRegistry, stats: Stats, requests: RequestCounts, broker: BrokerCounts, *, tables_max: int
+) -> None:
+    """Show the server's metrics in ``registry``, and of STREAM tables those of the first ``tables_max``."""
+    for collector in (ServerMetrics(stats, requests, broker), StorageMetrics(stats), TableMetrics(stats, tables_max)):
         registry.register(collector)
     ProcessCollector(registry=registry)
     Info("kalam_build", "What runs.", registry=registry).info({"version": __version__})

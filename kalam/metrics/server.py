@@ -10,7 +10,7 @@ from typing import Protocol
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from kalam.engine import Engine
+from kalam.engine import Stats
 from kalam.metrics.families import counter, counters, gauge, gauges, histogram
 
 
@@ -30,8 +30,8 @@ class BrokerCounts(Protocol):
 class ServerMetrics(Collector):
     """Reads the counters of a server."""
 
-    def __init__(self, engine: Engine, requests: RequestCounts, broker: BrokerCounts) -> None:
-        self._engine, self._requests, self._broker = engine, requests, broker
+    def __init__(self, stats: Stats, requests: RequestCounts, broker: BrokerCounts) -> None:
+        self._stats, self._requests, self._broker = stats, requests, broker
         self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterator[Metric]:
@@ -42,7 +42,7 @@ class ServerMetrics(Collector):
         yield from self._surroundings()
 
     def _inserts(self) -> Iterator[Metric]:
-        inserts = self._engine.inserts
+        inserts = self._stats.inserts
         yield from counters(
             (
                 ("kalam_insert_messages", "Insert messages taken from NATS.", self._requests.messages),
@@ -60,7 +60,7 @@ class ServerMetrics(Collector):
         )
 
     def _sql(self) -> Iterator[Metric]:
-        counts, running = self._engine.sql_counts, self._engine.running
+        counts, running = self._stats.sql, self._stats.running
         text = "SQL requests by door and by what became of them: ok, or the code of the error."
         yield counter("kalam_sql_requests", text, ("door", "code"), list(counts.requests.items()))
         yield histogram("kalam_sql_seconds", "Time that a SQL request took; streamed answers apart.", counts.latency)
@@ -68,7 +68,7 @@ class ServerMetrics(Collector):
         yield gauge("kalam_queries", "SQL requests that run, by door and state.", ("door", "state"), states.items())
 
     def _live(self) -> Iterator[Metric]:
-        tally, queries = self._engine.live.registry.tally, self._engine.live.registry.queries()
+        tally, queries = self._stats.live.tally, self._stats.live.queries()
         yield from gauges((("kalam_live_queries", "Live queries that are open.", len(queries)),))
         yield from counters(
             (
@@ -79,7 +79,7 @@ class ServerMetrics(Collector):
         )
 
     def _surroundings(self) -> Iterator[Metric]:
-        connected = int(self._engine.broker_connected())
+        connected = int(self._stats.broker_connected())
         yield from gauges(
             (
                 ("kalam_broker_connected", "1 while the broker is connected.", connected),

@@ -13,8 +13,7 @@ import structlog
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from kalam.engine import Engine
-from kalam.engine.activity import disk, hot_by_kind
+from kalam.engine import Stats
 from kalam.metrics.families import counter, counters, gauge, gauges, histogram, histograms
 
 log = structlog.get_logger(__name__)
@@ -23,8 +22,8 @@ log = structlog.get_logger(__name__)
 class StorageMetrics(Collector):
     """Reads the counters of what is stored."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -35,19 +34,16 @@ class StorageMetrics(Collector):
         yield from self._disk()
 
     def _commits(self) -> Iterator[Metric]:
-        database = self._engine.database
+        database = self._stats.database
         yield from counters((("kalam_commits", "SQLite transactions.", database.commits),))
         yield histogram("kalam_commit_seconds", "Time of a COMMIT, its fsync included.", database.commit_latency)
         yield from gauges((("kalam_writer_queue", "Writes that wait for their turn.", database.queued),))
-        rows = (((kind.value, op), count) for (kind, op), count in list(self._engine.outbox.committed_rows.items()))
+        rows = (((kind.value, op), count) for (kind, op), count in list(self._stats.outbox.committed_rows.items()))
         text = "Rows of SHARED and USER tables that were committed."
         yield counter("kalam_rows_committed", text, ("kind", "op"), rows)
 
     def _hot(self) -> Iterator[Metric]:
-        hot = {
-            (kind.value,): part
-            for kind, part in hot_by_kind(self._engine.catalogue, self._engine.schedule.store).items()
-        }
+        hot = {(kind.value,): part for kind, part in self._stats.hot_by_kind().items()}
         now_us = time.time_ns() // 1_000
         ages = {kind: 0 if p.oldest_us is None else max(now_us - p.oldest_us, 0) / 1e6 for kind, p in hot.items()}
         rows = ((kind, part.row_count) for kind, part in hot.items())
@@ -57,7 +53,7 @@ class StorageMetrics(Collector):
         yield gauge("kalam_hot_oldest_seconds", "Age of the oldest of them.", ("kind",), ages.items())
 
     def _jobs(self) -> Iterator[Metric]:
-        jobs, flusher = self._engine.jobs, self._engine.flusher
+        jobs, flusher = self._stats.jobs, self._stats.flusher
         yield gauge("kalam_jobs", "Jobs that run, by type.", ("type",), (((t,), n) for t, n in jobs.running().items()))
         text = "Jobs that ended, by type and status."
         yield counter("kalam_jobs_ended", text, ("type", "status"), list(jobs.ended.items()))
@@ -68,11 +64,11 @@ class StorageMetrics(Collector):
                 ("kalam_flushed_bytes", "Bytes of Parquet that flushes wrote.", flusher.flushed_bytes),
             )
         )
-        failing = len(self._engine.schedule.failing)
+        failing = len(self._stats.schedule.failing)
         yield from gauges((("kalam_flush_failing_tables", "Tables whose last flush failed.", failing),))
 
     def _outbox(self) -> Iterator[Metric]:
-        outbox = self._engine.outbox
+        outbox = self._stats.outbox
         waiting = outbox.waiting()
         age_s = 0.0 if waiting.oldest_us is None else max(time.time() - waiting.oldest_us / 1e6, 0.0)
         yield from counters((("kalam_changes_published", "Changes published on the feeds.", outbox.published_rows),))
@@ -86,7 +82,7 @@ class StorageMetrics(Collector):
 
     def _disk(self) -> Iterator[Metric]:
         try:
-            now = disk(self._engine.settings.data_dir)
+            now = self._stats.disk()
         except OSError as exc:  # a gap in the picture, and no reason to show nothing
             log.warning("the disk cannot be asked", error=str(exc))
             return

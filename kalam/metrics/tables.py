@@ -16,7 +16,7 @@ from operator import itemgetter
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from kalam.engine import Engine
+from kalam.engine import Stats
 from kalam.metrics.families import counter, gauge
 from kalam.tables.stream_counters import StreamCounts
 
@@ -34,13 +34,12 @@ TOTALS = [name for name in StreamCounts.__struct_fields__ if name in (*OUTCOMES,
 class TableMetrics(Collector):
     """Reads the counters of tables."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._tables_max = engine.settings.metrics_tables_max
+    def __init__(self, stats: Stats, tables_max: int) -> None:
+        self._stats, self._tables_max = stats, tables_max
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        kinds = Counter(table.kind.value for table in self._engine.catalogue.tables.values())
+        kinds = Counter(table.kind.value for table in self._stats.catalogue.tables.values())
         yield gauge("kalam_tables", "Tables, by kind.", ("kind",), (((kind,), count) for kind, count in kinds.items()))
         yield from self._streams()
         yield self._lost()
@@ -48,7 +47,7 @@ class TableMetrics(Collector):
         yield from self._troubles()
 
     def _streams(self) -> Iterator[Metric]:
-        counters = self._engine.streams.counters
+        counters = self._stats.events
         totals = counters.totals()
         yield counter(
             "kalam_stream_events",
@@ -59,32 +58,32 @@ class TableMetrics(Collector):
         shown = [
             (table.name, counts)
             for table_id, counts in nsmallest(self._tables_max, counters.items(), key=itemgetter(0))
-            if (table := self._engine.catalogue.by_id.get(table_id)) is not None
+            if (table := self._stats.catalogue.by_id.get(table_id)) is not None
         ]
         for name, text in OUTCOMES.items():
             values = (((str(table),), getattr(counts, name)) for table, counts in shown)
             yield counter(f"kalam_stream_{name}", f"STREAM tables: {text}", ("table",), values)
 
     def _lost(self) -> Metric:
-        values = (((stream,), end.lost) for stream, end in self._engine.ends.losses())
+        values = (((stream,), end.lost) for stream, end in self._stats.ends.losses())
         text = "Events that a stream of the broker had and has lost."
         return counter("kalam_lost_events", text, ("stream",), islice(values, self._tables_max))
 
     def _damaged(self) -> Metric:
-        found = Counter(segment.table_id for segment in self._engine.flusher.folders.checks.damaged())
-        known = self._engine.catalogue.by_id
+        found = Counter(segment.table_id for segment in self._stats.flusher.folders.checks.damaged())
+        known = self._stats.catalogue.by_id
         values = (((str(known[table_id].name),), count) for table_id, count in found.items() if table_id in known)
         shown = islice(values, self._tables_max)
         return gauge("kalam_damaged_segments", "Segments found to be damaged.", ("table",), shown)
 
     def _troubles(self) -> Iterator[Metric]:
-        engine, known = self._engine, self._engine.catalogue.by_id
-        found = [(known[table_id], what) for table_id, what, _ in engine.troubles if table_id in known]
+        stats, known = self._stats, self._stats.catalogue.by_id
+        found = [(known[table_id], what) for table_id, what, _ in stats.troubles if table_id in known]
         shown = (((str(table.name), what), 1) for table, what in found[: self._tables_max])
         text = "1 for what cannot be done for a table at the moment."
         yield gauge("kalam_table_trouble", text, ("table", "what"), shown)
         counts = Counter(what for _, what in found)
         text = "Tables for which it cannot be done at the moment."
         yield gauge("kalam_tables_in_trouble", text, ("what",), (((what,), n) for what, n in counts.items()))
-        unclaimed = ((("segment",), engine.unclaimed.files), (("stream",), len(engine.unclaimed.streams)))
+        unclaimed = ((("segment",), stats.unclaimed.files), (("stream",), len(stats.unclaimed.streams)))
         yield gauge("kalam_unclaimed", "Segments and streams that the catalogue does not name.", ("kind",), unclaimed)

@@ -11,10 +11,9 @@ import pyarrow
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kalam.engine import Check, Engine, Session
+from kalam.engine import Check, Departure, Engine, Identity
 from kalam.errors import KalamError, TableNotFound
 from kalam.query.results import Result, ResultColumn
-from kalam.query.running import RunningQueries
 from kalam.settings import Settings
 from kalam_http import create_app, serve_http
 
@@ -25,27 +24,45 @@ class SmallEngine:
     """Executes a word as told by ``answers``, anything else as ``SELECT 1 AS one``; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, list[Any], Session]] = []
+        self.asked: list[tuple[str, list[Any], str, str | None]] = []
         self.answers: dict[str, list[Result] | Exception] = {}
         self.checks = [Check("sqlite", ok=True, detail="writable"), Check("nats", ok=True, detail="connected")]
         self.released = asyncio.Event()
-        self.running = RunningQueries()
 
-    async def execute(self, text: str, params: Sequence[Any] = (), session: Session | None = None) -> list[Result]:
-        assert session is not None
-        self.asked.append((text, list(params), session))
+    def caller(
+        self,
+        identity: Identity,
+        door: str,
+        namespace: str | None = None,
+        *,
+        request_id: str | None = None,
+        postgresql_names: bool = False,
+        departure: Departure | None = None,
+    ) -> SmallCaller:
+        assert door == "http"
+        return SmallCaller(self, identity, namespace)
+
+    async def health(self) -> list[Check]:
+        return self.checks
+
+
+class SmallCaller:
+    """One request to it."""
+
+    def __init__(self, engine: SmallEngine, identity: Identity, namespace: str | None) -> None:
+        self._engine, self._identity, self._namespace = engine, identity, namespace
+
+    async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
+        self._engine.asked.append((text, list(params), self._identity.user, self._namespace))
         if text == "wait":
-            await self.released.wait()
-        answer = self.answers.get(text, [numbers("one", [1])])
+            await self._engine.released.wait()
+        answer = self._engine.answers.get(text, [numbers("one", [1])])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def answer_nowait(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
+    def look(self, text: str, params: Sequence[Any]) -> bytes | None:
         return None
-
-    async def health(self) -> list[Check]:
-        return self.checks
 
 
 def numbers(name: str, values: list[int | None]) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import Any, Literal
 
 import msgspec
@@ -12,16 +11,16 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from kalam.engine import Engine, Session
+from kalam.engine import Caller, Engine, Session
 from kalam.errors import Internal, InvalidValue, KalamError
 from kalam.live import LiveQuery
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import PayloadFormat
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.interest import Interest
-from kalam_nats.door.departures import ended_with_requester
 from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import reply_error
+from kalam_nats.door.identity import caller_of, identify
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.requests import QUEUE_GROUP
 from kalam_nats.subjects import Subjects
@@ -87,7 +86,7 @@ class LiveRequests:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._engine.live.registry.close_all("shutdown")
+        self._engine.close_live_queries()
         await self._delivery.drain(2.0)
 
     async def _take_open(self, msg: Msg) -> None:
@@ -99,7 +98,7 @@ class LiveRequests:
         error: KalamError | None = None
         try:
             user, query_id = self._subjects.parse_live_close_subject(msg.subject)
-            self._engine.live.registry.close(query_id, user, "closed")
+            caller_of(self._engine, Session(identify(user))).unfollow(query_id, "closed")
         except KalamError as exc:
             error = exc.as_value()
         self.close_endpoint.note(time.perf_counter() - started, [error])
@@ -114,11 +113,11 @@ class LiveRequests:
     async def _open(self, msg: Msg) -> None:
         started = time.perf_counter()
         answer: KalamError | dict[str, Any]
-        query: LiveQuery | None = None
+        opened: tuple[Caller, LiveQuery] | None = None
         try:
             async with self._running:
-                query = await self._opened(msg)
-            answer = self._described(query)
+                opened = await self._opened(msg)
+            answer = self._described(opened[1])
         except KalamError as exc:
             answer = exc.as_value()
         except Exception as exc:
@@ -126,30 +125,30 @@ class LiveRequests:
             answer = Internal(f"an internal error ({type(exc).__name__})")
         self.open_endpoint.note(time.perf_counter() - started, [answer])
         await self._answer(msg.reply, answer)
-        if query is not None:
-            self._engine.live.registry.begin(query)
+        if opened is not None:
+            caller, query = opened
+            caller.begin(query)
 
-    async def _opened(self, msg: Msg) -> LiveQuery:
-        user = self._subjects.parse_live_subject(msg.subject)
+    async def _opened(self, msg: Msg) -> tuple[Caller, LiveQuery]:
+        sender = identify(self._subjects.parse_live_subject(msg.subject))
         try:
             asked = _OPEN.decode(msg.data)
         except UNREADABLE as exc:
             raise InvalidValue(
                 f'the payload is not {{"sql": "SELECT …", "last_rows": n, "from_seq": n, …}}: {exc}'
             ) from exc
-        with (
-            self._engine.running.running(uuid.uuid4().hex, user, "live", asked.sql) as opening,
-            ended_with_requester(opening, msg.reply, self._interest),
-        ):
-            return await self._engine.live.open(
-                asked.sql,
-                Session(user, bigint_as_text=asked.integers == "text"),
-                self._delivery,
-                last_rows=asked.last_rows,
-                from_seq=asked.from_seq,
-                table_id=asked.table_id,
-                payload_format=PayloadFormat(asked.format),
-            )
+        caller = caller_of(
+            self._engine, Session(sender, bigint_as_text=asked.integers == "text"), msg.reply, self._interest
+        )
+        query = await caller.follow(
+            asked.sql,
+            self._delivery,
+            last_rows=asked.last_rows,
+            from_seq=asked.from_seq,
+            table_id=asked.table_id,
+            payload_format=PayloadFormat(asked.format),
+        )
+        return caller, query
 
     def _described(self, query: LiveQuery) -> dict[str, Any]:
         return {

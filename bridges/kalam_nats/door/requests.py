@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, Literal
@@ -17,8 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 import structlog
 
-from kalam.engine import Engine, InsertMessage, Session
-from kalam.engine.session import DEFAULT_USER
+from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, InsertMessage, Session
 from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.query.results import encoded_answer
@@ -29,9 +27,9 @@ from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import GuardedClient
 from kalam_nats.broker.interest import Interest
-from kalam_nats.door.departures import ended_with_requester
 from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import HEADER_BYTES, reply_error, reply_whole
+from kalam_nats.door.identity import caller_of, identify
 from kalam_nats.door.rejections import Rejections
 from kalam_nats.subjects import Subjects
 
@@ -39,11 +37,11 @@ log = structlog.get_logger(__name__)
 
 QUEUE_GROUP = "kalam"
 SQL_INFLIGHT_MAX = 1_024
-DOOR: Final = "nats"
 ASKING: Final = frozenset(WORDS)
 """Headers by which a message asks for another taking than the rule."""
 
-Route = tuple[str, TableName]
+Route = tuple[Caller, TableName]
+"""Who sends on a subject, into which table."""
 
 
 class Incoming(InsertMessage, frozen=True, gc=False):
@@ -76,9 +74,9 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
     names: Literal["postgresql"] | None = None
     integers: Literal["number", "text"] = "number"
 
-    def session(self, user: str) -> Session:
+    def session(self, sender: Identity) -> Session:
         """Who asks, and what for."""
-        return Session(user, self.namespace, self.names == "postgresql", self.integers == "text")
+        return Session(sender, self.namespace, self.names == "postgresql", self.integers == "text")
 
 
 _SQL = msgspec.json.Decoder(SqlRequest)
@@ -100,7 +98,7 @@ class Requests:
         self._waiting_sql: list[IncomingSql] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sql_running = 0
-        self._sql_users: dict[bytes, str] = {}
+        self._senders: dict[bytes, Identity] = {}
         self._subscriptions: list[Any] = []
         self.messages = 0
         self.insert_endpoint = Endpoint("insert", subjects.insert_subject(), QUEUE_GROUP)
@@ -169,7 +167,7 @@ class Requests:
             name = self._route(subject.decode("utf-8", "replace"))[1]
         except InvalidName:
             return None
-        return name if self._engine.inserts.in_one_order(name) else None
+        return name if self._engine.in_one_order(name) else None
 
     def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if not self._waiting_sql:
@@ -188,33 +186,37 @@ class Requests:
         if waiting.stream is not None:
             del self._waiting_streams[waiting.stream]
         batch, name = waiting.messages, None
+        sender: Identity | None = None
+        answers: Sequence[bytes | KalamError]
         subject = waiting.subjects[0].decode("utf-8", "replace")
         self.messages += len(batch)
         started = time.perf_counter()
         if waiting.traced:  # the log of what is done together names the first of them
             enter_trace(next(filter(None, map(_TRACE, batch))))
         try:
-            user, name = self._route(subject)
-            users = self._users(waiting) if len(waiting.subjects) > 1 else None
-            inserts, traced, asking = self._engine.inserts, waiting.traced, waiting.asking
-            answers = await inserts.insert(user, name, batch, users, traced=traced, asking=asking)
+            caller, name = self._route(subject)
+            sender = caller.session.identity
+            senders = self._senders_of(waiting) if len(waiting.subjects) > 1 else None
+            answers = await caller.insert(name, batch, senders, traced=waiting.traced, asking=waiting.asking)
         except InvalidName as exc:
-            user, name, answers = "", self._public_table(subject), [exc] * len(batch)
+            name, answers = self._public_table(subject), [exc] * len(batch)
         except Exception as exc:
             log.exception("insert failed", subject=subject)
             answers = [Internal(f"an internal error stopped the insert ({type(exc).__name__})")] * len(batch)
         self.insert_endpoint.note(time.perf_counter() - started, answers)
-        await self._answer(user, name, batch, answers)
+        await self._answer(sender, name, batch, answers)
 
-    def _users(self, waiting: Waiting) -> list[str]:
-        users = {subject: self._route(subject.decode("utf-8", "replace"))[0] for subject in waiting.subjects}
-        return [users[message.subject] for message in waiting.messages]
+    def _senders_of(self, waiting: Waiting) -> list[Identity]:
+        senders = {
+            subject: self._route(subject.decode("utf-8", "replace"))[0].session.identity for subject in waiting.subjects
+        }
+        return [senders[message.subject] for message in waiting.messages]
 
     def _route(self, subject: str) -> Route:
         route = self._routes.get(subject)
         if route is None:
             user, namespace, table = self._subjects.parse_insert_subject(subject)
-            route = (user, TableName(namespace, table))
+            route = (caller_of(self._engine, Session(identify(user))), TableName(namespace, table))
             if len(self._routes) > 100_000:
                 self._routes.clear()
             self._routes[subject] = route
@@ -228,16 +230,20 @@ class Requests:
         except InvalidName:
             return None
         name = TableName(namespace, table)
-        found = self._engine.catalogue.tables.get(name)
+        found = self._engine.known(name)
         return None if found is not None and found.per_user else name
 
     async def _answer(
-        self, user: str, name: TableName | None, batch: Sequence[Incoming], answers: Sequence[bytes | KalamError]
+        self,
+        sender: Identity | None,
+        name: TableName | None,
+        batch: Sequence[Incoming],
+        answers: Sequence[bytes | KalamError],
     ) -> None:
         replies: list[tuple[bytes, bytes, bytes]] = []
         for message, answer in zip(batch, answers, strict=True):
             if not isinstance(answer, bytes):
-                await self._refuse(user, name, message, answer)
+                await self._refuse(sender, name, message, answer)
             elif message.reply:
                 replies.append((message.reply, b"", answer))
         if replies:
@@ -246,19 +252,24 @@ class Requests:
     async def _refuse_unread(self, message: Incoming, error: KalamError) -> None:
         """Refuse a message whose headers say what nobody understands."""
         subject = message.subject.decode("utf-8", "replace")
+        sender: Identity | None = None
+        name: TableName | None
         try:
-            user, name = self._route(subject)
+            caller, name = self._route(subject)
+            sender = caller.session.identity
         except InvalidName:
-            user, name = "", self._public_table(subject)  # type: ignore[assignment]  # which may be None
-        await self._refuse(user, name, message, error)
+            name = self._public_table(subject)
+        await self._refuse(sender, name, message, error)
 
-    async def _refuse(self, user: str, name: TableName | None, message: Incoming, error: KalamError) -> None:
-        self._engine.inserts.rejected[error.code] += 1
+    async def _refuse(
+        self, sender: Identity | None, name: TableName | None, message: Incoming, error: KalamError
+    ) -> None:
+        self._engine.note_rejected(error)
         try:
             if message.reply:
                 await self._reply_error(message.reply.decode("utf-8", "replace"), error)
             else:
-                await self._publish_rejected(user, name, message, error)
+                await self._publish_rejected(sender, name, message, error)
         except Exception as exc:  # noqa: BLE001 - who asked is out of reach, and others wait for their answers
             log.debug("refusal not sent", error=str(exc))
 
@@ -272,13 +283,13 @@ class Requests:
         await reply_error(self._connection, reply, error)
 
     async def _publish_rejected(
-        self, user: str, name: TableName | None, message: InsertMessage, error: KalamError
+        self, sender: Identity | None, name: TableName | None, message: InsertMessage, error: KalamError
     ) -> None:
         """What had no reply subject goes, payload and all, where somebody may watch for it."""
         if name is None:
             return
-        table = self._engine.catalogue.tables.get(name)
-        owner = "" if table is None else table.owner(user)
+        table = self._engine.known(name)
+        owner = "" if table is None or sender is None else table.owner(sender.user)
         await self._rejections.message(name, owner, message.payload, error)
 
     async def _answer_sql(self) -> None:
@@ -300,20 +311,20 @@ class Requests:
     def _look(self, subject: bytes, payload: bytes) -> bytes | None:
         """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
         try:
-            user = self._sql_users.get(subject) or self._sql_user(subject)
+            sender = self._senders.get(subject) or self._sender(subject)
             request = _decode_sql(payload)
             room = self._connection.client.max_payload - HEADER_BYTES
         except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
-        body = self._engine.answer_nowait(request.sql, request.params, request.session(user), DOOR)
+        body = caller_of(self._engine, request.session(sender)).look(request.sql, request.params)
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
-    def _sql_user(self, subject: bytes) -> str:
-        user = self._subjects.parse_sql_subject(subject.decode("utf-8", "replace"))
-        if len(self._sql_users) > 100_000:
-            self._sql_users.clear()
-        self._sql_users[subject] = user
-        return user
+    def _sender(self, subject: bytes) -> Identity:
+        sender = identify(self._subjects.parse_sql_subject(_text(subject)))
+        if len(self._senders) > 100_000:
+            self._senders.clear()
+        self._senders[subject] = sender
+        return sender
 
     async def _start_sql(self, subject: str, reply: str, payload: bytes, trace: str | None) -> None:
         if self._sql_running >= SQL_INFLIGHT_MAX:
@@ -327,13 +338,10 @@ class Requests:
         started = time.perf_counter()
         error: KalamError | None = None
         try:
-            user = self._subjects.parse_sql_subject(subject)
+            sender = identify(self._subjects.parse_sql_subject(subject))
             request = _decode_sql(payload)
-            with (
-                self._engine.running.running(uuid.uuid4().hex, user, DOOR, request.sql) as query,
-                ended_with_requester(query, reply, self._interest),
-            ):
-                results = await self._engine.execute(request.sql, request.params, request.session(user))
+            caller = caller_of(self._engine, request.session(sender), reply, self._interest)
+            results = await caller.execute(request.sql, request.params)
             body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
             if reply:
                 await reply_whole(self._connection, reply, body)

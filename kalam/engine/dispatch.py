@@ -1,11 +1,10 @@
-"""The engine: ``execute(statement, session)``, the one façade through which every door comes."""
+"""Statements for sessions: in order, each to the part that carries it out."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, assert_never
 
 import msgspec
@@ -20,18 +19,18 @@ from kalam.engine.live import Live
 from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
 from kalam.engine.queries import Queries, resolve
-from kalam.engine.session import Check, Request, Session
+from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
+from kalam.engine.upkeep_results import check_result, compact_result, flush_result, not_flushed
 from kalam.errors import (
     Internal,
     KalamError,
     NamespaceNotFound,
     SyntaxFault,
     TableNotFound,
-    without_folders,
+    Unsupported,
 )
-from kalam.names import check_user, numbered
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
@@ -73,62 +72,25 @@ from kalam.sql.text.statements import (
     Use,
 )
 from kalam.storage.log.catalogue import Catalogue
-from kalam.storage.log.database import Database, probe
 from kalam.storage.log.open_files import out_of_files
-from kalam.storage.log.troubles import Troubles, log_failure, reason_of
-from kalam.storage.segments.unclaimed import Unclaimed
+from kalam.storage.log.troubles import log_failure
 from kalam.storage.work.compaction import Compactor
 from kalam.storage.work.flush import Flushed, Flusher
-from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.jobs import Jobs
-from kalam.storage.work.table_check import CheckedSegment, TableCheck
+from kalam.storage.work.table_check import TableCheck
 from kalam.tables.kinds import Rows, Tables
-from kalam.tables.outbox import Outbox
-from kalam.tables.stream_ends import StreamEnds
-from kalam.tables.streams import StreamTables
 from kalam.threads import beside, reading
 from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
 
-FLUSH_FIELDS = (
-    ("job_id", pa.string()),
-    ("table", pa.string()),
-    ("rows_flushed", pa.int64()),
-    ("segments", pa.int64()),
-    ("bytes", pa.int64()),
-    ("duration_ms", pa.float64()),
-)
-COMPACT_FIELDS = (
-    ("job_id", pa.string()),
-    ("table", pa.string()),
-    ("segments_before", pa.int64()),
-    ("segments_after", pa.int64()),
-    ("rows", pa.int64()),
-    ("rows_removed", pa.int64()),
-    ("overrides_forgotten", pa.int64()),
-    ("bytes", pa.int64()),
-    ("duration_ms", pa.float64()),
-)
-CHECK_FIELDS = (
-    ("job_id", pa.string()),
-    ("segment", pa.string()),
-    ("user_id", pa.string()),
-    ("rows", pa.int64()),
-    ("bytes", pa.int64()),
-    ("ok", pa.bool_()),
-    ("fault", pa.string()),
-)
-BEAT_S_MAX = 60.0
-"""How long the flusher may not look at what is due before it is stuck."""
 JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
 
 
-class Engine(msgspec.Struct, frozen=True):
-    """Carries out statements and inserts for sessions."""
+class Dispatch(msgspec.Struct, frozen=True):
+    """Carries out statements and inserts for sessions; what it holds is for this package."""
 
     settings: Settings
-    database: Database
     catalogue: Catalogue
     tables: Tables[Rows]
     queries: Queries
@@ -137,22 +99,14 @@ class Engine(msgspec.Struct, frozen=True):
     definitions: Definitions
     inserts: Inserts
     live: Live
-    streams: StreamTables
     flusher: Flusher
-    schedule: FlushSchedule
     compactor: Compactor
     jobs: Jobs
-    outbox: Outbox
-    broker_connected: Callable[[], bool]
-    broker_answers: Callable[[], Awaitable[bool]]
-    troubles: Troubles
-    unclaimed: Unclaimed
-    ends: StreamEnds
     texts: Texts
-    running: RunningQueries = msgspec.field(default_factory=RunningQueries)
-    sql_counts: SqlCounts = msgspec.field(default_factory=SqlCounts)
+    running: RunningQueries
+    sql_counts: SqlCounts
 
-    async def execute(self, text: str, params: Sequence[Any] = (), session: Session = Session()) -> list[Result]:  # noqa: B008 - frozen
+    async def execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         """Run the statements of a text in order and return a result for each.
 
         Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
@@ -161,7 +115,6 @@ class Engine(msgspec.Struct, frozen=True):
             return await self._execute(text, params, session)
 
     async def _execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
-        check_user(session.user)
         parsed = await self.texts.split(text)
         if not parsed.texts:
             raise SyntaxFault("the text holds no statement")
@@ -186,7 +139,7 @@ class Engine(msgspec.Struct, frozen=True):
             results.append(replace(result, bigint_as_text=True) if session.bigint_as_text else result)
         return results
 
-    def answer_nowait(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
+    def look(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
         """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
 
         None for everything else, and for whatever is wrong: ``execute`` answers it.
@@ -196,7 +149,6 @@ class Engine(msgspec.Struct, frozen=True):
             return None
         started = time.perf_counter()
         try:
-            check_user(session.user)
             answer = self.points.answer_nowait(query, Request(session, params))
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)
@@ -204,17 +156,59 @@ class Engine(msgspec.Struct, frozen=True):
         except Exception:  # noqa: BLE001 - execute meets the same, tells it and logs it
             return None
 
+    async def stream(self, text: str, params: Sequence[Any], session: Session) -> AsyncGenerator[pa.Table, None]:
+        """The rows of a text with one statement, as tables of one schema, at least one.
+
+        A SELECT is read while it is sent and has no bound in rows; any other statement is carried out first.
+        """
+        parsed = await self.texts.split(text)
+        if not parsed.texts:
+            raise SyntaxFault("the text holds no statement")
+        if len(parsed.texts) > 1:
+            raise Unsupported(
+                f"a streamed answer has the rows of one statement, and the text holds {len(parsed.texts)}",
+                hint="ask for application/json, or send one statement",
+            )
+        try:
+            statement = await self._statement(parsed, 0, session)
+            if isinstance(statement, Select):
+                # How long it takes is up to the reader.
+                with self.sql_counts.one(timed=False), span("kalam.sql", apart=True):
+                    async with aclosing(self._stream(statement.query, Request(session, params))) as tables:
+                        async for table in tables:
+                            yield table
+                return
+        except KalamError as exc:
+            locate(exc, parsed.texts[0])
+            exc.fields["statement"] = 1
+            raise
+        (result,) = await self.execute(text, params, session)
+        yield pa.table({}) if result.data is None else result.data
+
+    async def _stream(self, query: QueryText, request: Request) -> AsyncGenerator[pa.Table, None]:
+        session, names = request.session, None
+        async with aclosing(self.queries.stream(query, session.user, session.namespace, request.parameters)) as tables:
+            async for table in tables:
+                if session.postgresql_names and names is None:
+                    names = await reading(query.text, postgresql_names, query, table.column_names)
+                yield table if names is None else table.rename_columns(names)
+
     async def _run(
         self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session
     ) -> tuple[Result, Session]:
-        statement = await self.texts.statement(parsed, place, session.user)
+        statement = await self._statement(parsed, place, session)
         if isinstance(statement, Use):
             if statement.namespace not in self.catalogue.namespaces:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
             return Result(message=f"using {statement.namespace}"), replace(session, namespace=statement.namespace)
+        return await self._dispatch(statement, Request(session, params)), session
+
+    async def _statement(self, parsed: ParsedText, place: int, session: Session) -> Statement:
+        """A statement of a text, in which ``CURRENT_USER()`` is who asks."""
+        statement = await self.texts.statement(parsed, place, session.user)
         if "current_user" in parsed.texts[place].text.lower():
             statement = await reading(parsed.texts[place].text, with_user, statement, session.user)
-        return await self._dispatch(statement, Request(session, params)), session
+        return statement
 
     async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
         session = request.session
@@ -300,7 +294,7 @@ class Engine(msgspec.Struct, frozen=True):
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "FLUSH of")
-        return _flush_result([(table, await self.flusher.flush(table))])
+        return flush_result([(table, await self.flusher.flush(table))])
 
     async def _flush_all(self, namespace: str | None) -> Result:
         if namespace is not None and namespace not in self.catalogue.namespaces:
@@ -318,28 +312,19 @@ class Engine(msgspec.Struct, frozen=True):
                 log_failure("flush failed", exc, table=str(table.name))
                 failures.append((table, exc))
         if failures:
-            raise _not_flushed(failures, len(done))
-        return _flush_result(done)
+            raise not_flushed(failures, len(done))
+        return flush_result(done)
 
     async def _compact_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "COMPACT of")
-        done = await self.compactor.compact(table)
-        values = {"job_id": done.job_id, "table": str(table.name), **done.result(), "duration_ms": done.duration_ms}
-        if not done.job_id:
-            return replace(list_result(COMPACT_FIELDS, []), message=f"nothing to compact in {table.name}")
-        return list_result(COMPACT_FIELDS, [tuple(values[name] for name, _ in COMPACT_FIELDS)])
+        return compact_result(table, await self.compactor.compact(table))
 
     async def _check_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "CHECK of")
         check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
-        job_id, found = await check.check(table)
-        rows = [
-            (job_id, one.segment.path, one.owner or None, one.segment.row_count, one.segment.byte_count, *_fault(one))
-            for one in found
-        ]
-        return list_result(CHECK_FIELDS, rows)
+        return check_result(*await check.check(table))
 
     async def _show_jobs(self, request: Request) -> Result:
         start = JOBS_QUERY.index("system.jobs")
@@ -348,47 +333,4 @@ class Engine(msgspec.Struct, frozen=True):
 
     def cancel(self, query_id: str, session: Session) -> None:
         """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
-        self.running.cancel(query_id, lambda running: session.may_end(running.user))
-
-    async def health(self) -> list[Check]:
-        """What has to be well for the server to be ready."""
-        free = shutil.disk_usage(self.settings.data_dir).free
-        failing = self.schedule.failing
-        beaten_s = time.monotonic() - self.schedule.beat_at
-        nats = "not connected"
-        if self.broker_connected():
-            nats = "connected" if await self.broker_answers() else "connected, but the broker does not answer"
-        if self.database.failure is not None:  # without traffic nothing else would find out that it works again
-            with suppress(KalamError):
-                await self.database.write(probe)
-        return [
-            Check("sqlite", self.database.failure is None, without_folders(self.database.failure or "writable")),
-            Check("nats", nats == "connected", nats),
-            Check("flusher", beaten_s < BEAT_S_MAX, f"failing for {', '.join(failing)}" if failing else "well"),
-            Check("disk", free >= self.settings.disk_free_bytes_min, f"{free} bytes free"),
-        ]
-
-
-def _fault(checked: CheckedSegment) -> tuple[bool, str | None]:
-    return checked.fault is None, checked.fault
-
-
-def _flush_result(done: Sequence[tuple[Table, Flushed]]) -> Result:
-    rows = [
-        (each.job_id, str(table.name), each.rows_flushed, each.segments, each.bytes, each.duration_ms)
-        for table, each in done
-        if each.job_id
-    ]
-    result = list_result(FLUSH_FIELDS, rows)
-    return result if rows else replace(result, message="nothing to flush: all rows are in Parquet files")
-
-
-def _not_flushed(failures: Sequence[tuple[Table, Exception]], others: int) -> KalamError:
-    """The error of a FLUSH ALL TABLES: of the kind of the first one, and naming every table that failed."""
-    first = failures[0][1]
-    kind = type(first) if isinstance(first, KalamError) else Internal
-    listed = "; ".join(f"{table.name}: {reason_of(exc)}" for table, exc in failures[:20])
-    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
-    tables = [str(table.name) for table, _ in failures]
-    rest = f"the {numbered(others, 'other')} {'was' if others == 1 else 'were'}"
-    return kind(f"{numbered(len(failures), 'table')} could not be flushed, {rest}: {listed}{more}", tables=tables)
+        self.running.cancel(query_id, lambda running: session.identity.may_end(running.user))

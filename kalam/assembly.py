@@ -1,0 +1,146 @@
+"""The engine, put together from storage, the tables and the ports of the broker."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from kalam.engine import Engine
+from kalam.engine.changes import Changes
+from kalam.engine.definitions import Definitions
+from kalam.engine.dispatch import Dispatch
+from kalam.engine.health import Health
+from kalam.engine.inserts import Inserts
+from kalam.engine.live import Live, Snapshots
+from kalam.engine.merges import Merges
+from kalam.engine.points import Points
+from kalam.engine.queries import Queries
+from kalam.engine.sql_counts import SqlCounts
+from kalam.engine.stats import Stats
+from kalam.engine.texts import Texts
+from kalam.live import LiveBounds, Registry
+from kalam.live.judge import JudgeProcess
+from kalam.metrics import statistics
+from kalam.query.running import RunningQueries
+from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
+from kalam.settings import Settings
+from kalam.storage.opened import Storage
+from kalam.storage.work.background import Background
+from kalam.tables.kinds import Rows, Tables, Upkeep
+from kalam.tables.outbox import Outbox
+from kalam.tables.stored import Bounds, StoredTables
+from kalam.tables.stored_rows import StoredRows
+from kalam.tables.stored_upkeep import StoredUpkeep
+from kalam.tables.stream_rows import StreamRows
+from kalam.tables.stream_upkeep import StreamUpkeep
+from kalam.tables.streams import StreamTables
+from kalam_nats.door.live_delivery import LiveDelivery
+from kalam_nats.ports import Broker
+
+
+class Assembly(msgspec.Struct, frozen=True):
+    """The parts that are open, from which the engine is made."""
+
+    settings: Settings
+    storage: Storage
+    broker: Broker
+    background: Background
+    outbox: Outbox
+    streams: StreamTables
+
+    def engine(self) -> tuple[Engine, Queries, LiveDelivery]:
+        """The engine, the queries whose workers are to be run and ended, and what brings live queries to the broker."""
+        settings, storage, background = self.settings, self.storage, self.background
+        bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
+        stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, self.outbox, bounds)
+        system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
+        queries = Queries(settings, storage.catalogue, storage.folders, stored, self.streams, system)
+        background.compactor.listeners.append(queries.release)
+        registry = self._registry(stored, queries)
+        storage.database.add_listener(registry.announce)
+        delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
+        dispatch = self._dispatch(stored, queries, registry, delivery)
+        system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database))
+        system.add("live_queries", LIVE_QUERIES, dispatch.live.rows)
+        system.add("queries", QUERIES, partial(running_rows, dispatch.running))
+        stats = self._stats(dispatch, registry)
+        return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery
+
+    def _registry(self, stored: StoredTables, queries: Queries) -> Registry:
+        settings, storage = self.settings, self.storage
+        bounds = LiveBounds(
+            live_queries_max=settings.live_queries_max,
+            live_queries_per_user_max=settings.live_queries_per_user_max,
+            live_queue_bytes_max=settings.live_queue_bytes_max,
+            live_held_bytes_max=settings.live_held_bytes_max,
+            row_bytes_max=settings.row_bytes_max,
+        )
+        snapshots = Snapshots(queries, stored, self.streams, settings.live_snapshot_rows_max)
+        judging, replay = JudgeProcess(queries.pool.forks), self.broker.replay
+        return Registry(bounds, storage.catalogue, storage.codecs, stored, self.streams, snapshots, replay, judging)
+
+    def _dispatch(self, stored: StoredTables, queries: Queries, registry: Registry, delivery: LiveDelivery) -> Dispatch:
+        settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
+        catalogue, codecs = storage.catalogue, storage.codecs
+        tables: Tables[Rows] = Tables(stored=StoredRows(stored), streams=StreamRows(streams))
+        merges = Merges(codecs, tables, queries, settings.batch_rows_max)
+        texts = Texts.of(settings, queries.pool)
+        upkeep: Tables[Upkeep] = Tables(
+            stored=StoredUpkeep(settings, storage, background, self.outbox, self.broker.feeds),
+            streams=StreamUpkeep(storage.database, catalogue, streams),
+        )
+        jobs, notices = background.jobs, self.broker.notices
+        return Dispatch(
+            settings=settings,
+            catalogue=catalogue,
+            tables=tables,
+            queries=queries,
+            points=Points(catalogue, stored),
+            changes=Changes(settings, catalogue, codecs, tables, queries),
+            definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles),
+            inserts=Inserts(settings, catalogue, codecs, tables, merges, self.broker.rejections.rows),
+            live=Live(registry, texts, delivery),
+            flusher=background.schedule.flusher,
+            compactor=background.compactor,
+            jobs=jobs,
+            texts=texts,
+            running=RunningQueries(),
+            sql_counts=SqlCounts(),
+        )
+
+    def _stats(self, dispatch: Dispatch, registry: Registry) -> Stats:
+        storage, background = self.storage, self.background
+        return Stats(
+            data_dir=self.settings.data_dir,
+            catalogue=storage.catalogue,
+            database=storage.database,
+            store=storage.store,
+            inserts=dispatch.inserts,
+            sql=dispatch.sql_counts,
+            running=dispatch.running,
+            live=registry,
+            outbox=self.outbox,
+            events=self.streams.counters,
+            ends=self.broker.ends,
+            jobs=background.jobs,
+            flusher=background.schedule.flusher,
+            schedule=background.schedule,
+            troubles=storage.troubles,
+            unclaimed=storage.unclaimed,
+            broker_connected=self._connected,
+        )
+
+    def _health(self) -> Health:
+        settings, storage, answers = self.settings, self.storage, self.broker.connection.answers
+        return Health(
+            settings.data_dir,
+            settings.disk_free_bytes_min,
+            storage.database,
+            self.background.schedule,
+            self._connected,
+            answers,
+        )
+
+    def _connected(self) -> bool:
+        return self.broker.connection.connected

@@ -1,0 +1,164 @@
+"""All that a door holds of the engine for a request: a ``Caller``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from kalam.engine.departures import Departure, ended_by
+from kalam.engine.dispatch import Dispatch
+from kalam.engine.session import Identity, Session
+from kalam.live import LiveQuery, Sink
+from kalam.names import TableName
+from kalam.query.results import Result
+from kalam.query.running import RunningQuery
+from kalam.schema import PayloadFormat, Table
+from kalam.storage.log.copies import Key
+from kalam.tables.insert_batch import Answer, InsertMessage
+from kalam.tables.sifted import RefusedRow
+
+LIVE_DOOR = "live"
+"""Under which the opening of a live query is listed, whichever way it came."""
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """Who asks, with which default namespace, from which door, and under which id the request can be cancelled.
+
+    A door that names no ``request_id`` gets one when it is needed. ``departure`` tells that whoever asked has left,
+    which cancels what runs.
+    """
+
+    _dispatch: Dispatch
+    session: Session
+    door: str
+    request_id: str | None = None
+    departure: Departure | None = None
+
+    # SQL.
+
+    def look(self, text: str, params: Sequence[Any]) -> bytes | None:
+        """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
+
+        None for everything else, and for whatever is wrong: ``execute`` answers it.
+        """
+        return self._dispatch.look(text, params, self.session, self.door)
+
+    async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
+        """Run the statements of a text in order and return a result for each.
+
+        Stops at the first error, which carries ``statement`` (its number, from 1) and ``results`` (what ran before it).
+        Raises AlreadyExists where a request of this id is running.
+        """
+        with self._running(self.door, text) as query, ended_by(self.departure, query):
+            return await self._dispatch.execute(text, params, self.session)
+
+    async def stream(self, text: str, params: Sequence[Any] = ()) -> AsyncGenerator[pa.Table, None]:
+        """The rows of a text with one statement, as tables of one schema, at least one, while they are found.
+
+        The departure counts until the first row is there: from then on who reads hears of it by itself.
+        """
+        with self._running(self.door, text) as query, ExitStack() as watched:
+            watched.enter_context(ended_by(self.departure, query))
+            async with aclosing(self._dispatch.stream(text, params, self.session)) as tables:
+                async for table in tables:
+                    if table.num_rows:
+                        watched.close()
+                    yield table
+
+    def cancel(self, query_id: str) -> None:
+        """Cancel a running request of the caller's own, or of others where the caller may; raises NotFound."""
+        self._dispatch.cancel(query_id, self.session)
+
+    @contextmanager
+    def _running(self, door: str, text: str) -> Iterator[RunningQuery]:
+        request_id = self.request_id or uuid.uuid4().hex
+        with self._dispatch.running.running(request_id, self.session.user, door, text) as query:
+            yield query
+
+    # Tables and their rows.
+
+    def namespaces(self) -> list[str]:
+        """The names of the namespaces."""
+        return list(self._dispatch.catalogue.namespaces)
+
+    def tables(self) -> list[Table]:
+        """The tables, oldest first."""
+        return list(self._dispatch.catalogue.tables.values())
+
+    def table(self, name: TableName) -> Table:
+        """The table of a name; raises TableNotFound."""
+        return self._dispatch.catalogue.table(name)
+
+    async def insert(
+        self,
+        name: TableName,
+        messages: Sequence[InsertMessage],
+        senders: Sequence[Identity] | None = None,
+        *,
+        into: Table | None = None,
+        traced: bool = False,
+        asking: bool = False,
+    ) -> list[Answer]:
+        """Store what is valid of a batch; the answer or the error of each message, in order.
+
+        ``senders`` sent the messages, where they are not all the caller's; not for a USER table. ``into`` is the table
+        that the messages are meant for, and no other of its name; raises TableNotFound. ``traced`` says that one of
+        them names a trace, ``asking`` that one asks for another taking than the rule.
+
+        The rows are handed to the store before the first pause, so batches that are handed in one after another are
+        stored in that order.
+        """
+        if into is not None:
+            self._dispatch.catalogue.newest(into)
+        users = None if senders is None else [sender.user for sender in senders]
+        inserts = self._dispatch.inserts
+        return await inserts.insert(self.session.user, name, messages, users, traced=traced, asking=asking)
+
+    async def judge(self, name: TableName, message: InsertMessage, taken: set[Key]) -> tuple[int, Sequence[RefusedRow]]:
+        """How many rows of a message would be stored, and which would be refused alone; nothing is stored.
+
+        Raises what the sender would be told. ``taken`` are the keys of the messages before it, to which its own are
+        added.
+        """
+        return await self._dispatch.inserts.judge(self.session.user, name, message, taken)
+
+    def refuse_rows(self, table: Table, rows: Sequence[RefusedRow]) -> None:
+        """Count and publish rows that came into no message."""
+        self._dispatch.inserts.tell_refused(table, self.session.user, rows)
+
+    # Live queries.
+
+    async def follow(
+        self,
+        sql: str,
+        sink: Sink,
+        *,
+        last_rows: int | None = None,
+        from_seq: int | None = None,
+        table_id: int | None = None,
+        payload_format: PayloadFormat = PayloadFormat.JSON,
+    ) -> LiveQuery:
+        """Open the live query of a bare SELECT; ``begin`` lets its messages flow."""
+        with self._running(LIVE_DOOR, sql) as query, ended_by(self.departure, query):
+            return await self._dispatch.live.open(
+                sql,
+                self.session,
+                sink,
+                last_rows=last_rows,
+                from_seq=from_seq,
+                table_id=table_id,
+                payload_format=payload_format,
+            )
+
+    def begin(self, query: LiveQuery) -> None:
+        """Let the messages of a live query flow to its sink."""
+        self._dispatch.live.registry.begin(query)
+
+    def unfollow(self, query_id: str, reason: str) -> None:
+        """Close a live query of the caller's; raises NotFound."""
+        self._dispatch.live.registry.close(query_id, self.session.user, reason)

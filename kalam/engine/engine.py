@@ -1,0 +1,70 @@
+"""The engine as doors and the server see it: callers, numbers, health, and its end."""
+
+from __future__ import annotations
+
+from kalam.engine.caller import Caller
+from kalam.engine.departures import Departure
+from kalam.engine.dispatch import Dispatch
+from kalam.engine.health import Check, Health
+from kalam.engine.session import Session
+from kalam.engine.stats import Stats
+from kalam.errors import KalamError
+from kalam.names import TableName
+from kalam.query.pool import Pool
+from kalam.schema import Table
+from kalam.sql.queries.readers import import_readers
+from kalam.threads import Purpose, in_thread
+
+SERVER_DOOR = "server"
+"""The door of what the server asks by itself."""
+
+
+class Engine:
+    """Carries out what callers ask."""
+
+    def __init__(self, dispatch: Dispatch, stats: Stats, health: Health, pool: Pool) -> None:
+        self._dispatch, self._stats, self._health, self._pool = dispatch, stats, health, pool
+
+    def caller(
+        self,
+        session: Session,
+        door: str,
+        *,
+        request_id: str | None = None,
+        departure: Departure | None = None,
+    ) -> Caller:
+        """A request at a door (``Caller`` says what the others are)."""
+        return Caller(self._dispatch, session, door, request_id, departure)
+
+    def known(self, name: TableName) -> Table | None:
+        """The table of a name, whoever asks: a door sorts by it what comes in and where refusals go."""
+        return self._dispatch.catalogue.tables.get(name)
+
+    def in_one_order(self, name: TableName) -> bool:
+        """Whether the rows of all users into a table are to be handed in together, for their order counts."""
+        return self._dispatch.inserts.in_one_order(name)
+
+    def note_rejected(self, error: KalamError) -> None:
+        """Count a message or body that was refused whole: only the door knows what it told."""
+        self._stats.inserts.rejected[error.code] += 1
+
+    def stats(self) -> Stats:
+        """What the server counts."""
+        return self._stats
+
+    async def health(self) -> list[Check]:
+        """What has to be well for the server to be ready."""
+        return await self._health.checks()
+
+    async def warm_up(self) -> None:
+        """Have ready what the first query needs."""
+        await in_thread(Purpose.TEXTS, import_readers)
+        await self._pool.warm()
+
+    async def flush_all(self) -> None:
+        """Bring every row to Parquet; raises what the statement raises."""
+        await self.caller(Session(), SERVER_DOOR).execute("FLUSH ALL TABLES")
+
+    def close_live_queries(self) -> None:
+        """End every live query for the server's end, and take nothing new."""
+        self._dispatch.live.registry.close_all("shutdown")
