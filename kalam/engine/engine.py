@@ -7,6 +7,7 @@ from kalam.engine.departures import Departure
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.health import Check, Health
 from kalam.engine.session import Session
+from kalam.engine.sql_counts import SERVER_DOOR
 from kalam.engine.stats import Stats
 from kalam.errors import KalamError
 from kalam.names import TableName
@@ -14,9 +15,6 @@ from kalam.query.pool import Pool
 from kalam.schema import Table
 from kalam.sql.queries.readers import import_readers
 from kalam.threads import Purpose, in_thread
-
-SERVER_DOOR = "server"
-"""The door of what the server asks by itself."""
 
 
 class Engine:

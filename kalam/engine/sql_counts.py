@@ -13,7 +13,7 @@ from kalam.latency import Latency
 from kalam.query.running import running_query
 
 OK: Final = "ok"
-NO_DOOR: Final = "server"
+SERVER_DOOR: Final = "server"
 """The door of what the server asks by itself."""
 
 
@@ -40,7 +40,7 @@ class SqlCounts:
             raise
         finally:
             running = running_query()
-            self.requests[running.door if running else NO_DOOR, code] += 1
+            self.requests[running.door if running else SERVER_DOOR, code] += 1
             if timed:
                 self.latency.record(time.perf_counter() - started)
 

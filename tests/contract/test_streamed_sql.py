@@ -138,6 +138,13 @@ def test_no_rows_are_an_answer(server, accept) -> None:
 
 
 @pytest.mark.parametrize("accept", FORMATS)
+def test_the_format_does_not_change_who_asks(server, accept) -> None:
+    sql = "SELECT CURRENT_USER() AS me, count(*) AS n FROM s.t WHERE CURRENT_USER() = 'ada'"
+    (row,) = parsed(accept, ask(server, sql, accept, X_Kalam_User="ada")[1])
+    assert (row["me"], int(row["n"])) == ("ada", 1_000)
+
+
+@pytest.mark.parametrize("accept", FORMATS)
 def test_other_statements_stream_what_they_answer(server, accept) -> None:
     names = [row["namespace"] for row in parsed(accept, ask(server, "SHOW NAMESPACES", accept)[1])]
     assert "s" in names
