@@ -11,6 +11,8 @@ import threading
 import nats
 import pytest
 
+from kalam.cli.loading.row_sender import IN_FLIGHT_MAX
+
 TABLE = "quakes.events"
 
 
@@ -135,9 +137,9 @@ def test_a_broker_without_a_server_stores_nothing_and_says_so(kalam, nats_url):
 
 
 def test_a_lost_connection_leaves_what_was_sent_unknown(start, nats_server, tmp_path):
-    """Two batches are answered and the third never is: the broker dies under it."""
+    """Two batches are answered and the others never are: the broker dies under them."""
     file = tmp_path / "rows.ndjson"
-    file.write_text(lines(30))
+    file.write_text(lines(20 + 10 * IN_FLIGHT_MAX))
     listening = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(answer_two(nats_server, listening)))
     thread.start()
@@ -150,7 +152,9 @@ def test_a_lost_connection_leaves_what_was_sent_unknown(start, nats_server, tmp_
     text = err.decode()
     assert process.returncode == 1
     assert text.startswith("error [broker_unavailable]: the connection to NATS was lost")
-    assert "  lines 1-20: stored\n  lines 21-30: unknown: stored or not\n20 rows are known to be stored" in text
+    last = 20 + 10 * IN_FLIGHT_MAX
+    told = f"  lines 1-20: stored\n  lines 21-{last}: unknown: stored or not\n20 rows are known to be stored"
+    assert told in text
 
 
 async def answer_two(nats_server, listening: threading.Event) -> None:
@@ -160,8 +164,8 @@ async def answer_two(nats_server, listening: threading.Event) -> None:
     listening.set()
     for _ in range(2):
         await (await subscription.next_msg(30)).respond(b'{"rows": 10}')
-    await subscription.next_msg(30)
-    await client.flush()
+    for _ in range(IN_FLIGHT_MAX):  # of which the last are sent when both answers are there
+        await subscription.next_msg(30)
     nats_server.kill()
     await client.close()
 

@@ -67,4 +67,9 @@ def test_a_table_is_created_and_a_dialog_is_left_by_escape(console, shared_serve
     keyboard.press("Escape")
     console.page.get_by_role("dialog").wait_for(state="detached")
     assert console.page.evaluate(FOCUSED) == "Drop table"
+    keyboard.press("Enter")
+    tab_to(console, "Cancel")
+    keyboard.press("Enter")
+    console.page.get_by_role("dialog").wait_for(state="detached")
+    assert console.page.evaluate(FOCUSED) == "Drop table"
     assert shared_server.sql("SELECT count(*) FROM system.tables WHERE namespace = $1", namespace) == [[1]]

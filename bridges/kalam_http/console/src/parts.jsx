@@ -53,16 +53,20 @@ export function Empty({ title, children }) {
   );
 }
 
-/** A modal dialog; Escape and *Cancel* close it. */
+/** A modal dialog; Escape and *Cancel* close it, and the focus is again where it was. */
 export function Dialog({ title, onClose, children, wide = false }) {
   const element = useRef(null);
   useEffect(() => {
+    const dialog = element.current;
     const opener = document.activeElement;
-    element.current.showModal();
-    return () => opener?.focus?.();
+    dialog.showModal();
+    return () => {
+      dialog.close(); // while it is open nothing else can have the focus
+      opener?.focus?.();
+    };
   }, []);
   return (
-    <dialog ref={element} class={wide ? "wide" : ""} aria-label={title} onClose={onClose} onCancel={onClose}>
+    <dialog ref={element} class={wide ? "wide" : ""} aria-label={title} onClose={(event) => event.target.isConnected && onClose()}>
       <header class="dialog-head">
         <h2>{title}</h2>
         <button type="button" class="quiet" aria-label="Close" onClick={onClose}>✕</button>
