@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import nats
+from asking import asking
 
 from kalam.errors import KalamError
 from kalam.server import open_server
@@ -25,8 +26,8 @@ REFUSED = (
 
 async def test_no_error_outlives_its_answer(data_dir: Path) -> None:
     async with open_server(load_settings(data_dir=data_dir, http_port=0, nats_port=0)) as running:
-        await running.engine.execute("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")
-        await running.engine.execute("INSERT INTO n.t VALUES (1)")
+        await asking(running).execute("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")
+        await asking(running).execute("INSERT INTO n.t VALUES (1)")
         client = await nats.connect(running.nats_url)
         gc.collect()
         gc.disable()  # what it would find is what this test looks for

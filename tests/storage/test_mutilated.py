@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import asking
 from server_process import ServerProcess, SqlFailed
 from structlog.testing import capture_logs
 from warm_start import start_kalam_process
@@ -384,11 +385,11 @@ async def test_a_loss_that_is_accepted_goes_on_and_keeps_what_it_does_not_know(
     assert {path.name.split("-")[0] for path in (data / "unclaimed").rglob("*.parquet")} == {"batch"}
     settings = load_settings(data_dir=data, http_port=0, nats_port=0)
     async with open_server(settings) as running:  # and the next one needs nobody's word
-        assert running.engine.unclaimed.streams == ["KALAM-m-later"]
-        assert running.engine.unclaimed.files > 0
+        assert running.engine.stats().unclaimed.streams == ["KALAM-m-later"]
+        assert running.engine.stats().unclaimed.files > 0
         with pytest.raises(AlreadyExists, match="KALAM-m-later holds 1 event of a table that the catalogue"):
-            await running.engine.execute("CREATE STREAM TABLE m.later (id BIGINT)")
-        await running.engine.execute("INSERT INTO m.t VALUES (4)")
+            await asking(running).execute("CREATE STREAM TABLE m.later (id BIGINT)")
+        await asking(running).execute("INSERT INTO m.t VALUES (4)")
     assert start(data) == answers | {"m.t": [[1], [2], [3], [4]]}
 
 
@@ -397,9 +398,9 @@ async def test_a_lost_catalogue_that_is_accepted_begins_anew(lived_in: LivedIn, 
     before = files(data)
     settings = load_settings(data_dir=data, http_port=0, nats_port=0, accept_loss=True)
     async with open_server(settings) as running:
-        await running.engine.execute("CREATE NAMESPACE m; CREATE TABLE m.t (id BIGINT PRIMARY KEY)")
-        await running.engine.execute("INSERT INTO m.t VALUES (77)")
-        assert sorted(running.engine.unclaimed.streams) == ["KALAM-m-events", "KALAM-m-later"]
+        await asking(running).execute("CREATE NAMESPACE m; CREATE TABLE m.t (id BIGINT PRIMARY KEY)")
+        await asking(running).execute("INSERT INTO m.t VALUES (77)")
+        assert sorted(running.engine.stats().unclaimed.streams) == ["KALAM-m-events", "KALAM-m-later"]
     assert files(data) == before
 
 
@@ -425,14 +426,14 @@ async def test_an_unclaimed_file_of_a_store_stays_in_the_store(tmp_path: Path) -
     store, data = tmp_path / "store", tmp_path / "data"
     settings = load_settings(data_dir=data, http_port=0, nats_port=0, location_roots=f"file://{tmp_path}")
     async with open_server(settings) as running:
-        await running.engine.execute("CREATE NAMESPACE r")
-        await running.engine.execute(f"CREATE TABLE r.t (id BIGINT PRIMARY KEY) LOCATION 'file://{store}/t'")
-        await running.engine.execute("INSERT INTO r.t VALUES (1); FLUSH TABLE r.t")
+        await asking(running).execute("CREATE NAMESPACE r")
+        await asking(running).execute(f"CREATE TABLE r.t (id BIGINT PRIMARY KEY) LOCATION 'file://{store}/t'")
+        await asking(running).execute("INSERT INTO r.t VALUES (1); FLUSH TABLE r.t")
     [segment] = (store / "t").iterdir()
     stray = shutil.copy(segment, segment.with_name(f"{segment.stem.rpartition('-')[0]}-99.parquet"))
     async with open_server(settings) as running:
-        assert running.engine.unclaimed.files == 1
-        [result] = await running.engine.execute("SELECT id FROM r.t")
+        assert running.engine.stats().unclaimed.files == 1
+        [result] = await asking(running).execute("SELECT id FROM r.t")
         assert result.data is not None
         assert result.data.to_pylist() == [{"id": 1}]
     assert sorted(path.name for path in (store / "t").iterdir()) == sorted([segment.name, "unclaimed"])
@@ -441,7 +442,7 @@ async def test_an_unclaimed_file_of_a_store_stays_in_the_store(tmp_path: Path) -
         conn.execute("UPDATE garbage SET created_us = 0")
         conn.commit()
     async with open_server(settings) as running:
-        assert running.engine.unclaimed.files == 0
+        assert running.engine.stats().unclaimed.files == 0
     assert segment.exists()
     assert not list((store / "t/unclaimed").iterdir())
 
@@ -450,13 +451,13 @@ async def test_a_directory_of_the_first_release_is_opened(tmp_path: Path) -> Non
     data = tmp_path / "data"
     settings = load_settings(data_dir=data, http_port=0, nats_port=0)
     async with open_server(settings) as running:
-        await running.engine.execute("CREATE NAMESPACE o; CREATE TABLE o.t (id BIGINT PRIMARY KEY)")
-        await running.engine.execute("INSERT INTO o.t VALUES (1); FLUSH TABLE o.t; INSERT INTO o.t VALUES (2)")
+        await asking(running).execute("CREATE NAMESPACE o; CREATE TABLE o.t (id BIGINT PRIMARY KEY)")
+        await asking(running).execute("INSERT INTO o.t VALUES (1); FLUSH TABLE o.t; INSERT INTO o.t VALUES (2)")
     shutil.rmtree(data / "nats")  # whose streams know of a generation
     of_the_first_release(data, data)
     with capture_logs() as logs:
         async with open_server(settings) as running:
-            [result] = await running.engine.execute("SELECT id FROM o.t ORDER BY id")
+            [result] = await asking(running).execute("SELECT id FROM o.t ORDER BY id")
     assert result.data is not None
     assert result.data.to_pylist() == [{"id": 1}, {"id": 2}]
     assert [log["event"] for log in logs if log["log_level"] not in ("info", "debug")] == []

@@ -17,6 +17,7 @@ import pytest
 from cli_process import environment
 
 trace_api = pytest.importorskip("opentelemetry.trace", reason="the extra `test` brings it")
+from asking import asking  # noqa: E402
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402 - only where it is
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
@@ -72,7 +73,7 @@ def post_sql(url: str, sql: str, number: int, accept: str = "application/json") 
 async def test_an_insert_is_decoded_committed_and_published(
     server: Running, exporter: InMemorySpanExporter, wait_until: WaitUntil
 ) -> None:
-    await server.engine.execute("CREATE NAMESPACE s; CREATE TABLE s.t (id BIGINT PRIMARY KEY)")
+    await asking(server).execute("CREATE NAMESPACE s; CREATE TABLE s.t (id BIGINT PRIMARY KEY)")
     client = await nats.connect(server.nats_url)
     subject = "kalam.api.ann.insert.s.t"
     headers = [{"traceparent": trace(1)}, {"traceparent": trace(2)}]
@@ -115,7 +116,7 @@ async def test_a_query_is_planned_and_executed_below_its_request(
 async def test_a_flush_stands_below_the_statement_that_asks_for_it(
     server: Running, exporter: InMemorySpanExporter
 ) -> None:
-    await server.engine.execute("CREATE NAMESPACE f; CREATE TABLE f.t (id BIGINT PRIMARY KEY)")
+    await asking(server).execute("CREATE NAMESPACE f; CREATE TABLE f.t (id BIGINT PRIMARY KEY)")
     await asyncio.to_thread(post_sql, server.http_url, "INSERT INTO f.t VALUES (1)", 5)
     await asyncio.to_thread(post_sql, server.http_url, "FLUSH TABLE f.t", 6)
     assert {"kalam.sql", "kalam.commit"} <= set(of_trace(exporter, 5))
