@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kalam.engine import ADMINISTRATOR, Caller
+from kalam.engine import Caller, Session
 from kalam.server import Running
 
 
 def asking(running: Running) -> Caller:
     """A request of the administrator's."""
-    return running.engine.caller(ADMINISTRATOR, "test")
+    return running.engine.caller(Session(), "test")

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kalam.engine import Check, Departure, Engine, Identity
+from kalam.engine import Check, Departure, Engine, Session
 from kalam.errors import KalamError, TableNotFound
 from kalam.query.results import Result, ResultColumn
 from kalam.settings import Settings
@@ -31,16 +31,14 @@ class SmallEngine:
 
     def caller(
         self,
-        identity: Identity,
+        session: Session,
         door: str,
-        namespace: str | None = None,
         *,
         request_id: str | None = None,
-        postgresql_names: bool = False,
         departure: Departure | None = None,
     ) -> SmallCaller:
         assert door == "http"
-        return SmallCaller(self, identity, namespace)
+        return SmallCaller(self, session)
 
     async def health(self) -> list[Check]:
         return self.checks
@@ -49,11 +47,11 @@ class SmallEngine:
 class SmallCaller:
     """One request to it."""
 
-    def __init__(self, engine: SmallEngine, identity: Identity, namespace: str | None) -> None:
-        self._engine, self._identity, self._namespace = engine, identity, namespace
+    def __init__(self, engine: SmallEngine, session: Session) -> None:
+        self._engine, self._session = engine, session
 
     async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
-        self._engine.asked.append((text, list(params), self._identity.user, self._namespace))
+        self._engine.asked.append((text, list(params), self._session.user, self._session.namespace))
         if text == "wait":
             await self._engine.released.wait()
         answer = self._engine.answers.get(text, [numbers("one", [1])])
