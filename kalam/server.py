@@ -45,7 +45,8 @@ from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
-from kalam_nats.broker.address import connect_options
+from kalam_nats.broker import address
+from kalam_nats.broker.address import connect_options, without_login
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
 from kalam_nats.broker.loops import running
@@ -97,9 +98,10 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         connection, embedded = await _open_broker(stack, settings, data_dir)
         start = await begin(settings, prepared, connection, embedded)
         database = await _open_database(stack, settings, data_dir, start)
-        engine, requests, queries = await _open_engine(stack, settings, database, start)
+        identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
+        engine, requests, queries = await _open_engine(stack, settings, database, start, identity)
         add_metrics(registry, engine.stats(), requests, connection, tables_max=settings.metrics_tables_max)
-        http_url = await _open_http(stack, settings, engine, registry)
+        identity["http_url"] = http_url = await _open_http(stack, settings, engine, registry, identity)
         stack.push_async_callback(queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.close_live_queries)  # first of all, or HTTP would wait for its readers
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
@@ -134,6 +136,7 @@ async def _open_engine(
     settings: Settings,
     database: Database,
     start: Start,
+    identity: dict[str, str],
 ) -> tuple[Engine, Requests, Queries]:
     storage = await open_storage(settings, database, start.data_id)
     broker = await open_ports(settings, start, storage)
@@ -173,7 +176,7 @@ async def _open_engine(
     requests = Requests(broker.connection, broker.subjects, engine, broker.rejections)
     await requests.open()
     stack.push_async_callback(requests.drain)
-    await _open_live(stack, broker, engine, requests, delivery, start.data_id)
+    await _open_live(stack, broker, engine, requests, delivery, identity)
     return engine, requests, queries
 
 
@@ -182,7 +185,12 @@ async def _last_look(storage: Storage, broker: Broker) -> None:
 
 
 async def _open_live(
-    stack: AsyncExitStack, broker: Broker, engine: Engine, requests: Requests, delivery: LiveDelivery, data_id: str
+    stack: AsyncExitStack,
+    broker: Broker,
+    engine: Engine,
+    requests: Requests,
+    delivery: LiveDelivery,
+    identity: dict[str, str],
 ) -> None:
     await delivery.open()
     await stack.enter_async_context(running(delivery.run(), "live delivery"))
@@ -190,7 +198,7 @@ async def _open_live(
     await live.open()
     stack.push_async_callback(live.drain)
     endpoints = (requests.insert_endpoint, requests.sql_endpoint, live.open_endpoint, live.close_endpoint)
-    await Discovery(broker.connection, data_id, endpoints).open()
+    await Discovery(broker.connection, identity, endpoints).open()
 
 
 async def _open_streams(
@@ -229,12 +237,14 @@ async def _finish(schedule: FlushSchedule, engine: Engine, *, flush: bool) -> No
             log.error("flush at shutdown failed", error=exc.detail)
 
 
-async def _open_http(stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry) -> str:
+async def _open_http(
+    stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry, identity: dict[str, str]
+) -> str:
     from kalam_http import Overview, create_app, serve_http  # while the broker starts, which has been asked to by now
 
     overview = Overview(engine.stats())
     await stack.enter_async_context(running(overview.run(), "overview"))
-    app = create_app(engine, settings=settings, registry=registry, overview=overview.document)
+    app = create_app(engine, settings=settings, registry=registry, overview=overview.document, identity=identity)
     listening = await stack.enter_async_context(serve_http(app, settings, registry))
     return listening.url
 
@@ -269,6 +279,11 @@ async def _warm_up(engine: Engine) -> None:
 def broker_options(settings: Settings) -> dict[str, Any] | None:
     """Where the outside broker is that settings or the environment name; None if none is."""
     return connect_options(settings)
+
+
+def context_options(name: str) -> dict[str, Any]:
+    """What nats-py's ``connect`` takes, from a context of the nats command line; raises InvalidOption."""
+    return address.context_options(name)
 
 
 def run(settings: Settings) -> int:

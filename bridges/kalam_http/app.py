@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -28,11 +28,16 @@ from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, SqlEndpoint, sql_rou
 
 
 def create_app(
-    engine: Engine, *, settings: Settings, registry: CollectorRegistry, overview: Callable[[], dict[str, Any]]
+    engine: Engine,
+    *,
+    settings: Settings,
+    registry: CollectorRegistry,
+    overview: Callable[[], dict[str, Any]],
+    identity: Mapping[str, str],
 ) -> Starlette:
     """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows.
 
-    ``overview`` gives the document of ``/v1/overview``.
+    ``overview`` gives the document of ``/v1/overview``, ``identity`` is which server it is and where else it is found.
     """
     sql = SqlEndpoint(engine)
     edge = Middleware(
@@ -47,7 +52,7 @@ def create_app(
         *rows_routes(engine).routes,
         *live_routes(engine).routes,
         *console_routes(engine, overview).routes,
-        *health_routes(engine, registry, health_s_max=settings.broker_timeout_s).routes,
+        *health_routes(engine, registry, identity, health_s_max=settings.broker_timeout_s).routes,
     ]
     app = Starlette(
         routes=[*routes, *description_routes(routes).routes],

@@ -106,10 +106,11 @@ class HealthCheck(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Readiness(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Whether the server can take requests, and the checks that say so."""
+    """Whether the server can take requests, the checks that say so, and which server it is."""
 
     ready: bool
     checks: list[HealthCheck]
+    server: Annotated[dict[str, str], Meta(description="its `id`, and as `nats_url` where it is found in NATS")] = {}
 
 
 def check_content_type(request: Request, wanted: str) -> None:

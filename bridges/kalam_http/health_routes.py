@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -15,8 +16,13 @@ from kalam_http.bodies import JSON, HealthCheck, Readiness
 from kalam_http.routes import Routes
 
 
-def health_routes(engine: Engine, registry: CollectorRegistry, *, health_s_max: float) -> Routes:
-    """The routes that say how the server is. Checks that take longer than ``health_s_max`` seconds have failed."""
+def health_routes(
+    engine: Engine, registry: CollectorRegistry, identity: Mapping[str, str], *, health_s_max: float
+) -> Routes:
+    """The routes that say how the server is. Checks that take longer than ``health_s_max`` seconds have failed.
+
+    ``identity`` is which server it is and where else it is found.
+    """
     routes = Routes("Operation")
 
     @routes.get("/livez", summary="Whether the process is alive", operation_id="livez")
@@ -27,7 +33,7 @@ def health_routes(engine: Engine, registry: CollectorRegistry, *, health_s_max: 
     @routes.get("/readyz", summary="Whether the server can take requests", operation_id="readyz")
     async def readyz(_: Request) -> Response:
         """Answer 200 when every check holds and 503 when one fails; the body lists the checks."""
-        readiness = await _readiness(engine, health_s_max)
+        readiness = Readiness(*await _checked(engine, health_s_max), dict(identity))
         return Response(msgspec.json.encode(readiness), 200 if readiness.ready else 503, media_type=JSON)
 
     @routes.get("/metrics", summary="Metrics for Prometheus", operation_id="metrics")
@@ -38,10 +44,10 @@ def health_routes(engine: Engine, registry: CollectorRegistry, *, health_s_max: 
     return routes
 
 
-async def _readiness(engine: Engine, health_s_max: float) -> Readiness:
+async def _checked(engine: Engine, health_s_max: float) -> tuple[bool, list[HealthCheck]]:
     try:
         async with asyncio.timeout(health_s_max):
             checks = [HealthCheck(check.name, check.ok, check.detail) for check in await engine.health()]
     except TimeoutError:
         checks = [HealthCheck("health", ok=False, detail=f"the checks did not finish within {health_s_max:g} s")]
-    return Readiness(all(check.ok for check in checks), checks)
+    return all(check.ok for check in checks), checks

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Context, DataDir, Url, find_server
 from kalam.cli.arguments import table_name, user_name
 from kalam.cli.export_formats import LINES, SUFFIXES, ExportFormat
 from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
@@ -48,11 +48,9 @@ def export(
     system_columns: Annotated[
         bool, typer.Option("--system-columns", help="With --snapshot: the server's own columns too.")
     ] = False,
-    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
-    ] = None,
+    url: Url = None,
+    context: Context = None,
+    data_dir: DataDir = None,
     user: Annotated[str, typer.Option(help="The user whose rows are written.")] = "admin",
 ) -> None:
     """Write the rows of a table or query, all of one moment, into a file or a folder.
@@ -69,13 +67,13 @@ def export(
 
         name = table_name(what)
         wanted = Snapshot(table=name, folder=snapshot, force=force, system_columns=system_columns, user=user)
-        wanted.write(find_url("http_url", url, data_dir))
+        wanted.write(find_server(url, context, data_dir).http_url())
         return
     assert file is not None
     if system_columns:
         raise WrongUsage("--system-columns belongs to --snapshot; a query names the columns that it wants")
     sql = _sql(what, where)
-    _export(find_url("http_url", url, data_dir), sql, user, file, _form(file, form), force=force)
+    _export(find_server(url, context, data_dir).http_url(), sql, user, file, _form(file, form), force=force)
 
 
 def _sql(what: str, where: str | None) -> str:

@@ -8,6 +8,9 @@ FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 """As a shell has it for what SIGINT ended."""
+HOW_TO_START: Final = (
+    "Is a server running? Start one with `kalam serve`, or say where it is with --url or with --data-dir."
+)
 
 
 class CommandFailed(Exception):

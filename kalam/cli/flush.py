@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Context, DataDir, Url, find_server
 from kalam.cli.arguments import table_name, user_name
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql
@@ -24,11 +23,9 @@ def flush(
     table: Annotated[
         str | None, typer.Argument(help="The table, as namespace.table; without one all tables.", show_default=False)
     ] = None,
-    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
-    ] = None,
+    url: Url = None,
+    context: Context = None,
+    data_dir: DataDir = None,
     user: Annotated[str, typer.Option(help="The user as whom it runs.")] = "admin",
 ) -> None:
     """Write the rows of a table, or of all tables, into Parquet files now.
@@ -37,7 +34,7 @@ def flush(
     """
     statement = _statement(table)
     user_name(user)
-    where = find_url("http_url", url, data_dir)
+    where = find_server(url, context, data_dir).http_url()
     started = time.perf_counter()
     try:
         result = _run(where, statement, user)

@@ -12,8 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from kalam.cli.address import HOW_TO_START
-from kalam.cli.failure import CommandFailed, WrongUsage
+from kalam.cli.failure import HOW_TO_START, CommandFailed, WrongUsage
 
 CONNECT_S: Final = 5.0
 
@@ -106,6 +105,18 @@ def live_events(url: str, sql: str, *, user: str) -> Iterator[Iterator[dict[str,
         yield (json.loads(line[6:]) for line in answer if line.startswith(b"data: "))
 
 
+def get_readiness(url: str) -> dict[str, Any]:
+    """What ``/readyz`` says, whether the server is ready or not."""
+    status, body = _exchange(url, "GET", "/readyz", None, {})
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or "ready" not in told:
+        raise CommandFailed(f"error: {url} answered with HTTP status {status} and does not look like a Kalam server")
+    return told
+
+
 def is_ready(url: str) -> bool:
     """Whether the server at ``url`` answers that it is ready."""
     try:
@@ -133,9 +144,7 @@ def _connect(connection: HTTPConnection, url: str) -> None:
     try:
         connection.connect()
     except OSError as exc:
-        raise CommandFailed(
-            f"error: no answer from {url}: {exc.strerror or exc}\n" + HOW_TO_START.format(flag="--url")
-        ) from exc
+        raise CommandFailed(f"error: no answer from {url}: {exc.strerror or exc}\n" + HOW_TO_START) from exc
     connection.sock.settimeout(None)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
+from kalam.cli.address import Context, DataDir, Url, find_server
 from kalam.cli.arguments import table_name, user_name
 from kalam.cli.failure import WrongUsage
 from kalam.cli.row_formats import RowFormat
@@ -96,11 +97,6 @@ Encoding = Annotated[
     str | None,
     typer.Option(help="What texts are in, such as cp1252 or utf-16.  [default: utf-8]", show_default=False),
 ]
-NatsUrl = Annotated[str | None, typer.Option(envvar="NATS_URL", help="Where NATS is.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where NATS is."),
-]
 User = Annotated[str, typer.Option(help="The user as whom the rows are inserted.")]
 Prefix = Annotated[str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")]
 
@@ -124,7 +120,8 @@ def insert(
     nulls: Nulls = None,
     no_header: NoHeader = False,
     encoding: Encoding = None,
-    nats_url: NatsUrl = None,
+    url: Url = None,
+    context: Context = None,
     data_dir: DataDir = None,
     user: User = "admin",
     subject_prefix: Prefix = "kalam",
@@ -147,7 +144,7 @@ def insert(
     around = one_character("--quote", quote, may_be_empty=True)
     names, taken = (chosen, None) if no_header else (None, chosen)
     reading = replace(form, delimiter=mark, quote=around, nulls=nulls or [], names=names)
-    where = Where(user=user, subject_prefix=subject_prefix, nats_url=nats_url, data_dir=data_dir)
+    where = Where(user=user, subject_prefix=subject_prefix, server=find_server(url, context, data_dir))
     asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
     taking = replace(asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or []))
     load(replace(taking, making=Making(key=key, yes=yes) if create else None))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Context, DataDir, Url, find_server
 from kalam.cli.arguments import user_name
 from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
@@ -24,11 +24,9 @@ def sql(
     text: Annotated[str | None, typer.Argument(help="Statements, separated by semicolons.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read them from a file; - is stdin.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How results are written.")] = Format.TABLE,
-    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
-    ] = None,
+    url: Url = None,
+    context: Context = None,
+    data_dir: DataDir = None,
     user: Annotated[str, typer.Option(help="The user as whom the statements run.")] = "admin",
     namespace: Annotated[str | None, typer.Option(help="Where tables without a namespace are looked up.")] = None,
     param: Annotated[
@@ -41,7 +39,7 @@ def sql(
     values = [parameter(item) for item in param or []]
     try:
         body = ask_sql(
-            find_url("http_url", url, data_dir),
+            find_server(url, context, data_dir).http_url(),
             statements,
             user=user,
             params=values,

@@ -6,12 +6,11 @@ import enum
 import json
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Address, Context, DataDir, Url, find_server
 from kalam.cli.arguments import user_name
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.telling import tell
@@ -37,11 +36,9 @@ def tail(
     token: Annotated[
         str | None, typer.Option(help="Go on where an earlier tail ended: the token that it printed.")
     ] = None,
-    nats_url: Annotated[str | None, typer.Option(envvar="NATS_URL", help="Where NATS is.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where NATS is."),
-    ] = None,
+    url: Url = None,
+    context: Context = None,
+    data_dir: DataDir = None,
     user: Annotated[str, typer.Option(help="The user whose rows are followed.")] = "admin",
     subject_prefix: Annotated[
         str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
@@ -55,8 +52,9 @@ def tail(
     user_name(user)
     import asyncio
 
-    url = find_url("nats_url", nats_url, data_dir)
-    ended = asyncio.run(_follow(url, user, subject_prefix, sql, last, token, form))
+    where = find_server(url, context, data_dir)
+    nats_url = where.nats_url()
+    ended = asyncio.run(_follow(nats_url, where, user, subject_prefix, sql, last, token, form))
     if ended:
         typer.echo(f"resume with --token {ended}", err=True)
 
@@ -71,7 +69,7 @@ def _sql(what: str) -> str:
 
 
 async def _follow(
-    url: str, user: str, prefix: str, sql: str, last: int, token: str | None, form: TailFormat
+    url: str, where: Address, user: str, prefix: str, sql: str, last: int, token: str | None, form: TailFormat
 ) -> str | None:
     """Print changes until ^C; the token to go on with."""
     import asyncio
@@ -81,7 +79,7 @@ async def _follow(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with connect(url, user=user, prefix=prefix) as kalam:
+    async with connect(url, user=user, prefix=prefix, **where.options) as kalam:
         live = kalam.live(sql, last_rows=None if token else last, token=token)
         tell(f"listening to {sql} as {user}; ^C ends it")
         printing = asyncio.create_task(_print_all(live, form))

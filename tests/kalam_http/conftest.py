@@ -95,7 +95,9 @@ async def http(
     engine: SmallEngine, settings: Settings, registry: CollectorRegistry
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server."""
-    app = create_app(cast("Engine", engine), settings=settings, registry=registry, overview=dict)
+    app = create_app(
+        cast("Engine", engine), settings=settings, registry=registry, overview=dict, identity={"id": "mine"}
+    )
     async with (
         serve_http(app, settings) as listening,
         httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,

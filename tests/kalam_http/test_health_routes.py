@@ -18,6 +18,7 @@ async def test_readyz_lists_the_checks(http):
             {"name": "sqlite", "ok": True, "detail": "writable"},
             {"name": "nats", "ok": True, "detail": "connected"},
         ],
+        "server": {"id": "mine"},
     }
 
 

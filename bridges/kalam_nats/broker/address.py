@@ -40,7 +40,7 @@ def connect_options(settings: Settings, environment: Mapping[str, str] = os.envi
     if settings.nats_url:
         return {"servers": _servers(settings.nats_url)}
     if settings.nats_context:
-        return _context_options(_context_file(settings.nats_context, environment))
+        return context_options(settings.nats_context, environment)
     if url := environment.get("NATS_URL"):
         return {"servers": _servers(url)}
     return None
@@ -54,6 +54,17 @@ def redacted(url: str) -> str:
         return url
     user, colon, _ = credentials.partition(":")
     return urlunsplit(parts._replace(netloc=f"{user}:***@{host}" if colon else f"***@{host}"))
+
+
+def without_login(url: str) -> str:
+    """``url`` without the user, password or token in it."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def context_options(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What a context says, as ``connect_options`` gives it; raises InvalidOption."""
+    return _context_options(_context_file(name, environment))
 
 
 def _servers(urls: str) -> list[str]:

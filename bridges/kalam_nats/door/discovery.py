@@ -6,7 +6,7 @@ the discovery subjects are answered here, and the endpoints count what their req
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,11 +66,16 @@ class Endpoint(msgspec.Struct):
 
 
 class Discovery:
-    """Answers the discovery subjects for the given endpoints; ``instance`` is the id of this server's data."""
+    """Answers the discovery subjects for the given endpoints.
 
-    def __init__(self, connection: BrokerConnection, instance: str, endpoints: Sequence[Endpoint]) -> None:
+    ``identity`` has the ``id`` of this server's data, and where else it is found, once that is known.
+    """
+
+    def __init__(
+        self, connection: BrokerConnection, identity: Mapping[str, str], endpoints: Sequence[Endpoint]
+    ) -> None:
         self._connection, self._endpoints = connection, tuple(endpoints)
-        self._identity = {"name": NAME, "id": instance, "version": __version__, "metadata": {}}
+        self._identity = {"name": NAME, "id": identity["id"], "version": __version__, "metadata": identity}
         self._started = datetime.now(UTC)
 
     async def open(self) -> None:

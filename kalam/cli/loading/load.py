@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Address
 from kalam.cli.failure import CommandFailed
 from kalam.cli.loading.creation import confirm_creation, create_statement
 from kalam.cli.loading.fitting import Fitting
@@ -45,8 +45,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str
     subject_prefix: str
-    nats_url: str | None
-    data_dir: Path | None
+    server: Address
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,13 +120,14 @@ def load(asked: Asked) -> None:
         tell(f"left out: {name} (its name says nothing of a format)")
     if asked.skip_bad and asked.skip_bad.exists() and any(map(asked.skip_bad.samefile, _real(names))):
         raise CommandFailed(f"error: --skip-bad {asked.skip_bad} is one of the files that are to be read")
-    url = find_url("nats_url", asked.where.nats_url, asked.where.data_dir)
+    where = asked.where.server
+    url = where.nats_url()
     with contextlib.ExitStack() as stack:
         skipped = stack.enter_context(SkippedRows(asked.skip_bad)) if asked.skip_bad else None
         progress = stack.enter_context(InsertProgress(_total_bytes(names)))
         note = functools.partial(_note, progress, skipped)
         in_flight = SKIPPING_IN_FLIGHT_MAX if skipped else IN_FLIGHT_MAX
-        sender = stack.enter_context(RowSender(url, asked.subject, note, asked.headers, in_flight))
+        sender = stack.enter_context(RowSender(url, asked.subject, note, asked.headers, in_flight, where.options))
         started = time.perf_counter()
         reading = _bounded(asked.reading, sender.payload_bytes_max, skipped)
         server = Server(sender, asked)

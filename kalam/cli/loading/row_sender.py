@@ -24,8 +24,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from kalam.cli.address import HOW_TO_START
-from kalam.cli.failure import CommandFailed
+from kalam.cli.failure import HOW_TO_START, CommandFailed
 from kalam.cli.rows_file import RowBatch
 
 IN_FLIGHT_MAX: Final = 8
@@ -65,7 +64,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class RowSender:
     """A connection that inserts batches. Use it as a context manager; ``on_outcome`` is called from its thread.
 
-    ``headers`` say how the rows are to be taken; ``in_flight_max`` batches may be unanswered at a time.
+    ``headers`` say how the rows are to be taken; ``in_flight_max`` batches may be unanswered at a time, and
+    ``options`` are what nats-py takes for signing in.
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class RowSender:
         on_outcome: Callable[[Outcome], None],
         headers: Mapping[str, str] | None = None,
         in_flight_max: int = IN_FLIGHT_MAX,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._url = url
         self._subject = subject
         self._on_outcome = on_outcome
         self._headers = dict(headers or {})
         self._in_flight_max = in_flight_max
+        self._options = dict(options or {})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._slots = threading.BoundedSemaphore(in_flight_max)
@@ -150,12 +152,12 @@ class RowSender:
                     reconnect_time_wait=0,
                     error_cb=self._note_error,
                     closed_cb=self._note_lost,
+                    **self._options,
                 )
         except (OSError, NatsError, ValueError) as exc:
             reason = self._error or exc
             raise CommandFailed(
-                f"error: no answer from NATS at {self._url}: {str(reason) or type(reason).__name__}\n"
-                + HOW_TO_START.format(flag="--nats-url")
+                f"error: no answer from NATS at {self._url}: {str(reason) or type(reason).__name__}\n" + HOW_TO_START
             ) from exc
 
     async def _note_error(self, error: Exception) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import find_url
+from kalam.cli.address import Context, DataDir, Url, find_server
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.errors import InvalidName, KalamError
 from kalam.names import check_user
@@ -20,12 +19,9 @@ NOTHING: Final[dict[str, Any]] = {"namespaces": [], "functions": [], "keywords":
 
 
 def shell(
-    url: Annotated[str | None, typer.Option(envvar="KALAM_URL", help="Where the server answers HTTP.")] = None,
-    nats_url: Annotated[str | None, typer.Option(help="Where NATS is, to speak to the server by it.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="KALAM_DATA_DIR", help="Data directory of the server, which says where it answers."),
-    ] = None,
+    url: Url = None,
+    context: Context = None,
+    data_dir: DataDir = None,
     user: Annotated[str, typer.Option(help="The user as whom the statements run.")] = "admin",
     namespace: Annotated[str | None, typer.Option(help="Where tables without a namespace are looked up.")] = None,
     subject_prefix: Annotated[
@@ -45,11 +41,9 @@ def shell(
         check_user(user)
     except InvalidName as exc:
         raise WrongUsage(exc.detail) from exc
+    where = find_server(url, context, data_dir)
     server: Server
-    if nats_url:
-        server = NatsServer(nats_url, user, subject_prefix)
-    else:
-        server = HttpServer(find_url("http_url", url, data_dir), user)
+    server = NatsServer(where, user, subject_prefix) if where.http is None else HttpServer(where.http, user)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     session = Session(server, Screen(interactive), user, meta.run, namespace)
     if interactive:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kalam.cli.address import Address
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql, cancel_query, get_json, live_events
 
@@ -24,6 +25,9 @@ class Server(Protocol):
 
     name: str
 
+    def http_url(self) -> str:
+        """Where it answers HTTP; raises CommandFailed."""
+
     def run(self, text: str, namespace: str | None) -> list[dict[str, Any]]:
         """The results of one statement; raises Refusal. ^C cancels it on the server and passes on."""
 
@@ -39,6 +43,10 @@ class HttpServer:
 
     def __init__(self, url: str, user: str) -> None:
         self.name, self._url, self._user = url, url, user
+
+    def http_url(self) -> str:
+        """See Server."""
+        return self._url
 
     def run(self, text: str, namespace: str | None) -> list[dict[str, Any]]:
         """See Server."""
@@ -64,8 +72,13 @@ class HttpServer:
 class NatsServer:
     """A server by its NATS subjects, with the Python client."""
 
-    def __init__(self, url: str, user: str, prefix: str) -> None:
-        self.name, self._url, self._user, self._prefix = url, url, user, prefix
+    def __init__(self, where: Address, user: str, prefix: str) -> None:
+        self.name = where.nats_url()
+        self._where, self._user, self._prefix = where, user, prefix
+
+    def http_url(self) -> str:
+        """See Server."""
+        return self._where.http_url(self._prefix)
 
     def run(self, text: str, namespace: str | None) -> list[dict[str, Any]]:
         """See Server. ^C ends the wait, and the query, which is known by its text in ``system.queries``."""
@@ -98,7 +111,7 @@ class NatsServer:
     def _connect(self) -> contextlib.AbstractAsyncContextManager[Kalam]:
         from kalam.client import connect
 
-        return connect(self._url, user=self._user, prefix=self._prefix)
+        return connect(self.name, user=self._user, prefix=self._prefix, **self._where.options)
 
     def catalogue(self) -> dict[str, Any]:
         """See Server: made of the system tables, which are all that NATS gives."""

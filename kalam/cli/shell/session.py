@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from kalam.cli.address import find_url
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal
 from kalam.cli.problem_text import problem_text
 from kalam.cli.shell.screen import Screen
-from kalam.cli.shell.server import HttpServer, Server
+from kalam.cli.shell.server import Server
 from kalam.cli.shell.statements import in_namespace, script, used_namespace
 
 MARKS: Final = {"snapshot": " ", "insert": "+", "update": "~", "delete": "-"}
@@ -94,10 +93,5 @@ class Session:
         self.screen.text(f"{MARKS[op]} {json.dumps(row, ensure_ascii=False)}{former}\n")
 
     def http_url(self) -> str:
-        """Where the server answers HTTP; raises CommandFailed where only NATS is known."""
-        if isinstance(self.server, HttpServer):
-            return self.server.name
-        try:
-            return find_url("http_url", None, None)
-        except CommandFailed as exc:
-            raise CommandFailed("error: \\copy needs the server's HTTP: start the shell with --url") from exc
+        """Where the server answers HTTP; raises CommandFailed where only NATS reaches it."""
+        return self.server.http_url()
