@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
+import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,6 +89,8 @@ class NatsServer:
         raise TimeoutError("nats-server did not listen")
 
 
+CHECKOUT = Path(__file__).parents[1]
+
 LONGEST = frozenset(
     {
         "test_bench.py",
@@ -109,14 +112,25 @@ LONGEST = frozenset(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where the environment wants no bytecode kept, keep it in a folder that goes with the tests.
+    """Where the environment wants no bytecode kept, remove the checkout's when the tests have ended.
 
-    Otherwise each of a thousand processes would compile Kalam anew, which is a quarter of its start.
+    Without any, each of a thousand processes would compile Kalam anew, which is a quarter of its start; and in a folder
+    of its own (``PYTHONPYCACHEPREFIX``) that of the installed packages would not be found.
     """
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-        folder = tempfile.TemporaryDirectory(prefix="kalam-bytecode-")
-        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
-        config.add_cleanup(folder.cleanup)
+        before = bytecode_folders()
+        config.add_cleanup(lambda: remove(bytecode_folders() - before))
+
+
+def bytecode_folders() -> set[Path]:
+    """Those of the checkout."""
+    sources = (CHECKOUT / name for name in ("kalam", "bridges", "migrations", "tests"))
+    return {found for folder in sources for found in folder.rglob("__pycache__")}
+
+
+def remove(folders: set[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
@@ -126,6 +140,16 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: the garbage collector need not look at it, now and with every test."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ imports each, the same every time, and of most tests the larger part. So the pro
 (``warm_start``) has imported what these import as well, and a fork forks some more of itself before it becomes a
 server, while it has one thread. Each waits to be told what to run, and with which files; to the server it is a child
 like any other, which it kills and waits for. When none is left, or another program is wanted, Python starts as ever.
+``kalam bench`` starts one task after another and has no threads, so each is forked when it is due.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 SPARES: Final = 3
 """One for the queries, one for the flushes, one for the compactions; each at most once, which is enough for most."""
@@ -66,7 +67,8 @@ class Spare:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            self.control.close()
+            os.closerange(3, theirs.fileno())  # what leads to others would keep them waiting for its end
+            os.closerange(theirs.fileno() + 1, HIGH_FD)
             become(theirs)
         theirs.close()
 
@@ -82,8 +84,6 @@ def become(control: socket.socket) -> None:
     """Wait for what to run, run it and end; end when the server does."""
     status = 1
     try:
-        for spare in spares:
-            spare.control.close()
         message, files, _, _ = socket.recv_fds(control, MESSAGE_BYTES, FILES_MAX)
         control.close()
         status = run(json.loads(message), files) if message else 0
@@ -128,15 +128,22 @@ def keep_spares() -> None:
     """Fork them, and have this process's ``Popen`` and ``create_subprocess_exec`` take them."""
     while len(spares) < SPARES:
         spares.append(Spare())
+    take_spares()
+
+
+def take_spares() -> None:
+    """Have this process's ``Popen`` and ``create_subprocess_exec`` take what there is for a command."""
     subprocess.Popen = Popen  # type: ignore[misc]
     asyncio.create_subprocess_exec = create_subprocess_exec
 
 
 def taken(command: Sequence[Any]) -> Spare | None:
-    """A spare process, if there is one for this command."""
+    """A spare process, if there is one for this command; for a task of the bench, which has no threads, a new one."""
     match command:
         case [sys.executable, "-m", module, *_] if module in MODULES and spares:
             return spares.pop()
+        case [sys.executable, "-m", module, *_] if module.startswith("kalam.bench."):
+            return Spare()
     return None
 
 
@@ -157,6 +164,17 @@ class Adopted:
             os.kill(self.pid, signal.SIGKILL)
 
 
+class AdoptedOnPipes(Adopted):
+    """A child with pipes as its input and output."""
+
+    def __init__(self, spare: Spare, command: Sequence[Any], errors: BinaryIO) -> None:
+        (read_in, write_in), (read_out, write_out) = os.pipe(), os.pipe()
+        super().__init__(spare.run(command[2:], {0: read_in, 1: write_out, 2: errors.fileno()}, os.environ))
+        os.close(read_in)
+        os.close(write_out)
+        self.stdin, self.stdout = os.fdopen(write_in, "wb"), os.fdopen(read_out, "rb")
+
+
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """Takes a spare process where there is one for the command."""
 
@@ -164,6 +182,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         spare = taken(command)
         if spare is None:
             return super().__new__(cls)
+        if options.get("stdin") == subprocess.PIPE:
+            return AdoptedOnPipes(spare, command, options["stderr"])
         numbers = options["pass_fds"]
         with Path(os.devnull).open("r+b") as nothing:
             files = {0: nothing.fileno(), 1: nothing.fileno(), **{number: number for number in numbers}}

@@ -69,7 +69,8 @@ def wheel(archives: Path) -> Path:
 def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("installation")
     venv.create(folder, symlinks=True)
-    run_python("-m", "pip", "--python", str(folder), "install", "--quiet", "--no-deps", "--no-index", str(wheel))
+    flags = ("--quiet", "--no-compile", "--no-deps", "--no-index")
+    run_python("-m", "pip", "--python", str(folder), "install", *flags, str(wheel))
     (packages,) = folder.glob("lib/python*/site-packages")
     # A folder named in a .pth file does not have its own .pth files read: no editable install is borrowed with it.
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}

@@ -313,5 +313,7 @@ if __name__ == "__main__":
         if given[:1] == ["serve"]:
             spare_processes.keep_spares()
             spare_processes.forget_data_frames()
+        elif given[:1] == ["bench"]:
+            spare_processes.take_spares()
         sys.argv = ["kalam", *given]
         main()

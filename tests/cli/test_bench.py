@@ -11,7 +11,9 @@ from uuid import UUID
 import msgspec
 import pyarrow as pa
 import pytest
+from cli_process import environment
 from running_processes import processes_that_name
+from warm_start import run_kalam_command
 
 from kalam.bench.asker import AskerTask, Asking, requests
 from kalam.bench.command import MEASUREMENTS
@@ -26,14 +28,19 @@ QUICK = Sizes.chosen(quick=True, seconds=None, cold_rows=None)
 
 
 @pytest.fixture
-def bench(start, temporary):
-    """Run the bench to its end and return its status and what it printed."""
+def bench(temporary, start):
+    """Run the bench to its end, it and its tasks in forks or ``cold``, and return its status and what it printed."""
 
-    def run(*arguments):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = start("bench", *arguments, env={"TMPDIR": str(temporary)}, **pipes)
-        out, err = process.communicate(timeout=BENCH_S)
-        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
+    def run(*arguments, cold=False):
+        env = {"TMPDIR": str(temporary)}
+        if cold:
+            process = start("bench", *arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            out, err = process.communicate(timeout=BENCH_S)
+            status = process.returncode
+        else:
+            arguments = ["bench", *arguments]
+            status, out, err = run_kalam_command(arguments, environment(**env), temporary.parent, b"", BENCH_S)
+        return subprocess.CompletedProcess(arguments, status, out.decode(), err.decode())
 
     return run
 
@@ -95,11 +102,11 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
 
 
 def test_some_measurements_are_a_plain_table_in_a_pipe(bench):
-    done = bench("--quick", "--only", "idle", "--seconds", "0.2")
+    done = bench("--quick", "--only", "idle,inserts", "--seconds", "0.2", cold=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split()[:2] == ["measurement", "situation"]
-    assert {line.split()[0] for line in lines[2:] if line} == {"idle", "Kalam"}
+    assert {line.split()[0] for line in lines[2:] if line} == {"idle", "inserts", "Kalam"}
     assert "idle: watching for 0.4 s" in done.stderr.splitlines()
     assert "\x1b" not in done.stdout + done.stderr, "control characters where there is no terminal"
 
