@@ -54,20 +54,24 @@ class Assembly(msgspec.Struct, frozen=True):
         settings, storage, background = self.settings, self.storage, self.background
         bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
         stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, self.outbox, bounds)
+        tables: Tables[Rows] = Tables(
+            stored=StoredRows(stored, storage.catalogue, self.broker.replay),
+            streams=StreamRows(self.streams, storage.codecs),
+        )
         system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
-        queries = Queries(settings, storage.catalogue, storage.folders, stored, self.streams, system)
+        queries = Queries(settings, storage.catalogue, storage.folders, tables, system)
         background.compactor.listeners.append(queries.release)
-        registry = self._registry(stored, queries)
+        registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
-        dispatch = self._dispatch(stored, queries, registry, delivery)
+        dispatch = self._dispatch(stored, tables, queries, registry, delivery)
         system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database))
         system.add("live_queries", LIVE_QUERIES, dispatch.live.rows)
         system.add("queries", QUERIES, partial(running_rows, dispatch.running))
         stats = self._stats(dispatch, registry)
         return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery
 
-    def _registry(self, stored: StoredTables, queries: Queries) -> Registry:
+    def _registry(self, tables: Tables[Rows], queries: Queries) -> Registry:
         settings, storage = self.settings, self.storage
         bounds = LiveBounds(
             live_queries_max=settings.live_queries_max,
@@ -76,14 +80,20 @@ class Assembly(msgspec.Struct, frozen=True):
             live_held_bytes_max=settings.live_held_bytes_max,
             row_bytes_max=settings.row_bytes_max,
         )
-        snapshots = Snapshots(queries, stored, self.streams, settings.live_snapshot_rows_max)
-        judging, replay = JudgeProcess(queries.pool.forks), self.broker.replay
-        return Registry(bounds, storage.catalogue, storage.codecs, stored, self.streams, snapshots, replay, judging)
+        snapshots = Snapshots(queries, tables, settings.live_snapshot_rows_max)
+        judging = JudgeProcess(queries.pool.forks)
+        return Registry(bounds, storage.catalogue, storage.codecs, tables, self.streams, snapshots, judging)
 
-    def _dispatch(self, stored: StoredTables, queries: Queries, registry: Registry, delivery: LiveDelivery) -> Dispatch:
+    def _dispatch(
+        self,
+        stored: StoredTables,
+        tables: Tables[Rows],
+        queries: Queries,
+        registry: Registry,
+        delivery: LiveDelivery,
+    ) -> Dispatch:
         settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
         catalogue, codecs = storage.catalogue, storage.codecs
-        tables: Tables[Rows] = Tables(stored=StoredRows(stored), streams=StreamRows(streams))
         merges = Merges(codecs, tables, queries, settings.batch_rows_max)
         texts = Texts.of(settings, queries.pool)
         upkeep: Tables[Upkeep] = Tables(

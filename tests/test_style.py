@@ -66,6 +66,13 @@ def bare_suppressions(files: list[Path]) -> Iterator[str]:
                 yield f"{file}:{token.start[0]}: {token.string} does not say which rule"
 
 
+def kinds_named(files: list[Path]) -> Iterator[str]:
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "TableKind":
+                yield f"{file.name}: TableKind.{node.attr}"
+
+
 def packages() -> list[Path]:
     """The parts of the picture in README.md."""
     folders = [*(CHECKOUT / "kalam").iterdir(), *(CHECKOUT / "bridges").iterdir()]
@@ -92,6 +99,12 @@ def test_every_suppression_names_its_rule() -> None:
     assert "\n".join(bare_suppressions(EVERYTHING)) == ""
 
 
+def test_the_kind_of_a_table_is_asked_in_one_place_above_sql() -> None:
+    knowing = {CHECKOUT / "kalam" / "schema.py", *sources("kalam/sql")}
+    files = [file for file in PRODUCT if file not in knowing]
+    assert sorted(kinds_named(files)) == [f"kinds.py: TableKind.{kind}" for kind in ("SHARED", "STREAM", "USER")]
+
+
 @pytest.mark.parametrize(
     ("check", "name", "source"),
     [
@@ -102,6 +115,7 @@ def test_every_suppression_names_its_rule() -> None:
         (bare_suppressions, "row.py", "x = 1  # type: ignore"),
         (bare_suppressions, "row.py", "x = 1  # noqa"),
         (bare_suppressions, "row.py", "# ruff: noqa"),
+        (kinds_named, "row.py", "is_stream = table.kind is TableKind.STREAM"),
     ],
 )
 def test_a_fault_is_found(tmp_path: Path, check: Check, name: str, source: str) -> None:

@@ -20,12 +20,10 @@ from kalam.query.executor import Wanted
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.rows.columns import arrow_schema
-from kalam.schema import SEQ, STREAM_KEY, PayloadFormat, Table, TableKind
+from kalam.schema import STREAM_KEY, PayloadFormat, Table
 from kalam.sql.text.replaced import with_user
 from kalam.sql.text.statements import QueryText, Subscribe
-from kalam.tables.stored import StoredTables
-from kalam.tables.streams import StreamTables
-from kalam.tables.window_pieces import EVENT_SEQ
+from kalam.tables.kinds import Rows, Tables
 
 TEXT, COUNT = pa.string(), pa.int64()
 
@@ -33,35 +31,28 @@ TEXT, COUNT = pa.string(), pa.int64()
 class Snapshots:
     """Reads the matching rows by SELECT; a SnapshotPort."""
 
-    def __init__(self, queries: Queries, stored: StoredTables, streams: StreamTables, rows_max: int) -> None:
-        self._queries, self._stored, self._streams, self._rows_max = queries, stored, streams, rows_max
+    def __init__(self, queries: Queries, tables: Tables[Rows], rows_max: int) -> None:
+        self._queries, self._tables, self._rows_max = queries, tables, rows_max
 
     async def snapshot(
         self, table: Table, user: str, columns: Sequence[str], predicate: Predicate, last_rows: int | None
     ) -> Snapshot:
         """The chosen columns of the rows that match, or of the ``last_rows`` newest of them."""
-        is_stream = table.kind is TableKind.STREAM
+        rows = self._tables.of(table)
         if last_rows == 0:
-            view = None if is_stream else await self._stored.view(table, user)
-            return Snapshot(arrow_schema(()).empty_table(), view.last_seq if view else 0)
+            return Snapshot(arrow_schema(()).empty_table(), await rows.last_seq(table, user))
         seen = predicate.sees_deleted
-        if is_stream:
-            named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
-            events = await self._streams.rows(table, with_key=STREAM_KEY in named, with_seq=True)
-            seq = events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0
-            relation = self._queries.relation(table, user, events)
-        else:
-            view = await self._stored.view(table, user)
-            seq = view.last_seq if view else 0
-            relation = self._queries.relation(table, user, view, sees_deleted=seen, with_seq=True)
-        query = _query(table, columns, predicate, EVENT_SEQ if is_stream else SEQ, last_rows)
+        named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
+        found = await rows.numbered(table, user, with_key=STREAM_KEY in named)
+        relation = self._queries.relation(table, user, found.source, sees_deleted=seen, with_seq=True)
+        query = _query(table, columns, predicate, rows.seq_column, last_rows)
         bound = None if last_rows is not None else self._rows_max
-        wanted = Wanted(user=user, in_order=is_stream, rows_max=bound)
+        wanted = Wanted(user=user, in_order=rows.ordered, rows_max=bound)
         query = replace(query, parameters=len(predicate.parameters))
-        rows = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
+        data = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
         if last_rows is not None:  # the newest came first
-            rows = rows.take(pa.array(range(rows.num_rows - 1, -1, -1), pa.int64()))
-        return Snapshot(rows, seq)
+            data = data.take(pa.array(range(data.num_rows - 1, -1, -1), pa.int64()))
+        return Snapshot(data, found.seq)
 
 
 def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str, last_rows: int | None) -> QueryText:

@@ -6,10 +6,10 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ from kalam.query.system import SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
 from kalam.rows.types import arrow_type
-from kalam.schema import SEQ, UPDATED, Table, TableKind
+from kalam.schema import SEQ, UPDATED, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.readers import with_distinct_names
@@ -33,9 +33,8 @@ from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
 from kalam.storage.segments.folders import Folders, LinkFolders
 from kalam.storage.segments.key_rows import KeyedRow
+from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.matched import queried_columns
-from kalam.tables.stored import StoredTables
-from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread, reading
 
 PARTITIONS = max(2, os.cpu_count() or 2)
@@ -61,12 +60,11 @@ class Queries:
         settings: Settings,
         catalogue: Catalogue,
         folders: Folders,
-        stored: StoredTables,
-        streams: StreamTables,
+        own: Tables[Rows],
         system: SystemTables,
     ) -> None:
         self._settings, self._catalogue, self._folders = settings, catalogue, folders
-        self._stored, self._streams, self._system = stored, streams, system
+        self._own, self._system = own, system
         self._links = LinkFolders(settings.data_dir.resolve() / "snapshots")
         limits = Limits(settings.query_memory_bytes, PARTITIONS)
         self.pool = Pool(limits, places_max=settings.query_concurrency_max, wait_s=settings.query_time_s)
@@ -89,7 +87,7 @@ class Queries:
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-            if table is not None and table.kind is not TableKind.STREAM:
+            if table is not None:
                 return pa.table({counted: pa.array([await self._count(query, table, wanted)], pa.int64())})
         try:
             return await self._run(query, namespace, parameters, wanted)
@@ -119,9 +117,11 @@ class Queries:
         return await self._executor.run(query, names, relations, parameters[: query.parameters], wanted)
 
     async def _count(self, query: QueryText, table: Table, wanted: Wanted) -> int:
-        view = await self._stored.view(table, wanted.user)
+        view = (await self._own.of(table).sources({table.name: table}, wanted.user, with_key=False))[table.name]
         if view is None:
             return 0
+        if isinstance(view, pa.Table):
+            return len(view)
         reader = self._reader(table, table.owner(wanted.user))
         known = reader.count_nowait(view)
         if known is None:
@@ -184,24 +184,25 @@ class Queries:
                     yield table
 
     def _in_order(self, query: QueryText, namespace: str | None) -> bool:
-        """Whether the rows have to come in the order of a STREAM table."""
+        """Whether the rows have to come in the order of one of the tables."""
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
-        streams = (table is not None and table.kind is TableKind.STREAM for table in tables)
-        return query.in_order and any(streams)
+        return query.in_order and any(table is not None and self._own.of(table).ordered for table in tables)
 
     async def bind(
         self, query: QueryText, user: str, namespace: str | None
     ) -> tuple[list[TableName], dict[tuple[TableName, bool], Relation]]:
         """The full names of the tables that a query mentions, and what they stand for, all of one moment."""
         names = [resolve(use.ref, namespace) for use in query.tables]
-        tables = {name: None if self._system.has(name) else self._table(name) for name in names}
-        arrow = {name: await self._arrow(name, table, query) for name, table in tables.items() if not _stored(table)}
-        views = await self._views({name: table for name, table in tables.items() if _stored(table)}, user)
-        sources = {**arrow, **views}
+        tables = {name: self._table(name) for name in names if not self._system.has(name)}
+        sources: dict[TableName, Source] = {}
+        for name in set(names) - tables.keys():
+            sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table)
+        for rows, alike in self._own.parts(tables):
+            sources |= await rows.sources(alike, user, with_key=query.names_key)
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
             relations[name, use.sees_deleted] = self.relation(
-                tables[name], user, sources[name], sees_deleted=use.sees_deleted
+                tables.get(name), user, sources[name], sees_deleted=use.sees_deleted
             )
         return names, relations
 
@@ -211,26 +212,11 @@ class Queries:
             raise TableNotFound(f"there is no table {name}", hint=f"the system tables are {known}")
         return self._catalogue.table(name)
 
-    async def _views(self, tables: Mapping[TableName, Table], user: str) -> dict[TableName, View | None]:
-        """The newest states of several copies, all of one moment; None for a copy that was never written."""
-        while True:
-            opened = {name: await self._stored.view(table, user) for name, table in tables.items()}
-            with self._stored.snapshot_lock:
-                views = {name: self._stored.view_nowait(table, user) for name, table in tables.items()}
-            # A copy that a failed transaction has just dropped from memory is loaded once more.
-            if all(views[name] is not None or view is None for name, view in opened.items()):
-                return views
-
-    async def _arrow(self, name: TableName, table: Table | None, query: QueryText) -> pa.Table:
-        if table is None:
-            return await in_thread(Purpose.CATALOGUE, self._system.table, name.table)
-        return await self._streams.rows(table, with_key=query.names_key)
-
     def relation(
         self,
         table: Table | None,
         user: str,
-        source: pa.Table | View | None,
+        source: Source,
         *,
         sees_deleted: bool = False,
         with_seq: bool = False,
@@ -324,10 +310,6 @@ def counted_as(query: QueryText) -> str | None:
         return None
     head = _COUNT.fullmatch(query.text[: query.tables[0].start])
     return None if head is None else (head[1] or "count(*)").lower()
-
-
-def _stored(table: Table | None) -> TypeGuard[Table]:
-    return table is not None and table.kind is not TableKind.STREAM
 
 
 def check_parameters(highest: int, parameters: Sequence[Any]) -> None:

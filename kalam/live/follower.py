@@ -25,11 +25,11 @@ import structlog
 
 from kalam.errors import KalamError
 from kalam.live.held_events import UNKNOWN_US, HeldEvents, follow_each_other, of_acks
-from kalam.live.versions import batch_of_events
 from kalam.live.watch import Watch
 from kalam.rows.codec import Codec
 from kalam.tables.ports import Acked, StoredEvents, StreamState
 from kalam.tables.streams import StreamTables
+from kalam.tables.versions import batch_of_events
 
 LOOK_PAUSE_S = 0.25
 """How often a stream is looked at for what others published."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,36 +14,39 @@ import structlog
 
 from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy, TooLarge
 from kalam.live.follower import Follower
-from kalam.live.handover import Past, Replay, hand_over, plan_replay, replayed, replayed_events, resume
+from kalam.live.handover import hand_over, resume
 from kalam.live.judge import Judge, JudgeProcess
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
-from kalam.live.ports import ReplayPort, Snapshot, SnapshotPort
+from kalam.live.ports import Snapshot, SnapshotPort
 from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
 from kalam.live.tally import Tally
-from kalam.live.versions import Batch, batch_of_chunks, version_columns
 from kalam.live.watch import Watch, WatchName
 from kalam.names import listed
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
-from kalam.schema import STREAM_KEY, UPDATED, Table, TableKind
+from kalam.schema import STREAM_KEY, UPDATED, Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.pins import Condition
 from kalam.sql.queries.readers import read_shape
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.writes import Announcement
+from kalam.tables.kinds import Rows, Tables
 from kalam.tables.ports import Acked
-from kalam.tables.stored import StoredTables
+from kalam.tables.replay import Replay
 from kalam.tables.streams import StreamTables
+from kalam.tables.versions import batch_of_chunks, version_columns
 from kalam.threads import Purpose, in_thread
 
 WHERE_CHARACTERS_MAX = 1 << 18
 READ_HERE_CHARACTERS = 4_096
 """A longer WHERE is read in a thread."""
 log = structlog.get_logger(__name__)
+Follow = Callable[[Watch], None]
+"""Sees to it that the changes of a table come to its watch, where commits do not tell of them."""
 
 
 class LiveBounds(msgspec.Struct, frozen=True):
@@ -64,15 +67,14 @@ class Registry:
         bounds: LiveBounds,
         catalogue: Catalogue,
         codecs: Codecs,
-        stored: StoredTables,
+        tables: Tables[Rows],
         streams: StreamTables,
         snapshots: SnapshotPort,
-        replay: ReplayPort,
         judging: JudgeProcess,
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
-        self._stored, self._streams, self._snapshots = stored, streams, snapshots
-        self._past = Past(replay, stored, catalogue.history)
+        self._tables, self._streams, self._snapshots = tables, streams, snapshots
+        self._following: Tables[Follow] = Tables(stored=_follow_nothing, streams=self._follow_stream)
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         streams.add_listener(self)
@@ -195,11 +197,12 @@ class Registry:
             StoredVersions(table.columns, self._catalogue.history(table)),
             self._fail,
         )
-        if table.kind is TableKind.STREAM:
-            self._followers[table.table_id, owner] = Follower(
-                watch, self._codecs.of(table), self._streams, self._bounds.live_held_bytes_max
-            )
+        self._following.of(table)(watch)
         return watch
+
+    def _follow_stream(self, watch: Watch) -> None:
+        codec, held_bytes_max = self._codecs.of(watch.table), self._bounds.live_held_bytes_max
+        self._followers[watch.name] = Follower(watch, codec, self._streams, held_bytes_max)
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}
@@ -242,25 +245,16 @@ class Registry:
             base_seq = self._base_seq(query)  # before the snapshot: what comes meanwhile may not be in it
             snapshot = await self._snapshots.snapshot(table, query.user, columns, query.predicate, request.last_rows)
             return Snapshot(snapshot.rows, max(snapshot.seq, base_seq))
-        if table.kind is TableKind.STREAM:
-            return await self._plan_events(table, request.from_seq, self._base_seq(query))
-        view = await self._stored.view(table, query.user)
-        owner = table.owner(query.user)
-        plan = await plan_replay(table, owner, view, request.from_seq, self._past)
+        base_seq, rows = self._base_seq(query), self._tables.of(table)
+        replay = await rows.changes_since(table, query.user, request.from_seq, base_seq)
         condition = query.predicate.condition
-        if isinstance(plan.older, int) and condition is not None and UPDATED in condition.columns:
+        if not replay.knows_times and condition is not None and UPDATED in condition.columns:
             raise CursorExpired(f"a WHERE that names {UPDATED} needs times that the change feed does not keep")
-        return plan
+        return replay
 
     def _base_seq(self, query: LiveQuery) -> int:
         follower = self._followers.get((query.table.table_id, query.table.owner(query.user)))
         return follower.seq if follower else 0
-
-    async def _plan_events(self, table: Table, from_seq: int, upto_seq: int) -> Replay:
-        state = await self._streams.port.state(table)
-        if not state.first_seq - 1 <= from_seq <= state.last_seq or 0 < from_seq <= state.doubtful_seq:
-            raise CursorExpired(f"the events behind {from_seq} of table {table.name} are not kept any more")
-        return Replay(from_seq, max(from_seq, upto_seq), None, ())
 
     def begin(self, query: LiveQuery) -> None:
         """Let the messages of a live query flow."""
@@ -274,9 +268,7 @@ class Registry:
             if isinstance(start, Snapshot):
                 await hand_over(query, start)
                 return
-            owner = query.table.owner(query.user)
-            watch = self._watches[query.table.table_id, owner]
-            await resume(query, watch, self._replayed(query, owner, start), start.from_seq, start.upto_seq)
+            await resume(query, self._watches[query.table.table_id, query.table.owner(query.user)], start)
         except KalamError as exc:
             self._fail(query, f"{exc.code}: {exc.told}")
         except Exception:
@@ -284,12 +276,6 @@ class Registry:
             self._fail(query, "internal: the server failed to read what it begins with; its log has the reason")
         finally:
             query.opener = None
-
-    def _replayed(self, query: LiveQuery, owner: str, plan: Replay) -> AsyncIterator[Batch]:
-        codec = self._codecs.of(query.table)
-        if query.table.kind is TableKind.STREAM:
-            return replayed_events(query.table, codec, self._streams.port, plan.from_seq, plan.upto_seq)
-        return replayed(query.table, owner, plan, self._past)
 
     # Changes.
 
@@ -359,6 +345,10 @@ class Registry:
         follower = self._followers.pop(watch.name, None)
         if follower is not None:
             follower.stop()
+
+
+def _follow_nothing(watch: Watch) -> None:
+    """Each commit is announced."""
 
 
 def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:

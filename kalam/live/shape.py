@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from kalam.live.transitions import Pick
-from kalam.live.versions import Batch
 from kalam.rows.shown import RowShower, differs
 from kalam.rows.types import Row
 from kalam.schema import DELETED, UPDATED, Column, PayloadFormat
+from kalam.tables.versions import ChangeBatch
 
 MESSAGE_BYTES_MAX = 256 << 10
 MESSAGE_ROWS_MAX = 1_000
@@ -46,7 +46,7 @@ class Shape:
     def _chosen(self, version: Row) -> Row:
         return version if self._whole else tuple(version[place] for place in self._places)
 
-    def changes(self, batch: Batch, picks: Sequence[Pick], known: dict[Pick, bytes | None]) -> list[bytes | None]:
+    def changes(self, batch: ChangeBatch, picks: Sequence[Pick], known: dict[Pick, bytes | None]) -> list[bytes | None]:
         """Each pick as the text of one change; None for an update that changes nothing that is shown.
 
         ``known`` holds what has been encoded of this batch, and is added to.
@@ -58,7 +58,7 @@ class Shape:
                 known[pick] = self._change(batch, pick, row)
         return [known[pick] for pick in picks]
 
-    def _change(self, batch: Batch, pick: Pick, row: Any) -> bytes | None:
+    def _change(self, batch: ChangeBatch, pick: Pick, row: Any) -> bytes | None:
         op, place = pick
         body: dict[str, Any] = {"op": op, "seq": batch.seqs[place], "row": row}
         if op == "update":
@@ -103,7 +103,7 @@ class Shape:
 _MSGPACK_CHANGES = b"\x82" + b"".join(map(msgspec.msgpack.encode, ("type", "changes", "changes")))
 
 
-def _shown(batch: Batch, pick: Pick) -> Row:
+def _shown(batch: ChangeBatch, pick: Pick) -> Row:
     """The version that a change shows: for a delete the row as it was last seen."""
     op, place = pick
     version = batch.olds[place] if op == "delete" else batch.news[place]

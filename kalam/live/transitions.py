@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kalam.live.versions import Batch
 from kalam.storage.log.copies import Op
+from kalam.tables.versions import ChangeBatch
 
 Pick = tuple[Op, int]
 """What happens in a result because of the batch's change of that number."""
 
 
-def transitions(batch: Batch, news: Collection[int], olds: Collection[int], *, sees_deleted: bool) -> list[Pick]:
+def transitions(batch: ChangeBatch, news: Collection[int], olds: Collection[int], *, sees_deleted: bool) -> list[Pick]:
     """The changes of a result whose WHERE holds for the new versions ``news`` and the former ones ``olds``.
 
     A deleted version is in no result, unless the WHERE itself speaks of deleted rows.
@@ -26,7 +26,7 @@ def transitions(batch: Batch, news: Collection[int], olds: Collection[int], *, s
     return picks
 
 
-def is_deletion(batch: Batch, place: int) -> bool:
+def is_deletion(batch: ChangeBatch, place: int) -> bool:
     """Whether a change deleted its row: the former version lives, the new one is marked as deleted."""
     old, new = batch.olds[place], batch.news[place]
     return new is None or (old is not None and new[-1] is True and old[-1] is False)

@@ -21,10 +21,10 @@ from kalam.live.live_query import LiveQuery, Progress
 from kalam.live.predicate import Predicate, PredicateIndex
 from kalam.live.shape import Shape
 from kalam.live.transitions import Pick, transitions
-from kalam.live.versions import Batch
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, Column, Table
+from kalam.tables.versions import ChangeBatch
 from kalam.threads import Purpose, in_thread
 
 INLINE_ROWS_MAX = 256
@@ -75,7 +75,7 @@ class Watch:
         self._predicates: dict[tuple[str | None, str], Predicate] = {}
         self._audiences: dict[Predicate, Audience] = {}
         self._shapes: WeakValueDictionary[tuple[object, ...], Shape] = WeakValueDictionary()
-        self._waiting: deque[tuple[int, Callable[[], Batch]] | Step] = deque()
+        self._waiting: deque[tuple[int, Callable[[], ChangeBatch]] | Step] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def follows(self, table: Table) -> bool:
@@ -131,7 +131,7 @@ class Watch:
             self._task.cancel()
         self._waiting.clear()
 
-    def take(self, make: Callable[[], Batch], row_count: int) -> None:
+    def take(self, make: Callable[[], ChangeBatch], row_count: int) -> None:
         """Take in changes; ``make`` decodes them."""
         if self._task is None and row_count <= INLINE_ROWS_MAX and not self.index.judged:
             try:
@@ -191,9 +191,9 @@ class Watch:
         for query in list(self.queries.values()):
             query.resync()
 
-    def _next(self) -> list[Callable[[], Batch]]:
+    def _next(self) -> list[Callable[[], ChangeBatch]]:
         """What is prepared together: all that waits before the next step, up to a bound."""
-        makers: list[Callable[[], Batch]] = []
+        makers: list[Callable[[], ChangeBatch]] = []
         rows = 0
         while self._waiting and isinstance(self._waiting[0], tuple) and rows < BATCH_ROWS_MAX:
             count, make = self._waiting.popleft()  # type: ignore[misc] # a tuple, as was looked
@@ -201,17 +201,17 @@ class Watch:
             rows += count
         return makers
 
-    def _prepare(self, makers: Sequence[Callable[[], Batch]]) -> tuple[Batch, Outcome]:
+    def _prepare(self, makers: Sequence[Callable[[], ChangeBatch]]) -> tuple[ChangeBatch, Outcome]:
         batch = makers[0]()
         for make in makers[1:]:
             more = make()
             batch.add(more.seqs, more.olds, more.news)
         return batch, self.match(batch)
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: ChangeBatch) -> None:
         self._apply(batch, self.match(batch))
 
-    def _apply(self, batch: Batch, outcome: Outcome) -> None:
+    def _apply(self, batch: ChangeBatch, outcome: Outcome) -> None:
         self.progress.seq = max(self.progress.seq, batch.last_seq)
         shares, failures = outcome
         for share in shares:
@@ -222,7 +222,7 @@ class Watch:
                 for query in queries:
                     self._fail(query, f"the WHERE failed: {error.told}")
 
-    def match(self, batch: Batch) -> Outcome:
+    def match(self, batch: ChangeBatch) -> Outcome:
         """Who gets what of a batch."""
         shares: list[Share] = []
         failures: list[tuple[Predicate, KalamError]] = []
@@ -237,14 +237,14 @@ class Watch:
                     shares.append(share)
         return shares, failures
 
-    def picks(self, batch: Batch, predicate: Predicate) -> list[Pick]:
+    def picks(self, batch: ChangeBatch, predicate: Predicate) -> list[Pick]:
         """What a batch does to the result of one predicate; raises why that cannot be said."""
         verdict = self._verdicts(batch, predicate).get(predicate, [])
         if isinstance(verdict, KalamError):
             raise verdict
         return verdict
 
-    def _verdicts(self, batch: Batch, only: Predicate | None) -> dict[Predicate, list[Pick] | KalamError]:
+    def _verdicts(self, batch: ChangeBatch, only: Predicate | None) -> dict[Predicate, list[Pick] | KalamError]:
         has_olds = any(old is not None for old in batch.olds)
         if only is None:
             new_hits = self.index.candidates(batch.news)
@@ -267,7 +267,7 @@ class Watch:
 
     def _judged(
         self,
-        batch: Batch,
+        batch: ChangeBatch,
         predicates: Sequence[Predicate],
         new_hits: dict[Predicate, list[int]],
         old_hits: dict[Predicate, list[int]],
@@ -306,7 +306,7 @@ def _wanted(versions: Sequence[Row | None], hits: dict[Predicate, list[int]] | N
 
 
 def _share(
-    batch: Batch,
+    batch: ChangeBatch,
     picks: Sequence[Pick],
     shape: Shape,
     queries: tuple[LiveQuery, ...],

@@ -6,7 +6,7 @@ once for the tables whose rows are stored (SHARED, USER) and once for STREAM tab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
@@ -14,11 +14,13 @@ import msgspec
 import pyarrow as pa
 
 from kalam.errors import DuplicateKey
+from kalam.names import TableName
 from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
 from kalam.storage.log.copies import Key, View
 from kalam.tables.alterations import Action, ColumnUsers
 from kalam.tables.insert_batch import Answer, Batch, Tally
+from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
 
 Acts = TypeVar("Acts")
@@ -42,9 +44,23 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
             case other:
                 assert_never(other)
 
+    def parts(self, tables: Mapping[TableName, Table]) -> Iterator[tuple[Acts, Mapping[TableName, Table]]]:
+        """Those of the tables with which it is done in the same way, and how; events first, for they change."""
+        for acts in (self.streams, self.stored):
+            alike = {name: table for name, table in tables.items() if self.of(table) is acts}
+            if alike:
+                yield acts, alike
+
 
 Source: TypeAlias = pa.Table | View | None
 """What a query reads of a table: rows at hand, or a view of a copy, None for one that was never written."""
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """A source whose rows have the numbers of their changes, and the last of these."""
+
+    source: Source
+    seq: int
 
 
 class TakenRows(msgspec.Struct, frozen=True):
@@ -90,6 +106,10 @@ class Rows(Protocol):
     def ordered(self) -> bool:
         """Whether they have one order."""
 
+    @property
+    def seq_column(self) -> str:
+        """The column of a ``Numbered`` source that has the number of a row's last change."""
+
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Take what is valid of the messages of these users; the answer or the error of each, in order.
 
@@ -104,6 +124,23 @@ class Rows(Protocol):
 
     async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
         """Why rows could not be inserted now, by their places; the keys of the others are added to ``before``."""
+
+    async def sources(
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+    ) -> Mapping[TableName, Source]:
+        """What a query of ``user`` reads of tables, all of one moment; ``with_key`` if it names the key of an event."""
+
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
+        """What a live query begins with."""
+
+    async def last_seq(self, table: Table, user: str) -> int:
+        """The last change that is there now; 0 where whoever follows the table knows it without asking."""
+
+    async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
+        """The changes behind ``from_seq``, up to the last or to what has been told of a table that is followed.
+
+        Raises CursorExpired where they are not kept any more.
+        """
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Remove rows; a reader sees all of them or none."""

@@ -1,4 +1,4 @@
-"""What the tables need from a broker: two ports, fulfilled by the NATS bridge.
+"""What the tables need from a broker: ports, fulfilled by the NATS bridge.
 
 Every method raises BrokerUnavailable when the broker does not answer or does not store, and then says in the field
 ``stored`` how many of the events are known to be stored, or ``unknown``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -168,6 +168,28 @@ class FeedPort(Protocol):
 
     async def purge(self, name: TableName, *, per_user: bool) -> None:
         """Remove the changes of a dropped table, of which each user may have had a copy."""
+
+
+class FeedRun(msgspec.Struct, frozen=True):
+    """A message of a change feed: changes ``seq``, ``seq + 1``, … as they were shown.
+
+    ``old`` has the former values of what changed in each row; None where they were left out.
+    """
+
+    op: Op
+    seq: int
+    rows: Sequence[dict[str, Any]]
+    old: Sequence[dict[str, Any]] | None
+
+
+class ReplayPort(Protocol):
+    """The change feeds of SHARED and USER tables, read backwards in time."""
+
+    async def find(self, table: Table, owner: str, seq: int) -> int | None:
+        """The place in the feed of the message that holds change ``seq``; None if it holds it no more, or not yet."""
+
+    def read(self, table: Table, owner: str, place: int) -> AsyncIterator[FeedRun]:
+        """The messages of a copy from a place on, as far as the feed goes."""
 
 
 class NoticePort(Protocol):

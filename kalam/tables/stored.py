@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from kalam.errors import DuplicateKey, TooBusy, TooLarge
+from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.stored import pack_pieces, pack_rows, row_sizes
 from kalam.rows.types import Row
@@ -127,13 +127,17 @@ class StoredTables:
         with self._store.database.reading() as conn:
             return read_chunks(conn, copy_id, f"first_seq + row_count > {int(seq)} AND first_seq < {int(before_seq)}")
 
-    @property
-    def snapshot_lock(self) -> threading.Lock:
-        """Held while a commit becomes visible; views that are taken under it are of one moment."""
-        return self._store.database.snapshot_lock
+    async def views(self, tables: Mapping[TableName, Table], user: str) -> dict[TableName, View | None]:
+        """The newest states of several copies, all of one moment; None for a copy that was never written."""
+        while True:
+            opened = {name: await self.view(table, user) for name, table in tables.items()}
+            with self._store.database.snapshot_lock:  # held while a commit becomes visible
+                views = {name: self._loaded_view(table, user) for name, table in tables.items()}
+            # A copy that a failed transaction has just dropped from memory is loaded once more.
+            if all(views[name] is not None or view is None for name, view in opened.items()):
+                return views
 
-    def view_nowait(self, table: Table, user: str) -> View | None:
-        """The newest state of a copy that is in memory."""
+    def _loaded_view(self, table: Table, user: str) -> View | None:
         copy = self._store.loaded.get((table.table_id, table.owner(user)))
         return copy.view if copy else None
 

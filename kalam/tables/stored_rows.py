@@ -7,16 +7,19 @@ from datetime import UTC, datetime
 from functools import partial
 
 from kalam.errors import DuplicateKey, KalamError
+from kalam.names import TableName
 from kalam.rows.columns import changed_rows
 from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
-from kalam.schema import Table
-from kalam.storage.log.catalogue import from_us
+from kalam.schema import SEQ, Table
+from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View
 from kalam.storage.log.writes import Inserted
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Removal, Removed, TakenRows, Verb
+from kalam.tables.kinds import Numbered, Removal, Removed, Source, TakenRows, Verb
 from kalam.tables.matched import Matched, queried_columns
+from kalam.tables.ports import ReplayPort
+from kalam.tables.replay import Past, Replay, replay_of_copy
 from kalam.tables.stored import StoredTables
 from kalam.tables.storing import Storing
 from kalam.threads import beside
@@ -27,9 +30,11 @@ class StoredRows:
     """Rows of tables that are stored; a Rows."""
 
     ordered = False
+    seq_column = SEQ
 
-    def __init__(self, tables: StoredTables) -> None:
+    def __init__(self, tables: StoredTables, catalogue: Catalogue, feed: ReplayPort) -> None:
         self._tables = tables
+        self._past = Past(feed, tables.logged, catalogue.history)
 
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """Every verb is for them."""
@@ -51,6 +56,26 @@ class StoredRows:
             raise outcome
         assert isinstance(outcome, Inserted)
         return TakenRows(updated_us=outcome.updated_us)
+
+    async def sources(
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+    ) -> Mapping[TableName, Source]:
+        """Views of the copies that the user sees."""
+        return await self._tables.views(tables, user)
+
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
+        """A view, which is numbered."""
+        view = await self._tables.view(table, user)
+        return Numbered(view, view.last_seq if view else 0)
+
+    async def last_seq(self, table: Table, user: str) -> int:
+        """The last change of the user's copy."""
+        return (await self.numbered(table, user, with_key=False)).seq
+
+    async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
+        """The changes of the user's copy up to the last."""
+        view = await self._tables.view(table, user)
+        return await replay_of_copy(table, table.owner(user), view, from_seq, self._past)
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Mark rows as deleted."""

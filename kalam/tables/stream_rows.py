@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import DuplicateKey, Unsupported
+from kalam.names import TableName
+from kalam.rows.codec import Codecs
 from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
 from kalam.storage.log.copies import Key
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Removal, Removed, TakenRows, Verb
+from kalam.tables.kinds import Numbered, Removal, Removed, Source, TakenRows, Verb
 from kalam.tables.publishing import Publishing
+from kalam.tables.replay import Replay, replay_of_stream
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ
@@ -41,9 +44,10 @@ class StreamRows:
     """Events of STREAM tables; a Rows."""
 
     ordered = True
+    seq_column = EVENT_SEQ
 
-    def __init__(self, tables: StreamTables) -> None:
-        self._tables = tables
+    def __init__(self, tables: StreamTables, codecs: Codecs) -> None:
+        self._tables, self._codecs = tables, codecs
 
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """None of these verbs is for events; raises Unsupported."""
@@ -59,6 +63,25 @@ class StreamRows:
         events = (await beside(len(rows), self._tables.events, table, rows)).in_trace(current_trace())
         with span("kalam.publish", table=str(table.name), events=len(rows)):
             return TakenRows(discarded=(await self._tables.publish(table, events)).discarded)
+
+    async def sources(
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+    ) -> Mapping[TableName, Source]:
+        """The events of their windows."""
+        return {name: await self._tables.rows(table, with_key=with_key) for name, table in tables.items()}
+
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
+        """The events with their sequences in the stream."""
+        events = await self._tables.rows(table, with_key=with_key, with_seq=True)
+        return Numbered(events, events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0)
+
+    async def last_seq(self, table: Table, user: str) -> int:
+        """What has been told of the stream is known to whoever follows it."""
+        return 0
+
+    async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
+        """The events up to the last that was told."""
+        return await replay_of_stream(table, self._codecs.of(table), self._tables.port, from_seq, told_seq)
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Remove events from the stream."""

@@ -11,11 +11,11 @@ import pytest
 from kalam.live.live_query import LiveQuery
 from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
-from kalam.live.versions import version_columns
 from kalam.names import TableName
 from kalam.schema import PayloadFormat, Table
 from kalam.sql import parse_statement, split, table_options
 from kalam.sql.text.statements import CreateTable
+from kalam.tables.versions import version_columns
 
 BOUND = 10_000
 

@@ -16,10 +16,10 @@ from nats import errors as nats_errors
 from nats.aio.msg import Msg
 
 from kalam.errors import BrokerUnavailable
-from kalam.live.ports import FeedRun
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table
 from kalam.storage.log.copies import Op
+from kalam.tables.ports import FeedRun
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.streams.feed import TABLE_HEADER

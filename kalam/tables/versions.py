@@ -30,7 +30,7 @@ def version_columns(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *added)
 
 
-class Batch(msgspec.Struct):
+class ChangeBatch(msgspec.Struct):
     """Changes of one copy in order: change ``seqs[i]`` turned version ``olds[i]`` into ``news[i]``; None is no row."""
 
     seqs: list[int] = msgspec.field(default_factory=list)
@@ -52,12 +52,12 @@ class Batch(msgspec.Struct):
         self.news += news
 
 
-def batch_of_chunks(chunks: Iterable[Chunk], reader: StoredVersions, after_seq: int = 0) -> Batch:
+def batch_of_chunks(chunks: Iterable[Chunk], reader: StoredVersions, after_seq: int = 0) -> ChangeBatch:
     """The changes behind ``after_seq`` in chunks of the log, which follow each other without a hole.
 
     A chunk may be of an older version than the columns that ``reader`` gives: its insert was sent before an ALTER.
     """
-    batch = Batch()
+    batch = ChangeBatch()
     for chunk in chunks:
         start = max(0, after_seq + 1 - chunk.first_seq)
         rows = reader.unpack(chunk.payload, chunk.schema_version)[start:]
@@ -85,9 +85,9 @@ def _former_times(chunk: Chunk, start: int) -> Sequence[object]:
     return [from_us(us) for us in unpack_times(chunk.old_updated, chunk.row_count)[start:]]
 
 
-def batch_of_events(events: StoredEvents, codec: Codec) -> Batch:
+def batch_of_events(events: StoredEvents, codec: Codec) -> ChangeBatch:
     """The events of a STREAM table as inserts; what does not decode is no row, as in SELECT."""
-    batch = Batch()
+    batch = ChangeBatch()
     rows = codec.decode_events(events.payloads, events.seqs, events.stored_us)
     for seq, stored_us, row in zip(events.seqs, events.stored_us, rows, strict=True):
         if isinstance(row, tuple):
