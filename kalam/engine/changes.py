@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -45,7 +46,7 @@ from kalam.sql.text.statements import (
 from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View
 from kalam.storage.segments.key_rows import KeyedRows
-from kalam.tables.kinds import Rows, Source, Tables
+from kalam.tables.kinds import Removal, Rows, Shown, Source, Tables
 from kalam.tables.matched import Matched, queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
@@ -73,7 +74,7 @@ class Changes:
         """INSERT … VALUES or SELECT: validated whole, then stored whole."""
         table = self._table(statement, request)
         if statement.on_conflict is not None:
-            stored = self._tables.of(table).stored(table, "ON CONFLICT on")
+            stored = self._tables.of(table).stored(table, "ON CONFLICT")
             check_conflict(table, statement.on_conflict)
             rows_of = await self._source.read(table, statement, request)
             return await self._upsert(stored, table, statement, rows_of, request)
@@ -142,14 +143,8 @@ class Changes:
     ) -> None:
         if statement.returning is not None:
             data = await beside(len(rows), changed_rows, table, rows, datetime.now(UTC))
-            await self.check_returning(table, statement, data, request)
-
-    async def check_returning(
-        self, table: Table, statement: Insert | Update | Delete, data: pa.Table, request: Request
-    ) -> None:
-        """Raise what RETURNING would raise over these rows."""
-        alias = None if isinstance(statement, Insert) else statement.alias
-        await check_returning(self._queries, table, statement.returning, data, request, alias)
+            alias = None if isinstance(statement, Insert) else statement.alias
+            await check_returning(self._queries, table, statement.returning, data, request, alias)
 
     def _check_count(self, rows: int) -> None:
         if rows > self._settings.statement_rows_max:
@@ -160,7 +155,7 @@ class Changes:
     async def update(self, statement: Update, request: Request) -> Result:
         """UPDATE: the rows that a snapshot picks get new values, all in one transaction."""
         table = self._table(statement, request)
-        stored = self._tables.of(table).stored(table, "UPDATE on")
+        stored = self._tables.of(table).stored(table, "UPDATE")
         for assignment in statement.assignments:  # what is wrong with them is told before the turn
             existing_column(table, assignment.column)
 
@@ -187,7 +182,7 @@ class Changes:
         self, stored: StoredTables, table: Table, statement: Update, request: Request
     ) -> KeyedRows | None:
         """The row of a WHERE that is ``key = value``; None for any other WHERE."""
-        key = key_named(table, statement, request)
+        key = key_named(statement, request, table)
         return None if key is None else await stored.rows_by_key(table, request.session.user, [key])
 
     async def _assigned(
@@ -203,12 +198,12 @@ class Changes:
         return Matched.of_keyed(found, assigned_rows(self._codecs.of(table).decoder, columns, olds, answer))
 
     async def _with_values(self, table: Table, view: View, statement: Update, request: Request) -> pa.Table:
-        """What ``matching`` finds; where a value cannot be computed, the error names its column."""
+        """What ``_matching`` finds; where a value cannot be computed, the error names its column."""
 
         async def run(places: Sequence[int]) -> pa.Table:
             chosen = [with_sign_of_zero(table, statement.assignments[place]) for place in places]
             changed = replace(statement, assignments=tuple(chosen))
-            return await self.matching(table, view, queried_columns(table), changed, request)
+            return await self._matching(table, view, queried_columns(table), changed, request)
 
         try:
             return await run(range(len(statement.assignments)))
@@ -216,7 +211,7 @@ class Changes:
             await run(())  # what is wrong with the WHERE is told as it is
             return await naming_column([assignment.column for assignment in statement.assignments], run)
 
-    async def matching(
+    async def _matching(
         self, table: Table, source: Source, columns: Sequence[str], statement: Update | Delete, request: Request
     ) -> pa.Table:
         """These columns of the rows of a source that a WHERE picks, and assigned values as ``_set_<n>``."""
@@ -255,47 +250,32 @@ class Changes:
     async def delete(self, statement: Delete, request: Request) -> Result:
         """DELETE: rows are marked deleted, events of a STREAM table are removed."""
         table = self._table(statement, request)
-        removal = Deletion(self, statement, request)
+        returning = statement.returning
+
+        async def pick(table: Table, source: Source, columns: Sequence[str]) -> pa.Table:
+            return await self._matching(table, source, columns, statement, request)
+
+        async def check(table: Table, rows: int, shown: Shown) -> None:
+            if returning is not None:
+                data = await beside(rows, shown)
+                await check_returning(self._queries, table, returning, data, request, statement.alias)
+
+        names_key = returning is not None and returning.names_key
+        removal = Removal(partial(key_named, statement, request), pick, check, names_key)
         done = await self._tables.of(table).remove(table, request.session.user, removal)
-        if statement.returning is not None:
+        if returning is not None:
             data = await beside(done.rows, done.shown)
-            return await returned(self._queries, done.table, statement.returning, data, request, statement.alias)
+            return await returned(self._queries, done.table, returning, data, request, statement.alias)
         return Result(row_count=done.rows, message=f"{counted(done.rows, done.called)} deleted")
 
 
 def _updated(table: Table, data: pa.Table, view: View, decoder: RowDecoder, columns: Sequence[Column]) -> Matched:
-    """What ``matching`` found, with the values that are assigned to ``columns``."""
+    """What ``_matching`` found, with the values that are assigned to ``columns``."""
     matched = Matched.of_query(table, data, view.last_seq, None)
     return replace(matched, news=assigned_rows(decoder, columns, matched.olds, data))
 
 
-class Deletion:
-    """One DELETE; a Removal."""
-
-    def __init__(self, changes: Changes, statement: Delete, request: Request) -> None:
-        self._changes, self._statement, self._request = changes, statement, request
-
-    @property
-    def names_key(self) -> bool:
-        """Whether RETURNING names the key of an event."""
-        return self._statement.returning is not None and self._statement.returning.names_key
-
-    def key(self, table: Table) -> Key | None:
-        """The value of a WHERE that is ``key = value``."""
-        return key_named(table, self._statement, self._request)
-
-    async def pick(self, table: Table, source: Source, columns: Sequence[str]) -> pa.Table:
-        """What the WHERE picks."""
-        return await self._changes.matching(table, source, columns, self._statement, self._request)
-
-    async def check(self, table: Table, rows: int, shown: Callable[[], pa.Table]) -> None:
-        """Raise what RETURNING would raise."""
-        if self._statement.returning is not None:
-            data = await beside(rows, shown)
-            await self._changes.check_returning(table, self._statement, data, self._request)
-
-
-def key_named(table: Table, statement: Update | Delete, request: Request) -> Key | None:
+def key_named(statement: Update | Delete, request: Request, table: Table) -> Key | None:
     """The value of a WHERE that is ``key = value``; None for any other WHERE."""
     if statement.where is None:
         return None

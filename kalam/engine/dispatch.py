@@ -293,7 +293,7 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     async def _flush_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "FLUSH of")
+        self.tables.of(table).stored(table, "FLUSH")
         return flush_result([(table, await self.flusher.flush(table))])
 
     async def _flush_all(self, namespace: str | None) -> Result:
@@ -317,12 +317,12 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     async def _compact_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "COMPACT of")
+        self.tables.of(table).stored(table, "COMPACT")
         return compact_result(table, await self.compactor.compact(table))
 
     async def _check_table(self, ref: TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "CHECK of")
+        self.tables.of(table).stored(table, "CHECK")
         check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
         return check_result(*await check.check(table))
 

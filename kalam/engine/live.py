@@ -43,8 +43,8 @@ class Snapshots:
             return Snapshot(arrow_schema(()).empty_table(), await rows.last_seq(table, user))
         seen = predicate.sees_deleted
         named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
-        found = await rows.numbered(table, user, with_key=STREAM_KEY in named)
-        relation = self._queries.relation(table, user, found.source, sees_deleted=seen, with_seq=True)
+        source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named)
+        relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True)
         query = _query(table, columns, predicate, rows.seq_column, last_rows)
         bound = None if last_rows is not None else self._rows_max
         wanted = Wanted(user=user, in_order=rows.ordered, rows_max=bound)
@@ -52,7 +52,7 @@ class Snapshots:
         data = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
         if last_rows is not None:  # the newest came first
             data = data.take(pa.array(range(data.num_rows - 1, -1, -1), pa.int64()))
-        return Snapshot(data, found.seq)
+        return Snapshot(data, seq)
 
 
 def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str, last_rows: int | None) -> QueryText:

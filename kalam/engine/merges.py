@@ -94,7 +94,7 @@ class Merges:
 
     async def merge(self, table: Table, user: str, message: InsertMessage) -> Merged:
         """Store the rows of a message that are new, and update or leave the others; raises what is wrong with it."""
-        stored = self._tables.of(table).stored(table, "on_conflict on")
+        stored = self._tables.of(table).stored(table, "on_conflict")
         check_keyed(table)
         proposals, count, sifted = await self._read(table, user, message)
         update = message.taking.conflict == "update"

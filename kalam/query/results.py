@@ -266,12 +266,6 @@ def problem_json(error: KalamError) -> bytes:
     return _ENCODER.encode(problem)
 
 
-def check_result_rows(rows: int, rows_max: int) -> None:
-    """Raise TooLarge for a result that the JSON format does not carry."""
-    if rows > rows_max:
-        raise TooManyRows(rows_max)
-
-
 def widely_known(table: pa.Table) -> pa.Table:
     """The table with Arrow's newer layouts (views) as the older ones, which every reader of Arrow knows."""
     fields = [field.with_type(_known_type(field.type)) for field in table.schema]

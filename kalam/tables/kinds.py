@@ -6,7 +6,7 @@ once for the tables whose rows are stored (SHARED, USER) and once for STREAM tab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
@@ -24,8 +24,8 @@ from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
 
 Acts = TypeVar("Acts")
-Verb = Literal["FLUSH of", "COMPACT of", "CHECK of", "UPDATE on", "ON CONFLICT on", "on_conflict on"]
-"""What is done with rows that are stored, as a refusal says it."""
+Verb = Literal["FLUSH", "COMPACT", "CHECK", "UPDATE", "ON CONFLICT", "on_conflict"]
+"""What is done with rows that are stored, and not with others."""
 
 
 class Tables(msgspec.Struct, Generic[Acts], frozen=True):
@@ -45,7 +45,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 assert_never(other)
 
     def parts(self, tables: Mapping[TableName, Table]) -> Iterator[tuple[Acts, Mapping[TableName, Table]]]:
-        """Those of the tables with which it is done in the same way, and how; events first, for they change."""
+        """Those of the tables that are alike, and how it is done with them; streams first, for they are waited for."""
         for acts in (self.streams, self.stored):
             alike = {name: table for name, table in tables.items() if self.of(table) is acts}
             if alike:
@@ -56,11 +56,7 @@ Source: TypeAlias = pa.Table | View | None
 """What a query reads of a table: rows at hand, or a view of a copy, None for one that was never written."""
 
 
-class Numbered(msgspec.Struct, frozen=True):
-    """A source whose rows have the numbers of their changes, and the last of these."""
-
-    source: Source
-    seq: int
+Shown: TypeAlias = Callable[[], pa.Table]
 
 
 class TakenRows(msgspec.Struct, frozen=True):
@@ -70,21 +66,18 @@ class TakenRows(msgspec.Struct, frozen=True):
     discarded: int = 0
 
 
-class Removal(Protocol):
-    """A DELETE: which rows it means, and what is asked of them."""
+class Removal(msgspec.Struct, frozen=True):
+    """A DELETE: which rows it means, and what is asked of them while they are still there.
 
-    @property
-    def names_key(self) -> bool:
-        """Whether the key of an event is named by what is asked of the rows."""
+    ``key`` gives the value of a WHERE that is ``key = value``, else None; ``pick`` these columns of the rows of a
+    source that are meant; ``check`` raises what is wrong with what is asked of so many rows, which ``shown`` gives as
+    SELECT shows them, with the key of an event if it ``names_key``.
+    """
 
-    def key(self, table: Table) -> Key | None:
-        """The key of the one row that is meant, where the WHERE says it; None for any other WHERE."""
-
-    async def pick(self, table: Table, source: Source, columns: Sequence[str]) -> pa.Table:
-        """These columns of the rows that are meant."""
-
-    async def check(self, table: Table, rows: int, shown: Callable[[], pa.Table]) -> None:
-        """Raise what is wrong with what is asked of the rows, which are still there."""
+    key: Callable[[Table], Key | None]
+    pick: Callable[[Table, Source, Sequence[str]], Awaitable[pa.Table]]
+    check: Callable[[Table, int, Shown], Awaitable[None]]
+    names_key: bool
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -93,22 +86,19 @@ class Removed(msgspec.Struct, frozen=True):
     table: Table
     rows: int
     called: str
-    shown: Callable[[], pa.Table]
+    shown: Shown
 
 
 class Rows(Protocol):
-    """Takes rows, gives them to queries, changes and removes them.
-
-    They are ``ordered`` where a query gives them in the order of their inserts, whoever sent them.
-    """
+    """Takes rows, gives them to queries, changes and removes them."""
 
     @property
     def ordered(self) -> bool:
-        """Whether they have one order."""
+        """Whether a query gives them in the order of their inserts, whoever sent them."""
 
     @property
     def seq_column(self) -> str:
-        """The column of a ``Numbered`` source that has the number of a row's last change."""
+        """The column of a numbered source that has the number of a row's last change."""
 
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Take what is valid of the messages of these users; the answer or the error of each, in order.
@@ -130,8 +120,8 @@ class Rows(Protocol):
     ) -> Mapping[TableName, Source]:
         """What a query of ``user`` reads of tables, all of one moment; ``with_key`` if it names the key of an event."""
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
-        """What a live query begins with."""
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
+        """What a live query begins with: a source with its ``seq_column``, and the last change in it."""
 
     async def last_seq(self, table: Table, user: str) -> int:
         """The last change that is there now; 0 where whoever follows the table knows it without asking."""

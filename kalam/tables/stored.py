@@ -31,7 +31,6 @@ from kalam.storage.log.writes import (
     Outcome,
     Remember,
     Stale,
-    check_free,
     known_answer,
     remember_answer,
     taken_keys,
@@ -193,10 +192,6 @@ class StoredTables:
             task = InsertTask(self._store, table, owner, statements, epoch=copy.epoch, answer=answer)
             return self._insert_again(self._store.database.submit(task), table, owner, statements, answer)
         return self._insert_prepared(table, owner, statements, keys, answer)
-
-    async def check_free(self, table: Table, user: str, keys: Sequence[Key]) -> None:
-        """Raise DuplicateKey if a row has one of the keys now, or if one comes twice; nothing is stored."""
-        check_free(table, keys, *await self._versions(table, user, keys))
 
     async def taken(self, table: Table, user: str, keys: Sequence[Key]) -> dict[int, DuplicateKey]:
         """Why keys are not free now, by their places."""

@@ -16,7 +16,7 @@ from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View
 from kalam.storage.log.writes import Inserted
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Numbered, Removal, Removed, Source, TakenRows, Verb
+from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
 from kalam.tables.matched import Matched, queried_columns
 from kalam.tables.ports import ReplayPort
 from kalam.tables.replay import Past, Replay, replay_of_copy
@@ -63,14 +63,14 @@ class StoredRows:
         """Views of the copies that the user sees."""
         return await self._tables.views(tables, user)
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
         """A view, which is numbered."""
         view = await self._tables.view(table, user)
-        return Numbered(view, view.last_seq if view else 0)
+        return view, view.last_seq if view else 0
 
     async def last_seq(self, table: Table, user: str) -> int:
         """The last change of the user's copy."""
-        return (await self.numbered(table, user, with_key=False)).seq
+        return (await self.numbered(table, user, with_key=False))[1]
 
     async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
         """The changes of the user's copy up to the last."""

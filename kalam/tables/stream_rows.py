@@ -16,7 +16,7 @@ from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
 from kalam.storage.log.copies import Key
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Numbered, Removal, Removed, Source, TakenRows, Verb
+from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
 from kalam.tables.publishing import Publishing
 from kalam.tables.replay import Replay, replay_of_stream
 from kalam.tables.stored import StoredTables
@@ -25,19 +25,16 @@ from kalam.tables.window_pieces import EVENT_SEQ
 from kalam.threads import beside
 from kalam.tracing import batch_span, current_trace, span
 
-_NO_FILES, _NO_KEY = "its events never go to Parquet", "its events have no key that could conflict"
-REASONS: Final[Mapping[Verb, str]] = {
-    "FLUSH of": "its events stay in JetStream until they are evicted and never go to Parquet",
-    "COMPACT of": _NO_FILES,
-    "CHECK of": _NO_FILES,
-    "UPDATE on": "an event that happened is not changed",
-    "ON CONFLICT on": _NO_KEY,
-    "on_conflict on": _NO_KEY,
+REFUSALS: Final[Mapping[Verb, str]] = {
+    "FLUSH": "FLUSH of the STREAM table {}: its events stay in JetStream until they are evicted "
+    "and never go to Parquet",
+    "COMPACT": "COMPACT of the STREAM table {}: its events never go to Parquet",
+    "CHECK": "CHECK of the STREAM table {}: its events never go to Parquet",
+    "UPDATE": "UPDATE on the STREAM table {}: an event that happened is not changed",
+    "ON CONFLICT": "ON CONFLICT on the STREAM table {}: its events have no key that could conflict",
+    "on_conflict": "on_conflict on the STREAM table {}: its events have no key that could conflict",
 }
-"""Why what others do with rows is not done with events."""
-HINTS: Final[Mapping[Verb, str]] = {
-    "UPDATE on": "insert a new event, or use a SHARED table for rows that change",
-}
+HINTS: Final[Mapping[Verb, str]] = {"UPDATE": "insert a new event, or use a SHARED table for rows that change"}
 
 
 class StreamRows:
@@ -51,7 +48,7 @@ class StreamRows:
 
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """None of these verbs is for events; raises Unsupported."""
-        raise Unsupported(f"{verb} the STREAM table {table.name}: {REASONS[verb]}", hint=HINTS.get(verb))
+        raise Unsupported(REFUSALS[verb].format(table.name), hint=HINTS.get(verb))
 
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Publish the messages of all users as one run."""
@@ -70,10 +67,10 @@ class StreamRows:
         """The events of their windows."""
         return {name: await self._tables.rows(table, with_key=with_key) for name, table in tables.items()}
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> Numbered:
+    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
         """The events with their sequences in the stream."""
         events = await self._tables.rows(table, with_key=with_key, with_seq=True)
-        return Numbered(events, events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0)
+        return events, events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0
 
     async def last_seq(self, table: Table, user: str) -> int:
         """What has been told of the stream is known to whoever follows it."""

@@ -44,11 +44,6 @@ class Edits(msgspec.Struct):
         """Whether anything was written."""
         return bool(self._openings or self._replaced)
 
-    def changed_in(self, span: Span) -> bool:
-        """Whether anything was written into this part."""
-        places = (*self._openings, *self._replaced)
-        return any(span[0] <= place < span[1] for place in places)
-
     def part(self, span: Span) -> str:
         """A part as it reads now, with what encloses the whole of it."""
         start, end = span

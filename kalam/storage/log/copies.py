@@ -11,7 +11,6 @@ list of chunks, which only grows; a flush replaces the list and does not touch t
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,8 +19,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from kalam.rows.stored import StoredRows
-from kalam.rows.types import Row
 from kalam.storage.log.catalogue import from_us
 
 Op = Literal["insert", "update", "delete"]
@@ -153,11 +150,6 @@ class Copy:
         self.byte_count = sum(chunk.byte_count for chunk in self.chunks)
         self.row_count = sum(chunk.row_count for chunk in self.chunks)
         self.oldest_us = self.chunks[0].updated_us if self.chunks else None
-
-    def hot_row(self, seq: int, reader: StoredRows) -> Row:
-        """The row of a hot version."""
-        chunk = self.chunks[bisect_right(self.chunks, seq, key=lambda chunk: chunk.first_seq) - 1]
-        return reader.unpack(chunk.payload)[seq - chunk.first_seq]
 
 
 def drop_flushed(copy: Copy, flushed_seq: int, keys_of: Callable[[Chunk], Sequence[Key]]) -> dict[Key, int]:
