@@ -12,16 +12,17 @@ from kalam.engine.definitions import Definitions
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.health import Health
 from kalam.engine.inserts import Inserts
-from kalam.engine.live import Live, Snapshots
+from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.points import Points
-from kalam.engine.queries import Queries
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
 from kalam.live import LiveBounds, Registry
 from kalam.live.judge import JudgeProcess
+from kalam.live.snapshots import Snapshots
 from kalam.metrics import statistics
+from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
 from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
 from kalam.settings import Settings

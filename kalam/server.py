@@ -24,11 +24,11 @@ from prometheus_client import CollectorRegistry
 from kalam import __version__
 from kalam.assembly import Assembly
 from kalam.engine import Engine
-from kalam.engine.queries import Queries
 from kalam.errors import Internal, KalamError
 from kalam.garbage_collection import spare_the_collector
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
+from kalam.query.queries import Queries
 from kalam.settings import Settings, doubts, fitted, with_http_port
 from kalam.spans import open_spans
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database

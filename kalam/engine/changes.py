@@ -11,10 +11,8 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.engine.assigned import naming_column
-from kalam.engine.composed import Pieces, compose, from_table, quoted
 from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
 from kalam.engine.points import key_of
-from kalam.engine.queries import Queries, resolve
 from kalam.engine.returning import check_returning, returned
 from kalam.engine.session import Request
 from kalam.engine.upserts import (
@@ -28,7 +26,9 @@ from kalam.engine.upserts import (
 )
 from kalam.errors import InvalidValue, TooLarge
 from kalam.names import TableName
+from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.executor import Relations, Wanted
+from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import changed_rows

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check_new_namespace
+from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import Column, Table, TableDefinition, load_columns

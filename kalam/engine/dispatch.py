@@ -18,7 +18,6 @@ from kalam.engine.inserts import Inserts
 from kalam.engine.live import Live
 from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
-from kalam.engine.queries import Queries, resolve
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
@@ -31,6 +30,7 @@ from kalam.errors import (
     TableNotFound,
     Unsupported,
 )
+from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows

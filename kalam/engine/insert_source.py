@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from kalam.engine.assigned import naming_column
-from kalam.engine.composed import as_columns, compose
-from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
 from kalam.engine.upserts import existing_column
 from kalam.errors import InvalidValue, TooLarge
+from kalam.query.composed import as_columns, compose
+from kalam.query.queries import Queries, check_parameters
 from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.rows.codec import Codecs
 from kalam.rows.sql_values import sql_value

@@ -7,66 +7,19 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from msgspec.structs import replace
 
-from kalam.engine.queries import Queries, check_parameters, resolve
 from kalam.engine.session import Session
 from kalam.engine.texts import Texts
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
-from kalam.live.ports import Snapshot
-from kalam.live.predicate import Predicate
 from kalam.names import TableName
-from kalam.query.executor import Wanted
+from kalam.query.queries import check_parameters, resolve
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
-from kalam.rows.columns import arrow_schema
-from kalam.schema import STREAM_KEY, PayloadFormat, Table
+from kalam.schema import PayloadFormat
 from kalam.sql.text.replaced import with_user
-from kalam.sql.text.statements import QueryText, Subscribe
-from kalam.tables.kinds import Rows, Tables
+from kalam.sql.text.statements import Subscribe
 
 TEXT, COUNT = pa.string(), pa.int64()
-
-
-class Snapshots:
-    """Reads the matching rows by SELECT; a SnapshotPort."""
-
-    def __init__(self, queries: Queries, tables: Tables[Rows], rows_max: int) -> None:
-        self._queries, self._tables, self._rows_max = queries, tables, rows_max
-
-    async def snapshot(
-        self, table: Table, user: str, columns: Sequence[str], predicate: Predicate, last_rows: int | None
-    ) -> Snapshot:
-        """The chosen columns of the rows that match, or of the ``last_rows`` newest of them."""
-        rows = self._tables.of(table)
-        if last_rows == 0:
-            return Snapshot(arrow_schema(()).empty_table(), await rows.last_seq(table, user))
-        seen = predicate.sees_deleted
-        named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
-        source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named)
-        relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True)
-        query = _query(table, columns, predicate, rows.seq_column, last_rows)
-        bound = None if last_rows is not None else self._rows_max
-        wanted = Wanted(user=user, in_order=rows.ordered, rows_max=bound)
-        query = replace(query, parameters=len(predicate.parameters))
-        data = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
-        if last_rows is not None:  # the newest came first
-            data = data.take(pa.array(range(data.num_rows - 1, -1, -1), pa.int64()))
-        return Snapshot(data, seq)
-
-
-def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str, last_rows: int | None) -> QueryText:
-    shown = ", ".join(f'"{name}"' for name in columns)
-    name = table.name
-    source = f'"{name.namespace}"."{name.table}"'
-    if predicate.sees_deleted:
-        source = f'"{name.namespace}"."{name.table}$deleted" AS "{name.table}"'
-    text = f'SELECT {shown}, "{seq}" FROM {source}'  # noqa: S608 - names of the catalogue and the user's own WHERE
-    if predicate.text is not None:
-        text += f" WHERE ({predicate.text}\n)"
-    if last_rows is not None:
-        text += f' ORDER BY "{seq}" DESC LIMIT {last_rows}'
-    return QueryText(text)
 
 
 class Live:

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from kalam.engine.message_reader import MessageReader
-from kalam.engine.queries import Queries
 from kalam.errors import KalamError, Unsupported
+from kalam.query.queries import Queries
 from kalam.rows.codec import Codecs
 from kalam.rows.door import Named
 from kalam.rows.judged import judged

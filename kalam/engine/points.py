@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from kalam.engine.queries import check_parameters, resolve, unless_dropped
 from kalam.engine.session import Request
+from kalam.query.queries import check_parameters, resolve, unless_dropped
 from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
 from kalam.rows.columns import STORED_FIELDS, shown_field

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from kalam.engine.composed import compose
-from kalam.engine.queries import Queries
 from kalam.engine.session import Request
 from kalam.names import TableName
+from kalam.query.composed import compose
 from kalam.query.executor import Wanted
+from kalam.query.queries import Queries
 from kalam.query.results import Result, rows_result
 from kalam.schema import Table
 from kalam.sql.text.statements import QueryText

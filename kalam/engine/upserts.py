@@ -21,12 +21,12 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.engine.assigned import naming_column
-from kalam.engine.composed import as_columns, compose
-from kalam.engine.queries import Queries, check_parameters
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
 from kalam.names import TableName, listed
+from kalam.query.composed import as_columns, compose
 from kalam.query.executor import Wanted
+from kalam.query.queries import Queries, check_parameters
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kalam.live.live_query import LiveQuery
-from kalam.live.ports import Snapshot
 from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX
+from kalam.live.snapshots import Snapshot
 from kalam.live.watch import Watch
 from kalam.rows.columns import from_arrow
 from kalam.tables.replay import EventsGoneError, Replay

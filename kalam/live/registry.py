@@ -18,9 +18,9 @@ from kalam.live.handover import hand_over, resume
 from kalam.live.judge import Judge, JudgeProcess
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
-from kalam.live.ports import Snapshot, SnapshotPort
 from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
+from kalam.live.snapshots import Snapshot, Snapshots
 from kalam.live.tally import Tally
 from kalam.live.watch import Watch, WatchName
 from kalam.names import listed
@@ -69,7 +69,7 @@ class Registry:
         codecs: Codecs,
         tables: Tables[Rows],
         streams: StreamTables,
-        snapshots: SnapshotPort,
+        snapshots: Snapshots,
         judging: JudgeProcess,
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs

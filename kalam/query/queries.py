@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from kalam.engine.composed import from_table, quoted
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.query.composed import from_table, quoted
 from kalam.query.copy_reader import CopyReader, CopyRelation
 from kalam.query.executor import Executor, Relation, Relations, Wanted
 from kalam.query.handed import TableRelation
