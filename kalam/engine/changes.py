@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -25,10 +24,9 @@ from kalam.engine.upserts import (
     with_sign_of_zero,
 )
 from kalam.errors import InvalidValue, TooLarge
-from kalam.names import TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
-from kalam.query.executor import Relations, Wanted
-from kalam.query.queries import Queries, resolve
+from kalam.query.executor import Wanted
+from kalam.query.queries import Own, Queries, resolve
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import changed_rows
@@ -40,7 +38,6 @@ from kalam.sql.text.statements import (
     Assignment,
     Delete,
     Insert,
-    QueryText,
     Update,
 )
 from kalam.storage.log.catalogue import Catalogue, from_us
@@ -222,30 +219,16 @@ class Changes:
         pieces.append((from_table(table, statement.alias), None))
         if statement.where is not None:
             pieces.append((" WHERE ", statement.where))
-        query, parameters = await self._queries.in_own_forms(
-            compose(pieces), request.session.namespace, request.parameters, (statement.alias, table)
-        )
-        user = request.session.user
-        names, relations = await self._queries.bind(query, user, request.session.namespace)
-        relations[table.name, False] = self._queries.relation(table, user, source, with_seq=True)
-        return await self._bounded(query, names, relations, parameters, request)
-
-    async def _bounded(
-        self,
-        query: QueryText,
-        names: Sequence[TableName],
-        relations: Relations,
-        parameters: Sequence[Any],
-        request: Request,
-    ) -> pa.Table:
-        """The rows that a statement changes, if they are not too many."""
+        own = Own(table.name, table, source, statement.alias)
         wanted = Wanted(
             user=request.session.user,
             rows_max=self._settings.statement_rows_max,
             bytes_max=self._settings.statement_change_bytes_max,
         )
         with bounds_named(self._settings):
-            return await self._queries.run(query, names, relations, parameters, wanted)
+            return await self._queries.run_around(
+                compose(pieces), own, request.session.namespace, request.parameters, wanted
+            )
 
     async def delete(self, statement: Delete, request: Request) -> Result:
         """DELETE: rows are marked deleted, events of a STREAM table are removed."""

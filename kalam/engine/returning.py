@@ -10,7 +10,7 @@ from kalam.engine.session import Request
 from kalam.names import TableName
 from kalam.query.composed import compose
 from kalam.query.executor import Wanted
-from kalam.query.queries import Queries
+from kalam.query.queries import Own, Queries
 from kalam.query.results import Result, rows_result
 from kalam.schema import Table
 from kalam.sql.text.statements import QueryText
@@ -43,12 +43,7 @@ async def returned(
     """The select list of a RETURNING over ``data``; sub-queries see the tables as they are now."""
     changed = TableName(table.name.namespace, table.name.table + CHANGED_SUFFIX)
     source = f' FROM "{changed.namespace}"."{changed.table}" AS "{alias or table.name.table}"'
-    query, parameters = await queries.in_own_forms(
-        compose([("SELECT ", returning), (source, None)]), request.session.namespace, request.parameters, (alias, table)
-    )
-    user = request.session.user
-    names, relations = await queries.bind(query, user, request.session.namespace)
-    relations[changed, False] = queries.relation(table, user, data)
-    wanted = Wanted(user=user, in_order=True)
-    found = await queries.run(query, names, relations, parameters, wanted)
+    query, own = compose([("SELECT ", returning), (source, None)]), Own(changed, table, data, alias)
+    wanted = Wanted(user=request.session.user, in_order=True)
+    found = await queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
     return await beside(max(found.shape), rows_result, found)

@@ -26,7 +26,7 @@ from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
 from kalam.names import TableName, listed
 from kalam.query.composed import as_columns, compose
 from kalam.query.executor import Wanted
-from kalam.query.queries import Queries, check_parameters
+from kalam.query.queries import Own, Queries, check_parameters
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import shorten
@@ -115,20 +115,13 @@ async def _computed(
     request: Request,
     alias: str | None,
 ) -> pa.Table:
-    user = request.session.user
     source = TableName(table.name.namespace, table.name.table + CONFLICT_SUFFIX)
     data = data.append_column(SEQ, pa.array(range(data.num_rows), pa.int64()))
     expressions = as_columns([assignment.value for assignment in assignments], "_set_")
     text = f' FROM "{source.namespace}"."{source.table}" AS "{alias or table.name.table}"'
-    query, parameters = await queries.in_own_forms(
-        compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)]),
-        request.session.namespace,
-        request.parameters,
-        (alias, table),
-    )
-    names, relations = await queries.bind(query, user, request.session.namespace)
-    relations[source, False] = queries.relation(table, user, data)
-    answer = await queries.run(query, names, relations, parameters, Wanted(user=user, in_order=True))
+    query = compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)])
+    own, wanted = Own(source, table, data, alias), Wanted(user=request.session.user, in_order=True)
+    answer = await queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
     return answer.sort_by(SEQ)
 
 

@@ -11,6 +11,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
@@ -50,6 +51,15 @@ def resolve(ref: TableRef, namespace: str | None) -> TableName:
             f"table {ref.table!r} needs a namespace", hint=f"write <namespace>.{ref.table}, or name a default namespace"
         )
     return TableName(namespace, ref.table)
+
+
+class Own(msgspec.Struct, frozen=True):
+    """What a query that we write around a user's text reads: a source of a table, under a name, with its alias."""
+
+    name: TableName
+    table: Table
+    source: Source
+    alias: str | None = None
 
 
 class Queries:
@@ -116,6 +126,20 @@ class Queries:
         """The rows of a query over what was bound to it."""
         return await self._executor.run(query, names, relations, parameters[: query.parameters], wanted)
 
+    async def run_around(
+        self,
+        query: QueryText,
+        own: Own,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        wanted: Wanted,
+    ) -> pa.Table:
+        """The rows of a query that is written around a user's text, over a source of a table of its own."""
+        query, parameters = await self.in_own_forms(query, namespace, parameters, own)
+        names, relations = await self.bind(query, wanted.user, namespace)
+        relations[own.name, False] = self.relation(own.table, wanted.user, own.source, with_seq=True)
+        return await self.run(query, names, relations, parameters, wanted)
+
     async def _count(self, query: QueryText, table: Table, wanted: Wanted) -> int:
         view = (await self._own.of(table).sources({table.name: table}, wanted.user, with_key=False))[table.name]
         if view is None:
@@ -159,17 +183,17 @@ class Queries:
         query: QueryText,
         namespace: str | None,
         parameters: Sequence[Any],
-        own: tuple[str | None, Table] | None = None,
+        own: Own | None = None,
     ) -> tuple[QueryText, Sequence[Any]]:
         """The query with what it compares in the columns' own forms (``sql.queries.compared``) and its parameters.
 
-        ``own`` is a table in a FROM that is written around the text, with its alias. Raises InvalidValue where there
+        ``own`` stands in a FROM that is written around the text. Raises InvalidValue where there
         are fewer parameters than the query names.
         """
         check_parameters(query.parameters, parameters)
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
         known = [{} if table is None else columns_of(table) for table in tables]
-        around = {} if own is None else {own[0] or own[1].name.table: columns_of(own[1])}
+        around = {} if own is None else {own.alias or own.table.name.table: columns_of(own.table)}
         return await reading(query.text, with_own_forms, query, known, parameters, around)
 
     async def _stream(
