@@ -164,7 +164,7 @@ class Changes:
             else:
                 data = await self._with_values(table, view, statement, request)
                 decoder = self._codecs.of(table).decoder
-                picked = await beside(data.num_rows, _updated, table, data, view, decoder, columns)
+                picked = await beside(data.num_rows, _picked, table, data, view, decoder, columns)
             await self._check_returning(table, statement, picked.news or [], request)
             return picked
 
@@ -252,7 +252,7 @@ class Changes:
         return Result(row_count=done.rows, message=f"{counted(done.rows, done.called)} deleted")
 
 
-def _updated(table: Table, data: pa.Table, view: View, decoder: RowDecoder, columns: Sequence[Column]) -> Matched:
+def _picked(table: Table, data: pa.Table, view: View, decoder: RowDecoder, columns: Sequence[Column]) -> Matched:
     """What ``_matching`` found, with the values that are assigned to ``columns``."""
     matched = Matched.of_query(table, data, view.last_seq, None)
     return replace(matched, news=assigned_rows(decoder, columns, matched.olds, data))

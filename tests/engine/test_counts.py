@@ -43,6 +43,27 @@ def test_the_count_is_right_after_every_kind_of_change(shared_server, kind):
     assert deleted == [[5]]
 
 
+def test_the_count_of_a_stream_is_that_of_the_events_that_a_reader_sees(shared_server):
+    space = next(NAMES)
+    sql = shared_server.sql
+    sql(f"CREATE NAMESPACE {space}; CREATE STREAM TABLE {space}.t (id BIGINT) WITH (MAX_BUFFER = 100)")
+
+    def counts() -> tuple[int, int, int]:
+        [[fast]] = sql(f"SELECT COUNT(*) FROM {space}.t")
+        [[named]] = sql(f"select count(*) as n from {space}.t")
+        [[slow]] = sql(f"SELECT COUNT(*) FROM {space}.t WHERE id >= 0 OR id < 0")
+        return fast, named, slow
+
+    assert counts() == (0, 0, 0)
+    sql(f"INSERT INTO {space}.t VALUES {', '.join(f'({number})' for number in range(150))}")
+    assert counts() == (100, 100, 100)
+    sql(f"DELETE FROM {space}.t WHERE id >= 140")
+    assert counts() == (90, 90, 90)
+    answer = shared_server.results(f"SELECT COUNT(*) FROM {space}.t")[0]
+    planned = shared_server.results(f"SELECT COUNT(*) FROM {space}.t WHERE id >= 0")[0]
+    assert (answer["columns"], answer["rows"]) == (planned["columns"], planned["rows"])
+
+
 def test_the_column_is_called_as_the_planned_query_would_call_it(shared_server):
     space = next(NAMES)
     shared_server.sql(f"CREATE NAMESPACE {space}; CREATE TABLE {space}.t (id BIGINT PRIMARY KEY)")
