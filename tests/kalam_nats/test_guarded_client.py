@@ -42,6 +42,19 @@ async def test_a_batch_arrives_whole_and_in_order_whatever_its_size(nats_url, wa
     assert [payload for _, _, payload, _ in taken] == payloads
 
 
+async def test_a_cancellation_that_comes_with_the_answer_is_not_forgotten(nats_url):
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        asked = await client.subscribe("q")
+        task = asyncio.create_task(client.request("q", b"", timeout=5))
+        question = await asked.next_msg(5)
+        [answer] = client._resp_map.values()  # noqa: SLF001 - which waits for it inside
+        answer.set_result(question)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
 async def test_a_tap_ends_with_its_subscription_and_others_go_on(nats_url, wait_until):
     taken: Taken = []
     plain: list[bytes] = []

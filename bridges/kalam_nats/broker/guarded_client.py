@@ -114,6 +114,15 @@ class GuardedClient(Client):
         self._taps: dict[int, Tap] = {}
         self._ps = TappingParser(self, self._taps)
 
+    async def request(self, *args: Any, **options: Any) -> Msg:
+        """nats-py's request, which in Python 3.11 forgets a cancellation that comes together with the answer."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        msg = await super().request(*args, **options)
+        if task is not None and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
+        return msg
+
     async def tap(self, subject: str, take: Tap, queue: str = "") -> Subscription:
         """Subscribe and have ``take`` called at once for each message.
 
