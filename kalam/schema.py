@@ -62,10 +62,6 @@ class TypeName(enum.StrEnum):
 _STORED_COLUMNS = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
 _STREAM_COLUMNS = {STREAM_KEY: TypeName.TEXT}
 
-INTEGER_TYPES = frozenset({TypeName.SMALLINT, TypeName.INT, TypeName.BIGINT})
-KEY_TYPES = INTEGER_TYPES | {TypeName.TEXT, TypeName.UUID, TypeName.DATE, TypeName.TIMESTAMP, TypeName.DECIMAL}
-INTEGER_BITS = {TypeName.SMALLINT: 16, TypeName.INT: 32, TypeName.BIGINT: 64}
-
 
 class DataType(msgspec.Struct, frozen=True, kw_only=True):
     """A column type: ``precision`` and ``scale`` belong to DECIMAL, ``length_max`` (characters) to VARCHAR(n)."""

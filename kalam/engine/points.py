@@ -17,9 +17,10 @@ from kalam.engine.session import Request
 from kalam.query.queries import check_parameters, resolve, unless_dropped
 from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
+from kalam.rows.column_types import TYPES
+from kalam.rows.column_types.uuids import uuid_text
 from kalam.rows.columns import STORED_FIELDS, shown_field
-from kalam.rows.sql_values import uuid_text
-from kalam.schema import INTEGER_TYPES, Table, TypeName
+from kalam.schema import Table, TypeName
 from kalam.sql.text.statements import Equality, Literal, PointQuery, QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
@@ -46,7 +47,7 @@ def key_of(table: Table, equality: Equality | None, called: str, parameters: Seq
         return uuid_text(key) if isinstance(key, str) else None
     if kind is TypeName.TEXT:
         return key if isinstance(key, str) else None
-    fits = kind in INTEGER_TYPES and isinstance(key, int) and not isinstance(key, bool)
+    fits = TYPES[kind].bits is not None and isinstance(key, int) and not isinstance(key, bool)
     return key if fits and -(1 << 63) <= key < 1 << 63 else None
 
 

@@ -29,8 +29,8 @@ from kalam.query.executor import Wanted
 from kalam.query.queries import Own, Queries, check_parameters
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
-from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
+from kalam.rows.values import shorten
 from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TypeName
 from kalam.sql.text.replaced import with_column_named
 from kalam.sql.text.statements import Assignment, OnConflict, Parameter

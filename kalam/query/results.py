@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from kalam.errors import InvalidValue, KalamError, TooLarge
 from kalam.query.intervals import shown_interval
 from kalam.rows.columns import SLICE_ROWS, TYPE_METADATA
-from kalam.rows.shown import json_default, show_in_json, show_timestamp
+from kalam.rows.lone_values import json_default, show_timestamp
+from kalam.rows.shown import show_in_json
 from kalam.schema import TypeName
 from kalam.threads import INLINE_ROWS_MAX, Purpose, in_thread
 

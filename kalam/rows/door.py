@@ -19,21 +19,26 @@ import pyarrow as pa
 
 from kalam.errors import InvalidValue, KalamError
 from kalam.rows.arrow_values import UNFIT, arrow_values
+from kalam.rows.column_types import TYPES, Decoding
 from kalam.rows.columns import SLICE_ROWS
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
-from kalam.rows.lossless import lossless_fix, lossless_type
-from kalam.rows.normalise import BadValue, Fix, Generators, Values, column_fix, fill_default, fix_bigints, shorten
+from kalam.rows.normalise import Generators, column_fix, fill_default
 from kalam.rows.refusals import SERVER_COLUMNS, bad_value, explain, missing_value, unknown_column
 from kalam.rows.sql_values import carried_value
 from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row, door_type
-from kalam.schema import INTEGER_TYPES, Column, Default, DefaultKind, Table, TypeName
+from kalam.rows.values import BadValue, Fix, Values, shorten
+from kalam.schema import Column, DataType, Default, DefaultKind, Table, TypeName
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
-UNTYPED = frozenset({TypeName.JSON, TypeName.BLOB})
+UNTYPED = frozenset(
+    name for name, kind in TYPES.items() if kind.decoded(DataType(name=name), Decoding(native=True)) is Any
+)
 """Types that the decoder lets pass as they are, NULL included."""
+DIGITS = frozenset(name for name, kind in TYPES.items() if kind.lossless and kind.lossless(True) is msgspec.Raw)
+"""Those of which it does where numbers are taken in other forms."""
 
 
 Named = Mapping[str, Sequence[bool]]
@@ -67,7 +72,7 @@ class RowDecoder:
         self._json_rows = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
         self._msgpack_row = msgspec.msgpack.Decoder(packed)
         self._msgpack_rows = msgspec.msgpack.Decoder(list[packed])
-        self._untyped = UNTYPED | INTEGER_TYPES if taking.lossless else UNTYPED
+        self._untyped = UNTYPED | DIGITS if taking.lossless else UNTYPED
         self._native_rows: Any = list[native]  # type: ignore[valid-type]
         self._fixes = tuple(self._fix(column) for column in self._columns)
         triples = zip(self._columns, self._defaults, self._fixes, strict=True)
@@ -76,9 +81,9 @@ class RowDecoder:
     def _row_type(self, *, native: bool, raw: bool = False) -> Any:
         """The type of a row. Members that are to be told from NULL, or that nobody may write, are UNSET by default."""
         fields: list[Any] = []
+        how = Decoding(native, self._bigint_texts)
         for column, default in zip(self._columns, self._defaults, strict=True):
-            kind = lossless_type(column, raw=raw) if self._taking.lossless else None
-            kind = kind or door_type(column, native=native, bigint_texts=self._bigint_texts)
+            kind = self._lossless_type(column, raw=raw) or door_type(column, how)
             if default is not None or (column.nullable and self._taking.conflict == "update"):
                 may_miss = kind not in (Any, msgspec.Raw)
                 fields.append((column.name, kind | msgspec.UnsetType if may_miss else kind, msgspec.UNSET))
@@ -91,12 +96,19 @@ class RowDecoder:
         known_only = not self._taking.ignore_unknown
         return msgspec.defstruct("Row", fields, forbid_unknown_fields=known_only, gc=False, kw_only=True)
 
+    def _lossless_type(self, column: Column, *, raw: bool) -> Any:
+        """The type that reads a number in other forms, digit by digit where ``raw``; None where that is not asked."""
+        lossless = TYPES[column.type.name].lossless if self._taking.lossless else None
+        kind = None if lossless is None else lossless(raw)
+        return kind if kind in (None, msgspec.Raw) or not column.nullable else kind | None
+
     def _fix(self, column: Column) -> Fix | None:
-        own = fix_bigints if self._bigint_texts and column.type.name is TypeName.BIGINT else column_fix(column)
-        read = lossless_fix(column) if self._taking.lossless else None
-        if read is None or own is None:
-            return read or own
-        return lambda values: own(read(values))
+        own = column_fix(column, bigint_texts=self._bigint_texts)
+        lossless = TYPES[column.type.name].lossless_fix if self._taking.lossless else None
+        if lossless is None:
+            return own
+        read = lossless(column.type)
+        return read if own is None else lambda values: own(read(values))
 
     def decode(self, payload: bytes, *, user: str, arrow: bool = False, rows_max: int = MESSAGE_ROWS_MAX) -> list[Row]:
         """The rows of one message: one row or an array of rows, or an Arrow stream where ``arrow`` is set.

@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import blake2b
 
 from kalam.rows.ids import snowflake_of_event, uuid_v7_of_event
-from kalam.rows.normalise import EPOCH
+from kalam.rows.values import EPOCH
 from kalam.schema import Column, DefaultKind
 
 MADE = frozenset({DefaultKind.NOW, DefaultKind.SNOWFLAKE_ID, DefaultKind.UUID_V7})

@@ -15,7 +15,7 @@ import msgspec
 from kalam.errors import ColumnNotFound, InvalidValue, KalamError, NotNullViolation
 from kalam.names import listed
 from kalam.rows.judged import UNREADABLE
-from kalam.rows.normalise import shorten
+from kalam.rows.values import shorten
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED, Column, Table
 
 SERVER_COLUMNS: Final = frozenset({UPDATED, DELETED, ROW_ID, STREAM_KEY})

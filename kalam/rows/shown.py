@@ -8,107 +8,29 @@ only where a value needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
-from decimal import Decimal
 from functools import partial
-from math import isfinite
 from operator import attrgetter
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from kalam.rows.normalise import nonfinite_text
+from kalam.rows.column_types import TYPES, Show
 from kalam.rows.types import Row
 from kalam.schema import Column, PayloadFormat, TypeName
 
 _JSON = msgspec.json.Encoder()
 _MSGPACK = msgspec.msgpack.Encoder()
 
-Show = Callable[[Sequence[Any]], Sequence[Any]]
-
-
-def timestamp_text(value: datetime) -> str:
-    """An aware UTC datetime as RFC 3339 text with six fractional digits and ``Z``."""
-    return value.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def show_timestamp(value: datetime | None) -> datetime | str | None:
-    """A timestamp as msgspec has to get it: it leaves out the fraction of a whole second."""
-    return value if value is None or value.microsecond else timestamp_text(value)
-
-
-_MICROSECOND = attrgetter("microsecond")
-
-
-def _show_timestamps(values: Sequence[Any]) -> Sequence[Any]:
-    try:
-        whole = [place for place, micros in enumerate(map(_MICROSECOND, values)) if not micros]
-    except AttributeError:  # of a NULL
-        return [show_timestamp(value) for value in values]
-    if not whole:
-        return values
-    shown = list(values)
-    for place in whole:
-        shown[place] = timestamp_text(values[place])
-    return shown
-
-
-def _show_floats(values: Sequence[Any]) -> Sequence[Any]:
-    if isfinite(sum(filter(None, values))):  # NaN and the infinities survive a sum
-        return values
-    return [value if value is None or isfinite(value) else nonfinite_text(value) for value in values]
-
-
-def _show_float32s(values: Sequence[Any]) -> Sequence[Any]:
-    shortest = [None if value is None else float(str(np.float32(value))) for value in values]
-    return _show_floats(shortest)
-
-
-def _show_decimals(values: Sequence[Any]) -> Sequence[Any]:
-    return [None if value is None else format(value, "f") for value in values]
-
-
-def _show_json(values: Sequence[Any]) -> Sequence[Any]:
-    return [None if value is None else msgspec.Raw(value.encode()) for value in values]
-
-
-def _show_integers(values: Sequence[Any]) -> Sequence[Any]:
-    return [None if value is None else str(value) for value in values]
-
-
-def _unpack_json(values: Sequence[Any]) -> Sequence[Any]:
-    return [None if value is None else msgspec.json.decode(value) for value in values]
-
 
 def show_in_json(name: TypeName, *, bigint_as_text: bool = False) -> Show | None:
     """What a column's values need before msgspec writes them as JSON; None for nothing."""
-    match name:
-        case TypeName.BIGINT if bigint_as_text:  # JavaScript's numbers are exact up to 2^53 only
-            return _show_integers
-        case TypeName.TIMESTAMP:
-            return _show_timestamps
-        case TypeName.DOUBLE:
-            return _show_floats
-        case TypeName.FLOAT:  # 0.1 and not 0.10000000149011612: the shortest text that reads back as the same 32 bits
-            return _show_float32s
-        case TypeName.DECIMAL:
-            return _show_decimals
-        case TypeName.JSON:
-            return _show_json
-        case _:
-            return None
+    kind = TYPES[name]
+    return kind.as_text if bigint_as_text and kind.as_text else kind.in_json
 
 
 def show_in_msgpack(name: TypeName) -> Show | None:
     """The same for msgpack, which has timestamps, bytes and NaN of its own."""
-    match name:
-        case TypeName.DECIMAL:
-            return _show_decimals
-        case TypeName.JSON:
-            return _unpack_json
-        case _:
-            return None
+    return TYPES[name].in_msgpack
 
 
 class RowShower:
@@ -173,12 +95,3 @@ def differs(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return a.hex() != b.hex()
     return bool(a != b) or type(a) is not type(b)
-
-
-def json_default(value: Any) -> Any:
-    """How a lone value that is not of a table's column is shown in JSON."""
-    if isinstance(value, datetime):
-        return show_timestamp(value)
-    if isinstance(value, float) and not isfinite(value):
-        return nonfinite_text(value)
-    return format(value, "f") if isinstance(value, Decimal) else value

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from kalam.errors import AlreadyExists, ColumnNotFound, TableInUse, Unsupported
 from kalam.names import listed
-from kalam.rows.shown import timestamp_text
+from kalam.rows.lone_values import timestamp_text
 from kalam.schema import ROW_ID, Column, Default, DefaultKind, StoredOptions, Table, TableOptions
 from kalam.sql import table_options
 from kalam.sql.tables.columns import COLUMNS_MAX

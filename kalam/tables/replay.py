@@ -13,7 +13,8 @@ import msgspec
 
 from kalam.errors import BrokerUnavailable, CursorExpired, InvalidValue
 from kalam.rows.codec import Codec
-from kalam.rows.seen import SeenRows, seen_timestamp
+from kalam.rows.column_types.instants import from_event as seen_timestamp
+from kalam.rows.seen import SeenRows
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, UPDATED, Table
 from kalam.storage.log.copies import Chunk, View

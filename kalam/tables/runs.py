@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kalam.rows.codec import Codec
-from kalam.rows.shown import show_timestamp
+from kalam.rows.lone_values import show_timestamp
 from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table

@@ -9,8 +9,8 @@ from functools import partial
 from kalam.errors import DuplicateKey, KalamError
 from kalam.names import TableName
 from kalam.rows.columns import changed_rows
-from kalam.rows.normalise import shorten
 from kalam.rows.types import Row
+from kalam.rows.values import shorten
 from kalam.schema import SEQ, Table
 from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View

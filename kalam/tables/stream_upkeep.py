@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from kalam.errors import Unsupported
-from kalam.rows.shown import timestamp_text
+from kalam.rows.lone_values import timestamp_text
 from kalam.schema import Table, TableDefinition
 from kalam.sql import table_options
 from kalam.sql.text.statements import SetOptions

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from kalam.errors import InvalidValue
-from kalam.rows import arrow_values, sql_values
 from kalam.schema import DataType, TypeName
 from kalam.sql import parse_statement, split
-from kalam.sql.queries import own_forms
 from kalam.sql.queries.compared import with_own_forms
 from kalam.sql.text.statements import Select
 
@@ -116,11 +114,3 @@ def test_a_bound_text_never_becomes_text_of_the_query() -> None:
 def test_a_text_that_is_no_base64_is_refused_beside_a_blob() -> None:
     with pytest.raises(InvalidValue, match="is base64, and 'a!' is none"):
         written("b = 'a!'")
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [(own_forms, "_SHOWS"), (arrow_values, "_READS"), (arrow_values, "_OWN_KINDS"), (sql_values, "_CASTS")],
-)
-def test_every_type_has_its_reader(module: Any, name: str) -> None:
-    assert set(getattr(module, name)) == set(TypeName)

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.names import TableName
+from kalam.rows.column_types import TYPES
 from kalam.schema import (
-    INTEGER_BITS,
-    KEY_TYPES,
     Column,
     Compression,
     DataType,
@@ -59,7 +58,7 @@ def literals(data_type: DataType) -> st.SearchStrategy[Any]:
         case TypeName.BOOLEAN:
             return st.booleans()
         case TypeName.SMALLINT | TypeName.INT | TypeName.BIGINT as name:
-            bound = 1 << (INTEGER_BITS[name] - 1)
+            bound = 1 << (TYPES[name].bits - 1)
             return st.integers(-bound, bound - 1)
         case TypeName.FLOAT:
             return st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -101,7 +100,9 @@ def definitions(draw: st.DrawFn) -> TableDefinition:
     made = draw(columns())
     key: str | None = None
     if kind is not TableKind.STREAM:
-        key = next((column.name for column in made if column.type.name in KEY_TYPES and not column.nullable), "_row_id")
+        key = next(
+            (column.name for column in made if TYPES[column.type.name].is_key and not column.nullable), "_row_id"
+        )
         if key == "_row_id":
             default = Default(kind=DefaultKind.SNOWFLAKE_ID)
             data_type = DataType(name=TypeName.BIGINT)

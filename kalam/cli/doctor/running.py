@@ -12,7 +12,7 @@ from typing import Any
 
 from kalam.cli.doctor.finding import Finding, Patient
 from kalam.names import numbered
-from kalam.rows.shown import timestamp_text
+from kalam.rows.lone_values import timestamp_text
 from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect, now_us

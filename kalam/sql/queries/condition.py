@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
-from kalam.schema import INTEGER_TYPES, TableDefinition, TypeName
+from kalam.rows.column_types import TYPES
+from kalam.schema import TableDefinition, TypeName
 from kalam.sql.queries.pins import Condition, Pin, PinValue
 from kalam.sql.text.dialect import parse_expression
 from kalam.sql.text.lexer import StatementText
@@ -81,7 +82,7 @@ def _value(node: exp.Expr, kind: TypeName, parameters: tuple[object, ...]) -> Pi
     if isinstance(value, bool):
         return value if kind is TypeName.BOOLEAN else None
     if isinstance(value, int):
-        return value if kind in INTEGER_TYPES and -_INTEGER_MAX < value < _INTEGER_MAX else None
+        return value if TYPES[kind].bits is not None and -_INTEGER_MAX < value < _INTEGER_MAX else None
     return None
 
 

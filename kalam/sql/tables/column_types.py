@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from kalam.errors import Unsupported
+from kalam.rows.column_types import TYPES
+from kalam.rows.column_types.decimals import DIGITS_MAX
 from kalam.schema import DataType, TypeName
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind
 
-DECIMAL_DIGITS_MAX = 38
-_BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DECIMAL_DIGITS_MAX, scale=10)
+_BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DIGITS_MAX, scale=10)
 _LENGTH_MAX = 10_485_760
 _MICROSECONDS = 6
 
-_ALIASES = {
-    TypeName.BOOLEAN: "BOOLEAN BOOL",
-    TypeName.SMALLINT: "SMALLINT INT2 TINYINT",
-    TypeName.INT: "INT INTEGER INT4",
-    TypeName.BIGINT: "BIGINT INT8",
-    TypeName.FLOAT: "FLOAT REAL FLOAT4",
-    TypeName.DOUBLE: "DOUBLE FLOAT8",
-    TypeName.DECIMAL: "DECIMAL NUMERIC DEC",
-    TypeName.TEXT: "TEXT STRING VARCHAR CHARACTER CHAR BPCHAR",
-    TypeName.BLOB: "BLOB BYTEA BYTES BINARY VARBINARY",
-    TypeName.TIMESTAMP: "TIMESTAMP TIMESTAMPTZ DATETIME",
-    TypeName.DATE: "DATE",
-    TypeName.JSON: "JSON JSONB",
-    TypeName.UUID: "UUID",
-}
-_TYPES = {alias: name for name, aliases in _ALIASES.items() for alias in aliases.split()}
+_TYPES = {word: name for name, kind in TYPES.items() for word in kind.words}
 _SIZED_TEXT = frozenset({"VARCHAR", "CHARACTER", "CHAR"})
 _HINTS = {
     **dict.fromkeys(("SERIAL", "BIGSERIAL", "SMALLSERIAL"), "use BIGINT DEFAULT SNOWFLAKE_ID()"),
@@ -75,9 +61,9 @@ def _decimal(cursor: Cursor) -> DataType:
     if not sizes:
         return _BARE_DECIMAL
     precision, scale = sizes[0], sizes[1] if len(sizes) > 1 else 0
-    if len(sizes) > 2 or not 1 <= precision <= DECIMAL_DIGITS_MAX or not 0 <= scale <= precision:
+    if len(sizes) > 2 or not 1 <= precision <= DIGITS_MAX or not 0 <= scale <= precision:
         raise cursor.error(
-            Unsupported, f"DECIMAL(p,s) has 1 to {DECIMAL_DIGITS_MAX} digits, of which 0 to p are the scale", at=token
+            Unsupported, f"DECIMAL(p,s) has 1 to {DIGITS_MAX} digits, of which 0 to p are the scale", at=token
         )
     return DataType(name=TypeName.DECIMAL, precision=precision, scale=scale)
 

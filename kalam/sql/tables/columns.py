@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from kalam.errors import ColumnNotFound, InvalidName, InvalidValue
-from kalam.schema import KEY_TYPES, Column, DataType, Default, DefaultKind, TableKind
+from kalam.rows.column_types import TYPES
+from kalam.schema import Column, DataType, Default, DefaultKind, TableKind
 from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.defaults import read_default
 from kalam.sql.text.cursor import Cursor, did_you_mean
@@ -130,8 +131,8 @@ def _checked_key(
     if column is None:
         detail = f"the PRIMARY KEY names no column of the table: {name!r}"
         raise cursor.error(ColumnNotFound, detail, at=token, hint=did_you_mean(name, declared))
-    if column.type.name not in KEY_TYPES:
-        types = ", ".join(sorted(KEY_TYPES))
+    if not TYPES[column.type.name].is_key:
+        types = ", ".join(sorted(name for name, kind in TYPES.items() if kind.is_key))
         raise cursor.refusal(f"a primary key cannot be of type {column.type}; it is one of {types}", at=token)
     return name
 

@@ -8,20 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
-import re
-import uuid
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
-
-import msgspec
 
 from kalam.errors import InvalidValue
-from kalam.rows.sql_values import boolean_of
-from kalam.rows.timestamp_text import read_utc_timestamp
-from kalam.schema import INTEGER_BITS, DataType, Default, DefaultKind, TypeName
+from kalam.rows.column_types import TYPES
+from kalam.schema import DataType, Default, DefaultKind, TypeName
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import Kind
 from kalam.sql.text.literals import read_literal
@@ -34,11 +24,6 @@ _FUNCTION_TYPES = {
     DefaultKind.UUID_V7: (TypeName.UUID, TypeName.TEXT),
     DefaultKind.CURRENT_USER: (TypeName.TEXT,),
 }
-_FLOAT_MAX = 3.4028234663852886e38
-_NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})
-_DIGITS_MAX = 400
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SEPARATORS = frozenset(",)")
 
 
@@ -68,7 +53,7 @@ def _literal(cursor: Cursor, data_type: DataType) -> Default | None:
             return None
         value = literal.value
     try:
-        carried = _READERS[data_type.name](value, data_type)
+        carried = TYPES[data_type.name].default(value, data_type)
     except (ValueError, TypeError, OverflowError) as exc:
         raise cursor.error(InvalidValue, f"the default does not fit the type {data_type}: {exc}", at=token) from None
     return None if carried is None else Default(kind=DefaultKind.LITERAL, literal=carried)
@@ -77,8 +62,7 @@ def _literal(cursor: Cursor, data_type: DataType) -> Default | None:
 def _typed_text(cursor: Cursor, data_type: DataType) -> str | None:
     """Consume ``DATE '…'``, ``TIMESTAMP '…'`` or ``X'…'`` where that is the column's type; the text, or None."""
     word, start = cursor.token.word, cursor.token
-    wanted = {TypeName.DATE: "DATE", TypeName.TIMESTAMP: "TIMESTAMP", TypeName.BLOB: "X"}.get(data_type.name)
-    if not word or word != wanted:
+    if not word or word != TYPES[data_type.name].literal:
         return None
     cursor.advance()
     if cursor.token.kind is not Kind.STRING:
@@ -91,110 +75,3 @@ def _typed_text(cursor: Cursor, data_type: DataType) -> str | None:
         return base64.b64encode(binascii.unhexlify(text)).decode()
     except ValueError:
         raise cursor.error(InvalidValue, "X'…' holds pairs of hexadecimal digits", at=start) from None
-
-
-def _boolean(value: Any, _: DataType) -> bool:
-    if isinstance(value, str):
-        return boolean_of(value)
-    if not isinstance(value, bool):
-        raise TypeError("expected TRUE or FALSE")
-    return value
-
-
-def _integer(value: Any, data_type: DataType) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("expected a whole number")
-    bound = 1 << (INTEGER_BITS[data_type.name] - 1)
-    if not -bound <= value < bound:
-        raise ValueError(f"expected {-bound} … {bound - 1}")
-    return value
-
-
-def _float(value: Any, data_type: DataType) -> float | str:
-    if isinstance(value, str) and value in _NOT_NUMBERS:
-        return value
-    if isinstance(value, (bool, str)):
-        raise TypeError("expected a number, 'NaN', 'Infinity' or '-Infinity'")
-    number = float(value)
-    if math.isinf(number) or (data_type.name is TypeName.FLOAT and abs(number) > _FLOAT_MAX):
-        raise ValueError("the number is too large")
-    return number
-
-
-def _decimal(value: Any, data_type: DataType) -> str:
-    if isinstance(value, bool):
-        raise TypeError("expected a number")
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError:
-        raise ValueError("expected a number") from None
-    if not number.is_finite() or abs(number.adjusted()) > _DIGITS_MAX:
-        raise ValueError("expected a finite number")
-    whole, _, fraction = format(number.copy_abs(), "f").partition(".")
-    whole, fraction = whole.lstrip("0"), fraction.rstrip("0")
-    precision, scale = data_type.precision or 0, data_type.scale or 0
-    if len(whole) > precision - scale or len(fraction) > scale:
-        raise ValueError(f"expected at most {precision - scale} digits before the point and {scale} behind it")
-    return ("-" if number < 0 else "") + (whole or "0") + (f".{fraction}" if fraction else "")
-
-
-def _text(value: Any, data_type: DataType) -> str:
-    if not isinstance(value, str):
-        raise TypeError("expected a text in single quotes")
-    if data_type.length_max and len(value) > data_type.length_max:
-        raise ValueError(f"expected at most {data_type.length_max} characters")
-    return value
-
-
-def _blob(value: Any, _: DataType) -> str:
-    if not isinstance(value, str):
-        raise TypeError("expected X'…' or a base64 text")
-    return base64.b64encode(base64.b64decode(value, validate=True)).decode()
-
-
-def _timestamp(value: Any, _: DataType) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError("expected a text like '2024-01-31T12:00:00Z'")
-    try:
-        moment = _EPOCH + timedelta(milliseconds=value) if isinstance(value, int) else read_utc_timestamp(value)
-    except ValueError:
-        raise ValueError("expected a text like '2024-01-31T12:00:00Z'") from None
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def _date(value: Any, _: DataType) -> str:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        raise TypeError("expected a text like '2024-01-31'")
-    return date.fromisoformat(value).isoformat()
-
-
-def _json(value: Any, _: DataType) -> Any:
-    if not isinstance(value, str):
-        return float(value) if isinstance(value, Decimal) else value
-    try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError as exc:
-        raise ValueError(str(exc)) from None
-
-
-def _uuid(value: Any, _: DataType) -> str:
-    if not isinstance(value, str):
-        raise TypeError("expected a UUID as text")
-    return str(uuid.UUID(value))
-
-
-_READERS: dict[TypeName, Callable[[Any, DataType], Any]] = {
-    TypeName.BOOLEAN: _boolean,
-    TypeName.SMALLINT: _integer,
-    TypeName.INT: _integer,
-    TypeName.BIGINT: _integer,
-    TypeName.FLOAT: _float,
-    TypeName.DOUBLE: _float,
-    TypeName.DECIMAL: _decimal,
-    TypeName.TEXT: _text,
-    TypeName.BLOB: _blob,
-    TypeName.TIMESTAMP: _timestamp,
-    TypeName.DATE: _date,
-    TypeName.JSON: _json,
-    TypeName.UUID: _uuid,
-}

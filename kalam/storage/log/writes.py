@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from kalam.errors import Conflict, DuplicateKey, KalamError
-from kalam.rows.normalise import shorten
 from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
+from kalam.rows.values import shorten
 from kalam.schema import Table
 from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
 from kalam.storage.log.copy_store import CopyStore, write_chunk

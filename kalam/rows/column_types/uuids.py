@@ -1,0 +1,62 @@
+"""UUID: its canonical text."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pyarrow as pa
+
+from kalam.rows.column_types.arrow_kinds import is_bytes, is_text, refuse_unless
+from kalam.rows.column_types.record import ColumnType
+from kalam.rows.values import Values
+from kalam.schema import DataType, TypeName
+
+
+def uuid_text(text: str) -> str:
+    """The one form of a UUID that a text names in any of its forms; a text that names none is given back."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return text
+
+
+def _fix(values: Values) -> Values:
+    return [None if value is None else str(value) for value in values]
+
+
+def _assigned(value: Any) -> Any:
+    return uuid.UUID(value) if isinstance(value, str) else value
+
+
+def _from_arrow(values: pa.ChunkedArray, _: DataType) -> list[Any]:
+    if is_bytes(values.type):
+        return [None if value is None else uuid.UUID(bytes=value) for value in values.to_pylist()]
+    refuse_unless(is_text(values.type), "UUIDs")
+    return [None if text is None else uuid.UUID(text) for text in values.to_pylist()]
+
+
+def _default(value: Any, _: DataType) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a UUID as text")
+    return str(uuid.UUID(value))
+
+
+def _compared(value: Any) -> str | None:
+    return f"'{uuid_text(value)}'" if isinstance(value, str) and uuid_text(value) != value else None
+
+
+UUID = ColumnType(
+    name=TypeName.UUID,
+    words=("UUID",),
+    is_key=True,
+    decoded=lambda kind, how: uuid.UUID,
+    fix=lambda kind: _fix,
+    assigned=_assigned,
+    from_arrow=_from_arrow,
+    own_arrow=is_text,
+    arrow=lambda kind: pa.string(),
+    default=_default,
+    from_event=str,
+    compared=_compared,
+)
