@@ -63,18 +63,46 @@ _STORED_COLUMNS = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
 _STREAM_COLUMNS = {STREAM_KEY: TypeName.TEXT}
 
 
+class TimestampUnit(enum.StrEnum):
+    """What an integer counts that is given for a TIMESTAMP, since 1970."""
+
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+    MICROSECONDS = "us"
+    NANOSECONDS = "ns"
+
+    @property
+    def words(self) -> str:
+        """``seconds`` and so on."""
+        return self.name.lower()
+
+
 class DataType(msgspec.Struct, frozen=True, kw_only=True):
-    """A column type: ``precision`` and ``scale`` belong to DECIMAL, ``length_max`` (characters) to VARCHAR(n)."""
+    """A column type: ``precision`` and ``scale`` belong to DECIMAL, ``length_max`` (characters) to VARCHAR(n).
+
+    ``unit`` belongs to TIMESTAMP and is None for milliseconds; it says how integers are read, and not what is kept.
+    """
 
     name: TypeName
     precision: int | None = None
     scale: int | None = None
     length_max: int | None = None
+    unit: TimestampUnit | None = None
 
     def __str__(self) -> str:
         if self.name is TypeName.DECIMAL:
             return f"DECIMAL({self.precision},{self.scale})"
         return f"VARCHAR({self.length_max})" if self.length_max else self.name.value
+
+    @property
+    def declaration(self) -> str:
+        """The type as a column is declared with it."""
+        return f"{self} UNIT '{self.unit}'" if self.unit else str(self)
+
+    @property
+    def integer_unit(self) -> TimestampUnit:
+        """What an integer counts that is given for a TIMESTAMP of this type."""
+        return self.unit or TimestampUnit.MILLISECONDS
 
 
 class DefaultKind(enum.StrEnum):

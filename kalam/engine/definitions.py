@@ -227,7 +227,7 @@ def _existing(existing: Table, statement: CreateTable) -> Result:
 
 
 def _column_text(column: Column, is_key: bool = False) -> str:
-    text = str(column.type)
+    text = column.type.declaration
     if not column.nullable:
         text += " NOT NULL"
     if column.default is not None:

@@ -257,7 +257,7 @@ class RowDecoder:
             try:
                 values = fix(values)
             except BadValue as exc:
-                raise bad_value(column, exc.index, exc.expected, exc.found) from exc
+                raise bad_value(column, exc.index, exc.expected, exc.found, exc.hint) from exc
         if not column.nullable and column.type.name in self._untyped and None in values:
             raise missing_value(column, values.index(None))
         return values
@@ -297,7 +297,7 @@ class RowDecoder:
         try:
             return found if fix is None else fix(found)
         except BadValue as exc:
-            raise bad_value(column, exc.index, exc.expected, exc.found) from exc
+            raise bad_value(column, exc.index, exc.expected, exc.found, exc.hint) from exc
 
     def _arrow_column(self, table: pa.Table, column: Column, default: Column | None, sql: bool) -> list[Any]:
         if column.name not in table.column_names:

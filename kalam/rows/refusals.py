@@ -80,9 +80,10 @@ def _place(index: int | None) -> str:
     return "" if index is None else f"row {index + 1}: "
 
 
-def bad_value(column: Column, index: int | None, expected: str, found: str) -> InvalidValue:
+def bad_value(column: Column, index: int | None, expected: str, found: str, hint: str | None = None) -> InvalidValue:
     """A value is not what its column holds; ``index`` is its row's place, from 0."""
-    return InvalidValue(f"{_place(index)}column {column.name} expects {expected}, found {found}")
+    detail = f"{_place(index)}column {column.name} expects {expected}, found {found}"
+    return InvalidValue(detail) if hint is None else InvalidValue(detail, hint=hint)
 
 
 def missing_value(column: Column, index: int | None) -> NotNullViolation:

@@ -16,11 +16,11 @@ NONFINITE_TEXTS: Final = ("NaN", "Infinity", "-Infinity")
 
 
 class BadValue(Exception):
-    """The value at ``index`` of a column does not fit: ``expected`` and ``found`` say how."""
+    """The value at ``index`` of a column does not fit: ``expected`` and ``found`` say how, ``hint`` what to do."""
 
-    def __init__(self, index: int, expected: str, found: str) -> None:
+    def __init__(self, index: int, expected: str, found: str, hint: str | None = None) -> None:
         super().__init__(expected)
-        self.index, self.expected, self.found = index, expected, found
+        self.index, self.expected, self.found, self.hint = index, expected, found, hint
 
 
 def shorten(value: Any) -> str:

@@ -255,16 +255,39 @@ def test_no_bytes_whatever_make_the_decoder_stumble(codec_of: MakeCodec, payload
         codec.events.each(codec.stored.unpack(pack_rows(rows)))
 
 
+PLAUSIBLE_S = range(31_536_000, 4_133_980_800)
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def is_of_another_unit(value: int, unit: str) -> bool:
+    """Whether an integer is a time from 1971 to 2100 in another unit, and none in its own."""
+    plausible = {name for name, per_second in UNITS.items() if value // per_second in PLAUSIBLE_S}
+    return bool(plausible) and unit not in plausible
+
+
 @given(
-    st.lists(st.integers(-(2**42), 2**42) | st.integers(-62_135_596_800_000, 253_402_300_799_999), min_size=1)
-    | st.lists(st.integers(1 - 2**32 * 1_000, 2**32 * 1_000 - 1), min_size=32, max_size=64),
+    st.sampled_from(list(UNITS)),
+    st.lists(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999) | st.none(), min_size=1)
+    | st.lists(st.integers(31_536_000_000_000, 4_133_980_799_999_999), min_size=32, max_size=64)
+    | st.lists(st.integers(31_536_000_000_000, 4_133_980_799_999_999), max_size=5),
+    st.booleans(),
 )
-def test_milliseconds_become_the_moment_they_are_to_the_microsecond(
-    codec_of: MakeCodec, milliseconds: list[int]
+def test_integers_become_the_moment_they_are_to_the_microsecond(
+    codec_of: MakeCodec, unit: str, micros: list[int | None], by_arrow: bool
 ) -> None:
-    codec = codec_of("CREATE STREAM TABLE n.t (at TIMESTAMP)")
-    rows = codec.decoder.decode(json.dumps([{"at": value} for value in milliseconds]).encode(), user="ann")
-    assert [at for (at,) in rows] == [EPOCH + timedelta(milliseconds=value) for value in milliseconds]
+    numbers = [None if value is None else value * UNITS[unit] // 1_000_000 for value in micros]
+    taken = [value for value in numbers if value is None or not is_of_another_unit(value, unit)]
+    codec = codec_of(f"CREATE STREAM TABLE n.t (at TIMESTAMP UNIT '{unit}')")
+    if by_arrow:
+        fits = [value for value in taken if value is None or -(1 << 63) <= value < 1 << 63]
+        taken = fits
+        rows = codec.decoder.decode_table(pa.table({"at": pa.array(fits, pa.int64())}), user="ann")
+    else:
+        rows = codec.decoder.decode(json.dumps([{"at": value} for value in taken]).encode(), user="ann")
+    exact = [None if value is None else (value * 1_000_000 + UNITS[unit] // 2) // UNITS[unit] for value in taken]
+    assert [at for (at,) in rows] == [
+        None if value is None else EPOCH + timedelta(microseconds=value) for value in exact
+    ]
 
 
 def test_a_generated_uuid_sorts_by_its_time(codec_of: MakeCodec) -> None:

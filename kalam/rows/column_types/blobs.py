@@ -48,7 +48,7 @@ def _from_event(shown: Any) -> bytes:
     return bytes(shown) if isinstance(shown, bytes | bytearray | memoryview) else base64.b64decode(shown, validate=True)
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     """Raises InvalidValue for a text that can be none, which DataFusion would take for its bytes."""
     if not isinstance(value, str):
         return None

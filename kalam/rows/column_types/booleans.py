@@ -41,7 +41,7 @@ def _default(value: Any, _: DataType) -> bool:
     return value
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     if not isinstance(value, str):
         return None
     try:

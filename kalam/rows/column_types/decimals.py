@@ -67,7 +67,7 @@ def _show(values: Values) -> Values:
     return [None if value is None else format(value, "f") for value in values]
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     """A number with all of its digits."""
     if not isinstance(value, float | Decimal) or not math.isfinite(value):
         return None

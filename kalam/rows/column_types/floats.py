@@ -117,7 +117,7 @@ def _show_floats(values: Values) -> Values:
     return _show_doubles([None if value is None else float(str(np.float32(value))) for value in values])
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     """A number of more than 32 bits as what the column holds of it."""
     if isinstance(value, float) and not isfinite(value):
         return None

@@ -1,4 +1,4 @@
-"""TIMESTAMP: an aware UTC datetime, in microseconds; an integer means milliseconds since 1970."""
+"""TIMESTAMP: an aware UTC datetime, in microseconds; an integer means what its column's UNIT says."""
 
 from __future__ import annotations
 
@@ -14,41 +14,67 @@ import pyarrow.compute as pc
 from kalam.rows.column_types.arrow_kinds import is_text
 from kalam.rows.column_types.record import ColumnType
 from kalam.rows.lone_values import show_timestamp, timestamp_text
+from kalam.rows.time_units import PER_SECOND, Implausible, instant, micros_of, plausible
 from kalam.rows.timestamp_text import read_utc_timestamp, rounded_micros
 from kalam.rows.timestamps import from_micros, timestamps
-from kalam.rows.values import EPOCH, Values, each
-from kalam.schema import DataType, TypeName
+from kalam.rows.values import EPOCH, BadValue, Fix, Values, shorten
+from kalam.schema import DataType, TimestampUnit, TypeName
 
 TIMESTAMP_ARROW = pa.timestamp("us", "UTC")
 ARRAY_VALUES_MIN = 32
 """So many values are faster converted as an array than one by one."""
-FLOAT_EXACT_MS = 2**32 * 1_000
-"""Up to here the seconds as a float are less than half a microsecond off, and so round to the right one."""
 _ZONE, _MICROSECOND = attrgetter("tzinfo"), attrgetter("microsecond")
 _STEP = timedelta(microseconds=1)
-_from_seconds = datetime.fromtimestamp
+_from_seconds = datetime.fromtimestamp  # before 2100 a float of seconds rounds to the right microsecond
 
 
-def _fix(values: Values) -> Values:
-    """Integers (milliseconds since 1970) and datetimes of any offset, or of none, to aware UTC datetimes."""
-    kinds = set(map(type, values))
-    if kinds == {datetime}:
-        zones = set(map(_ZONE, values))
-        if zones == {UTC}:
-            return values
-        if zones == {None}:
-            return [value.replace(tzinfo=UTC) for value in values]
-    if kinds == {int} and min(values) > -FLOAT_EXACT_MS and max(values) < FLOAT_EXACT_MS:
-        if len(values) < ARRAY_VALUES_MIN:
-            return [_from_seconds(value / 1_000, UTC) for value in values]
-        return from_micros(np.array(values, np.int64) * 1_000)
-    return each(values, _instant, "a TIMESTAMP between the years 1 and 9999")
+def _fix(kind: DataType) -> Fix:
+    """Integers since 1970 in the column's unit, and datetimes of any offset, or of none, to aware UTC datetimes."""
+    unit = kind.integer_unit
+    first, end = plausible(unit)
+
+    def fix(values: Values) -> Values:
+        kinds = set(map(type, values))
+        if kinds == {datetime}:
+            zones = set(map(_ZONE, values))
+            if zones == {UTC}:
+                return values
+            if zones == {None}:
+                return [value.replace(tzinfo=UTC) for value in values]
+        there = [value for value in values if value is not None] if type(None) in kinds else values
+        if kinds - {type(None)} == {int} and first <= min(there) and max(there) < end:
+            made = _of_integers(there, unit)
+            if there is values:
+                return made
+            each_made = iter(made)
+            return [None if value is None else next(each_made) for value in values]
+        return [None if value is None else _instant(index, value, unit) for index, value in enumerate(values)]
+
+    return fix
 
 
-def _instant(value: datetime | int) -> datetime:
-    if isinstance(value, int):
-        return EPOCH + timedelta(milliseconds=value)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def _of_integers(values: Values, unit: TimestampUnit) -> list[datetime]:
+    """Plausible integers as what they are."""
+    per_second = PER_SECOND[unit]
+    if len(values) >= ARRAY_VALUES_MIN:
+        numbers = np.array(values, np.int64)
+        if unit is TimestampUnit.NANOSECONDS:
+            return from_micros(rounded_micros(numbers))
+        return from_micros(numbers * (1_000_000 // per_second))
+    if unit is TimestampUnit.NANOSECONDS:
+        return [_from_seconds(micros_of(value, unit) / 1_000_000, UTC) for value in values]
+    return [_from_seconds(value / per_second, UTC) for value in values]
+
+
+def _instant(index: int, value: datetime | int, unit: TimestampUnit) -> datetime:
+    try:
+        if isinstance(value, int):
+            return instant(value, unit)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except Implausible as exc:
+        raise BadValue(index, f"a TIMESTAMP (an integer is {unit.words})", exc.found, exc.hint) from exc
+    except (ValueError, OverflowError) as exc:
+        raise BadValue(index, "a TIMESTAMP between the years 1 and 9999", shorten(value)) from exc
 
 
 def _assigned(value: Any) -> Any:
@@ -62,7 +88,7 @@ def _assigned(value: Any) -> Any:
 
 
 def from_arrow(values: pa.ChunkedArray, _: DataType | None = None) -> list[Any]:
-    """Timestamps of any unit, dates, milliseconds since 1970, or texts, which mean UTC where they name no offset."""
+    """Timestamps of any unit, dates, or texts, which mean UTC where they name no offset; integers as they are."""
     kind = values.type
     if kind == TIMESTAMP_ARROW:
         return timestamps(values)
@@ -72,8 +98,8 @@ def from_arrow(values: pa.ChunkedArray, _: DataType | None = None) -> list[Any]:
                 return timestamps(values.cast(form).cast(TIMESTAMP_ARROW))
         return [None if text is None else _of_text(text) for text in values.to_pylist()]
     if pa.types.is_integer(kind):
-        values = values.cast(pa.int64()).cast(pa.timestamp("ms"))
-    elif pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return list(values.to_pylist())
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
         micros = rounded_micros(np.asarray(pc.fill_null(values.cast(pa.int64()), 0).to_numpy(), np.int64))
         missing = np.asarray(values.is_null().to_numpy())
         values = pa.chunked_array([pa.array(micros, pa.int64(), mask=missing)])
@@ -84,18 +110,20 @@ def from_arrow(values: pa.ChunkedArray, _: DataType | None = None) -> list[Any]:
     return timestamps(values.cast(pa.timestamp("us")).cast(TIMESTAMP_ARROW))
 
 
-def _of_text(text: str) -> datetime:
-    """A text as RFC 3339 has it, or milliseconds since 1970 in digits."""
+def _of_text(text: str) -> datetime | int:
+    """A text as RFC 3339 has it, or the digits of an integer."""
     if text.strip().lstrip("-").isdecimal():
-        return EPOCH + timedelta(milliseconds=int(text))
+        return int(text)
     return read_utc_timestamp(text)
 
 
-def _default(value: Any, _: DataType) -> str:
+def _default(value: Any, kind: DataType) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError("expected a text like '2024-01-31T12:00:00Z'")
     try:
-        moment = EPOCH + timedelta(milliseconds=value) if isinstance(value, int) else read_utc_timestamp(value)
+        moment = instant(value, kind.integer_unit) if isinstance(value, int) else read_utc_timestamp(value)
+    except Implausible:
+        raise
     except ValueError:
         raise ValueError("expected a text like '2024-01-31T12:00:00Z'") from None
     return timestamp_text(moment)
@@ -119,12 +147,12 @@ def from_event(shown: Any) -> datetime:
     return shown if isinstance(shown, datetime) else datetime.fromisoformat(shown)
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, kind: DataType) -> str | None:
     try:
         if isinstance(value, str):
             moment = read_utc_timestamp(value)
         elif isinstance(value, int) and not isinstance(value, bool):
-            moment = EPOCH + timedelta(milliseconds=value)
+            moment = EPOCH + micros_of(value, kind.integer_unit) * _STEP  # of any plausibility: it may be a bound
         else:
             return None
     except (ValueError, OverflowError):
@@ -138,7 +166,7 @@ TIMESTAMP = ColumnType(
     literal="TIMESTAMP",
     is_key=True,
     decoded=lambda kind, how: datetime | int,
-    fix=lambda kind: _fix,
+    fix=_fix,
     assigned=_assigned,
     from_arrow=from_arrow,
     own_arrow=pa.types.is_timestamp,

@@ -62,7 +62,7 @@ def _unpack(values: Values) -> Values:
     return [None if value is None else msgspec.json.decode(value) for value in values]
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     try:
         document = msgspec.json.decode(value) if isinstance(value, str) else value
         text = msgspec.json.encode(document).decode()

@@ -75,4 +75,4 @@ class ColumnType(msgspec.Struct, frozen=True, kw_only=True):
     in_msgpack: Show | None = None
     as_text: Show | None = None
     from_event: Callable[[Any], Any] | None = None
-    compared: Callable[[Any], str | None] | None = None
+    compared: Callable[[Any, DataType], str | None] | None = None

@@ -42,7 +42,7 @@ def _default(value: Any, _: DataType) -> str:
     return str(uuid.UUID(value))
 
 
-def _compared(value: Any) -> str | None:
+def _compared(value: Any, _: DataType) -> str | None:
     return f"'{uuid_text(value)}'" if isinstance(value, str) and uuid_text(value) != value else None
 
 

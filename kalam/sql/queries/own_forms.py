@@ -17,7 +17,7 @@ def own_form(kind: DataType, value: Any) -> str | None:
     Raises InvalidValue for a text that can be no BLOB, which DataFusion would take for its bytes.
     """
     compared = TYPES[kind.name].compared
-    return None if compared is None else compared(value)
+    return None if compared is None else compared(value, kind)
 
 
 def unquoted(literal: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kalam.errors import Unsupported
+from kalam.errors import InvalidValue, Unsupported
 from kalam.rows.column_types import TYPES
 from kalam.rows.column_types.decimals import DIGITS_MAX
-from kalam.schema import DataType, TypeName
+from kalam.schema import DataType, TimestampUnit, TypeName
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind
 
@@ -37,6 +37,8 @@ def read_type(cursor: Cursor) -> DataType:
     data_type = _sized(cursor, name, word)
     if cursor.at_symbol("[") or cursor.at("ARRAY"):
         raise cursor.refusal("there are no array types", hint="use JSON")
+    if cursor.at("UNIT"):
+        raise cursor.refusal(f"UNIT is said once, behind the type, and belongs to TIMESTAMP, not to {data_type}")
     return data_type
 
 
@@ -47,7 +49,7 @@ def _sized(cursor: Cursor, name: TypeName, word: str) -> DataType:
         case TypeName.TEXT if word in _SIZED_TEXT:
             return _text(cursor, word)
         case TypeName.TIMESTAMP:
-            _timestamp(cursor, word)
+            return _timestamp(cursor, word)
         case TypeName.DOUBLE if word == "DOUBLE":
             cursor.take("PRECISION")
     if cursor.at_symbol("("):
@@ -80,13 +82,26 @@ def _text(cursor: Cursor, word: str) -> DataType:
     return DataType(name=TypeName.TEXT, length_max=sizes[0])
 
 
-def _timestamp(cursor: Cursor, word: str) -> None:
-    """Consume ``(6)`` and ``WITH TIME ZONE``: every TIMESTAMP is an instant in microseconds."""
+def _timestamp(cursor: Cursor, word: str) -> DataType:
+    """Consume ``(6)``, ``WITH TIME ZONE`` (every TIMESTAMP is an instant in microseconds) and ``UNIT '…'``."""
     token = cursor.token
     if _sizes(cursor) not in ([], [_MICROSECONDS]):
         raise cursor.refusal("a TIMESTAMP always has microseconds", at=token, hint="leave the precision out")
     if word == "TIMESTAMP" and not cursor.take("WITH", "TIME", "ZONE"):
         cursor.take("WITHOUT", "TIME", "ZONE")
+    return DataType(name=TypeName.TIMESTAMP, unit=_unit(cursor))
+
+
+def _unit(cursor: Cursor) -> TimestampUnit | None:
+    """Consume ``UNIT '…'``; None for milliseconds, said or not."""
+    if not cursor.take("UNIT"):
+        return None
+    token = cursor.token
+    text = cursor.string("a unit")
+    if text not in list(TimestampUnit):
+        units = ", ".join(f"'{unit}'" for unit in TimestampUnit)
+        raise cursor.error(InvalidValue, f"UNIT is one of {units}; found {text[:40]!r}", at=token)
+    return None if text == TimestampUnit.MILLISECONDS else TimestampUnit(text)
 
 
 def _sizes(cursor: Cursor) -> list[int]:

@@ -109,7 +109,7 @@ def _written(options: TableOptions) -> list[tuple[str, str | None]]:
 
 
 def _column_sql(column: Column, key: str | None) -> str:
-    parts = [_name(column.name), str(column.type)]
+    parts = [_name(column.name), column.type.declaration]
     if not column.nullable and column.name != key:
         parts.append("NOT NULL")
     if column.default is not None:
