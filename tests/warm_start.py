@@ -301,14 +301,27 @@ def become(request: dict[str, Any], files: Sequence[int]) -> list[str]:
     return arguments
 
 
+exit_status: int | None = None
+
+
+def leave() -> None:
+    """End a fork whose command has ended: what Python would take down after this it has in common with the others."""
+    if exit_status is not None:
+        with suppress(OSError):  # of which Python tells
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(exit_status)
+
+
 if __name__ == "__main__":
+    atexit.register(leave)  # before anybody else, so after everybody else
     sys.path[0] = str(Path.cwd())  # as ``python -m kalam`` has it
     import_what_a_server_imports()
     spare_processes.import_what_they_import()
     import_what_commands_import()
     given = serve_forks(socket.socket(fileno=int(sys.argv[1])))
     if given is not None:
-        from kalam.cli.main import main
+        from kalam.__main__ import main
 
         if given[:1] == ["serve"]:
             spare_processes.keep_spares()
@@ -316,4 +329,8 @@ if __name__ == "__main__":
         elif given[:1] == ["bench"]:
             spare_processes.take_spares()
         sys.argv = ["kalam", *given]
-        main()
+        try:
+            main()
+        except SystemExit as exc:
+            exit_status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+            raise
