@@ -44,12 +44,12 @@ from kalam.tables.evictions import Evictions
 from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
+from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options, without_login
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
-from kalam_nats.broker.loops import running
 from kalam_nats.broker.store_repair import StoreRepair
 from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery

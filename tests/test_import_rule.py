@@ -23,7 +23,15 @@ LAYERS = (
     ("kalam", "kalam.migrations"),
     (
         *("kalam.errors", "kalam.names", "kalam.settings", "kalam.imports"),
-        *("kalam.threads", "kalam.latency", "kalam.tracing", "kalam.manual_pages", "kalam.sql_words"),
+        *(
+            "kalam.threads",
+            "kalam.tasks",
+            "kalam.backoff",
+            "kalam.latency",
+            "kalam.tracing",
+            "kalam.manual_pages",
+            "kalam.sql_words",
+        ),
     ),
     ("kalam.schema", "kalam.rows"),
     ("kalam.sql",),

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
 from kalam.rows.codec import Codec, Codecs
 from kalam.rows.stored import pack_rows
@@ -34,6 +35,7 @@ from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
 from kalam.tables.runs import Unpublished, messages_of
+from kalam.tasks import Tasks
 from kalam.threads import Purpose, in_thread
 from kalam.tracing import batch_span
 
@@ -64,6 +66,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     oldest_us: int | None
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("outbox failed", exc_info=task.exception())
+
+
 class Outbox:
     """The publisher. ``announce`` is called in the loop's thread for every commit, in order."""
 
@@ -86,7 +93,7 @@ class Outbox:
         )
         self.dropped = DroppedFeeds(database, port)
         self._feeds: dict[int, Feed] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._marked: dict[int, int] = {}
         self.byte_count = 0
         self.published_rows = 0
@@ -120,14 +127,8 @@ class Outbox:
 
     def _start(self, feed: Feed) -> None:
         if feed.task is None:
-            task = feed.task = asyncio.create_task(self._run(feed), name=f"outbox {feed.table.name} {feed.user}")
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("outbox failed", exc_info=task.exception())
+            task = feed.task = self._tasks.start(self._run(feed), f"outbox {feed.table.name} {feed.user}")
+            task.add_done_callback(_tell_failure)
 
     async def recover(self) -> None:
         """At the start: take up every copy whose log goes beyond its watermark."""
@@ -180,13 +181,13 @@ class Outbox:
             feed.position = None
 
     async def _run(self, feed: Feed) -> None:
-        pause = RETRY_PAUSE_S[0]
+        backoff = Backoff(*RETRY_PAUSE_S)
         try:
             while feed.pending:
                 try:
                     await self._turn(feed)
                     self._troubles.clear(feed.table.table_id, "changes")
-                    pause = RETRY_PAUSE_S[0]
+                    backoff.reset()
                 except OutOfPlace:
                     feed.position = None
                 except Exception as exc:  # noqa: BLE001 - whatever it was, the changes are still to be told
@@ -196,8 +197,7 @@ class Outbox:
                     else:
                         log_failure("changes wait", exc, table=str(feed.table.name))
                         self._troubles.note(feed.table.table_id, "changes", reason_of(exc))
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, RETRY_PAUSE_S[1])
+                    await asyncio.sleep(backoff.failed())
         finally:
             feed.task = None
 
@@ -275,11 +275,8 @@ class Outbox:
 
     async def drain(self, timeout_s: float) -> None:
         """Publish what is committed, as far as the broker lets us within the time; then stop."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait(timeout_s)
+        await self._tasks.cancel()
         await self.write_watermarks()
 
     def waiting(self) -> Waiting:

@@ -24,10 +24,11 @@ import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
+from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
+from kalam.tasks import running
 from kalam_nats.broker.address import redacted
 from kalam_nats.broker.guarded_client import GuardedClient
-from kalam_nats.broker.loops import running
 
 ABANDON_S = 10.0  # how long nats-py's own reconnect is waited for before a new client is built
 TICK_S = 0.5  # how often the supervisor looks at a client that did not report anything
@@ -227,7 +228,7 @@ class BrokerConnection:
             self._changed.clear()
 
     async def _rebuild(self) -> GuardedClient:
-        pause_s = RECONNECT_PAUSE_S
+        backoff = Backoff(RECONNECT_PAUSE_S, REBUILD_PAUSE_S_MAX)
         while True:
             try:
                 client = await self._connect(ABANDON_S)
@@ -235,10 +236,10 @@ class BrokerConnection:
                     await setup(client)
             except (nats_errors.Error, OSError, TimeoutError, BrokerUnavailable) as exc:
                 self._last_error = str(exc) or self._last_error
+                pause_s = backoff.failed()
                 log.warning("broker_not_reached", url=self.url, error=self._last_error, again_in_s=pause_s)
                 await self._discard()
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, REBUILD_PAUSE_S_MAX)
             else:
                 return client
 

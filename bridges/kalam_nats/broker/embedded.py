@@ -22,9 +22,10 @@ from typing import Any
 
 import structlog
 
+from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
 from kalam.settings import MIB, Settings
-from kalam_nats.broker.loops import running
+from kalam.tasks import running
 from kalam_nats.broker.server_process import (
     CONFIGURATION_FILE,
     LOG_FILE,
@@ -142,7 +143,7 @@ class EmbeddedBroker:
     async def watch(self) -> None:
         """Restart it whenever it dies, after a pause that grows while it does not stay alive."""
         clock = asyncio.get_running_loop().time
-        pause_s = 0.0
+        backoff = Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
         while True:
             process, since = self._process, clock()
             assert process is not None, "the broker was started"
@@ -150,7 +151,9 @@ class EmbeddedBroker:
             async with self._changing:
                 if process is not self._process:
                     continue  # restart() was asked for
-                pause_s = 0.0 if clock() - since >= HEALTHY_S else min(max(2 * pause_s, PAUSE_S_MIN), PAUSE_S_MAX)
+                if stayed := clock() - since >= HEALTHY_S:
+                    backoff.reset()
+                pause_s = 0.0 if stayed else backoff.failed()
                 log.error("nats_server_died", status=status, reason=process.last_words(), restart_in_s=pause_s)
                 await asyncio.sleep(pause_s)
                 await self._relaunch()

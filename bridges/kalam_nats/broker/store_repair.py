@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
 from kalam_nats.broker.jetstream import JetStream, RefusedError
 
@@ -49,14 +50,15 @@ class StoreRepair:
 
     async def run(self) -> None:
         """Watch for trouble, until cancelled."""
-        pause_s, restarted_at = PAUSE_S_MIN, self._jetstream.acks
+        backoff, restarted_at = Backoff(PAUSE_S_MIN, PAUSE_S_MAX), self._jetstream.acks
         while True:
             self._trouble.clear()
             await self._trouble.wait()
             if self._jetstream.acks > restarted_at:
-                pause_s = PAUSE_S_MIN
+                backoff.reset()
             if not await self._is_broken():
                 continue
+            pause_s = backoff.failed()
             log.warning("the broker stores nothing although the disk has room; it is restarted", again_in_s=pause_s)
             try:
                 await self._restart()
@@ -65,7 +67,6 @@ class StoreRepair:
             restarted_at = self._jetstream.acks
             self._jetstream.failing.clear()
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
     async def _is_broken(self) -> bool:
         """Whether nothing is stored though there is room, for which it waits."""

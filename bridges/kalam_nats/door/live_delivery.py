@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 
 from kalam.errors import BrokerUnavailable, NotFound
 from kalam.live import LiveQuery, Message, Registry
+from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import header_block
 from kalam_nats.door.reader_backlog import ReaderBacklog
@@ -77,7 +78,7 @@ class LiveDelivery:
         self._unconfirmed: dict[str, Delivery] = {}
         self._noted: dict[str, Delivery] = {}
         self._backlog = ReaderBacklog(connection)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = Tasks()
         self._wake = asyncio.Event()
         self._inbox = ""
         self._echoes: dict[str, list[Delivery]] = {}
@@ -252,9 +253,7 @@ class LiveDelivery:
     def _hold(self, delivery: Delivery) -> None:
         """Send no more until what was sent is read: the query's own queue is bounded and dropped in its time."""
         delivery.held = True
-        task = asyncio.create_task(self._release(delivery), name=f"live backlog {delivery.query.id}")
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._asking.start(self._release(delivery), f"live backlog {delivery.query.id}")
 
     async def _release(self, delivery: Delivery) -> None:
         await self._backlog.wait_small(delivery.subject)

@@ -16,6 +16,7 @@ from kalam.errors import Internal, InvalidValue, KalamError
 from kalam.live import LiveQuery
 from kalam.rows.judged import UNREADABLE
 from kalam.schema import PayloadFormat
+from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import Endpoint
@@ -58,7 +59,7 @@ class LiveRequests:
     ) -> None:
         self._connection, self._subjects, self._engine, self._delivery = connection, subjects, engine, delivery
         self._interest = Interest(connection)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._running = asyncio.Semaphore(OPENINGS_AT_ONCE)
         self._subscriptions: list[Any] = []
         self.open_endpoint = Endpoint("live", subjects.live_subject(), QUEUE_GROUP)
@@ -83,15 +84,13 @@ class LiveRequests:
                 await asyncio.wait_for(subscription.drain(), 5)
             except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
                 log.debug("subscription not drained", error=str(exc))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         self._engine.close_live_queries()
         await self._delivery.drain(2.0)
 
     async def _take_open(self, msg: Msg) -> None:
         if msg.reply:  # without one nobody could learn where the messages are
-            self._start(self._open(msg))
+            self._tasks.start(self._open(msg))
 
     async def _take_close(self, msg: Msg) -> None:
         started = time.perf_counter()
@@ -103,12 +102,7 @@ class LiveRequests:
             error = exc.as_value()
         self.close_endpoint.note(time.perf_counter() - started, [error])
         if msg.reply:
-            self._start(self._answer(msg.reply, error or {"closed": True}))
-
-    def _start(self, coroutine: Any) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._answer(msg.reply, error or {"closed": True}))
 
     async def _open(self, msg: Msg) -> None:
         started = time.perf_counter()

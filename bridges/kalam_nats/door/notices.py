@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import structlog
 
+from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.subjects import Subjects
 
@@ -18,13 +17,11 @@ class Notices:
 
     def __init__(self, connection: BrokerConnection, subjects: Subjects) -> None:
         self._connection, self._subjects = connection, subjects
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def notice(self, what: str, body: dict[str, object]) -> None:
         """Publish a JSON notice on ``kalam.event.<what>``."""
-        task = asyncio.get_running_loop().create_task(self._publish(what, body))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._publish(what, body))
 
     async def _publish(self, what: str, body: dict[str, object]) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -11,6 +10,7 @@ from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.schema import Table
 from kalam.tables.sifted import RefusedRow
+from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.door.error_replies import HEADER_BYTES, header_text
 from kalam_nats.subjects import Subjects
@@ -23,7 +23,7 @@ class Rejections:
 
     def __init__(self, connection: BrokerConnection, subjects: Subjects) -> None:
         self._connection, self._subjects = connection, subjects
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def message(self, name: TableName, owner: str, payload: bytes, error: KalamError) -> None:
         """Publish a message; ``owner`` is its user where the table is a USER table, else ''."""
@@ -33,9 +33,7 @@ class Rejections:
         """Publish rows; a RefusedSink."""
         owner = table.owner(user)
         refused = [(row.payload, row.error) for row in rows]
-        task = asyncio.get_running_loop().create_task(self._publish_rows(table.name, owner, refused))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._publish_rows(table.name, owner, refused))
 
     async def _publish_rows(self, name: TableName, owner: str, refused: Sequence[tuple[bytes, KalamError]]) -> None:
         try:

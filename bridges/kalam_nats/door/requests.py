@@ -23,6 +23,7 @@ from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.judged import UNREADABLE
 from kalam.rows.taking import PLAIN, WORDS, read_taking
+from kalam.tasks import Tasks
 from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import GuardedClient
@@ -96,7 +97,7 @@ class Requests:
         self._waiting: dict[bytes, Waiting] = {}
         self._waiting_streams: dict[TableName, Waiting] = {}
         self._waiting_sql: list[IncomingSql] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._sql_running = 0
         self._senders: dict[bytes, Identity] = {}
         self._subscriptions: list[Any] = []
@@ -122,8 +123,7 @@ class Requests:
                 await asyncio.wait_for(subscription.drain(), 5)
             except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
                 log.debug("subscription not drained", error=str(exc))
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.wait()
 
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if headers:
@@ -134,7 +134,7 @@ class Requests:
                     taking = read_taking(lambda header, _: headers.get(header))
                 except InvalidValue as exc:
                     refused = Incoming(payload, arrow, msg_id, bool(reply), trace, PLAIN, reply, subject)
-                    self._start(self._refuse_unread(refused, exc.as_value()))
+                    self._tasks.start(self._refuse_unread(refused, exc.as_value()))
                     return
             message = Incoming(payload, arrow, msg_id, bool(reply), trace, taking, reply, subject)
         else:
@@ -158,7 +158,7 @@ class Requests:
         waiting = self._waiting[subject] = Waiting([subject], stream)
         if stream is not None:
             self._waiting_streams[stream] = waiting
-        self._start(self._insert(waiting))
+        self._tasks.start(self._insert(waiting))
         return waiting
 
     def _stream_of(self, subject: bytes) -> TableName | None:
@@ -171,13 +171,8 @@ class Requests:
 
     def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
         if not self._waiting_sql:
-            self._start(self._answer_sql())
+            self._tasks.start(self._answer_sql())
         self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
-
-    def _start(self, coroutine: Any) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _insert(self, waiting: Waiting) -> None:
         """Work off what waits together by now."""
@@ -332,7 +327,7 @@ class Requests:
             return
         self._sql_running += 1
         with in_trace(trace):  # which the task takes along
-            self._start(self._run_sql(subject, reply, payload))
+            self._tasks.start(self._run_sql(subject, reply, payload))
 
     async def _run_sql(self, subject: str, reply: str, payload: bytes) -> None:
         started = time.perf_counter()

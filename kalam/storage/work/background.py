@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from kalam.backoff import Backoffs
 from kalam.settings import Settings
 from kalam.storage.opened import Storage
 from kalam.storage.segments.replaced import ReplacedFiles
@@ -19,6 +20,9 @@ from kalam.storage.work.flush import Flusher
 from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.worker_process import WorkerProcess
+
+RETRY_S_MIN = 1.0
+"""How long what failed for a table waits before it is tried again, the first time."""
 
 
 class Background(msgspec.Struct, frozen=True):
@@ -49,19 +53,20 @@ def open_background(stack: AsyncExitStack, settings: Settings, storage: Storage,
         stack.push_async_callback(process.stop)
     store, folders, cold_keys, troubles = storage.store, storage.folders, storage.cold_keys, storage.troubles
     database, catalogue, rows_max = storage.database, storage.catalogue, settings.segment_rows_max
-    retry_s_max = settings.flush_retry_s_max
+
+    def retries() -> Backoffs:
+        return Backoffs(RETRY_S_MIN, settings.flush_retry_s_max)
+
     flusher = Flusher(database, catalogue, store, jobs, folders, processes[0], troubles, rows_max)
     compactor = Compactor(store, jobs, folders, cold_keys, processes[1], ReplacedFiles(), troubles, rows_max)
-    schedule = FlushSchedule(
-        catalogue, store, flusher, settings.user_flush_rows_min, settings.hot_bytes_max, retry_s_max
-    )
+    schedule = FlushSchedule(catalogue, store, flusher, settings.user_flush_rows_min, settings.hot_bytes_max, retries())
     compactions = CompactionSchedule(
         database,
         catalogue,
         compactor,
         settings.compaction_segments_min,
         settings.compaction_overrides_percent,
-        retry_s_max,
+        retries(),
     )
-    cleanup = DeletedCleanup(catalogue, flusher, compactor, settings.deleted_cleanup_interval_s, retry_s_max)
+    cleanup = DeletedCleanup(catalogue, flusher, compactor, settings.deleted_cleanup_interval_s, retries())
     return Background(jobs, schedule, compactor, compactions, cleanup)

@@ -7,11 +7,11 @@ work of a compaction is paid by as many flushes or changes as made it necessary.
 from __future__ import annotations
 
 import asyncio
-import time
 
 import msgspec
 import structlog
 
+from kalam.backoff import Backoffs
 from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.database import Database
@@ -49,8 +49,7 @@ class CompactionSchedule(msgspec.Struct):
     compactor: Compactor
     segments_min: int
     overrides_percent: int
-    retry_s_max: float
-    _retries: dict[int, tuple[float, float]] = msgspec.field(default_factory=dict)
+    retries: Backoffs
 
     async def run(self) -> None:
         """Look now and then, until cancelled; remove the files that nobody reads any more."""
@@ -73,19 +72,16 @@ class CompactionSchedule(msgspec.Struct):
                 await self._try(table, owner, small_rows, overridden)
 
     async def _try(self, table: Table, owner: str, small_rows: int, overridden: bool) -> None:
-        pause_s, at = self._retries.get(table.table_id, (0.0, 0.0))
-        if time.monotonic() < at:
+        if not self.retries.is_due(table.table_id):
             return
         try:
             await self.compactor.compact(
                 table, owners=[owner], small_rows=small_rows, overridden=overridden, reason="policy"
             )
         except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
-            pause_s = min(max(1.0, 2 * pause_s), self.retry_s_max)
-            self._retries[table.table_id] = (pause_s, time.monotonic() + pause_s)
-            log_failure("compaction failed", exc, table=str(table.name), again_in_s=pause_s)
+            log_failure("compaction failed", exc, table=str(table.name), again_in_s=self.retries.failed(table.table_id))
         else:
-            self._retries.pop(table.table_id, None)
+            self.retries.succeeded(table.table_id)
 
     def _fragments(self, small_rows: int) -> dict[tuple[int, str], Fragments]:
         with self.database.reading() as conn:

@@ -9,7 +9,6 @@ lies in a segment: what was deleted does not come back when its tombstone goes.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ import msgspec
 import pyarrow.parquet as pq
 import structlog
 
+from kalam.backoff import Backoffs
 from kalam.schema import UPDATED, Table
 from kalam.storage.log.catalogue import EPOCH, Catalogue
 from kalam.storage.log.copies import Segment
@@ -51,9 +51,8 @@ class DeletedCleanup(msgspec.Struct):
     flusher: Flusher
     compactor: Compactor
     pause_s: float
-    retry_s_max: float
+    retries: Backoffs
     _bounds: WeakKeyDictionary[Segment, tuple[int, int]] = msgspec.field(default_factory=WeakKeyDictionary)
-    _retries: dict[int, tuple[float, float]] = msgspec.field(default_factory=dict)
 
     async def run(self) -> None:
         """Look at every table now and then, until cancelled."""
@@ -63,18 +62,15 @@ class DeletedCleanup(msgspec.Struct):
                 await self._try(table)
 
     async def _try(self, table: Table) -> None:
-        pause_s, at = self._retries.get(table.table_id, (0.0, 0.0))
-        if time.monotonic() < at:
+        if not self.retries.is_due(table.table_id):
             return
         try:
             with self.compactor.troubles.watching(table.table_id, "clean-up"):
                 await self.clean(table, now_us())
         except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
-            pause_s = min(max(1.0, 2 * pause_s), self.retry_s_max)
-            self._retries[table.table_id] = (pause_s, time.monotonic() + pause_s)
-            log_failure("clean-up failed", exc, table=str(table.name), again_in_s=pause_s)
+            log_failure("clean-up failed", exc, table=str(table.name), again_in_s=self.retries.failed(table.table_id))
         else:
-            self._retries.pop(table.table_id, None)
+            self.retries.succeeded(table.table_id)
 
     async def clean(self, table: Table, now: int) -> str | None:
         """Remove what is due at ``now`` (microseconds since 1970); the job's id, None if nothing was."""

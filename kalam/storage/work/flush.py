@@ -1,6 +1,6 @@
 """The flush: hot versions of a copy become Parquet segments.
 
-The law (storage.md, "Flush"): the files are complete, synced and renamed before ONE transaction names them and removes
+The law (storage/DESIGN.md): the files are complete, synced and renamed before ONE transaction names them and removes
 exactly the versions that were read. Killed before that transaction, the rows are still hot and the files are strays;
 killed after it, they are cold. What is written meanwhile has larger seqs and is not touched.
 """

@@ -11,6 +11,7 @@ import time
 
 import msgspec
 
+from kalam.backoff import Backoffs
 from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copy_store import CopyStore
@@ -43,13 +44,6 @@ def is_due(table: Table, hot: Hot, now: int, user_rows_min: int) -> bool:
     return not table.per_user or hot.row_count >= user_rows_min or now - hot.oldest_us >= DAY_US
 
 
-class Retry(msgspec.Struct):
-    """A table whose flush failed: not before ``at`` (monotonic seconds), then after twice the pause."""
-
-    pause_s: float
-    at: float
-
-
 class FlushSchedule(msgspec.Struct):
     """Flushes what is due; one task for each table that is being flushed."""
 
@@ -58,9 +52,8 @@ class FlushSchedule(msgspec.Struct):
     flusher: Flusher
     user_flush_rows_min: int
     hot_bytes_max: int
-    retry_s_max: float
+    retries: Backoffs
     _tasks: dict[int, asyncio.Task[None]] = msgspec.field(default_factory=dict)
-    _retries: dict[int, Retry] = msgspec.field(default_factory=dict)
     beat_at: float = msgspec.field(default_factory=time.monotonic)
 
     def announce(self, announcement: Announcement) -> None:
@@ -111,8 +104,7 @@ class FlushSchedule(msgspec.Struct):
         task.add_done_callback(lambda task: self._ended(table, task))
 
     def _may_start(self, table: Table) -> bool:
-        retry = self._retries.get(table.table_id)
-        return table.table_id not in self._tasks and (retry is None or time.monotonic() >= retry.at)
+        return table.table_id not in self._tasks and self.retries.is_due(table.table_id)
 
     def _ended(self, table: Table, task: asyncio.Task[None]) -> None:
         """Look again at once: what was written during a flush may be due already."""
@@ -124,12 +116,9 @@ class FlushSchedule(msgspec.Struct):
         try:
             await self.flusher.flush(table, users=self._due_users(table, reason), reason=reason)
         except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
-            before = self._retries.get(table.table_id)
-            pause_s = min(2 * before.pause_s if before else 1.0, self.retry_s_max)
-            self._retries[table.table_id] = Retry(pause_s, time.monotonic() + pause_s)
-            log_failure("flush failed", exc, table=str(table.name), again_in_s=pause_s)
+            log_failure("flush failed", exc, table=str(table.name), again_in_s=self.retries.failed(table.table_id))
         else:
-            self._retries.pop(table.table_id, None)
+            self.retries.succeeded(table.table_id)
 
     def _due_users(self, table: Table, reason: str) -> list[str] | None:
         if not table.per_user or reason == "memory":
@@ -144,7 +133,7 @@ class FlushSchedule(msgspec.Struct):
     @property
     def failing(self) -> list[str]:
         """The tables whose last flush failed."""
-        names = (self.catalogue.by_id.get(table_id) for table_id in self._retries)
+        names = (self.catalogue.by_id.get(table_id) for table_id in self.retries)
         return [str(table.name) for table in names if table is not None]
 
     async def stop(self) -> None:

@@ -1,0 +1,57 @@
+"""Tasks of the event loop: those that run beside a block, and those that somebody started and waits for at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+
+class Tasks:
+    """Tasks that were started and not waited for; the loop itself would let go of them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
+        """Begin one more."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Let all of them end, those too that are started meanwhile; for at most ``timeout_s`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    async def cancel(self) -> None:
+        """End what still runs, and wait for it."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run ``loop`` as a task of that name while the block runs: neither outlives the other.
+
+    The block's end cancels the loop; the loop's failure cancels the block. Raises what failed first, as itself: a bare
+    TaskGroup around ``yield`` would wrap each error of the block in an ExceptionGroup, once for every resource that is
+    open, so that no caller could catch the error it expects.
+    """
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(loop, name=name)
+            try:
+                yield
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:  # raised here, so that its own cause and context stay as they were
+        raise failure
