@@ -21,7 +21,6 @@ DELETED = "_deleted"
 SEQ = "_seq"
 """The place of a version in the log of its copy, as segments and queries that read versions name it."""
 STREAM_KEY = "_key"
-SYSTEM_COLUMNS = (UPDATED, DELETED)
 
 
 class TableKind(enum.StrEnum):

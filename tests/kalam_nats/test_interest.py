@@ -102,17 +102,6 @@ async def test_a_stream_and_its_consumers_count_as_nobody(broker_url: Callable[[
         assert await scene.interest.count(EVENTS) == 0
 
 
-async def test_own_subscriptions_count_as_nobody(broker_url: Callable[[], Any]) -> None:
-    async with broker_url() as url, scene_on(url) as scene:
-        own = await scene.connection.client.subscribe("kalam.stream.a.>")
-        scene.interest.add_own("kalam.stream.a.>")
-        assert await scene.interest.count(EVENTS) == 0
-        await scene.listen(EVENTS)
-        scene.interest.remove_own("kalam.stream.a.>")
-        await own.unsubscribe()
-        assert await scene.interest.count(EVENTS) == 1
-
-
 async def test_a_listener_that_comes_or_goes_is_seen_soon(broker_url: Callable[[], Any], wait_until: WaitUntil) -> None:
     async def soon(expected: int) -> None:
         async def so_many() -> bool:

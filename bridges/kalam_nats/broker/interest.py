@@ -6,16 +6,14 @@ overlap the subject; each server of a cluster answers for itself, and nobody say
 cluster is believed only after a pause, and not if a server is silent that answered lately. Neither counts JetStream's
 streams and consumers.
 
-An error must lead to a stored row and never to a lost one: a question that fails answers None, and an own
-subscription is told of (``add_own``) after it was made and taken back (``remove_own``) before it ends, so that for a
-moment one too many may be counted and never one too few.
+An error must lead to a stored row and never to a lost one: a question that fails answers None. Kalam itself subscribes
+to none of the subjects that are asked about, so whoever is counted is somebody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from typing import Any, Literal
 
 import msgspec
@@ -53,25 +51,13 @@ class Interest:
     def __init__(self, connection: BrokerConnection) -> None:
         self._connection = connection
         self._answers: dict[str, _Answer] = {}  # in the order they were asked
-        self._own: Counter[str] = Counter()
         self._way: Literal["unknown", "subscribers", "connections"] = "unknown"
         self._connections = 0
         self._servers: dict[str, float] = {}  # of a cluster: when each was heard last
         connection.on_connected(self._forget)
 
-    def add_own(self, pattern: str) -> None:
-        """Take note of a subscription of Kalam's own, after it was made: it counts as nobody."""
-        self._own[pattern] += 1
-        self._answers.clear()
-
-    def remove_own(self, pattern: str) -> None:
-        """Take back what ``add_own`` said, before the subscription ends."""
-        self._own[pattern] -= 1
-        self._own += Counter()  # drops what fell to zero
-        self._answers.clear()
-
     async def count(self, subject: str) -> int | None:
-        """How many client subscriptions, other than Kalam's own, receive what is published on ``subject``.
+        """How many client subscriptions, receive what is published on ``subject``.
 
         From an outside broker the number may be too small, but it is 0 only if there is none. None if the question
         failed. Askers of one subject share a question, and an answer for 250 ms after it was asked.
@@ -130,13 +116,8 @@ class Interest:
         return "subscribers"
 
     async def _ask_subscribers(self, client: Client, subject: str) -> int:
-        own = self._own_on(subject)
         reply = await client.request(_SUBSCRIBERS, subject.encode(), timeout=QUESTION_TIME_S)
-        # Of those that came or went meanwhile nobody knows whether they were counted; one too many does no harm.
-        return max(0, int(reply.data) - min(own, self._own_on(subject)))
-
-    def _own_on(self, subject: str) -> int:
-        return sum(count for pattern, count in self._own.items() if subject_matches(pattern, subject))
+        return max(0, int(reply.data))
 
     async def _ask_connections(self, client: Client, subject: str) -> int | None:
         """Gather the replies until somebody is found, or a lone server has answered, or ``GATHER_S`` is over."""

@@ -114,12 +114,6 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
-def check_batch(batch: pa.RecordBatch) -> None:
-    """Raise InvalidValue for a batch of which a buffer does not hold what it says, or with a nested column."""
-    check_schema(batch.schema)
-    check_buffers(batch)
-
-
 def check_buffers(batch: pa.RecordBatch) -> None:
     """Raise InvalidValue for a batch of which a buffer does not hold what it says."""
     try:
