@@ -79,7 +79,7 @@ def read_ndjson(
     numbers: list[int] = []
     size, end_byte = 2, 0
     for number, found, row_end in _rows(file, server_columns, on_bad):
-        row = fitting.row(found) if fitting is not None else found
+        row = found if fitting is None or fitting.is_idle else fitting.row(found)
         if len(row) + 2 > row_bytes_max:
             reason = f"has {len(row):,} bytes, more than the {row_bytes_max:,} that a message may have"
             _refuse(number, reason, row, on_bad)

@@ -31,6 +31,8 @@ class Fitting:
         self._members = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._encode = msgspec.json.Encoder().encode
         self._rows = 0
+        self.is_idle = False
+        """Rows of JSON need nothing, as far as was looked."""
         self._opens = bool(match.mapped or match.chosen is not None or (booleans and self._has_truths()))
 
     def _has_truths(self) -> bool:
@@ -56,10 +58,11 @@ class Fitting:
 
     def row(self, row: bytes) -> bytes:
         """A row of JSON."""
+        if self.is_idle:
+            return row
         if not self._opens:
-            if self._rows >= ROWS_LOOKED_AT:
-                return row
             self._rows += 1
+            self.is_idle = self._rows >= ROWS_LOOKED_AT
         try:
             members: dict[str, Any] = self._members.decode(row)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # the server says what is wrong with it
@@ -68,7 +71,7 @@ class Fitting:
         if not self._opens:
             if all(name == column for name, column in found.items()):
                 return row
-            self._opens = True
+            self._opens, self.is_idle = True, False
         fitted = {column: members[name] for name, column in found.items()}
         if self._booleans and self.match.columns:
             for column, value in fitted.items():

@@ -109,7 +109,6 @@ class TableBatcher:
         self._rows_max, self._bytes_max = rows_max, bytes_max
         self._room: int | None = None
         self._tables: list[pa.Table] = []
-        self._sizes: list[npt.NDArray[np.int64]] = []
         self._rows = self._bytes = 0
 
     def add(self, table: pa.Table) -> Iterator[Batch]:
@@ -118,34 +117,33 @@ class TableBatcher:
             return
         if self._room is None:
             self._room = max(self._bytes_max - _frame_bytes(table), self._bytes_max // 2)
-        sizes = row_bytes(table)
         self._tables.append(table)
-        self._sizes.append(sizes)
         self._rows += table.num_rows
-        self._bytes += int(sizes.sum())
+        self._bytes += _bytes_at_most(table)
         if self._rows >= self._rows_max or self._bytes > self._room:
             yield from self._full_batches(self._room)
 
     def _full_batches(self, room: int) -> Iterator[Batch]:
-        whole, before = pa.concat_tables(self._tables), np.concatenate([[0], np.cumsum(np.concatenate(self._sizes))])
-        start = 0
-        while True:
-            fitting = int(np.searchsorted(before, before[start] + room, "right")) - 1
-            end = min(start + self._rows_max, max(fitting, start + 1))
-            if end >= whole.num_rows and end - start < self._rows_max:
+        """Whether a message is full its rows' sizes say, which are looked at only if they may matter."""
+        whole, start = pa.concat_tables(self._tables), 0
+        before = np.concatenate([[0], np.cumsum(row_bytes(whole))]) if self._bytes > room else None
+        while start < whole.num_rows:
+            end = start + self._rows_max
+            if before is not None:
+                fitting = int(np.searchsorted(before, before[start] + room, "right")) - 1
+                end = min(end, max(fitting, start + 1))
+            if end > whole.num_rows or (end == whole.num_rows and end - start < self._rows_max):
                 break  # a row that follows may fit
             yield from self._batches(whole.slice(start, end - start))
             start = end
-            if start == whole.num_rows:
-                break
-        self._tables, self._sizes = [whole.slice(start)], [np.diff(before)[start:]]
-        self._rows, self._bytes = whole.num_rows - start, int(before[-1] - before[start])
+        rest = whole.slice(start)
+        self._tables, self._rows, self._bytes = [rest], rest.num_rows, _bytes_at_most(rest)
 
     def end(self) -> Iterator[Batch]:
         """The last messages, if rows are left."""
         if self._rows:
             yield from self._batches(pa.concat_tables(self._tables))
-        self._tables, self._sizes, self._rows, self._bytes = [], [], 0, 0
+        self._tables, self._rows, self._bytes = [], 0, 0
 
     def _batches(self, table: pa.Table) -> Iterator[Batch]:
         payload = arrow_payload(table.combine_chunks())
@@ -169,6 +167,11 @@ def row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     return sizes
 
 
+def _bytes_at_most(table: pa.Table) -> int:
+    """No less than the sum of ``row_bytes``, at the cost of a look at each column."""
+    return int(table.nbytes + 2 * table.num_rows * len(table.columns))
+
+
 def _has_lengths(kind: pa.DataType) -> bool:
     types = pa.types
     tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
@@ -177,7 +180,8 @@ def _has_lengths(kind: pa.DataType) -> bool:
 
 def _frame_bytes(table: pa.Table) -> int:
     """What a stream of such rows has besides them, about."""
-    return len(arrow_payload(table.slice(0, 0))) + _PADDING_BYTES * len(table.columns)
+    frame: int = len(arrow_payload(table.slice(0, 0))) + _PADDING_BYTES * len(table.columns)
+    return frame
 
 
 def arrow_payload(table: pa.Table) -> bytes:
