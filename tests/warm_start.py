@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import spare_processes
 
 START_S: Final = 120.0
+COMMAND_S: Final = 120.0
 MESSAGE_BYTES: Final = 1 << 17
 READ_AT_THE_START: Final = (
     "PYTHON",
@@ -165,6 +166,16 @@ def start_kalam_process(arguments: Sequence[str], environment: Mapping[str, str]
         return subprocess.Popen([sys.executable, "-m", "kalam", *arguments], stdout=log, stderr=log, env=whole)
     with Path(os.devnull).open("rb") as nothing:
         return warm_start().start(arguments, whole, (nothing.fileno(), log.fileno(), log.fileno()), Path.cwd())
+
+
+def run_kalam(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``kalam`` with these arguments to its end, in a fork if that may be; ``environment`` is added to our own."""
+    whole = {**os.environ, **environment}
+    if may_be_warm(arguments, environment):
+        status, out, err = run_kalam_command(arguments, whole, Path.cwd(), stdin.encode(), COMMAND_S)
+        return subprocess.CompletedProcess(arguments, status, out.decode(), err.decode())
+    command = [sys.executable, "-m", "kalam", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=COMMAND_S, env=whole)
 
 
 def run_kalam_command(

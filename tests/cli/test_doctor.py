@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from server_process import ServerProcess
-from warm_start import may_be_warm, run_kalam_command
+from warm_start import run_kalam
 
 from kalam.cli.doctor.broker import clock_findings, room_finding
 from kalam.cli.doctor.machine import fsync_finding
@@ -28,15 +28,10 @@ TIME_S = 120
 
 def doctor(data: Path, *flags: str, **environment: str) -> tuple[int, list[str]]:
     """The exit status, and the lines without those of the advice."""
-    arguments = ["doctor", f"--data-dir={data}", *flags]
-    env = {**os.environ, "KALAM_HTTP_PORT": "0", "KALAM_NATS_PORT": "0", **environment}
-    if may_be_warm(arguments, environment):
-        status, out, err = run_kalam_command(arguments, env, Path.cwd(), b"", TIME_S)
-    else:
-        done = subprocess.run([sys.executable, "-m", "kalam", *arguments], capture_output=True, timeout=TIME_S, env=env)
-        status, out, err = done.returncode, done.stdout, done.stderr
-    assert err.decode() == ""
-    text = out.decode()
+    ports = {"KALAM_HTTP_PORT": "0", "KALAM_NATS_PORT": "0"}
+    done = run_kalam("doctor", f"--data-dir={data}", *flags, **(ports | environment))
+    assert done.stderr == ""
+    status, text = done.returncode, done.stdout
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("→")]
     failing = [line for line in lines if line.startswith("fail")]
     assert text.count("→") >= len([line for line in failing if "not ready" not in line])
@@ -221,8 +216,7 @@ def test_settings_come_from_a_file_as_those_of_serve(data: Path, tmp_path: Path)
     _, lines = doctor(data, f"--config={config}")
     assert finds(lines, "fail", "disk")
     config.write_text("disc = 1\n")
-    command = [sys.executable, "-m", "kalam", "doctor", f"--config={config}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_S)
+    done = run_kalam("doctor", f"--config={config}")
     assert (done.returncode, json.dumps(done.stdout)) == (2, '""')
 
 

@@ -13,6 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from server_process import ServerProcess
+from warm_start import run_kalam
 
 
 def tail(server: ServerProcess, *arguments: str) -> subprocess.Popen[str]:
@@ -48,14 +49,10 @@ def test_tail_prints_rows_and_changes_and_a_token_to_go_on_with(shared_server: S
     stopped(process)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kalam", *arguments], capture_output=True, text=True, timeout=60)
-
-
 def test_tail_says_what_is_wrong(shared_server: ServerProcess) -> None:
     where = f"--nats-url={shared_server.nats_url}"
-    assert run("tail", "what", where).returncode == 2
-    refused = run("tail", "SELECT count(*) FROM a.b", where)
+    assert run_kalam("tail", "what", where).returncode == 2
+    refused = run_kalam("tail", "SELECT count(*) FROM a.b", where)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "error [unsupported]" in refused.stderr
 
@@ -71,11 +68,11 @@ def bounded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
 
 
 def exported(server: ServerProcess, table: str, file: Path | str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return run("export", table, str(file), f"--url={server.http_url}", *flags)
+    return run_kalam("export", table, str(file), f"--url={server.http_url}", *flags)
 
 
 def inserted(server: ServerProcess, table: str, file: Path) -> subprocess.CompletedProcess[str]:
-    return run("insert", table, str(file), f"--nats-url={server.nats_url}")
+    return run_kalam("insert", table, str(file), f"--nats-url={server.nats_url}")
 
 
 def ids_in(file: Path, form: str) -> list[int]:
@@ -180,7 +177,7 @@ def test_export_says_what_is_wrong_and_leaves_no_file(bounded_server: ServerProc
     assert "table_not_found" in missing.stderr
     assert exported(bounded_server, "exported.nothing", tmp_path / "rows.xls").returncode == 2
     assert exported(bounded_server, "nothing", file).returncode == 2
-    assert run("export", "a.b", str(file), "--url=http://127.0.0.1:1").returncode == 1
+    assert run_kalam("export", "a.b", str(file), "--url=http://127.0.0.1:1").returncode == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -268,7 +265,7 @@ def test_a_snapshot_is_sorted_parquet_without_the_servers_columns(
     bounded_server: ServerProcess, numbers: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "new" / "snapshot"
-    done = run("export", numbers, "--snapshot", str(folder), f"--url={bounded_server.http_url}")
+    done = run_kalam("export", numbers, "--snapshot", str(folder), f"--url={bounded_server.http_url}")
     assert done.returncode == 0, done.stderr
     assert "5,000 rows in 1 Parquet file" in done.stderr
     table = pyarrow.parquet.read_table(folder)
@@ -277,18 +274,20 @@ def test_a_snapshot_is_sorted_parquet_without_the_servers_columns(
     (folder / "part-00007.parquet").write_text("of an older one")
     (folder / "notes.txt").write_text("mine")
     again = ("export", numbers, "--snapshot", str(folder), f"--url={bounded_server.http_url}", "--system-columns")
-    refused = run(*again)
+    refused = run_kalam(*again)
     assert (refused.returncode, "--force" in refused.stderr) == (1, True)
-    assert run(*again, "--force").returncode == 0
+    assert run_kalam(*again, "--force").returncode == 0
     assert sorted(file.name for file in folder.iterdir()) == ["notes.txt", "part-00000.parquet"]
     assert pyarrow.parquet.read_table(folder / "part-00000.parquet").column_names == ["v", "id", "_updated", "_deleted"]
-    missing = run("export", "exported.none", "--snapshot", str(tmp_path / "x"), f"--url={bounded_server.http_url}")
+    missing = run_kalam(
+        "export", "exported.none", "--snapshot", str(tmp_path / "x"), f"--url={bounded_server.http_url}"
+    )
     assert (missing.returncode, "table_not_found" in missing.stderr) == (1, True)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "new"]
     keyless = bounded_server.sql("CREATE TABLE exported.no_key (v INT); SELECT 1")
     assert keyless
     assert (
-        run(
+        run_kalam(
             "export", "exported.no_key", "--snapshot", str(tmp_path / "empty"), f"--url={bounded_server.http_url}"
         ).returncode
         == 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
+from warm_start import run_kalam
 
 from kalam.cli.words import counted
 from kalam.errors import InvalidOption
@@ -30,9 +31,8 @@ def _table(shared_server: ServerProcess) -> None:
     shared_server.sql(f"CREATE NAMESPACE w; CREATE TABLE w.t ({columns})")
 
 
-def kalam(server: ServerProcess, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kalam", *arguments, "--url", server.http_url]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+def kalam(server: ServerProcess, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return run_kalam(*arguments, "--url", server.http_url, stdin=stdin)
 
 
 def test_a_number_of_rows_fits_its_words() -> None:

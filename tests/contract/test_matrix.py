@@ -10,9 +10,6 @@ import base64
 import io
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -27,6 +24,7 @@ import pytest
 from foreign_program import Program
 from live_subscriber import connected, subscribe
 from server_process import ServerProcess
+from warm_start import run_kalam
 
 from kalam.schema import TypeName
 
@@ -241,8 +239,7 @@ async def by_int96(program: Program, table: str, door: str) -> None:
 def insert_file(server: ServerProcess, table: str, name: str, content: bytes) -> None:
     file = server.data_dir.parent / name
     file.write_bytes(content)
-    command = [sys.executable, "-m", "kalam", "insert", "--data-dir", str(server.data_dir), table, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ})
+    done = run_kalam("insert", "--data-dir", str(server.data_dir), table, str(file))
     assert done.returncode == 0, done.stderr
 
 

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from conftest import NatsServer
 from live_subscriber import Refused, connected, subscribe
 from server_process import ServerProcess
+from warm_start import run_kalam
 
 WaitFor = Callable[[Callable[[], Any]], Any]
 Stats = Callable[[ServerProcess, str], dict[str, str]]
@@ -77,9 +76,7 @@ def warnings(server: ServerProcess) -> list[str]:
 
 
 def doctor(server: ServerProcess) -> str:
-    command = [sys.executable, "-m", "kalam", "doctor", f"--data-dir={server.data_dir}"]
-    env = {**os.environ, "KALAM_HTTP_PORT": "0", "KALAM_NATS_PORT": "0"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env).stdout
+    return run_kalam("doctor", f"--data-dir={server.data_dir}", KALAM_HTTP_PORT="0", KALAM_NATS_PORT="0").stdout
 
 
 def noted(server: ServerProcess, what: str = "last_seq") -> int:
@@ -223,7 +220,7 @@ def test_a_restored_backup_has_lost_nothing(kalam_server: ServerProcess, tmp_pat
         ["backup", str(tmp_path / "backup"), f"--data-dir={server.data_dir}"],
         ["restore", str(tmp_path / "backup"), f"--data-dir={tmp_path / 'restored'}"],
     ):
-        subprocess.run([sys.executable, "-m", "kalam", *command], check=True, capture_output=True, timeout=120)
+        run_kalam(*command).check_returncode()
     restored = ServerProcess(tmp_path / "restored").start()
     try:
         insert(restored, 0, 1, "l.seen")
