@@ -16,7 +16,6 @@ from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
 from kalam.engine.live import Live
-from kalam.engine.parsed import ParsedText
 from kalam.engine.points import Points
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
@@ -36,6 +35,7 @@ from kalam.query.running import RunningQueries
 from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table
 from kalam.settings import Settings
+from kalam.sql.parsed import ParsedText
 from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.replaced import with_user

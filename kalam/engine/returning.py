@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 
 from kalam.engine.session import Request
@@ -13,6 +11,7 @@ from kalam.query.executor import Wanted
 from kalam.query.queries import Own, Queries
 from kalam.query.results import Result, rows_result
 from kalam.schema import Table
+from kalam.sql.text.recognised import has_plain_columns
 from kalam.sql.text.statements import QueryText
 from kalam.threads import beside
 
@@ -28,13 +27,8 @@ async def check_returning(
     alias: str | None = None,
 ) -> None:
     """Raise now what ``returned`` would raise over ``data``, after a change that could not be undone."""
-    if returning is not None and not _cannot_fail(returning.text, data.column_names):
+    if returning is not None and not has_plain_columns(returning.text, set(data.column_names)):
         await returned(queries, table, returning, data, request, alias)
-
-
-def _cannot_fail(select_list: str, names: Sequence[str]) -> bool:
-    """Whether it is ``*`` or a plain list of columns that are there, as it mostly is."""
-    return select_list.strip() == "*" or {name.strip().lower() for name in select_list.split(",")} <= set(names)
 
 
 async def returned(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-from kalam.engine.parsed import ParsedText, ParsedTexts
 from kalam.errors import TooLarge
 from kalam.query.parsing import Parsing
 from kalam.query.pool import Pool
 from kalam.query.wire import Parse
 from kalam.settings import Settings
 from kalam.sql import parse_live
+from kalam.sql.parsed import ParsedText, ParsedTexts
 from kalam.sql.text.limits import ReadElsewhere, reading_here
+from kalam.sql.text.recognised import is_values_insert
 from kalam.sql.text.statements import QueryText, Statement, Subscribe
 from kalam.threads import INLINE_CHARACTERS_MAX, Purpose, in_thread
-
-_VALUES: Final = re.compile(r"\s*INSERT\s+INTO\s+[\w.\"]+\s*(?:\([^()]*\)\s*)?VALUES\b", re.IGNORECASE)
 
 
 class Texts:
@@ -64,7 +60,7 @@ class Texts:
         text = parsed.texts[place]
         if len(text.text) <= INLINE_CHARACTERS_MAX:
             return parsed.statement(place)
-        if _VALUES.match(text.text):
+        if is_values_insert(text.text):
             try:
                 return await in_thread(Purpose.TEXTS, _read_here, parsed, place)
             except ReadElsewhere:

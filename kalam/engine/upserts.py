@@ -11,7 +11,6 @@ table can have, and the texts are made to say it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -32,6 +31,7 @@ from kalam.rows.door import RowDecoder
 from kalam.rows.types import Row
 from kalam.rows.values import shorten
 from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TypeName
+from kalam.sql.text.recognised import EXCLUDED, is_negative_zero, proposed_column
 from kalam.sql.text.replaced import with_column_named
 from kalam.sql.text.statements import Assignment, OnConflict, Parameter
 from kalam.storage.log.copies import Key, View
@@ -40,10 +40,7 @@ from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
 
-EXCLUDED = "excluded"
 _STRUCT = "excluded$"
-_PROPOSED = re.compile(rf'\s*{EXCLUDED}\s*\.\s*(?:"([^"]+)"|([a-z_][a-z0-9_]*))\s*', re.IGNORECASE)
-_NEGATIVE_ZERO = re.compile(r"\s*-\s*(?:0+\.0*|\.0+)\s*")
 CONFLICT_SUFFIX = "$conflict"
 
 
@@ -102,9 +99,7 @@ def with_sign_of_zero(table: Table, assignment: Assignment) -> Assignment:
     column = table.column(assignment.column)
     if column is None or column.type.name not in (TypeName.FLOAT, TypeName.DOUBLE):
         return assignment
-    return (
-        replace(assignment, value=replace(value, text="-0e0")) if _NEGATIVE_ZERO.fullmatch(value.text) else assignment
-    )
+    return replace(assignment, value=replace(value, text="-0e0")) if is_negative_zero(value.text) else assignment
 
 
 async def _computed(
@@ -127,8 +122,7 @@ async def _computed(
 
 def is_proposed(column: Column, assignment: Assignment) -> bool:
     """Whether the column gets what the row had in it that was to be inserted: ``c = excluded.c``."""
-    named = _PROPOSED.fullmatch(assignment.value.text)
-    return named is not None and column.name == (named[1] or named[2].lower())
+    return column.name == proposed_column(assignment.value.text)
 
 
 def scalar(value: Any) -> Any:

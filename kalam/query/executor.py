@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +21,7 @@ from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.query.running import in_state, interruptible, note_rows
 from kalam.query.wire import Ask, Bound
 from kalam.query.workers import TooMany, Worker
+from kalam.sql.text.recognised import starred
 from kalam.sql.text.statements import QueryText, TableUse
 from kalam.threads import Purpose, in_thread, reading
 from kalam.tracing import makes_spans, span
@@ -29,10 +29,6 @@ from kalam.tracing import makes_spans, span
 Relations = Mapping[tuple[TableName, bool], "Relation"]
 Message = tuple[bytes, list[int], Sequence[Handed]]
 T = TypeVar("T")
-_STAR = re.compile(r"\.\s*\*")
-_LAST_WORD = re.compile(r"\w+$")
-_LOOKED_BACK = 300
-"""So many characters before a star hold the name that it is of."""
 
 
 class Relation(Protocol):
@@ -219,22 +215,11 @@ def _ask(query: QueryText, names: Sequence[TableName], parameters: Sequence[Any]
 def bind_names(query: QueryText, names: Sequence[TableName]) -> str:
     """The text of a query with every mention of a table replaced by its full, quoted name."""
     pieces, end = [], 0
-    starred = _starred(query.text) if query.tables else frozenset()
+    named = starred(query.text) if query.tables else frozenset()
     for use, name in sorted(zip(query.tables, names, strict=True), key=lambda pair: pair[0].start):
-        pieces += [query.text[end : use.start], _mention(use, name, starred)]
+        pieces += [query.text[end : use.start], _mention(use, name, named)]
         end = use.end
     return "".join([*pieces, query.text[end:]])
-
-
-def _starred(text: str) -> frozenset[str]:
-    """The names, in lower case, that stand before ``.*`` in a text; it is gone through once, from the stars."""
-    found: set[str] = set()
-    for star in _STAR.finditer(text):
-        before = text[max(0, star.start() - _LOOKED_BACK) : star.start()].rstrip().removesuffix('"')
-        named = _LAST_WORD.search(before)
-        if named is not None:
-            found.add(named[0].lower())
-    return frozenset(found)
 
 
 def _mention(use: TableUse, name: TableName, starred: frozenset[str]) -> str:

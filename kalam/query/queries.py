@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -29,6 +28,7 @@ from kalam.schema import SEQ, UPDATED, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.readers import with_distinct_names
+from kalam.sql.text.recognised import counted_as
 from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
@@ -319,21 +319,10 @@ def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator
         raise
 
 
-_COUNT = re.compile(r"\s*SELECT\s+COUNT\s*\(\s*\*\s*\)\s*(?:AS\s+([a-z_][a-z0-9_]*)\s+)?FROM\s+", re.IGNORECASE)
-
-
 async def _distinctly_named(query: QueryText, refusal: InvalidValue) -> tuple[QueryText, list[str]] | None:
     if not refusal.detail.startswith("Projections require unique expression names"):  # DataFusion's words
         return None
     return await reading(query.text, with_distinct_names, query)
-
-
-def counted_as(query: QueryText) -> str | None:
-    """The column's name if the query counts all rows of one table and does nothing else; None for any other query."""
-    if len(query.tables) != 1 or query.tables[0].sees_deleted or query.text[query.tables[0].end :].strip():
-        return None
-    head = _COUNT.fullmatch(query.text[: query.tables[0].start])
-    return None if head is None else (head[1] or "count(*)").lower()
 
 
 def check_parameters(highest: int, parameters: Sequence[Any]) -> None:

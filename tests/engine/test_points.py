@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from server_process import ServerProcess, SqlFailed
 
-from kalam.engine.parsed import ParsedTexts
 from kalam.errors import SyntaxFault
 from kalam.query.results import answer_json, rows_result
 from kalam.query.row_answer import RowAnswer
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import TypeName
 from kalam.sql import parse_statement, split
+from kalam.sql.parsed import ParsedTexts
 from kalam.sql.text.statements import Literal, Parameter, PointQuery, Select
 
 
