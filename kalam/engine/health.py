@@ -14,7 +14,7 @@ from kalam.errors import KalamError, without_folders
 from kalam.storage.log.database import Database, probe
 from kalam.storage.work.flush_schedule import FlushSchedule
 
-BEAT_S_MAX = 60.0
+LOOK_S_MAX = 60.0
 """How long the flusher may not look at what is due before it is stuck."""
 
 
@@ -40,7 +40,7 @@ class Health(msgspec.Struct, frozen=True):
         """What has to be well, as it is now."""
         free = shutil.disk_usage(self.data_dir).free
         failing = self.schedule.failing
-        beaten_s = time.monotonic() - self.schedule.beat_at
+        unlooked_s = time.monotonic() - self.schedule.looked_at
         nats = "not connected"
         if self.broker_connected():
             nats = "connected" if await self.broker_answers() else "connected, but the broker does not answer"
@@ -50,6 +50,6 @@ class Health(msgspec.Struct, frozen=True):
         return [
             Check("sqlite", self.database.failure is None, without_folders(self.database.failure or "writable")),
             Check("nats", nats == "connected", nats),
-            Check("flusher", beaten_s < BEAT_S_MAX, f"failing for {', '.join(failing)}" if failing else "well"),
+            Check("flusher", unlooked_s < LOOK_S_MAX, f"failing for {', '.join(failing)}" if failing else "well"),
             Check("disk", free >= self.disk_free_bytes_min, f"{free} bytes free"),
         ]

@@ -54,7 +54,7 @@ class FlushSchedule(msgspec.Struct):
     hot_bytes_max: int
     retries: Backoffs
     _tasks: dict[int, asyncio.Task[None]] = msgspec.field(default_factory=dict)
-    beat_at: float = msgspec.field(default_factory=time.monotonic)
+    looked_at: float = msgspec.field(default_factory=time.monotonic)
 
     def announce(self, announcement: Announcement) -> None:
         """Look at a copy that has just grown; called for every commit."""
@@ -68,7 +68,7 @@ class FlushSchedule(msgspec.Struct):
         """Look at every copy now and then, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.beat_at = time.monotonic()
+            self.looked_at = time.monotonic()
             self.look(now_us())
             await self.flusher.process.stop_if_idle()
 
