@@ -14,8 +14,8 @@ import msgspec
 from kalam.errors import KalamError
 from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row
+from kalam.storage.log.answers import MessageName
 from kalam.tables.sifted import RefusedRow, Sifted, with_refused
-from kalam.tables.streams import MessageName
 
 
 class InsertMessage(msgspec.Struct, frozen=True, gc=False):

@@ -10,9 +10,10 @@ from kalam.errors import BrokerUnavailable, KalamError
 from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import Table
+from kalam.storage.log.answers import MessageName
 from kalam.tables.insert_batch import NO_ROWS, Answer, Batch, Tally, answer_json
 from kalam.tables.sifted import Sifted
-from kalam.tables.streams import MessageName, Published, StreamTables
+from kalam.tables.streams import Published, StreamTables
 
 _MSG_ID = attrgetter("msg_id")
 

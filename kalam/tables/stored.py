@@ -20,6 +20,7 @@ from kalam.rows.codec import Codecs
 from kalam.rows.stored import pack_pieces, pack_rows, row_sizes
 from kalam.rows.types import Row
 from kalam.schema import Table
+from kalam.storage.log.answers import known_answers, remember_answers
 from kalam.storage.log.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
 from kalam.storage.log.copy_store import CopyStore, read_chunks
 from kalam.storage.log.writes import (
@@ -31,8 +32,6 @@ from kalam.storage.log.writes import (
     Outcome,
     Remember,
     Stale,
-    known_answer,
-    remember_answer,
     taken_keys,
 )
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
@@ -289,8 +288,9 @@ class StoredTables:
         raise TooBusy(f"the rows of table {table.name} change faster than the statement can follow; try again")
 
     def _answered(self, table: Table, once: Once) -> bytes | None:
+        name = once.sender, once.msg_id
         with self._store.database.reading() as conn:
-            return known_answer(conn, table, once.sender, once.msg_id)
+            return known_answers(conn, table, [name]).get(name)
 
     def _changes(self, table: Table, matched: Matched) -> list[Change]:
         changes: list[Change] = []
@@ -307,7 +307,8 @@ class StoredTables:
 
 def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
     def remember(conn: sqlite3.Connection, last_seq: int, updated_us: int) -> None:
-        remember_answer(conn, table, once.sender, once.msg_id, once.answer(matched, last_seq), updated_us)
+        answers = {(once.sender, once.msg_id): once.answer(matched, last_seq)}
+        remember_answers(conn, table, answers, updated_us)
 
     return remember
 

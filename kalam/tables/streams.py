@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,9 +17,9 @@ from kalam.errors import TooLarge
 from kalam.rows.codec import Codecs
 from kalam.rows.types import Row
 from kalam.schema import Table
+from kalam.storage.log.answers import MessageName, known_answers, remember_answers
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.database import Database, now_us
-from kalam.storage.log.writes import ANSWER_US
 from kalam.tables.evictions import Evictions
 from kalam.tables.flights import Flights
 from kalam.tables.ports import Acked, Events, StreamPort
@@ -35,9 +34,6 @@ WINDOW_IDLE_S = 300.0
 QUESTIONS_MAX = 16
 """Subjects of one batch that interest is asked for; a batch with more is stored."""
 DISCARD_LOG_S = 1.0
-SELECT_ANSWER = "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?"
-MessageName = tuple[str, str]
-"""The user and the ``Nats-Msg-Id`` of an insert."""
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -220,26 +216,15 @@ class StreamTables:
         """What inserts with these names were answered, as far as there were any."""
 
         def read() -> dict[MessageName, bytes]:
-            found: dict[MessageName, bytes] = {}
             with self._database.reading() as conn:
-                for name in set(names):
-                    row = conn.execute(SELECT_ANSWER, (table.table_id, *name, now_us() - ANSWER_US)).fetchone()
-                    if row is not None:
-                        found[name] = bytes(row[0])
-            return found
+                return known_answers(conn, table, names)
 
         return await in_thread(Purpose.CATALOGUE, read)
 
     async def remember(self, table: Table, answers: Mapping[MessageName, bytes]) -> None:
         """Keep the answers of inserts that had a ``Nats-Msg-Id``."""
-        if not answers:
-            return
-        rows = [(table.table_id, *name, answer, now_us()) for name, answer in answers.items()]
-
-        def insert(conn: sqlite3.Connection) -> None:
-            conn.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
-
-        await self._database.write(insert)
+        if answers:
+            await self._database.write(lambda conn: remember_answers(conn, table, answers, now_us()))
 
     def drop_idle_windows(self) -> None:
         """Let go of the windows that nobody has asked for a while."""

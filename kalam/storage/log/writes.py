@@ -19,6 +19,7 @@ from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
 from kalam.rows.values import shorten
 from kalam.schema import Table
+from kalam.storage.log.answers import known_answers, remember_answers
 from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
 from kalam.storage.log.copy_store import CopyStore, write_chunk
 from kalam.storage.log.database import now_us
@@ -27,8 +28,6 @@ ColdKeys = Mapping[Key, int]
 """The newest version of each key that lies in segments: its seq, negative for a deleted row."""
 
 _TRACE = attrgetter("trace")
-ANSWER_US = 120_000_000
-"""How long the answer to a ``Nats-Msg-Id`` is remembered."""
 
 
 Traces = Sequence[tuple[int, str | None]]
@@ -186,13 +185,14 @@ class InsertTask:
     def _repeat(self, conn: sqlite3.Connection, statement: InsertStatement) -> Repeated | None:
         if statement.msg_id is None:
             return None
-        answer = known_answer(conn, self._table, statement.sender, statement.msg_id)
-        return None if answer is None else Repeated(answer)
+        name = statement.sender, statement.msg_id
+        known = known_answers(conn, self._table, [name])
+        return Repeated(known[name]) if name in known else None
 
     def _remember(self, conn: sqlite3.Connection, statement: InsertStatement, last_seq: int, updated_us: int) -> None:
         if statement.msg_id is not None and self._answer is not None:
-            answer = self._answer(statement, last_seq)
-            remember_answer(conn, self._table, statement.sender, statement.msg_id, answer, updated_us)
+            answers = {(statement.sender, statement.msg_id): self._answer(statement, last_seq)}
+            remember_answers(conn, self._table, answers, updated_us)
 
     def committed(self) -> None:
         """Let readers see the rows."""
@@ -224,23 +224,6 @@ def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence
             count = row_count(blob)
             yield statement.rows[start : start + count], blob, [(count, statement.trace)] if statement.trace else None
             start += count
-
-
-def known_answer(conn: sqlite3.Connection, table: Table, sender: str, msg_id: str) -> bytes | None:
-    """The answer that an insert with this id got, if it is remembered."""
-    row = conn.execute(
-        "SELECT answer FROM answers WHERE table_id = ? AND user_id = ? AND msg_id = ? AND answered_us > ?",
-        (table.table_id, sender, msg_id, now_us() - ANSWER_US),
-    ).fetchone()
-    return None if row is None else bytes(row[0])
-
-
-def remember_answer(
-    conn: sqlite3.Connection, table: Table, sender: str, msg_id: str, answer: bytes, answered_us: int
-) -> None:
-    """Keep an answer, in the transaction of the rows that it is about."""
-    values = (table.table_id, sender, msg_id, answer, answered_us)
-    conn.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", values)
 
 
 def taken_keys(

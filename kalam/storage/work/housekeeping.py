@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from kalam.storage.log.answers import forget_answers
 from kalam.storage.log.database import Database, now_us
 from kalam.storage.log.disk_faults import disk_may_fail
-from kalam.storage.log.writes import ANSWER_US
 from kalam.storage.segments.unclaimed import Unclaimed
 from kalam.threads import Purpose, in_thread
 
@@ -38,5 +38,5 @@ class Housekeeping:
 
     def _forget_old(self, conn: sqlite3.Connection) -> None:
         now = now_us()
-        conn.execute("DELETE FROM answers WHERE answered_us < ?", (now - ANSWER_US,))
+        forget_answers(conn)
         conn.execute("DELETE FROM jobs WHERE finished_us < ?", (now - self._job_history_us,))
