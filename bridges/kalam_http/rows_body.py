@@ -55,7 +55,7 @@ def row_format(content_type: str | None) -> str:
 async def batches(request: Request, media_type: str, on_bad: OnBad | None = None) -> AsyncIterator[Batch]:
     """The rows of a request's body; raises the KalamError of the first thing that is no row.
 
-    A line of CSV or NDJSON that is no row goes to ``on_bad`` instead, if there is one.
+    A line of CSV or NDJSON, or an element of a JSON array, that is no row goes to ``on_bad`` instead, if there is one.
     """
     pieces = (piece async for piece in request.stream() if piece)
     match media_type:
@@ -68,7 +68,7 @@ async def batches(request: Request, media_type: str, on_bad: OnBad | None = None
         case "application/x-ndjson":
             found = _raw_batches(pieces, JsonLines(ROW_BYTES_MAX, on_bad))
         case _:
-            found = _raw_batches(pieces, JsonArray(ROW_BYTES_MAX))
+            found = _raw_batches(pieces, JsonArray(ROW_BYTES_MAX, on_bad))
     async for batch in found:
         yield batch
 

@@ -116,6 +116,36 @@ async def test_the_good_rows_are_stored_and_the_bad_ones_are_told(
     assert [row[0] for row in rows(program, table)] == [1, 2, 4, 5, 6, 8, 9, 10]
 
 
+@pytest.mark.parametrize("door", ["nats", "headers", "query"])
+async def test_an_element_that_is_no_object_is_refused_alone(
+    program: Program, namespace: str, send: Send, door: str
+) -> None:
+    table = create(program, namespace)
+    payload = b'[5, {"k":1}, "a,]", [1, {"k": 9}], {"k":2, "n": "x"}, null , {"k":3,"t":"[,]"}, [], true]'
+    refused = await program.listen(f"kalam.event.rejected.{table}")
+    status, answer = await send(door, table, JSON, payload, SKIP)
+    assert (status, answer["rows"], answer["refused"]) == (200, 2, 7)
+    assert [error["row"] for error in answer["errors"]] == [1, 3, 4, 5, 6, 8, 9]
+    assert {error["code"] for error in answer["errors"]} == {"invalid_value"}
+    published = {(await refused()).body for _ in answer["errors"]}
+    assert {b"5", b'"a,]"', b'[1, {"k": 9}]', b'{"k":2, "n": "x"}', b"null", b"[]", b"true"} == published
+    assert [row[0] for row in rows(program, table)] == [1, 3]
+    status, answer = await send(door, table, JSON, payload.replace(b'"k":1', b'"k":7'), {})
+    assert (status, answer["code"]) == (400, "invalid_value")
+    for malformed in (
+        b'[{"k":5} {"k":6}]',
+        b'[{"k":5},]',
+        b'[{"k":5} 5]',
+        b'[{"k":5}.5]',
+        b'[,{"k":5}]',
+        b"[[}]",
+        b"[5",
+    ):
+        status, answer = await send(door, table, JSON, malformed, SKIP)
+        assert (status, answer["code"]) == (400, "invalid_value"), malformed
+    assert [row[0] for row in rows(program, table)] == [1, 3]
+
+
 @pytest.mark.parametrize("door", ["nats", "query"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_kind_of_table_takes_good_rows_only(

@@ -49,6 +49,29 @@ def test_json_rows_are_the_same_in_any_pieces(rows, places, indent, ascii_only):
     assert [json.loads(row) for row in cut(JsonLines(ROW_BYTES), lines, places)] == rows
 
 
+elements = st.lists(
+    rows_of_any_kind.map(lambda rows: rows[0] if rows else {})
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text('[]{},"\\a'), lambda inner: st.lists(inner, max_size=3)
+    )
+)
+
+
+@settings(deadline=None)
+@given(elements, cuts, st.sampled_from([None, 1]))
+def test_elements_of_an_array_that_are_no_rows_are_left_out_by_their_numbers(elements, places, indent):
+    left_out = {}
+
+    def on_bad(error, text):
+        left_out[error.fields["row"]] = json.loads(text)
+
+    body = json.dumps(elements, indent=indent).encode()
+    rows = [json.loads(row) for row in cut(JsonArray(ROW_BYTES, on_bad), body, places)]
+    assert rows == [element for element in elements if isinstance(element, dict)]
+    bad = {number: element for number, element in enumerate(elements, 1) if not isinstance(element, dict)}
+    assert left_out == bad
+
+
 @settings(deadline=None)
 @given(rows_of_any_kind, cuts, st.booleans())
 def test_msgpack_rows_are_the_same_in_any_pieces(rows, places, as_array):

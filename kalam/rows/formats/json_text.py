@@ -75,10 +75,13 @@ class JsonLines:
 
 
 class JsonArray:
-    """Rows of one JSON array of objects."""
+    """Rows of one JSON array of objects. An element that is none goes to ``on_bad``, if there is one."""
 
-    def __init__(self, row_bytes_max: int) -> None:
+    def __init__(self, row_bytes_max: int, on_bad: OnBad | None = None) -> None:
         self._row_bytes_max = row_bytes_max
+        self._on_bad = on_bad
+        self._elements = msgspec.json.Decoder(list[msgspec.Raw])
+        self._in_row = False
         self._text = b""
         self._scanned = 0
         self._begin = 0  # of the row that is open, or of what stands between two
@@ -113,14 +116,15 @@ class JsonArray:
                 if not token[2]:
                     self._scanned = token.start()
                     return
-                if self._depth < 2:
+                if self._depth < 2 and self._on_bad is None:
                     raise BadRow(self._rows + 1, "is a text and not an object")
                 continue
             if first in OPENING:
                 self._open(token.start())
             if first not in OPENING or token[1]:
                 self._depth -= 1
-                if self._depth == 1:
+                if self._depth == 1 and self._in_row:
+                    self._in_row = False
                     self._rows += 1
                     yield self._text[self._begin : token.end()]
                     self._begin = token.end()
@@ -137,14 +141,39 @@ class JsonArray:
             raise BadRow(self._rows + 1, "does not stand in an array: the body has to be one JSON array of objects")
         if self._depth == 2:
             if bracket != b"{":
-                raise BadRow(self._rows + 1, "is an array and not an object")
+                if self._on_bad is None:
+                    raise BadRow(self._rows + 1, "is an array and not an object")
+                return
             if between != (b"," if self._rows else b""):
-                raise BadRow(self._rows + 1, f"follows upon {between[:40].decode(errors='replace')!r} and not a comma")
+                self._leave_out(between, f"follows upon {_shown(between)!r} and not a comma", row_follows=True)
+            self._in_row = True
         self._begin = place if self._depth == 2 else place + 1
 
     def _close(self, place: int) -> None:
         between = self._text[self._begin : place].strip(SPACE)
-        if self._depth < 0 or between or self._text[place] != 0x5D:
-            raise BadRow(self._rows + 1, f"is not an object: {between[:40].decode(errors='replace')!r}")
+        reason = f"is not an object: {_shown(between)!r}"
+        if self._depth < 0 or self._text[place] != 0x5D:
+            raise BadRow(self._rows + 1, reason)
+        if between:
+            self._leave_out(between, reason, row_follows=False)
         self._ended = True
         self._begin = place + 1
+
+    def _leave_out(self, between: bytes, reason: str, *, row_follows: bool) -> None:
+        """Refuse alone what stands between two rows, with its commas; raises BadRow where that are no elements."""
+        if self._on_bad is None:
+            raise BadRow(self._rows + 1, reason)
+        before, behind = self._rows > 0, row_follows
+        try:
+            text = b"[%b%b%b]" % (b"null" if before else b"", between, b"null" if behind else b"")
+            elements = self._elements.decode(text)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise BadRow(self._rows + 1, reason) from exc
+        for element in elements[before : len(elements) - behind]:
+            self._rows += 1
+            error = BadRow(self._rows, f"is not a JSON object: {_shown(bytes(element))}")
+            self._on_bad(error.as_value(), bytes(element))
+
+
+def _shown(text: bytes) -> str:
+    return text[:40].decode(errors="replace")
