@@ -208,6 +208,20 @@ def read_until(terminal: int, wanted: bytes | None) -> bytes:
     return shown
 
 
+def test_columns_without_a_plain_name_are_found_again(at_server, kalam_server, new_table):
+    text = "id,,A b,a-b\n{},x,1,2\n"
+    asked = ("insert", new_table, "--format", "csv")
+    done = at_server(*asked, "--create", "--yes", stdin=text.format(1))
+    assert done.returncode == 0, done.stderr
+    assert list(described(kalam_server, new_table)) == ["id", "column_2", "a_b", "a_b_2"]
+    for number, flags in enumerate(((), ("--create", "--yes"), ("--map", "A b=a_b")), 2):
+        done = at_server(*asked, *flags, stdin=text.format(number))
+        assert done.returncode == 0, done.stderr
+        assert "(no name) is column_2" in done.stderr or flags
+    found = kalam_server.sql(f"SELECT id, column_2, a_b, a_b_2 FROM {new_table} ORDER BY id")
+    assert found == [[number, "x", 1, 2] for number in range(1, 5)]
+
+
 def test_a_thousand_rows_are_looked_at(at_server, kalam_server, new_table):
     for number, late in enumerate((999, 1_000)):
         table = f"{new_table}_{number}"

@@ -145,7 +145,7 @@ def load(asked: Asked) -> None:
             stopped = stopped or skipped.failure
     seconds = time.perf_counter() - started
     if match.told:
-        told = [f"{name} is {column}" for name, column in sorted(match.told.items())]
+        told = [f"{name or '(no name)'} is {column}" for name, column in sorted(match.told.items())]
         tell(f"columns of other names in the file: {listed(told)}")
     report(asked.table, outcomes, stopped, seconds, skipped)
     if server_columns.found:

@@ -23,7 +23,8 @@ class NameMatch(msgspec.Struct):
 
     ``ask_columns`` gives those of the table with their types, or None where it is not known; it is asked only if a name
     cannot be a column's as it is. ``mapped`` says which column a name means, ``chosen`` which columns are taken, None
-    for all; both may say a file's name in any case. ``told`` collects what a person should know.
+    for all; both may say a file's name in any case. ``told`` collects what a person should know, ``made`` what
+    each name would be called in a table that is made of the file.
     """
 
     ask_columns: Callable[[], Mapping[str, str] | None]
@@ -31,6 +32,7 @@ class NameMatch(msgspec.Struct):
     chosen: Sequence[str] | None = None
     told: dict[str, str] = msgspec.field(default_factory=dict)
     seen: set[str] = msgspec.field(default_factory=set)
+    made: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def columns(self) -> Mapping[str, str] | None:
@@ -44,6 +46,8 @@ class NameMatch(msgspec.Struct):
         CommandFailed, as do two names for one column.
         """
         self.seen.update(names)
+        if all_named:
+            self.made = column_names(names)
         found = {name: self._column(name) for name in names}
         if all_named:
             self.check_seen()
@@ -73,8 +77,8 @@ class NameMatch(msgspec.Struct):
         if NAME_PATTERN.fullmatch(name):
             return name
         columns = self.columns or {}
-        for meant in (name.lower(), column_name(name)):
-            if meant in columns:
+        for meant in (name.lower(), self.made.get(name), column_name(name)):
+            if meant and meant in columns:
                 self.told[name] = meant
                 return meant
         return name
