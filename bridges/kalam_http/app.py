@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from kalam.engine import Engine
 from kalam.errors import KalamError
+from kalam.rows.taking import WORDS
 from kalam.settings import Settings
 from kalam_http.body_bounds import BodyBounds
 from kalam_http.console_routes import console_routes
@@ -72,7 +73,7 @@ def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("Content-Type", "Last-Event-ID", USER_HEADER, QUERY_ID_HEADER, KEY_HEADER),
+            allow_headers=("Content-Type", "Last-Event-ID", USER_HEADER, QUERY_ID_HEADER, KEY_HEADER, *WORDS),
             expose_headers=(QUERY_ID_HEADER,),
         )
     ]

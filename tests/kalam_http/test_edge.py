@@ -66,7 +66,8 @@ async def test_a_page_of_an_allowed_origin_reads_the_answers_and_their_errors(en
     settings = settings.model_copy(update={"cors_origins": ("https://app.example",), "allowed_hosts": ("db.example",)})
     app = create_app(engine, settings=settings, registry=CollectorRegistry(), overview=dict, identity={})
     page = {"Origin": "https://app.example", "Host": "db.example"}
-    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-kalam-user"}
+    wanted = "content-type, x-kalam-user, kalam-on-invalid, kalam-on-conflict"
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
     async with (
         serve_http(app, settings) as listening,
         httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
