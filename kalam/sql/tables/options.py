@@ -1,7 +1,7 @@
 """The options of a table: which there are, and what their values may be.
 
 Each is one entry of `OPTIONS`: the kinds of table that have it, what is allowed in words, and how a raw value is read
-into fields of StreamOptions or StoredOptions (None where it is not allowed). How they are written is in `spelling`.
+into fields of StreamOptions or StoredOptions (None where it is not allowed), how it is shown and how it is written.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.errors import InvalidOption, Unsupported
+from kalam.names import numbered
 from kalam.schema import (
     STORED_KINDS,
     Column,
     Compression,
     PayloadFormat,
+    StreamOptions,
     StreamStorage,
     TableKind,
     TableOptions,
     options_type,
 )
-from kalam.sql.tables.durations import seconds
+from kalam.sql.tables.durations import duration_text, seconds
 from kalam.sql.text.cursor import did_you_mean
+from kalam.sql.text.literals import quoted
 
 MAX_BUFFER_ROWS = 100_000_000
 FLUSH_ROWS_MAX = 10_000_000
@@ -48,11 +51,22 @@ Fields = dict[str, Any]
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One option: ``read`` gives the fields that a raw value means, None where it is not ``allowed``."""
+    """One option: ``read`` gives the fields that a raw value means, None where it is not ``allowed``.
+
+    ``shown`` is its value as DESCRIBE has it, ``written`` as SQL that ``read`` understands; None where it is not set.
+    """
 
     kinds: frozenset[TableKind]
     allowed: str
     read: Callable[[Any], Fields | None]
+    shown: Callable[[Any], str]
+    written: Callable[[Any], str | None]
+
+
+def options_of(options: TableOptions) -> list[tuple[str, Option]]:
+    """The options that a table with these has, by name."""
+    kinds = _STREAM if isinstance(options, StreamOptions) else _STORED
+    return [(name, option) for name, option in OPTIONS.items() if option.kinds & kinds]
 
 
 def table_options(
@@ -200,32 +214,74 @@ def _listed(choices: type[enum.StrEnum]) -> str:
     return " or ".join(f"'{choice}'" for choice in choices)
 
 
+def _policy(options: Any) -> str:
+    parts = {"rows": options.flush_rows, "interval": options.flush_interval_s}
+    return ",".join(f"{what}:{bound}" for what, bound in parts.items() if bound is not None)
+
+
+def _flag_option(kinds: frozenset[TableKind], field: str) -> Option:
+    def shown(options: Any) -> str:
+        return "true" if getattr(options, field) else "false"
+
+    return Option(kinds, "true or false", _flag(field), shown, shown)
+
+
+def _choice_option(kinds: frozenset[TableKind], field: str, choices: type[enum.StrEnum]) -> Option:
+    def shown(options: Any) -> str:
+        return str(getattr(options, field).value)
+
+    return Option(kinds, _listed(choices), _choice(field, choices), shown, lambda options: quoted(shown(options)))
+
+
 OPTIONS: dict[str, Option] = {
     "RETENTION": Option(
         _STREAM,
         f"a time such as '10s', '5m', '1h' or '7d', or a number of seconds, from 1 s to {RETENTION_DAYS_MAX} days",
         _retention,
+        lambda own: "none" if own.retention_s is None else numbered(own.retention_s, "second"),
+        lambda own: None if own.retention_s is None else quoted(duration_text(own.retention_s)),
     ),
-    "MAX_BUFFER": Option(_STREAM, f"a number of rows, 1 to {MAX_BUFFER_ROWS:,}", _max_buffer),
-    "EPHEMERAL": Option(_STREAM, "true or false", _flag("ephemeral")),
-    "SUBJECT_KEY": Option(_STREAM | _STORED, "the name of a column", _subject_key),
-    "STORAGE": Option(_STREAM, _listed(StreamStorage), _choice("storage", StreamStorage)),
-    "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas),
-    "FORMAT": Option(_STREAM | _STORED, _listed(PayloadFormat), _choice("format", PayloadFormat)),
-    "BIGINT_AS_TEXT": Option(_STREAM | _STORED, "true or false", _flag("bigint_as_text")),
+    "MAX_BUFFER": Option(
+        _STREAM,
+        f"a number of rows, 1 to {MAX_BUFFER_ROWS:,}",
+        _max_buffer,
+        lambda own: numbered(own.max_buffer_rows, "row"),
+        lambda own: str(own.max_buffer_rows),
+    ),
+    "EPHEMERAL": _flag_option(_STREAM, "ephemeral"),
     "FLUSH_POLICY": Option(
         _STORED,
         "'rows:N', 'interval:S' or 'rows:N,interval:S', "
         f"with N from 1 to {FLUSH_ROWS_MAX:,} and S from 1 to {FLUSH_INTERVAL_S_MAX:,} seconds",
         _flush_policy,
+        _policy,
+        lambda own: quoted(_policy(own)),
     ),
     "LOCATION": Option(
         _STORED,
         f"a folder or URL as text; a USER table's holds {_USER_ID}, a SHARED table's holds no variable",
         _location,
+        lambda own: own.location or "default",
+        lambda own: None if own.location is None else quoted(own.location),
     ),
     "DELETED_RETENTION": Option(
-        _STORED, "a time such as '7d' or '48h', a number of hours, or 'off'", _deleted_retention
+        _STORED,
+        "a time such as '7d' or '48h', a number of hours, or 'off'",
+        _deleted_retention,
+        lambda own: "off" if own.deleted_retention_s is None else f"{own.deleted_retention_s} seconds",
+        lambda own: quoted("off" if own.deleted_retention_s is None else duration_text(own.deleted_retention_s, "dh")),
     ),
-    "COMPRESSION": Option(_STORED, _listed(Compression), _choice("compression", Compression)),
+    "COMPRESSION": _choice_option(_STORED, "compression", Compression),
+    "SUBJECT_KEY": Option(
+        _STREAM | _STORED,
+        "the name of a column",
+        _subject_key,
+        lambda own: own.subject_key or "none",
+        lambda own: None if own.subject_key is None else quoted(own.subject_key),
+    ),
+    "STORAGE": _choice_option(_STREAM, "storage", StreamStorage),
+    "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas, lambda own: str(own.replicas), lambda own: str(own.replicas)),
+    "FORMAT": _choice_option(_STREAM | _STORED, "format", PayloadFormat),
+    "BIGINT_AS_TEXT": _flag_option(_STREAM | _STORED, "bigint_as_text"),
 }
+"""Every option, in the order in which they are shown."""

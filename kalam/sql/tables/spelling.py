@@ -5,22 +5,18 @@ Law: ``parse_statement(create_table_sql(table))`` asks for the same columns, key
 
 from __future__ import annotations
 
-from typing import assert_never
-
 import msgspec
 
-from kalam.names import numbered
 from kalam.schema import (
     Column,
     Default,
     DefaultKind,
-    StoredOptions,
-    StreamOptions,
     TableDefinition,
     TableOptions,
     TypeName,
 )
-from kalam.sql.tables.durations import duration_text
+from kalam.sql.tables.options import options_of
+from kalam.sql.text.literals import quoted
 
 # PostgreSQL's reserved words, and those that begin something else in a column list: such names are written in quotes.
 _RESERVED_WORDS = """
@@ -46,66 +42,13 @@ def create_table_sql(table: TableDefinition) -> str:
 
 def options_sql(options: TableOptions, separator: str = ", ") -> str:
     """The options as ``OPTION = value, …``, without the brackets; what is not set is left out."""
-    return separator.join(f"{name.upper()} = {value}" for name, value in _written(options) if value is not None)
+    written = ((name, option.written(options)) for name, option in options_of(options))
+    return separator.join(f"{name} = {value}" for name, value in written if value is not None)
 
 
 def describe_options(options: TableOptions) -> list[tuple[str, str]]:
     """Every option of the table's kind with its value, as DESCRIBE TABLE shows them: ``retention``, ``10 seconds``."""
-    match options:
-        case StreamOptions():
-            retention_s = options.retention_s
-            return [
-                ("retention", "none" if retention_s is None else numbered(retention_s, "second")),
-                ("max_buffer", numbered(options.max_buffer_rows, "row")),
-                ("ephemeral", _flag(options.ephemeral)),
-                ("subject_key", options.subject_key or "none"),
-                ("storage", options.storage.value),
-                ("replicas", str(options.replicas)),
-                ("format", options.format.value),
-                ("bigint_as_text", _flag(options.bigint_as_text)),
-            ]
-        case StoredOptions():
-            kept_s = options.deleted_retention_s
-            return [
-                ("flush_policy", _policy(options)),
-                ("location", options.location or "default"),
-                ("deleted_retention", "off" if kept_s is None else f"{kept_s} seconds"),
-                ("compression", options.compression.value),
-                ("subject_key", options.subject_key or "none"),
-                ("format", options.format.value),
-                ("bigint_as_text", _flag(options.bigint_as_text)),
-            ]
-        case other:
-            assert_never(other)
-
-
-def _written(options: TableOptions) -> list[tuple[str, str | None]]:
-    subject_key = None if options.subject_key is None else _quoted(options.subject_key)
-    match options:
-        case StreamOptions():
-            return [
-                ("retention", None if options.retention_s is None else _quoted(duration_text(options.retention_s))),
-                ("max_buffer", str(options.max_buffer_rows)),
-                ("ephemeral", _flag(options.ephemeral)),
-                ("subject_key", subject_key),
-                ("storage", _quoted(options.storage)),
-                ("replicas", str(options.replicas)),
-                ("format", _quoted(options.format)),
-                ("bigint_as_text", _flag(options.bigint_as_text)),
-            ]
-        case StoredOptions():
-            kept_s = options.deleted_retention_s
-            return [
-                ("flush_policy", _quoted(_policy(options))),
-                ("location", None if options.location is None else _quoted(options.location)),
-                ("deleted_retention", _quoted("off" if kept_s is None else duration_text(kept_s, "dh"))),
-                ("compression", _quoted(options.compression)),
-                ("subject_key", subject_key),
-                ("format", _quoted(options.format)),
-                ("bigint_as_text", _flag(options.bigint_as_text)),
-            ]
-        case other:
-            assert_never(other)
+    return [(name.lower(), option.shown(options)) for name, option in options_of(options)]
 
 
 def _column_sql(column: Column, key: str | None) -> str:
@@ -121,22 +64,9 @@ def _column_sql(column: Column, key: str | None) -> str:
 
 def _default_sql(default: Default, type_name: TypeName) -> str:
     if default.kind is DefaultKind.LITERAL and type_name is TypeName.JSON:
-        return _quoted(msgspec.json.encode(default.literal).decode())
+        return quoted(msgspec.json.encode(default.literal).decode())
     return str(default)
-
-
-def _policy(options: StoredOptions) -> str:
-    parts = {"rows": options.flush_rows, "interval": options.flush_interval_s}
-    return ",".join(f"{what}:{bound}" for what, bound in parts.items() if bound is not None)
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def _name(name: str) -> str:
     return f'"{name}"' if name in _RESERVED else name
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -23,6 +23,11 @@ _ESCAPE = re.compile(r"''|\\(?:x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
+def quoted(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def read_literal(cursor: Cursor) -> Literal | None:
     """Consume a literal; None, and nothing consumed, where none is next."""
     token = cursor.token
