@@ -4,8 +4,10 @@ Python's imports are most of a start, and the same for every server: with a thou
 tests' time. So each process of tests has one that has imported what ``kalam`` imports and is forked for every server,
 and for the commands of which a test only wants to know what they say. The fork runs the command as the command line
 does, with its own arguments, environment, files and exit; so do the processes that a server starts
-(``spare_processes``). That the start from nothing works as well is seen by the tests that run ``python -m kalam``
-themselves or start a server with ``KALAM_COLD_STARTS=1``, and by all of them where that is in the environment.
+(``spare_processes``). At its end it leaves out what Python takes down after the last exit handler: that it has in
+common with the others, and to copy it was most of an end. That the start from nothing works as well is seen by the
+tests that run ``python -m kalam`` themselves or start a server with ``KALAM_COLD_STARTS=1``, and by all of them where
+that is in the environment.
 """
 
 from __future__ import annotations
@@ -316,7 +318,7 @@ exit_status: int | None = None
 
 
 def leave() -> None:
-    """End a fork whose command has ended: what Python would take down after this it has in common with the others."""
+    """End a fork whose command has ended and whose other exit handlers have run."""
     if exit_status is not None:
         with suppress(OSError):  # of which Python tells
             sys.stdout.flush()

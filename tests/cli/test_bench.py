@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from cli_process import environment
 from running_processes import processes_that_name
-from warm_start import run_kalam_command
+from warm_start import may_be_warm, run_kalam_command
 
 from kalam.bench.asker import AskerTask, Asking, requests
 from kalam.bench.command import MEASUREMENTS
@@ -33,7 +33,7 @@ def bench(temporary, start):
 
     def run(*arguments, cold=False):
         env = {"TMPDIR": str(temporary)}
-        if cold:
+        if cold or not may_be_warm(arguments, env):
             process = start("bench", *arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             out, err = process.communicate(timeout=BENCH_S)
             status = process.returncode
