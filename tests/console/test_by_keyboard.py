@@ -68,6 +68,7 @@ def test_a_table_is_created_and_a_dialog_is_left_by_escape(console, shared_serve
     console.page.get_by_role("dialog").wait_for(state="detached")
     assert console.page.evaluate(FOCUSED) == "Drop table"
     keyboard.press("Enter")
+    console.page.get_by_role("dialog").wait_for()  # before it is there, Tab leads on from the button
     tab_to(console, "Cancel")
     keyboard.press("Enter")
     console.page.get_by_role("dialog").wait_for(state="detached")
