@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def heeding(waiting: Awaitable[T]) -> T:
+    """Await what may forget that it was cancelled; raises CancelledError then.
+
+    ``asyncio.wait_for`` of Python 3.11, by which nats-py waits for messages and answers, gives the result that comes
+    together with the cancellation (https://github.com/python/cpython/issues/86296): whoever cancelled waits for ever.
+    """
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task else 0
+    result = await waiting
+    if task is not None and task.cancelling() > cancelled:
+        raise asyncio.CancelledError
+    return result
 
 
 class Tasks:

@@ -129,7 +129,8 @@ class Producer:
         while (self._acknowledged < acknowledged or self._seen < seen) and not self.problem:
             self._moved.clear()
             try:
-                await asyncio.wait_for(self._moved.wait(), STALL_S)
+                async with asyncio.timeout(STALL_S):
+                    await self._moved.wait()
             except TimeoutError:
                 self.problem = (
                     f"no progress for {STALL_S:g} s: {self._acknowledged} windows answered, {self._seen} seen"

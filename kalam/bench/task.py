@@ -44,7 +44,8 @@ async def wait_done(done: asyncio.Event, moved: Callable[[], int]) -> str:
     while not done.is_set() and before != moved():
         before = moved()
         with suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), STALL_S)
+            async with asyncio.timeout(STALL_S):
+                await done.wait()
     return "" if done.is_set() else f"no answer for {STALL_S:g} s"
 
 

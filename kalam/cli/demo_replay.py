@@ -61,7 +61,8 @@ async def replay(
         await client.flush()  # the broker knows the subscriber before the first row is sent
         on_begin()
         acknowledged = await _send(client, quakes, seconds, on_sent)
-        await asyncio.wait_for(complete.wait(), RECEIVE_S)
+        async with asyncio.timeout(RECEIVE_S):
+            await complete.wait()
     except TimeoutError:
         return Replay(acknowledged, received)
     except NatsError as exc:

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
 from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated, error_class
+from kalam.tasks import heeding
 
 RECONNECT_PAUSE_S = 0.25
 ERROR_HEADER = "Nats-Service-Error"
@@ -160,7 +161,7 @@ def told(subject: str, timeout_s: float) -> Iterator[None]:
 async def _whole_answer(subscription: Any, timeout_s: float) -> bytes:
     parts: list[bytes] = []
     while True:
-        msg = await subscription.next_msg(timeout_s)
+        msg = await heeding(subscription.next_msg(timeout_s))
         headers = msg.headers or {}
         if headers.get("Status") == "503":
             raise NoRespondersError

@@ -28,6 +28,7 @@ from kalam.errors import (
     TooBusy,
     Unavailable,
 )
+from kalam.tasks import heeding
 
 SEQ_HEADER = "Kalam-Live-Seq"
 SILENCE_S = 6.0
@@ -235,7 +236,7 @@ class LiveRows:
             if self._link.generation != generation:
                 raise _Broken
             try:
-                return await self._subscription.next_msg(LOOK_S)
+                return await heeding(self._subscription.next_msg(LOOK_S))
             except TimeoutError:
                 waited += LOOK_S
         raise _Broken

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from nats.aio.msg import Msg
 from patience import PATIENCE_S
 from server_process import ServerProcess
 
@@ -124,6 +125,26 @@ async def test_a_live_query_gives_rows_changes_and_the_result(k: Kalam) -> None:
         assert await take(again, 1) == [Change("delete", 5, {"id": 3, "v": 3.0})]
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_live_query_is_given_up_though_a_message_comes_at_that_moment(k: Kalam, turns: int) -> None:
+    table = await make(k, f"given_up_{turns}")
+    await k.insert(table, {"id": 1, "v": 1.0})
+    async with k.live(f"SELECT id FROM {table}") as live:
+        await take(live, 1)
+        waiting = asyncio.create_task(anext(live))
+        subscription = live._subscription  # noqa: SLF001 - what comes from the broker is put down there
+        while not subscription._pending_next_msgs_calls:  # noqa: ASYNC110, SLF001
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        message = Msg(_client=subscription._conn, subject="s", data=b'{"type": "heartbeat"}')  # noqa: SLF001
+        subscription._pending_queue.put_nowait(message)  # noqa: SLF001
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, PATIENCE_S)
+
+
 async def test_a_resume_that_is_not_possible_begins_anew_and_says_so(k: Kalam) -> None:
     table = await make(k, "anew")
     await k.insert(table, {"id": 1, "v": 1.0})
@@ -136,9 +157,9 @@ async def test_a_killed_live_query_says_so(k: Kalam) -> None:
     live = k.live(f"SELECT id FROM {table}")
     following = asyncio.create_task(take(live, 1))
     async with asyncio.timeout(PATIENCE_S):
-        while not (open_now := (await k.sql("SHOW LIVE QUERIES")).rows):  # noqa: ASYNC110 - the server tells nobody
+        while not (own := [row for row in (await k.sql("SHOW LIVE QUERIES")).rows if table in row["sql"]]):
             await asyncio.sleep(0.01)
-    await k.sql(f"KILL LIVE QUERY '{open_now[-1]['id']}'")
+    await k.sql(f"KILL LIVE QUERY '{own[0]['id']}'")
     with pytest.raises(kalam.client.LiveClosed, match="killed"):
         await following
 

@@ -261,8 +261,8 @@ class BrokerConnection:
             if client is self._set_up:
                 self._note_up()
 
-        await asyncio.wait_for(
-            client.connect(
+        async with asyncio.timeout(timeout_s):
+            await client.connect(
                 servers=list(self._urls),
                 error_cb=self._note_error,
                 closed_cb=closed,
@@ -274,9 +274,7 @@ class BrokerConnection:
                 pending_size=PENDING_BYTES_MAX,
                 flush_timeout=FLUSH_TIME_S,
                 **self._options,
-            ),
-            timeout_s,
-        )
+            )
         return client
 
     async def _discard(self) -> None:
@@ -284,7 +282,8 @@ class BrokerConnection:
         if client is None or client.is_closed:
             return
         try:
-            await asyncio.wait_for(client.close(), CLOSE_TIME_S)
+            async with asyncio.timeout(CLOSE_TIME_S):
+                await client.close()
         except (nats_errors.Error, OSError, TimeoutError, AssertionError) as exc:
             # nats-py asserts on a client that never came as far as a socket.
             log.debug("broker_client_not_closed", error=str(exc))

@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kalam.errors import BrokerUnavailable
+from kalam.tasks import heeding
 from kalam.tracing import TRACEPARENT
 
 Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
@@ -116,12 +117,7 @@ class GuardedClient(Client):
 
     async def request(self, *args: Any, **options: Any) -> Msg:
         """nats-py's request, which in Python 3.11 forgets a cancellation that comes together with the answer."""
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task else 0
-        msg = await super().request(*args, **options)
-        if task is not None and task.cancelling() > cancelled:
-            raise asyncio.CancelledError
-        return msg
+        return await heeding(super().request(*args, **options))
 
     async def tap(self, subject: str, take: Tap, queue: str = "") -> Subscription:
         """Subscribe and have ``take`` called at once for each message.

@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from kalam.errors import BrokerUnavailable
+from kalam.tasks import heeding
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.subjects import subject_matches
 
@@ -126,7 +127,7 @@ class Interest:
         replies = await client.subscribe(inbox)
         try:
             await client.publish(_CONNZ, json.dumps(question).encode(), reply=inbox)
-            reply = json.loads((await replies.next_msg(QUESTION_TIME_S)).data)
+            reply = json.loads((await heeding(replies.next_msg(QUESTION_TIME_S))).data)
             count = self._others(client, reply, subject)
             if count or "cluster" not in reply["server"]:
                 return count
@@ -141,7 +142,7 @@ class Interest:
         try:
             async with asyncio.timeout(GATHER_S):
                 while count == 0:
-                    reply = json.loads((await replies.next_msg(QUESTION_TIME_S)).data)
+                    reply = json.loads((await heeding(replies.next_msg(QUESTION_TIME_S))).data)
                     heard.add(reply["server"]["id"])
                     count = self._others(client, reply, subject)
         except TimeoutError:

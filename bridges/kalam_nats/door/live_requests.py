@@ -23,7 +23,7 @@ from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import reply_error
 from kalam_nats.door.identity import caller_of, identify
 from kalam_nats.door.live_delivery import LiveDelivery
-from kalam_nats.door.requests import QUEUE_GROUP
+from kalam_nats.door.requests import DRAIN_S, QUEUE_GROUP
 from kalam_nats.subjects import Subjects
 
 OPENINGS_WAITING_MAX = 100_000
@@ -81,7 +81,8 @@ class LiveRequests:
         """Take no more requests, end every live query, and let them say so."""
         for subscription in self._subscriptions:
             try:
-                await asyncio.wait_for(subscription.drain(), 5)
+                async with asyncio.timeout(DRAIN_S):
+                    await subscription.drain()
             except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
                 log.debug("subscription not drained", error=str(exc))
         await self._tasks.cancel()

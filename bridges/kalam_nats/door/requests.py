@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 QUEUE_GROUP = "kalam"
 SQL_INFLIGHT_MAX = 1_024
+DRAIN_S = 5.0
+"""How long the end of a subscription is waited for."""
 ASKING: Final = frozenset(WORDS)
 """Headers by which a message asks for another taking than the rule."""
 
@@ -120,7 +122,8 @@ class Requests:
         """Take no more requests, and finish those that came."""
         for subscription in self._subscriptions:
             try:
-                await asyncio.wait_for(subscription.drain(), 5)
+                async with asyncio.timeout(DRAIN_S):
+                    await subscription.drain()
             except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
                 log.debug("subscription not drained", error=str(exc))
         await self._tasks.wait()

@@ -66,7 +66,8 @@ class Pull:
         while not self.done.is_set():
             seen = len(self.replies)
             try:
-                await asyncio.wait_for(self.done.wait(), READ_IDLE_S)
+                async with asyncio.timeout(READ_IDLE_S):
+                    await self.done.wait()
             except TimeoutError as exc:
                 if seen == len(self.replies):
                     raise BrokerUnavailable("the broker stopped in the middle of a read") from exc

@@ -20,6 +20,7 @@ from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table
 from kalam.storage.log.copies import Op
 from kalam.tables.ports import FeedRun
+from kalam.tasks import heeding
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.streams.feed import TABLE_HEADER
@@ -100,7 +101,7 @@ class FeedReplay:
                     reply=inbox,
                 )
                 while True:
-                    msg = await subscription.next_msg(ANSWER_S)
+                    msg = await heeding(subscription.next_msg(ANSWER_S))
                     if "Nats-Sequence" not in (msg.headers or {}):
                         _check_end(msg)
                         return messages

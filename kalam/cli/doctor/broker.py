@@ -55,7 +55,8 @@ async def _examined(patient: Patient, options: Mapping[str, Any]) -> list[Findin
         "error_cb": note,
     }
     try:
-        client = await asyncio.wait_for(nats.connect(**options, **quiet), TIME_S)
+        async with asyncio.timeout(TIME_S):
+            client = await nats.connect(**options, **quiet)
     except (nats_errors.Error, OSError, TimeoutError) as exc:
         why = said[-1] if said else exc  # that no server is left says nothing of why
         text = f"no connection to {where}: {str(why) or type(why).__name__}"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kalam.backoff import Backoff, Backoffs
-from kalam.tasks import Tasks
+from kalam.tasks import Tasks, heeding
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,17 @@ async def test_waiting_has_an_end_and_cancelling_waits() -> None:
     assert not task.done()
     await tasks.cancel()
     assert (task.cancelled(), ended) == (True, [True])
+
+
+async def test_a_cancellation_that_comes_with_the_result_is_heeded() -> None:
+    waited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(heeding(asyncio.wait_for(waited, 30)))
+    await asyncio.sleep(0)
+    waited.set_result(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_was_not_cancelled_is_given() -> None:
+    assert await heeding(asyncio.sleep(0, 7)) == 7
