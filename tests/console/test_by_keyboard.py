@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+from patience import PATIENCE_S
+
 FOCUSED = """() => {
     let at = document.activeElement;
     while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
@@ -20,6 +24,14 @@ def tab_to(console, name, key="Tab"):
         if met[-1] == name:
             return
     raise AssertionError(f"Tab does not reach {name!r}, but {met}")
+
+
+def wait_focus(console, name):
+    """Wait until the element of that name has the focus: what closes gives it back a moment after it is gone."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (focused := console.page.evaluate(FOCUSED)) != name:
+        assert time.monotonic() < deadline, focused
+        console.page.wait_for_timeout(10)
 
 
 def test_a_query_is_run_and_read(console, shared_server, namespace):
@@ -66,11 +78,11 @@ def test_a_table_is_created_and_a_dialog_is_left_by_escape(console, shared_serve
     console.page.get_by_role("dialog").wait_for()
     keyboard.press("Escape")
     console.page.get_by_role("dialog").wait_for(state="detached")
-    assert console.page.evaluate(FOCUSED) == "Drop table"
+    wait_focus(console, "Drop table")
     keyboard.press("Enter")
     console.page.get_by_role("dialog").wait_for()  # before it is there, Tab leads on from the button
     tab_to(console, "Cancel")
     keyboard.press("Enter")
     console.page.get_by_role("dialog").wait_for(state="detached")
-    assert console.page.evaluate(FOCUSED) == "Drop table"
+    wait_focus(console, "Drop table")
     assert shared_server.sql("SELECT count(*) FROM system.tables WHERE namespace = $1", namespace) == [[1]]
