@@ -8,6 +8,8 @@ like one at the top. Only what is written counts: that importing ``kalam.sql.par
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -58,6 +60,8 @@ BRIDGES = ("kalam_nats", "kalam_http")
 COMPOSITION = ("kalam.server", "kalam.assembly")
 OUTSIDE = ("nats", "starlette", "uvicorn")
 MAY_KNOW_THE_OUTSIDE = (*BRIDGES, "kalam.client", "kalam.cli", "kalam.bench")
+LENT = "kalam.client"
+"""What `kalam` gives away as its own: only its `__getattr__`, run for who asks, and type checkers may name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,11 @@ def read_module(file: Path, base: Path, package: str) -> Module:
 
 def imported_names(module: Module) -> Iterator[str]:
     """The full name of everything that the module imports, ``a.b.c`` for ``from a.b import c``."""
-    for node in ast.walk(module.tree):
+    yield from names_imported_in(module.tree, module)
+
+
+def names_imported_in(tree: ast.AST, module: Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
@@ -106,6 +114,25 @@ def absolute_origin(node: ast.ImportFrom, module: Module) -> str:
     package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
     base = package[: len(package) - node.level + 1]
     return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def lent_names(module: Module) -> set[str]:
+    """What `kalam` names of `LENT` where that is allowed, and nowhere else."""
+    if module.name != "kalam":
+        return set()
+    allowed = [node for node in module.tree.body if is_asked_for(node)]
+    others = [node for node in module.tree.body if not is_asked_for(node)]
+    named = {name for node in allowed for name in names_imported_in(node, module) if inside(name, (LENT,))}
+    return named - {name for node in others for name in names_imported_in(node, module)}
+
+
+def is_asked_for(node: ast.stmt) -> bool:
+    match node:
+        case ast.FunctionDef(name="__getattr__"):
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
+            return True
+    return False
 
 
 def inside(name: str, parts: tuple[str, ...]) -> bool:
@@ -131,7 +158,7 @@ def violations(checkout: Path) -> list[str]:
     found = [f"{name} stands in no layer" for name in modules if part_of(name) is None]
     graph: dict[str, set[str]] = {}
     for name, module in modules.items():
-        imports = set(imported_names(module))
+        imports = set(imported_names(module)) - lent_names(module)
         targets = {target for target in (nearest(imported, modules) for imported in imports) if target} - {name}
         graph[name] = targets
         found += [f"{name} imports {other}" for other in sorted(imports) if reaches_outside(name, other)]
@@ -166,12 +193,19 @@ def test_every_import_goes_down_the_layers() -> None:
     assert violations(CHECKOUT) == []
 
 
+def test_kalam_alone_imports_nothing_of_kalam() -> None:
+    command = "import kalam, sys; print([name for name in sys.modules if name.startswith('kalam')])"
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert run.stdout == "['kalam']\n"
+
+
 def test_the_migrations_are_a_part_of_kalam() -> None:
     assert "kalam.migrations.m001_first_release" in read_modules(CHECKOUT)
 
 
 SOUND = {
-    "kalam/__init__.py": "",
+    "kalam/__init__.py": "if TYPE_CHECKING:\n    from kalam.client import link\n\n"
+    "def __getattr__(name):\n    from kalam import client",
     "kalam/__main__.py": "from kalam.cli.main import main",
     "kalam/errors.py": "import enum",
     "kalam/schema.py": "from kalam.errors import KalamError",
@@ -213,6 +247,16 @@ def test_a_sound_tree_breaks_nothing(tmp_path: Path) -> None:
         ("kalam/errors.py", "if TYPE_CHECKING:\n    from .schema import Table", "kalam.errors imports kalam.schema"),
         ("kalam/errors.py", "importlib.import_module('kalam.schema')", "kalam.errors imports kalam.schema"),
         ("kalam/__init__.py", "from kalam.errors import KalamError", "kalam imports kalam.errors"),
+        ("kalam/__init__.py", "from kalam.client import connect", "kalam imports kalam.client"),
+        ("kalam/__init__.py", "def connect():\n    import kalam.client", "kalam imports kalam.client"),
+        ("kalam/__init__.py", "def __getattr__(name):\n    import kalam.errors", "kalam imports kalam.errors"),
+        ("kalam/__init__.py", "if TYPE_CHECKING:\n    import kalam.server", "kalam imports kalam.server"),
+        (
+            "kalam/__init__.py",
+            "import kalam.client\ndef __getattr__(name):\n    import kalam.client",
+            "kalam imports kalam.client",
+        ),
+        ("kalam/errors.py", "def __getattr__(name):\n    import kalam.client", "kalam.errors imports kalam.client"),
         ("migrations/first.py", "import kalam.schema", "kalam.migrations.first imports kalam.schema"),
         ("kalam/storage/flush.py", "from ..live import registry", "kalam.storage.flush imports kalam.live.registry"),
         (

@@ -1,0 +1,137 @@
+"""The same client for programs without an event loop: what is a coroutine there is a call that waits here.
+
+There is no second client: each method is the asynchronous one, carried out by a ``LoopThread``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from kalam.client.kalam import Kalam, connect
+from kalam.client.live import Change, LiveRows
+from kalam.client.loop_thread import LoopThread
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _waiting(
+    method: Callable[Concatenate[Kalam, Parameters], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[KalamSync, Parameters], Result]:
+    @functools.wraps(method)
+    def call(self: KalamSync, /, *args: Parameters.args, **named: Parameters.kwargs) -> Result:
+        return self._thread.run(method(self._kalam, *args, **named))
+
+    return call
+
+
+def _live(
+    method: Callable[Concatenate[Kalam, Parameters], LiveRows],
+) -> Callable[Concatenate[KalamSync, Parameters], LiveRowsSync]:
+    @functools.wraps(method)
+    def call(self: KalamSync, /, *args: Parameters.args, **named: Parameters.kwargs) -> LiveRowsSync:
+        return LiveRowsSync(method(self._kalam, *args, **named), self._thread)
+
+    return call
+
+
+class LiveRowsSync:
+    """The changes of a live query: ``for change in live``. ``LiveRows`` says what the attributes are."""
+
+    def __init__(self, live: LiveRows, thread: LoopThread) -> None:
+        self._live, self._thread = live, thread
+
+    def __iter__(self) -> Self:
+        """The changes themselves."""
+        return self
+
+    def __next__(self) -> Change:
+        """The next change; waits for it. ^C ends the live query."""
+        try:
+            return self._thread.run(self._live.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        """Close the live query when the block ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the live query on the server too."""
+        self._thread.run(self._live.close())
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """The names and SQL types of the columns, known from the first change on."""
+        return self._live.columns
+
+    @property
+    def seq(self) -> int | None:
+        """Behind which change a later ``live`` can go on."""
+        return self._live.seq
+
+    @property
+    def table_id(self) -> int | None:
+        """Of which table that change is."""
+        return self._live.table_id
+
+    @property
+    def token(self) -> str | None:
+        """Both as one text."""
+        return self._live.token
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The result as it is now; needs ``key``."""
+        return self._live.rows
+
+
+class KalamSync:
+    """A connection to a Kalam server whose methods wait. Made by ``connect_sync``; threads may share it."""
+
+    def __init__(self, kalam: Kalam, thread: LoopThread) -> None:
+        self._kalam, self._thread = kalam, thread
+
+    sql = _waiting(Kalam.sql)
+    drain = _waiting(Kalam.drain)
+    live = _live(Kalam.live)
+
+    @functools.wraps(Kalam.insert)
+    def insert(self, table: str, rows: Any) -> int:  # noqa: D102 - the asynchronous one's
+        own = list(rows) if isinstance(rows, Iterator) else rows  # the caller's code runs in the caller's thread
+        return self._thread.run(self._kalam.insert(table, own))
+
+
+def _connecting(
+    make: Callable[Parameters, AbstractAsyncContextManager[Kalam]],
+) -> Callable[Parameters, AbstractContextManager[KalamSync]]:
+    @contextmanager
+    @functools.wraps(make)
+    def connected(*args: Parameters.args, **named: Parameters.kwargs) -> Iterator[KalamSync]:
+        with LoopThread() as thread:
+            connection = make(*args, **named)
+            kalam = thread.run(_entered(connection))
+            try:
+                yield KalamSync(kalam, thread)
+            finally:
+                thread.run(_left(connection))
+
+    return connected
+
+
+async def _entered(connection: AbstractAsyncContextManager[Kalam]) -> Kalam:
+    return await connection.__aenter__()
+
+
+async def _left(connection: AbstractAsyncContextManager[Kalam]) -> None:
+    await connection.__aexit__(None, None, None)
+
+
+connect_sync = _connecting(connect)
