@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kalam.client.values import library
 from kalam.errors import Internal, InvalidValue
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 
@@ -49,8 +52,11 @@ class Answer:
         return [dict(zip(names, row, strict=True)) for row in self.values]
 
     def arrow(self) -> pa.Table:
-        """The rows as an Arrow table (needs pyarrow); raises InvalidValue for a value beyond Python's or Arrow's."""
-        import pyarrow as pa
+        """The rows as an Arrow table.
+
+        Raises InvalidValue for a value beyond Python's or Arrow's, and ImportError without pyarrow.
+        """
+        pa = library("pyarrow", "arrow()")
 
         columns = list(zip(*self.values, strict=True)) or [()] * len(self.columns)
         arrays = []
@@ -60,6 +66,28 @@ class Answer:
             except (pa.ArrowException, ArithmeticError, ValueError, TypeError) as exc:
                 raise InvalidValue(f"column {name} ({sql_type}) has a value that Arrow cannot hold: {exc}") from exc
         return pa.table(arrays, names=[name for name, _ in self.columns])
+
+    def pandas(self) -> pd.DataFrame:
+        """The rows as a pandas frame, its types those of the columns whatever they hold; raises as ``arrow``.
+
+        Integers and booleans are pandas' own types that know NULL (``Int64``, ``boolean``), so that none becomes a
+        float; in a column of floats NULL is NaN.
+        """
+        pandas = library("pandas", "pandas()")
+        types = {f"int{bits}": getattr(pandas, f"Int{bits}Dtype")() for bits in (16, 32, 64)} | {
+            "bool": pandas.BooleanDtype()
+        }
+        frame: pd.DataFrame = self.arrow().to_pandas(types_mapper=lambda found: types.get(str(found)))
+        return frame
+
+    def polars(self) -> pl.DataFrame:
+        """The rows as a polars frame; raises as ``arrow``, and InvalidValue where two columns have one name."""
+        polars = library("polars", "polars()")
+        try:
+            frame: pl.DataFrame = polars.from_arrow(self.arrow())
+        except polars.exceptions.PolarsError as exc:
+            raise InvalidValue(f"polars cannot hold the answer: {exc}") from exc
+        return frame
 
 
 def _arrow_column(sql_type: str, shown: Sequence[Any]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from kalam.client.link import Link
+from kalam.client.values import library, plain
 from kalam.errors import BrokerUnavailable, InvalidValue, RequestError, TooBusy
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -26,8 +27,8 @@ BATCH_ROWS_MAX = 1_000
 PAYLOAD_SLACK_BYTES = 4 << 10
 WAITING_BYTES_MAX = 16 << 20
 RETRY_PAUSE_S = 0.1
-ROWS = "dictionaries, dataclasses, Arrow or pandas"
-_ENCODE = msgspec.msgpack.Encoder().encode
+ROWS = "dictionaries, dataclasses, Arrow, pandas or polars"
+_ENCODE = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,6 +47,7 @@ class Inserter:
         self._link, self._subject, self._linger_s, self._timeout_s = link, subject, linger_s, timeout_s
         self._calls: list[Call] = []
         self._size = self._count = 0
+        self._bytes_max = BATCH_BYTES_MAX
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
@@ -56,8 +58,14 @@ class Inserter:
         table = as_arrow(rows)
         if table is not None:
             return await self._insert_arrow(table)
-        parts = _parts(encode_rows(rows), BATCH_BYTES_MAX)
-        return sum(await asyncio.gather(*(self._call(part) for part in parts)))
+        encoded = encode_rows(rows)
+        self._bytes_max = min(BATCH_BYTES_MAX, await self._payload_bytes())
+        return sum(await asyncio.gather(*(self._call(part) for part in _parts(encoded, self._bytes_max))))
+
+    async def _payload_bytes(self) -> int:
+        """How long the rows of a message may be, so that the broker takes it."""
+        client = await self._link.client(self._timeout_s)
+        return max(1, int(client.max_payload) - PAYLOAD_SLACK_BYTES)
 
     async def _call(self, rows: Sequence[bytes]) -> int:
         size = sum(map(len, rows))
@@ -66,9 +74,11 @@ class Inserter:
             await self._room.wait()
         self._waiting_bytes += size
         call = Call(rows, size, asyncio.get_running_loop().create_future())
+        if self._calls and self._size + size > self._bytes_max:
+            self._flush()
         self._calls.append(call)
         self._size, self._count = self._size + size, self._count + len(rows)
-        if self._size >= BATCH_BYTES_MAX or self._count >= BATCH_ROWS_MAX:
+        if self._size >= self._bytes_max or self._count >= BATCH_ROWS_MAX:
             self._flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._linger_s, self._flush)
@@ -110,13 +120,13 @@ class Inserter:
     async def _insert_arrow(self, table: Any) -> int:
         stored, start = 0, 0
         check_arrow(table)
-        client = await self._link.client(self._timeout_s)
-        bound = min(client.max_payload - PAYLOAD_SLACK_BYTES, BATCH_BYTES_MAX * 4)
+        payload_bytes = await self._payload_bytes()
+        bound = min(payload_bytes, BATCH_BYTES_MAX * 4)
         row_bytes = max(1, table.nbytes // max(1, table.num_rows))
         step = max(1, min(BATCH_ROWS_MAX * 10, bound // (2 * row_bytes)))
         while start < table.num_rows:
-            payload = arrow_payload(table.slice(start, step))
-            if len(payload) > client.max_payload - PAYLOAD_SLACK_BYTES and step > 1:
+            payload = arrow_payload(without_dictionaries(table.slice(start, step)))
+            if len(payload) > payload_bytes and step > 1:
                 step //= 2
                 continue
             await self._ask(payload, {"Content-Type": ARROW_STREAM})
@@ -187,20 +197,32 @@ def _parts(rows: Sequence[bytes], bytes_max: int) -> Iterator[Sequence[bytes]]:
 
 
 def as_arrow(rows: Any) -> Any:
-    """The Arrow table of Arrow data or of a pandas data frame; None for anything else."""
+    """The Arrow table of Arrow data or of a frame of pandas or polars; None for anything else."""
     module = type(rows).__module__.partition(".")[0]
-    if module not in ("pyarrow", "pandas"):
+    if module not in ("pyarrow", "pandas", "polars"):
         return None
-    import pyarrow as pa
-
+    pa = library("pyarrow", f"to insert a {module} {type(rows).__name__}")
     if isinstance(rows, pa.RecordBatch):
         return pa.Table.from_batches([rows])
     if isinstance(rows, pa.Table):
         return rows
     try:
-        return pa.Table.from_pandas(rows, preserve_index=False)
+        return rows.to_arrow() if module == "polars" else pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError, ValueError) as exc:
-        raise InvalidValue(f"a {type(rows).__name__} cannot be sent as Arrow: {exc}; rows are {ROWS}") from exc
+        hint = "collect() it first" if type(rows).__name__ == "LazyFrame" else None
+        raise InvalidValue(
+            f"a {type(rows).__name__} cannot be sent as Arrow: {exc}; rows are {ROWS}", hint=hint
+        ) from exc
+
+
+def without_dictionaries(table: Any) -> Any:
+    """A table whose columns hold their values themselves: of categories each message would carry all there are."""
+    import pyarrow as pa
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+    return table
 
 
 def check_arrow(table: Any) -> None:

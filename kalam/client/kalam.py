@@ -13,6 +13,7 @@ from kalam.client.answers import Answer
 from kalam.client.inserter import Inserter
 from kalam.client.link import Link
 from kalam.client.live import LiveRows
+from kalam.client.values import plain
 from kalam.errors import InvalidValue
 from kalam.names import NAME_PATTERN, check_user
 
@@ -71,7 +72,8 @@ class Kalam:
         Args:
             table: ``namespace.table``, or ``table`` in the connection's namespace.
             rows: one row or an iterable of rows (dictionaries, dataclasses, msgspec structs), an Arrow table or record
-                batch, or a pandas data frame. Up to 1,000 rows and 256 KiB are stored all or none; more are split.
+                batch, or a frame of pandas or polars. Up to 1,000 rows and 256 KiB are stored all or none; more are
+                split, into messages that the broker takes. Values may be numpy's and pandas' scalars.
 
         Raises the error that the server answered (``kalam.errors``), and BrokerUnavailable if none came in time.
         """
@@ -96,8 +98,8 @@ class Kalam:
         then have one name. Raises the error of the first statement that failed. A statement whose answer is lost is not
         sent again.
         """
-        values = [_param(value) for value in params]
         try:
+            values = [_param(value) for value in params]
             body = msgspec.json.encode(
                 {"sql": text, "params": values, "namespace": namespace or self._namespace, "names": names}
             )
@@ -160,13 +162,23 @@ class Kalam:
 
 def _param(value: Any) -> Any:
     """A parameter as JSON carries it: NaN and the infinities, of which JSON knows nothing, as their texts."""
+    value = _own(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict | list | tuple):
-        members = value.values() if isinstance(value, dict) else value
-        if any(_param(member) != member for member in members):
-            raise InvalidValue("a JSON parameter cannot hold NaN or an infinity")
-    return value
+    return _json(value)
+
+
+def _json(value: Any) -> Any:
+    value = _own(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidValue("a JSON parameter cannot hold NaN or an infinity")
+    if isinstance(value, dict):
+        return {name: _json(member) for name, member in value.items()}
+    return [_json(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _own(value: Any) -> Any:
+    return plain(value) if type(value).__module__.partition(".")[0] in ("numpy", "pandas") else value
 
 
 def _read_token(token: str) -> tuple[int, int]:
