@@ -126,14 +126,16 @@ class _Columns:
     def __init__(self, writer: Callable[[_Sink, pa.Schema], Any]) -> None:
         self._sink = _Sink()
         self._make = writer
+        self._schema: pa.Schema | None = None
         self._writer: Any = None
 
     def encode(self, table: pa.Table) -> bytes:
         table = widely_known(table)
-        if self._writer is None:
+        if self._schema is None:
+            self._schema = table.schema
             self._writer = self._make(self._sink, table.schema)
-        if table.num_rows:
-            self._writer.write_table(table)
+        if table.num_rows:  # whether a column may be NULL is known better once there are rows
+            self._writer.write_table(table if table.schema == self._schema else table.cast(self._schema))
         return self._sink.take()
 
     def end(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The Python client: rows in, SQL, and live queries, over NATS alone.
+"""The Python client: rows in, SQL, and live queries, over NATS; answers of any length over HTTP.
 
 ::
 
@@ -16,7 +16,8 @@ What the server refuses is raised as the same ``kalam.errors`` that the server i
 from kalam.client.answers import Answer
 from kalam.client.kalam import Kalam, connect
 from kalam.client.live import Change, LiveClosed, LiveRows
-from kalam.client.sync import KalamSync, LiveRowsSync, connect_sync
+from kalam.client.streamed import Streamed
+from kalam.client.sync import KalamSync, LiveRowsSync, StreamedSync, connect_sync
 
 __all__ = [
     "Answer",
@@ -26,6 +27,8 @@ __all__ = [
     "LiveClosed",
     "LiveRows",
     "LiveRowsSync",
+    "Streamed",
+    "StreamedSync",
     "connect",
     "connect_sync",
 ]

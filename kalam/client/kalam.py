@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -13,9 +14,13 @@ from kalam.client.answers import Answer
 from kalam.client.inserter import Inserter
 from kalam.client.link import Link
 from kalam.client.live import LiveRows
+from kalam.client.streamed import ARROW_STREAM, NDJSON, Address, Item, Streamed, batch_pieces, row_pieces
 from kalam.client.values import plain
 from kalam.errors import InvalidValue
 from kalam.names import NAME_PATTERN, check_user
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 LINGER_S = 0.002
 TIMEOUT_S = 30.0
@@ -30,6 +35,7 @@ async def connect(
     prefix: str = "kalam",
     linger_s: float = LINGER_S,
     timeout_s: float = TIMEOUT_S,
+    http_url: str | None = None,
     **nats_options: Any,
 ) -> AsyncIterator[Kalam]:
     """Connect to a Kalam server through its NATS while the block runs.
@@ -41,6 +47,8 @@ async def connect(
         prefix: the server's setting ``subject_prefix``.
         linger_s: how long an insert waits for others to share its message.
         timeout_s: how long a request may take, reconnects included, before it fails.
+        http_url: where the server answers HTTP, over which ``stream`` and ``batches`` come; without it the server is
+            asked.
         nats_options: what nats-py's ``connect`` takes for signing in (``user_credentials``, ``token``, ``tls``, …).
 
     Raises BrokerUnavailable if there is no connection in time.
@@ -48,7 +56,7 @@ async def connect(
     check_user(user)
     link = Link(url, nats_options)
     await link.open(min(timeout_s, 10.0))
-    kalam = Kalam(link, user, namespace, prefix, linger_s, timeout_s)
+    kalam = Kalam(link, user, namespace, prefix, linger_s, timeout_s, http_url)
     try:
         yield kalam
     finally:
@@ -60,10 +68,17 @@ class Kalam:
     """A connection to a Kalam server. Made by ``connect``."""
 
     def __init__(
-        self, link: Link, user: str, namespace: str | None, prefix: str, linger_s: float, timeout_s: float
+        self,
+        link: Link,
+        user: str,
+        namespace: str | None,
+        prefix: str,
+        linger_s: float,
+        timeout_s: float,
+        http_url: str | None = None,
     ) -> None:
         self._link, self._user, self._namespace, self._prefix = link, user, namespace, prefix
-        self._linger_s, self._timeout_s = linger_s, timeout_s
+        self._linger_s, self._timeout_s, self._http_url = linger_s, timeout_s, http_url
         self._inserters: dict[str, Inserter] = {}
 
     async def insert(self, table: str, rows: Any) -> int:
@@ -98,15 +113,49 @@ class Kalam:
         then have one name. Raises the error of the first statement that failed. A statement whose answer is lost is not
         sent again.
         """
-        try:
-            values = [_param(value) for value in params]
-            body = msgspec.json.encode(
-                {"sql": text, "params": values, "namespace": namespace or self._namespace, "names": names}
-            )
-        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
+        body = self._question(text, params, namespace, names)
         subject = f"{self._prefix}.api.{self._user}.sql"
         return Answer.last_of(await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s))
+
+    def stream(
+        self, text: str, params: Sequence[Any] = (), *, namespace: str | None = None
+    ) -> Streamed[dict[str, Any]]:
+        """The rows of one statement, however many, in bounded memory: ``async for row in k.stream("SELECT …")``.
+
+        They come over HTTP while the server finds them, without the bound ``result_rows_max``, as ``Answer.rows`` shows
+        them. Raises the error that ended the query, and BrokerUnavailable where the answer breaks off.
+        """
+        return self._streamed(NDJSON, row_pieces, text, params, namespace)
+
+    def batches(self, text: str, params: Sequence[Any] = (), *, namespace: str | None = None) -> Streamed[RecordBatch]:
+        """The same rows as Arrow record batches, each with at least one row; raises ImportError without pyarrow too."""
+        return self._streamed(ARROW_STREAM, batch_pieces, text, params, namespace)
+
+    def _streamed(
+        self,
+        form: str,
+        pieces: Callable[[HTTPResponse], Iterator[list[Item]]],
+        text: str,
+        params: Sequence[Any],
+        namespace: str | None,
+    ) -> Streamed[Item]:
+        headers = {"Content-Type": "application/json", "Accept": form, "X-Kalam-User": self._user}
+        return Streamed(self._address, self._question(text, params, namespace, None), headers, pieces)
+
+    async def _address(self) -> Address:
+        if self._http_url is not None:
+            return Address(self._http_url, None)
+        return await self._link.http_address(self._prefix, min(self._timeout_s, 5.0))
+
+    def _question(
+        self, text: str, params: Sequence[Any], namespace: str | None, names: Literal["postgresql"] | None
+    ) -> bytes:
+        try:
+            values = [_param(value) for value in params]
+            asked = {"sql": text, "params": values, "namespace": namespace or self._namespace, "names": names}
+            return msgspec.json.encode(asked)
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
 
     def live(
         self,

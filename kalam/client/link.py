@@ -19,6 +19,8 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
+from kalam.client.streamed import Address
+from kalam.client.whereabouts import ask_identity, seen_from
 from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated, error_class
 from kalam.tasks import heeding
 
@@ -125,6 +127,19 @@ class Link:
             return asking.result()
         finally:
             asking.cancel()
+
+    async def http_address(self, prefix: str, timeout_s: float) -> Address:
+        """Where the server with these subjects answers HTTP; raises BrokerUnavailable where it does not say so."""
+        client = await self.client(timeout_s)
+        try:
+            with told("$SRV.INFO.kalam", timeout_s):
+                identity = await ask_identity(client, prefix, timeout_s)
+            return Address(seen_from(self._url, identity["http_url"]), identity["id"])
+        except (BrokerUnavailable, LookupError, msgspec.MsgspecError) as exc:
+            raise BrokerUnavailable(
+                f"the server at {self._url} does not say where it answers HTTP",
+                hint="say it: connect(…, http_url=…)",
+            ) from exc
 
     async def ask_in_parts(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """The same for an answer that may come in parts, which are joined."""

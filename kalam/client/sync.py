@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from kalam.client.kalam import Kalam, connect
 from kalam.client.live import Change, LiveRows
 from kalam.client.loop_thread import LoopThread
+from kalam.client.streamed import Item, Streamed
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -36,6 +37,51 @@ def _live(
         return LiveRowsSync(method(self._kalam, *args, **named), self._thread)
 
     return call
+
+
+def _streamed(
+    method: Callable[Concatenate[Kalam, Parameters], Streamed[Item]],
+) -> Callable[Concatenate[KalamSync, Parameters], StreamedSync[Item]]:
+    @functools.wraps(method)
+    def call(self: KalamSync, /, *args: Parameters.args, **named: Parameters.kwargs) -> StreamedSync[Item]:
+        return StreamedSync(method(self._kalam, *args, **named), self._thread)
+
+    return call
+
+
+class StreamedSync(Generic[Item]):
+    """The rows, or Arrow batches, of a query: ``for row in stream``; ``Streamed`` says when the query ends."""
+
+    def __init__(self, stream: Streamed[Item], thread: LoopThread) -> None:
+        self._stream, self._thread = stream, thread
+        self._ready: Iterator[Item] = iter(())
+
+    def __iter__(self) -> Self:
+        """The rows themselves."""
+        return self
+
+    def __next__(self) -> Item:
+        """The next row; waits for it, and ^C ends the query. Raises the error that ended the query."""
+        while True:
+            for item in self._ready:
+                return item
+            piece = self._thread.run(self._stream.piece())
+            if piece is None:
+                raise StopIteration
+            self._ready = iter(piece)
+
+    def __enter__(self) -> Self:
+        """End the query when the block ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the query on the server too."""
+        self._ready = iter(())
+        self._thread.run(self._stream.close())
 
 
 class LiveRowsSync:
@@ -102,6 +148,8 @@ class KalamSync:
     sql = _waiting(Kalam.sql)
     drain = _waiting(Kalam.drain)
     live = _live(Kalam.live)
+    stream = _streamed(Kalam.stream)
+    batches = _streamed(Kalam.batches)
 
     @functools.wraps(Kalam.insert)
     def insert(self, table: str, rows: Any) -> int:  # noqa: D102 - the asynchronous one's

@@ -87,6 +87,7 @@ class Executor:
     ) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as they are found, as tables of one schema, the first of them empty.
 
+        Only in what they say of NULL the tables may differ: an engine knows it better with the rows than before them.
         The time limit counts the time that the query works, and not the time that the reader takes.
         """
         ask = await reading(query.text, _ask, query, names, parameters, wanted)
