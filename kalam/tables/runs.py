@@ -1,8 +1,8 @@
 """From chunks of the log to the messages of the change feed; pure.
 
 A message carries a run of consecutive changes of one kind and one trace: as many as waited together, at most
-``RUN_ROWS_MAX`` rows and about ``RUN_BYTES_MAX`` bytes, and with a SUBJECT_KEY only changes of one key. Chunks of one
-kind that follow each other share a message.
+``RUN_ROWS_MAX`` rows and ``RUN_BYTES_MAX`` bytes, no more than the broker takes, and with a SUBJECT_KEY only changes
+of one key. Chunks of one kind that follow each other share a message.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _encode(run: Run, codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMe
     if run.old is not None:
         body["old"] = run.old
     payload = codec.changes.encode(body)
-    if len(payload) > RUN_BYTES_MAX and len(run) > 1:
+    if len(payload) > min(RUN_BYTES_MAX, payload_bytes_max) and len(run) > 1:
         for half in run.halves():
             yield from _encode(half, codec, payload_bytes_max)
         return
