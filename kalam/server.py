@@ -46,8 +46,9 @@ from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
 from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
+from kalam.urls import without_login
 from kalam_nats.broker import address
-from kalam_nats.broker.address import connect_options, without_login
+from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
 from kalam_nats.broker.store_repair import StoreRepair

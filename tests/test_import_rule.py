@@ -29,6 +29,7 @@ LAYERS = (
             "kalam.threads",
             "kalam.tasks",
             "kalam.backoff",
+            "kalam.urls",
             "kalam.latency",
             "kalam.tracing",
             "kalam.manual_pages",

@@ -22,6 +22,7 @@ import typer
 
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.telling import tell
+from kalam.urls import redacted
 
 DEFAULT_DATA_DIR: Final = Path("kalam-data")
 DEFAULT_HTTP: Final = "http://127.0.0.1:8080"
@@ -148,7 +149,7 @@ def _tell_other(found: Address) -> None:
     """Say which server is spoken to where it is not the last one of this folder."""
     here = DEFAULT_DATA_DIR
     url = found.http or found.nats or ""
-    spoken = f"speaking to {_shown(url)} ({found.source})"
+    spoken = f"speaking to {redacted(url)} ({found.source})"
     try:
         last = read_announcement(here)
     except CommandFailed:
@@ -159,7 +160,7 @@ def _tell_other(found: Address) -> None:
         return
     known = {_same(last[name]) for name in ("http_url", "nats_url", "nats_ws_url") if last.get(name)}
     if known.isdisjoint({_same(each) for each in (found.http, found.nats) if each}):
-        tell(f"{spoken}, not to the server of {here} ({_shown(str(last.get('http_url')))})")
+        tell(f"{spoken}, not to the server of {here} ({redacted(str(last.get('http_url')))})")
     elif _has_ended(last.get("pid")) and _is_here(url):
         tell(f"{spoken}: the server that announced itself there has ended; whoever answers may be another")
 
@@ -188,8 +189,3 @@ def _has_ended(pid: Any) -> bool:
     except OSError:
         return False
     return False
-
-
-def _shown(url: str) -> str:
-    """A URL without a login."""
-    return f"{url.partition('://')[0]}://{url.rpartition('@')[2]}" if "@" in url else url

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from kalam.cli.address import Context, DataDir, Url, find_server
@@ -17,6 +18,7 @@ from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
+from kalam.names import TableName
 
 STDOUT: Final = Path("-")
 QUERY: Final = re.compile(r"\s*(?:select|with)\b", re.IGNORECASE)
@@ -72,18 +74,27 @@ def export(
     assert file is not None
     if system_columns:
         raise WrongUsage("--system-columns belongs to --snapshot; a query names the columns that it wants")
-    sql = _sql(what, where)
-    _export(find_server(url, context, data_dir).http_url(), sql, user, file, _form(file, form), force=force)
+    asked = _asked(what, where)
+    _export(find_server(url, context, data_dir).http_url(), asked, user, file, _form(file, form), force=force)
 
 
-def _sql(what: str, where: str | None) -> str:
-    """The query; raises WrongUsage."""
+class Asked(msgspec.Struct, frozen=True):
+    """The query, and the table of which it asks all rows; those of another query are counted as they come."""
+
+    sql: str
+    whole: TableName | None
+
+
+def _asked(what: str, where: str | None) -> Asked:
+    """What is to be written; raises WrongUsage."""
     if QUERY.match(what):
         if where is not None:
             raise WrongUsage("--where belongs to a table; a query has a WHERE of its own")
-        return what
+        return Asked(what, None)
+    name = table_name(what)
     condition = "" if where is None else f" WHERE ({where}\n)"
-    return f"SELECT * FROM {table_name(what)}{condition}"  # noqa: S608 - a name, and the user's own WHERE
+    sql = f"SELECT * FROM {name}{condition}"  # noqa: S608 - a name, and the user's own WHERE
+    return Asked(sql, name if where is None else None)
 
 
 def _form(file: Path, form: ExportFormat | None) -> ExportFormat:
@@ -93,7 +104,7 @@ def _form(file: Path, form: ExportFormat | None) -> ExportFormat:
     return form
 
 
-def _export(url: str, sql: str, user: str, file: Path, form: ExportFormat, *, force: bool) -> None:
+def _export(url: str, asked: Asked, user: str, file: Path, form: ExportFormat, *, force: bool) -> None:
     from kalam.cli.export_progress import ExportProgress
     from kalam.cli.exported_rows import Interrupted, whole_file, write_rows
 
@@ -104,19 +115,19 @@ def _export(url: str, sql: str, user: str, file: Path, form: ExportFormat, *, fo
         raise CommandFailed(f"error: {file} is there already; --force replaces it")
     try:
         with ExportProgress() as progress:
-            if progress.shown:
-                progress.expect(_count(url, sql, user))
+            if progress.shown and asked.whole is not None:
+                progress.expect(_count(url, asked.whole, user))
             if file == STDOUT:
-                count = write_rows(url, sql, user, sys.stdout.buffer, form, progress.note)
+                count = write_rows(url, asked.sql, user, sys.stdout.buffer, form, progress.note)
                 sys.stdout.flush()
             else:
                 with whole_file(file) as target:
-                    count = write_rows(url, sql, user, target, form, progress.note)
+                    count = write_rows(url, asked.sql, user, target, form, progress.note)
     except Interrupted as exc:
         sys.stdout.flush()
         raise CommandFailed(f"interrupted: {_left(file, form, exc.rows, there=there)}", INTERRUPTED) from exc
     except Refusal as exc:
-        raise CommandFailed(problem_text(exc.problem, sql)) from exc
+        raise CommandFailed(problem_text(exc.problem, asked.sql)) from exc
     tell(f"{counted(count)} in {'the output' if file == STDOUT else file}")
 
 
@@ -129,13 +140,12 @@ def _left(file: Path, form: ExportFormat, rows: int, *, there: bool) -> str:
     return f"the output is not whole: {counted(rows)} and no end, without which {form} cannot be read"
 
 
-def _count(url: str, sql: str, user: str) -> int | None:
+def _count(url: str, table: TableName, user: str) -> int | None:
     """About how many rows there will be; the bar needs no more, and an error is told by the query itself."""
     import json
 
     try:
-        counting = f"SELECT count(*) FROM (\n{sql.rstrip().rstrip(';')}\n)"  # noqa: S608 - it is the user's own
-        answer = json.loads(ask_sql(url, counting, user=user))
+        answer = json.loads(ask_sql(url, f"SELECT count(*) FROM {table}", user=user))  # noqa: S608 - a name
     except Refusal:
         return None
     return int(answer["results"][0]["rows"][0][0])

@@ -40,11 +40,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def write(self, url: str) -> None:
         """Write it; raises CommandFailed."""
-        folder = self.folder
+        shown, folder = self.folder, self.folder.resolve()
         try:
+            if folder.exists() and not folder.is_dir():
+                raise CommandFailed(f"error: {shown} is there and is no folder")
             if folder.is_dir() and any(folder.iterdir()) and not self.force:
-                raise CommandFailed(f"error: {folder} holds files already; --force replaces the parts in it")
-            beside = folder.with_name(f".{folder.name}.part")
+                raise CommandFailed(f"error: {shown} holds files already; --force replaces the parts in it")
+            beside = folder.parent / f".{folder.name}.part"
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             try:
@@ -53,12 +55,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
         except OSError as exc:
-            raise CommandFailed(f"error: cannot write {folder}: {exc.strerror or exc}") from exc
+            raise CommandFailed(f"error: cannot write {shown}: {exc.strerror or exc}") from exc
         except KeyboardInterrupt as exc:
-            raise CommandFailed(f"interrupted: {folder} holds what it held before", INTERRUPTED) from exc
+            raise CommandFailed(f"interrupted: {shown} holds what it held before", INTERRUPTED) from exc
         except Refusal as exc:
             raise CommandFailed(problem_text(exc.problem)) from exc
-        tell(f"{counted(rows)} in {files:,} Parquet file{'' if files == 1 else 's'} in {folder}")
+        tell(f"{counted(rows)} in {files:,} Parquet file{'' if files == 1 else 's'} in {shown}")
 
     def _write_parts(self, url: str, folder: Path) -> tuple[int, int]:
         """How many rows and files there are."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kalam.urls import redacted_text
+
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -14,11 +16,11 @@ HOW_TO_START: Final = (
 
 
 class CommandFailed(Exception):
-    """The command could not do what was asked; ``text`` says why and what to do."""
+    """The command could not do what was asked; ``text`` says why and what to do, and shows no password of a URL."""
 
     def __init__(self, text: str, status: int = FAILED) -> None:
-        super().__init__(text)
-        self.text = text
+        self.text = redacted_text(text)
+        super().__init__(self.text)
         self.status = status
 
 

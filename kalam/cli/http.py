@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from kalam.cli.failure import HOW_TO_START, CommandFailed, WrongUsage
+from kalam.urls import http_connection
 
 CONNECT_S: Final = 5.0
 
@@ -159,17 +160,9 @@ def _send(
 
 def _connection(url: str) -> tuple[HTTPConnection, str]:
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        return http_connection(url, CONNECT_S)
     except ValueError as exc:
-        raise WrongUsage(f"{url!r} is no URL: {exc}") from exc
-    if host is None or parts.scheme not in ("http", "https"):
-        raise WrongUsage(f"{url!r} is no URL like http://127.0.0.1:8080")
-    if parts.scheme == "https":
-        from http.client import HTTPSConnection
-
-        return HTTPSConnection(host, port, timeout=CONNECT_S), parts.path.rstrip("/")
-    return HTTPConnection(host, port, timeout=CONNECT_S), parts.path.rstrip("/")
+        raise WrongUsage(str(exc)) from exc
 
 
 def _problem(url: str, status: int, body: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from kalam.cli.failure import CommandFailed
 from kalam.cli.shell import command as shell
 from kalam.cli.telling import NoColor, Quiet, choose, with_flags
 from kalam.errors import Internal, KalamError
+from kalam.urls import redacted_text
 
 TRACEBACK: Final = "KALAM_TRACEBACK"
 
@@ -84,7 +85,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without some character is no reason to fail
     # What nats-py has to say is raised, too; what it logs when a command is interrupted is noise. `serve` sets its own.
-    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    for noisy in ("nats", "asyncio"):  # and what its transport of WebSockets leaves behind when nobody answers
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         app(prog_name="kalam")
     except CommandFailed as exc:
@@ -92,7 +94,7 @@ def main() -> None:
         typer.echo(exc.text, err=True)
         sys.exit(exc.status)
     except KalamError as exc:
-        typer.echo(f"error [{exc.code}]: {exc.detail}", err=True)
+        typer.echo(redacted_text(f"error [{exc.code}]: {exc.detail}"), err=True)
         if "hint" in exc.fields:
             typer.echo(f"hint: {exc.fields['hint']}", err=True)
         sys.exit(1)
@@ -100,6 +102,6 @@ def main() -> None:
         if os.environ.get(TRACEBACK):
             raise
         sys.stdout.flush()
-        typer.echo(f"error [{Internal.code}]: {type(exc).__name__}: {exc}", err=True)
+        typer.echo(redacted_text(f"error [{Internal.code}]: {type(exc).__name__}: {exc}"), err=True)
         typer.echo(f"hint: this is a defect of Kalam; with {TRACEBACK}=1 it shows where it lies", err=True)
         sys.exit(1)

@@ -23,6 +23,7 @@ from kalam.client.streamed import Address
 from kalam.client.whereabouts import ask_identity, seen_from
 from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, TooLarge, Unauthenticated, error_class
 from kalam.tasks import heeding
+from kalam.urls import redacted
 
 RECONNECT_PAUSE_S = 0.25
 ERROR_HEADER = "Nats-Service-Error"
@@ -70,7 +71,8 @@ class Link:
         except TimeoutError as exc:
             refused = "authorization" in str(self._last_error).lower()
             raise (Unauthenticated if refused else BrokerUnavailable)(
-                f"no connection to NATS at {self._url} within {timeout_s:g} s: {self._last_error or 'no answer'}"
+                f"no connection to NATS at {redacted(self._url)} within {timeout_s:g} s: "
+                f"{self._last_error or 'no answer'}"
             ) from exc
 
     async def _build(self) -> None:
@@ -90,7 +92,7 @@ class Link:
                 self._last_error = exc
                 await asyncio.sleep(RECONNECT_PAUSE_S)
             except (TypeError, ValueError) as exc:  # a URL or an option that nats-py cannot read
-                raise InvalidOption(f"NATS at {self._url} cannot be addressed so: {exc}") from exc
+                raise InvalidOption(f"NATS at {redacted(self._url)} cannot be addressed so: {exc}") from exc
 
     async def _note_error(self, error: Exception) -> None:
         self._last_error = error
@@ -137,7 +139,7 @@ class Link:
             return Address(seen_from(self._url, identity["http_url"]), identity["id"])
         except (BrokerUnavailable, LookupError, msgspec.MsgspecError) as exc:
             raise BrokerUnavailable(
-                f"the server at {self._url} does not say where it answers HTTP",
+                f"the server at {redacted(self._url)} does not say where it answers HTTP",
                 hint="say it: connect(…, http_url=…)",
             ) from exc
 

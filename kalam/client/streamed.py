@@ -12,14 +12,14 @@ import functools
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final, Generic, Self, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from kalam.client.values import library
 from kalam.errors import BrokerUnavailable, Internal, InvalidOption, KalamError, error_class
+from kalam.urls import http_connection, redacted
 
 NDJSON: Final = "application/x-ndjson"
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
@@ -117,7 +117,11 @@ class Streamed(Generic[Item]):
 
     def _ask(self, address: Address) -> HTTPResponse:
         """Send the question and wait for the head of the answer; raises the error that was answered."""
-        connection, path = _connection(address.url)
+        shown = redacted(address.url)
+        try:
+            connection, path = http_connection(address.url, CONNECT_S)
+        except ValueError as exc:
+            raise InvalidOption(str(exc)) from exc
         try:
             connection.connect()
             self._connection, self._socket = connection, connection.sock
@@ -132,20 +136,8 @@ class Streamed(Generic[Item]):
                 return answer
             body = answer.read()
         except (OSError, HTTPException) as exc:
-            raise BrokerUnavailable(f"no answer from {address.url}: {exc or type(exc).__name__}") from exc
-        raise _error_of(body) or Internal(f"{address.url} answered with HTTP status {answer.status}")
-
-
-def _connection(url: str) -> tuple[HTTPConnection, str]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as exc:
-        raise InvalidOption(f"{url!r} is no URL: {exc}") from exc
-    if host is None or parts.scheme not in ("http", "https"):
-        raise InvalidOption(f"{url!r} is no URL like http://127.0.0.1:8080")
-    make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return make(host, port, timeout=CONNECT_S), parts.path.rstrip("/")
+            raise BrokerUnavailable(f"no answer from {shown}: {exc or type(exc).__name__}") from exc
+        raise _error_of(body) or Internal(f"{shown} answered with HTTP status {answer.status}")
 
 
 def _check_identity(connection: HTTPConnection, path: str, address: Address) -> None:
@@ -157,7 +149,7 @@ def _check_identity(connection: HTTPConnection, path: str, address: Address) -> 
         found = None
     if found != address.id:
         raise BrokerUnavailable(
-            f"{address.url} is here another server than the one in NATS, which says that it is there",
+            f"{redacted(address.url)} is here another server than the one in NATS, which says that it is there",
             hint="say where it answers HTTP: connect(…, http_url=…)",
         )
 

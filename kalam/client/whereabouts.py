@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 from nats.aio.client import Client
 
+from kalam.tasks import heeding
+
 OWN_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared only
 
 
@@ -18,7 +20,7 @@ async def ask_identity(client: Client, prefix: str, timeout_s: float) -> dict[st
     try:
         await client.publish("$SRV.INFO.kalam", b"", reply=inbox)
         while True:  # others may use the same NATS with another prefix
-            info: dict[str, Any] = msgspec.json.decode((await answers.next_msg(timeout_s)).data or b"{}")
+            info: dict[str, Any] = msgspec.json.decode((await heeding(answers.next_msg(timeout_s))).data or b"{}")
             if any(endpoint["subject"].startswith(f"{prefix}.api.") for endpoint in info.get("endpoints", ())):
                 found: dict[str, str] = info["metadata"]
                 return found

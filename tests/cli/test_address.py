@@ -137,6 +137,18 @@ def test_what_is_no_url_is_refused(kalam: Run, url: str) -> None:
         assert (done.returncode, "KALAM_URL" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("scheme", ["http", "nats", "ws", "ftp"])
+@pytest.mark.parametrize("rest", ["127.0.0.1:1", "[::1"])
+def test_no_command_shows_a_password(kalam: Run, scheme: str, rest: str) -> None:
+    env = {"KALAM_URL": f"{scheme}://somebody:secret@{rest}"}
+    for arguments in (("sql", "SELECT 1"), ("tail", "a.b"), ("insert", "a.b"), ("export", "a.b", "x.csv")):
+        done = kalam(*arguments, env=env)
+        assert done.returncode in (1, 2)
+        assert done.stderr.startswith("error")
+        assert "secret" not in done.stdout + done.stderr
+        assert "Unclosed" not in done.stderr
+
+
 def test_a_web_socket_is_an_address_too(kalam: Run, start_kalam: Any, tmp_path: Path) -> None:
     server = start_kalam(flags=("--nats-ws-port", str(free_port())))
     server.sql("CREATE NAMESPACE which; CREATE TABLE which.mine (v TEXT); INSERT INTO which.mine VALUES ('a')")

@@ -323,3 +323,11 @@ def test_long_rows_go_through_an_ordinary_broker(kalam, nats_server, start_kalam
     done = kalam("insert", "w.t", str(long), "--nats-url", nats_server.url)
     assert done.returncode == 1
     assert f"error: {long}: line 2 has 1,200,0" in done.stderr
+
+
+def test_stdin_has_two_names_and_what_is_no_file_is_said_to_be_none(at_server, kalam_server, start):
+    kalam_server.sql("CREATE NAMESPACE IF NOT EXISTS named; CREATE TABLE named.stdin (id BIGINT PRIMARY KEY)")
+    assert at_server("insert", "named.stdin", "/dev/stdin", stdin='{"id": 1}\n').returncode == 0
+    assert kalam_server.sql("SELECT id FROM named.stdin") == [[1]]
+    refused = at_server("insert", "named.stdin", "/dev/null")
+    assert (refused.returncode, "is no file" in refused.stderr) == (1, True)

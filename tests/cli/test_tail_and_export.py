@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -294,3 +296,32 @@ def test_a_snapshot_is_sorted_parquet_without_the_servers_columns(
     )
     empty = pyarrow.parquet.read_table(tmp_path / "empty")
     assert (empty.column_names, empty.num_rows) == (["v"], 0)
+
+
+def test_a_snapshot_goes_into_the_folder_one_is_in_and_not_where_a_file_is(
+    bounded_server: ServerProcess, numbers: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "kalam", "export", numbers, f"--url={bounded_server.http_url}", "--snapshot"]
+    here = tmp_path / "here"
+    here.mkdir()
+    done = subprocess.run([*command, "."], cwd=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in here.iterdir()] == ["part-00000.parquet"]
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
+    (tmp_path / "file").write_text("no folder")
+    refused = run_kalam("export", numbers, "--snapshot", str(tmp_path / "file"), f"--url={bounded_server.http_url}")
+    assert (refused.returncode, "is no folder" in refused.stderr) == (1, True)
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_what_is_to_be_exported_is_run_once_and_changes_nothing(bounded_server: ServerProcess, tmp_path: Path) -> None:
+    """On a terminal, where a bar is shown, for which the rows of a table are counted."""
+    bounded_server.sql("CREATE TABLE exported.stays (id BIGINT PRIMARY KEY); INSERT INTO exported.stays VALUES (1)")
+    for what, status in (("SELECT 1 AS a) ; DROP TABLE exported.stays; SELECT (1", 1), ("exported.stays", 0)):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "kalam", "export", what, str(tmp_path / "rows.csv")]
+        done = subprocess.run([*command, f"--url={bounded_server.http_url}"], stderr=theirs, timeout=60)
+        os.close(theirs)
+        os.close(ours)
+        assert done.returncode == status
+    assert bounded_server.sql("SELECT count(*) FROM exported.stays") == [[1]]

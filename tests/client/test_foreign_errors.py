@@ -96,3 +96,10 @@ def test_an_answer_that_is_none_of_kalams_is_said_to_be(body: bytes) -> None:
 def test_the_end_of_a_live_query_is_an_error_of_kalams() -> None:
     assert issubclass(kalam.LiveClosed, Cancelled)
     assert issubclass(kalam.LiveClosed, KalamError)
+
+
+async def test_no_error_shows_the_password_of_a_url() -> None:
+    with pytest.raises(BrokerUnavailable) as refused:
+        async with kalam.connect("nats://somebody:secret@127.0.0.1:1", timeout_s=0.2):
+            pass
+    assert "somebody:***@127.0.0.1" in str(refused.value)

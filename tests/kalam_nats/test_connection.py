@@ -18,7 +18,7 @@ from patience import PATIENCE_S
 from kalam.errors import BrokerUnavailable, InvalidOption
 from kalam.settings import Settings
 from kalam_nats.broker import connection as connection_module
-from kalam_nats.broker.address import connect_options, redacted
+from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
@@ -389,17 +389,3 @@ def test_a_broken_context_is_refused(tmp_path: Path) -> None:
 def test_a_context_with_certificates_that_do_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="certificates"):
         connect_options(MINE, context(tmp_path, ca=str(tmp_path / "none.pem")))
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("nats://h:1", "nats://h:1"),
-        ("nats://u:p@h:1", "nats://u:***@h:1"),
-        ("nats://token@h:1", "nats://***@h:1"),
-        ("u:p@h", "nats://u:***@h"),
-        ("nats://u:p@ss@h", "nats://u:***@h"),
-    ],
-)
-def test_no_password_is_shown(url: str, shown: str) -> None:
-    assert redacted(url) == shown

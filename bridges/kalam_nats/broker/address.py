@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from kalam.errors import InvalidOption
 from kalam.settings import Settings
@@ -44,22 +43,6 @@ def connect_options(settings: Settings, environment: Mapping[str, str] = os.envi
     if url := environment.get("NATS_URL"):
         return {"servers": _servers(url)}
     return None
-
-
-def redacted(url: str) -> str:
-    """``url`` as it may be shown: a password or token in it becomes ``***``."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    credentials, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url
-    user, colon, _ = credentials.partition(":")
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}" if colon else f"***@{host}"))
-
-
-def without_login(url: str) -> str:
-    """``url`` without the user, password or token in it."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def context_options(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

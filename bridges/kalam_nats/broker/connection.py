@@ -27,7 +27,7 @@ from nats.aio.client import Client
 from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
 from kalam.tasks import running
-from kalam_nats.broker.address import redacted
+from kalam.urls import redacted
 from kalam_nats.broker.guarded_client import GuardedClient
 
 ABANDON_S = 10.0  # how long nats-py's own reconnect is waited for before a new client is built

@@ -52,7 +52,7 @@ def find_files(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     found: list[str] = []
     left_out: list[str] = []
-    for name in given:
+    for name in (STDIN if each == "/dev/stdin" else each for each in given):
         if name == STDIN or Path(name).is_file():
             found.append(name)
             continue
@@ -82,6 +82,8 @@ def unpacked_name(path: Path) -> Path:
 def _nothing(name: str) -> str:
     if Path(name).is_dir():
         return f"the folder has no file that ends in one of {', '.join(sorted(SUFFIXES))} (or these and .gz, .zst)"
+    if Path(name).exists():
+        return f"it is no file; what it gives is read from stdin: `kalam insert … - < {name}`"
     return "no file matches" if glob.has_magic(name) else "No such file or directory"
 
 
