@@ -21,6 +21,8 @@ DELETED = "_deleted"
 SEQ = "_seq"
 """The place of a version in the log of its copy, as segments and queries that read versions name it."""
 STREAM_KEY = "_key"
+FIRST_OWNER = "admin"
+"""Who owns what was made without authentication."""
 
 
 class TableKind(enum.StrEnum):
@@ -209,7 +211,7 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """What CREATE TABLE asks for: checked, complete, not yet stored.
 
     ``columns`` are the declared ones, followed by ``_row_id`` where the table has no key of its own. ``key`` names the
-    key column; it is None exactly for a STREAM table.
+    key column; it is None exactly for a STREAM table. ``owned_by`` is the user or role that may alter and grant it.
     """
 
     name: TableName
@@ -217,6 +219,7 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[Column, ...]
     key: str | None
     options: TableOptions
+    owned_by: str = FIRST_OWNER
 
     @property
     def is_stored(self) -> bool:
@@ -264,12 +267,14 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
 class Table(TableDefinition, frozen=True, kw_only=True):
     """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1.
 
-    ``key_column`` and its place ``key_index`` follow from ``key``; None and -1 where there is none.
+    ``key_column`` and its place ``key_index`` follow from ``key``; None and -1 where there is none. ``row_security``
+    says that policies decide who sees which of its rows.
     """
 
     table_id: int
     schema_version: int
     created_at: datetime
+    row_security: bool = False
     key_column: Column | None = None
     key_index: int = -1
 

@@ -43,6 +43,7 @@ LAYERS = (
     ("kalam.storage",),
     ("kalam.storage.work",),
     ("kalam.storage.backup",),
+    ("kalam.access",),
     ("kalam.tables",),
     ("kalam.query",),
     ("kalam.live",),

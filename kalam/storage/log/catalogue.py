@@ -128,6 +128,20 @@ class Catalogue:
         self._remember(altered)
         return altered
 
+    async def set_access(self, table: Table, *, owned_by: str, row_security: bool) -> Table:
+        """Change who owns a table, and whether policies hide its rows; its schema version stays."""
+        changed = replace(table, owned_by=owned_by, row_security=row_security)
+
+        def update(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "UPDATE tables SET owner = ?, row_security = ? WHERE table_id = ?",
+                (owned_by, row_security, table.table_id),
+            )
+
+        await self._database.write(update)
+        self._remember(changed)
+        return changed
+
     async def create_namespace(self, name: str) -> None:
         """Add a namespace; raises AlreadyExists."""
         created = now_us()
@@ -147,6 +161,7 @@ class Catalogue:
         def delete(conn: sqlite3.Connection) -> None:
             try:
                 conn.execute("DELETE FROM namespaces WHERE namespace = ?", (name,))
+                conn.execute("DELETE FROM grants WHERE table_id = 0 AND namespace = ?", (name,))
             except sqlite3.IntegrityError as exc:
                 raise TableInUse(f"namespace {name} is not empty") from exc
 
@@ -167,6 +182,7 @@ class Catalogue:
             columns=definition.columns,
             key=definition.key,
             options=definition.options,
+            owned_by=definition.owned_by,
             table_id=table_id,
             schema_version=1,
             created_at=from_us(created),
@@ -239,7 +255,8 @@ def _near(name: str, names: Iterable[str]) -> str | None:
 def read_tables(conn: sqlite3.Connection) -> list[Table]:
     """Every table that the database knows."""
     rows = conn.execute(
-        """SELECT table_id, namespace, table_name, kind, key, options, schema_version, tables.created_us, columns
+        """SELECT table_id, namespace, table_name, kind, key, options, schema_version, tables.created_us, columns,
+        owner, row_security
         FROM tables JOIN table_schemas USING (table_id, schema_version)"""
     )
     return [
@@ -252,8 +269,10 @@ def read_tables(conn: sqlite3.Connection) -> list[Table]:
             table_id=table_id,
             schema_version=version,
             created_at=from_us(created),
+            owned_by=owner,
+            row_security=bool(row_security),
         )
-        for table_id, namespace, name, kind, key, options, version, created, columns in rows
+        for table_id, namespace, name, kind, key, options, version, created, columns, owner, row_security in rows
     ]
 
 
@@ -263,9 +282,17 @@ def _insert_table(conn: sqlite3.Connection, definition: TableDefinition, created
         raise NamespaceNotFound(f"there is no namespace {name.namespace!r}", hint=f"CREATE NAMESPACE {name.namespace}")
     try:
         cursor = conn.execute(
-            "INSERT INTO tables (namespace, table_name, kind, key, options, schema_version, created_us) "
-            "VALUES (?, ?, ?, ?, ?, 1, ?)",
-            (name.namespace, name.table, definition.kind, definition.key, dump_options(definition.options), created),
+            "INSERT INTO tables (namespace, table_name, kind, key, options, schema_version, created_us, owner) "
+            "VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+            (
+                name.namespace,
+                name.table,
+                definition.kind,
+                definition.key,
+                dump_options(definition.options),
+                created,
+                definition.owned_by,
+            ),
         )
     except sqlite3.IntegrityError as exc:
         raise AlreadyExists(f"table {name} exists already") from exc
@@ -284,5 +311,14 @@ def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
     )
     for child in ("log", "segments", "overrides"):
         conn.execute(f"DELETE FROM {child} WHERE copy_id IN ({copies})", (table_id,))  # noqa: S608 - the names stand above
-    for child in ("copies", "answers", "stream_counters", "stream_ends", "table_schemas", "tables"):
+    for child in (
+        "copies",
+        "answers",
+        "stream_counters",
+        "stream_ends",
+        "table_schemas",
+        "grants",
+        "policies",
+        "tables",
+    ):
         conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above

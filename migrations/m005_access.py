@@ -1,0 +1,59 @@
+"""Users, roles and what they may do; who owns a table, and whether its rows are hidden by policies.
+
+Users and roles have one name space. A grant is on a table, or, with ``table_id`` 0, on a namespace and every table in
+it. What was made before this belongs to ``admin``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+STATEMENTS = (
+    "ALTER TABLE tables ADD COLUMN owner TEXT NOT NULL DEFAULT 'admin'",
+    "ALTER TABLE tables ADD COLUMN row_security INTEGER NOT NULL DEFAULT 0",
+    # `password` is argon2's encoded hash; NULL for a user who can log in by tokens only.
+    """CREATE TABLE users (
+        name TEXT PRIMARY KEY,
+        admin INTEGER NOT NULL,
+        locked INTEGER NOT NULL,
+        valid_until_us INTEGER,
+        password TEXT,
+        password_us INTEGER NOT NULL,
+        created_us INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE TABLE roles (name TEXT PRIMARY KEY, created_us INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE members (role TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (role, member)) WITHOUT ROWID",
+    """CREATE TABLE grants (
+        grantee TEXT NOT NULL,
+        privilege TEXT NOT NULL,
+        table_id INTEGER NOT NULL,
+        namespace TEXT NOT NULL,
+        PRIMARY KEY (grantee, privilege, table_id, namespace)
+    ) WITHOUT ROWID""",
+    # `hash` is the SHA-256 of the secret, which is random and therefore needs no slower one.
+    """CREATE TABLE tokens (
+        token_id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        user TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        created_us INTEGER NOT NULL,
+        expires_us INTEGER,
+        UNIQUE (user, name)
+    ) WITHOUT ROWID""",
+    # `grantees` is a JSON list; `using_` and `check_` are expressions over the table's columns.
+    """CREATE TABLE policies (
+        table_id INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        command TEXT NOT NULL,
+        grantees TEXT NOT NULL,
+        using_ TEXT,
+        check_ TEXT,
+        PRIMARY KEY (table_id, name)
+    ) WITHOUT ROWID""",
+)
+
+
+def access(db: Any) -> None:
+    """Make the tables."""
+    for statement in STATEMENTS:
+        db.execute(statement)
