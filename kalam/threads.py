@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +22,7 @@ T = TypeVar("T")
 
 
 class Purpose(enum.Enum):
-    """What a thread is wanted for, and how many of them there may be."""
+    """What a thread is wanted for, how many of them there may be, and how far they step back for others (``nice``)."""
 
     LOOKUPS = "reads by key", 4
     QUERIES = "what queries read, made ready for the workers", 4
@@ -30,9 +33,10 @@ class Purpose(enum.Enum):
     BODIES = "uploaded rows, of which each waits for its network", 64
     LIVE = "changes for live queries", 4
     FILES = "segments: flush, compaction, removal", 8
+    PASSWORDS = "hashes of passwords", min(os.cpu_count() or 1, 4), 10
 
-    def __init__(self, told: str, threads_max: int) -> None:
-        self.told, self.threads_max = told, threads_max
+    def __init__(self, told: str, threads_max: int, niceness: int = 0) -> None:
+        self.told, self.threads_max, self.niceness = told, threads_max, niceness
 
 
 Pools = dict[Purpose, ThreadPoolExecutor]
@@ -68,6 +72,13 @@ async def in_thread(purpose: Purpose, work: Callable[P, T], *args: P.args, **kwa
     pool = pools.get(purpose)
     if pool is None:
         name = f"kalam-{purpose.name.lower()}"
-        pool = pools[purpose] = ThreadPoolExecutor(purpose.threads_max, thread_name_prefix=name)
+        step_back = partial(_step_back, purpose.niceness)
+        pool = pools[purpose] = ThreadPoolExecutor(purpose.threads_max, thread_name_prefix=name, initializer=step_back)
     call = partial(contextvars.copy_context().run, work, *args, **kwargs)
     return await loop.run_in_executor(pool, call)
+
+
+def _step_back(niceness: int) -> None:
+    """Let the others of this process have the processor first; where a thread has a priority of its own."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -23,7 +23,8 @@ from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import DuplicateKey, StorageFull, Unavailable
 from kalam.storage.log.data_dir import prepare_database
-from kalam.storage.log.database import Database, Work
+from kalam.storage.log.database import Database
+from kalam.storage.log.write_task import Work
 
 NO_LIMIT = resource.RLIM_INFINITY
 

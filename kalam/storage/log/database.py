@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -28,70 +28,13 @@ from kalam.rows.judged import judged
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.generation import MarkFile, begin, skip_ids
 from kalam.storage.log.open_files import out_of_files
+from kalam.storage.log.write_task import Work, WriteTask, with_alongside
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 WAL_RESET_BUG = ((3, 7, 0), (3, 51, 3))
 """The releases of SQLite in which a checkpoint that races a commit may lose it: first affected, first mended."""
-
-
-class WriteTask(Protocol):
-    """A unit of work in the writer's thread. ``cost`` counts towards the bound of a group, in rows."""
-
-    cost: int
-
-    def apply(self, conn: sqlite3.Connection) -> Any:
-        """Make the changes and return what the future gets.
-
-        A KalamError refuses this task alone: it is raised before anything was changed, in the database and in memory.
-        """
-
-    def committed(self) -> None:
-        """Called in the writer's thread after the commit and before any future is resolved; must not raise."""
-
-    def rolled_back(self) -> None:
-        """Undo what ``apply`` changed in memory: the transaction failed."""
-
-    def announcements(self) -> list[Any]:
-        """What the loop's thread is told after the commit, before any future of the group is resolved."""
-
-
-class Work:
-    """A task made of one function, isolated by a savepoint."""
-
-    cost = 1
-
-    def __init__(
-        self, function: Callable[[sqlite3.Connection], Any], committed: Callable[[], None] | None = None
-    ) -> None:
-        self._function = function
-        self._committed = committed
-
-    def apply(self, conn: sqlite3.Connection) -> Any:
-        """Run the function inside a savepoint."""
-        conn.execute("SAVEPOINT work")
-        try:
-            result = self._function(conn)
-        except BaseException:
-            if conn.in_transaction:  # SQLite itself rolls back the whole transaction when the disk is full
-                conn.execute("ROLLBACK TO work")
-                conn.execute("RELEASE work")
-            raise
-        conn.execute("RELEASE work")
-        return result
-
-    def committed(self) -> None:
-        """Tell whoever asked to be told."""
-        if self._committed is not None:
-            self._committed()
-
-    def rolled_back(self) -> None:
-        """Nothing to undo: the function changed the database only."""
-
-    def announcements(self) -> list[Any]:
-        """Nothing: a function tells its caller by its result."""
-        return []
 
 
 Waiting = tuple[WriteTask, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
@@ -171,7 +114,7 @@ class Database:
         if self._closing:
             future.set_exception(Unavailable("the server is shutting down"))
             return future
-        self._waiting.put((task, future, loop))
+        self._waiting.put((with_alongside(task), future, loop))
         return future
 
     async def write(
