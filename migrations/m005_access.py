@@ -1,4 +1,4 @@
-"""Users, roles and what they may do; who owns a table, and whether its rows are hidden by policies.
+"""Users, roles and what they may do; who owns a table, and whether its rows are hidden by policies; who did what.
 
 Users and roles have one name space. A grant is on a table, or, with ``table_id`` 0, on a namespace and every table in
 it. What was made before this belongs to ``admin``.
@@ -50,6 +50,31 @@ STATEMENTS = (
         check_ TEXT,
         PRIMARY KEY (table_id, name)
     ) WITHOUT ROWID""",
+    # `hash` as for tokens; `token_id` is what a session was opened with, '' for a password, set at `password_us`.
+    """CREATE TABLE sessions (
+        session_id TEXT PRIMARY KEY,
+        user TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        address TEXT NOT NULL,
+        token_id TEXT NOT NULL,
+        password_us INTEGER NOT NULL,
+        created_us INTEGER NOT NULL,
+        used_us INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # `user` is NULL where nobody of the name that was given is known.
+    """CREATE TABLE audit (
+        entry_id INTEGER PRIMARY KEY,
+        at_us INTEGER NOT NULL,
+        user TEXT,
+        acting_for TEXT,
+        door TEXT NOT NULL,
+        address TEXT NOT NULL,
+        action TEXT NOT NULL,
+        object TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        detail TEXT NOT NULL
+    )""",
+    "CREATE INDEX audit_by_time ON audit (at_us)",
 )
 
 
