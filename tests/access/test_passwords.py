@@ -6,12 +6,12 @@ import unicodedata
 
 import argon2
 import pytest
+from login_book import CHEAP
 
 from kalam.access.passwords import HASHER, Passwords, check_password
 from kalam.access.secrets import make_secret
 from kalam.errors import InvalidValue
 
-CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 COMPOSED = unicodedata.normalize("NFC", "pässwörd")
 DECOMPOSED = unicodedata.normalize("NFD", "pässwörd")
 
