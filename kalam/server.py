@@ -46,6 +46,7 @@ from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
 from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
+from kalam.tls import Certificates
 from kalam.urls import without_login
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options
@@ -75,6 +76,7 @@ class Running(msgspec.Struct, frozen=True):
     nats_url: str
     nats_ws_url: str | None
     engine: Engine
+    certificates: Certificates | None
 
     def announcement(self) -> dict[str, Any]:
         """What ``kalam.json`` and the line on standard output say."""
@@ -92,6 +94,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
     """Run a server while the block runs; raises the KalamError that keeps it from starting."""
     sys.setswitchinterval(THREAD_SWITCH_S)
     registry = CollectorRegistry()
+    certificates = Certificates.of(settings)
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
         settings = with_http_port(settings)
@@ -102,10 +105,10 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
         engine, requests, queries = await _open_engine(stack, settings, database, start, identity)
         add_metrics(registry, engine.stats(), requests, connection, tables_max=settings.metrics_tables_max)
-        identity["http_url"] = http_url = await _open_http(stack, settings, engine, registry, identity)
+        identity["http_url"] = http_url = await _open_http(stack, settings, engine, registry, identity, certificates)
         stack.push_async_callback(queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.close_live_queries)  # first of all, or HTTP would wait for its readers
-        yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine)
+        yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine, certificates)
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path, start: Start) -> Database:
@@ -124,7 +127,8 @@ async def _open_broker(
     options = connect_options(settings)
     embedded = None
     if options is None:
-        own = [f"http://{host}:{settings.http_port}" for host in (settings.http_host, "localhost")]
+        scheme = "http" if settings.tls_cert is None else "https"
+        own = [f"{scheme}://{host}:{settings.http_port}" for host in (settings.http_host, "localhost")]
         origins = [*own, *settings.nats_ws_origins]
         embedded = await stack.enter_async_context(embedded_broker(settings, data_dir, allowed_origins=origins))
         options = {"servers": embedded.url}
@@ -239,14 +243,19 @@ async def _finish(schedule: FlushSchedule, engine: Engine, *, flush: bool) -> No
 
 
 async def _open_http(
-    stack: AsyncExitStack, settings: Settings, engine: Engine, registry: CollectorRegistry, identity: dict[str, str]
+    stack: AsyncExitStack,
+    settings: Settings,
+    engine: Engine,
+    registry: CollectorRegistry,
+    identity: dict[str, str],
+    certificates: Certificates | None,
 ) -> str:
     from kalam_http import Overview, create_app, serve_http  # while the broker starts, which has been asked to by now
 
     overview = Overview(engine.stats())
     await stack.enter_async_context(running(overview.run(), "overview"))
     app = create_app(engine, settings=settings, registry=registry, overview=overview.document, identity=identity)
-    listening = await stack.enter_async_context(serve_http(app, settings, registry))
+    listening = await stack.enter_async_context(serve_http(app, settings, registry, certificates))
     return listening.url
 
 
@@ -257,6 +266,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_server(settings) as server:
+        if server.certificates is not None:  # else a terminal that is closed ends the server, as any program
+            loop.add_signal_handler(signal.SIGHUP, server.certificates.reload)
         announced = server.announcement()
         line = msgspec.json.encode(announced).decode()
         spare_the_collector()

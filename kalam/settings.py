@@ -10,7 +10,7 @@ import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ CHANGE_BYTES = 512
 
 
 PREFIX = "KALAM_"
-NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"})
+NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CA", "KALAM_CLIENT_CERT", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"})
 """Variables of the same form that others read: the command line's, and the tests'."""
 
 
@@ -54,6 +54,27 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="web origins, separated by commas, whose pages may use the HTTP API; `*` for all"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="addresses and networks, separated by commas, of reverse proxies whose `X-Forwarded-For`, "
+        "`X-Forwarded-Proto` and `X-Forwarded-Host` are believed",
+    )
+    metrics_public: bool | None = Field(
+        default=None,
+        description="whether `/metrics` tells strangers, without the names of tables, while authentication is on; "
+        "unset: where `http_host` is loopback and no proxy is trusted",
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="a file with the server's certificate and those that it is signed by (PEM): HTTP, NATS and "
+        "WebSocket are served with TLS; SIGHUP has it read anew",
+    )
+    tls_key: Path | None = Field(default=None, description="the file with its private key (PEM, not encrypted)")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="a file with the authority (PEM) that has to have signed the certificate of each client; "
+        "without it clients need none",
     )
     http_connections_max: int = Field(default=4_000, ge=1, description="HTTP connections that are open")
     http_connections_per_address_max: int = Field(
@@ -196,11 +217,21 @@ class Settings(BaseSettings):
         default=64 * MIB, ge=0, description="free disk below which the server is not ready"
     )
 
-    @field_validator("location_roots", "nats_ws_origins", "allowed_hosts", "cors_origins", mode="before")
+    @field_validator(
+        "location_roots", "nats_ws_origins", "allowed_hosts", "cors_origins", "trusted_proxies", mode="before"
+    )
     @classmethod
     def split_list(cls, value: Any) -> Any:
         """In the environment a list is one text, separated by commas."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Each is an address or a network."""
+        for each in value:
+            ip_network(each, strict=False)
+        return value
 
     @model_validator(mode="before")
     @classmethod

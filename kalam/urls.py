@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
+    from ssl import SSLContext
 
+CA: Final = "KALAM_CA"
+"""The variable that names a file with an authority of one's own."""
+CLIENT_CERT: Final = "KALAM_CLIENT_CERT"
+"""The variable that names a file with a client's certificate and its key."""
 _LOGIN: Final = re.compile(r"(?<=://)([^\s/]*)@")
 
 
@@ -36,7 +42,7 @@ def without_login(url: str) -> str:
 def http_connection(url: str, timeout_s: float) -> tuple[HTTPConnection, str]:
     """A connection, not made yet, to the server of a URL, and the path that its own paths stand behind.
 
-    Raises ValueError for what is no URL of HTTP.
+    Raises ValueError for what is no URL of HTTP, and for certificates that do not fit.
     """
     try:
         parts = urlsplit(url)
@@ -47,5 +53,25 @@ def http_connection(url: str, timeout_s: float) -> tuple[HTTPConnection, str]:
         raise ValueError(f"{redacted(url)!r} is no URL like http://127.0.0.1:8080")
     from http.client import HTTPConnection, HTTPSConnection  # which a server does not need
 
-    make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return make(host, port, timeout=timeout_s), parts.path.rstrip("/")
+    path = parts.path.rstrip("/")
+    if parts.scheme == "http":
+        return HTTPConnection(host, port, timeout=timeout_s), path
+    return HTTPSConnection(host, port, timeout=timeout_s, context=tls_context()), path
+
+
+def tls_context() -> SSLContext:
+    """How servers are checked, over HTTPS and NATS: by the system's authorities and the one that KALAM_CA names.
+
+    KALAM_CLIENT_CERT is a file with the client's own certificate and its key, where a server wants one. Raises
+    ValueError where a file does not fit.
+    """
+    import ssl
+
+    context = ssl.create_default_context()
+    for variable, load in ((CA, context.load_verify_locations), (CLIENT_CERT, context.load_cert_chain)):
+        if file := os.environ.get(variable):
+            try:
+                load(file)
+            except OSError as exc:
+                raise ValueError(f"{variable}: {file} cannot be used: {exc.strerror or exc}") from exc
+    return context

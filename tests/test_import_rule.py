@@ -30,6 +30,7 @@ LAYERS = (
             "kalam.tasks",
             "kalam.backoff",
             "kalam.urls",
+            "kalam.tls",
             "kalam.latency",
             "kalam.tracing",
             "kalam.manual_pages",

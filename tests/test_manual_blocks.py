@@ -25,6 +25,7 @@ LEFT_OUT = {
     ("sql", "text"): (1, "the grammar of CREATE TABLE"),
     ("files", "text"): (1, "an error, which would end the block"),
     ("protocol", "text"): (1, "the form of an answer"),
+    ("http", "toml"): (1, "needs a certificate; tests/contract/test_tls.py has one"),
     ("http", "nginx"): (1, "needs nginx and a certificate"),
     ("http", "caddy"): (1, "needs Caddy and a name in the DNS"),
     ("http", "yaml"): (1, "needs Kubernetes; its settings are looked at below"),

@@ -24,6 +24,7 @@ from kalam_http.identity import USER_HEADER
 from kalam_http.live_route import live_routes
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
+from kalam_http.proxies import Proxies
 from kalam_http.rows_route import KEY_HEADER, rows_routes
 from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, SqlEndpoint, sql_routes
 
@@ -44,6 +45,7 @@ def create_app(
     edge = Middleware(
         Edge,
         own_host=OwnHost.of(settings),
+        proxies=Proxies.of(settings),
         body_bounds=BodyBounds.of(settings),
         metrics=RequestMetrics(registry),
         direct={("POST", SQL_PATH): sql},

@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter as Tally
+from collections.abc import Iterator
 from typing import Any, Final
 
 import h11
@@ -32,8 +33,10 @@ from uvicorn.server import ServerState
 from kalam.errors import InvalidValue, KalamError, Timeout, TooBusy
 from kalam.query.results import problem_json
 from kalam.settings import Settings
+from kalam.tls import Certificates
 from kalam_http.body_bounds import ROWS_PATHS
 from kalam_http.problems import PROBLEM
+from kalam_http.proxies import Proxies
 
 BODY_BYTES_MIN: Final = 1 << 10
 WARN_PAUSE_S: Final = 60.0
@@ -49,8 +52,10 @@ class Connections:
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self.request_s, self.stall_s = settings.http_request_s, settings.http_stall_s
         self._max, self._per_address_max = settings.http_connections_max, settings.http_connections_per_address_max
+        self._is_trusted = Proxies.of(settings).trusts
         self._of_address: Tally[str] = Tally()
-        self._count = 0
+        self._handshakes: Tally[str] = Tally()
+        self._count = self._handshake_count = 0
         self._warned_at = -WARN_PAUSE_S
         Gauge("kalam_http_connections", "HTTP connections that are open.", registry=registry).set_function(
             lambda: self._count
@@ -67,13 +72,7 @@ class Connections:
 
     def enter(self, address: str) -> None:
         """Count a new connection; raises TooBusy if it is one too many."""
-        if self._count >= self._max:
-            self._refuse(f"the server has {self._max:,} connections (setting http_connections_max)", address)
-        if self._of_address[address] >= self._per_address_max:
-            self._refuse(
-                f"{address} has {self._per_address_max:,} connections (setting http_connections_per_address_max)",
-                address,
-            )
+        self._check(address)
         self._count += 1
         self._of_address[address] += 1
 
@@ -84,9 +83,32 @@ class Connections:
         if not self._of_address[address]:
             del self._of_address[address]
 
+    @contextlib.contextmanager
+    def handshake(self, address: str) -> Iterator[None]:
+        """Count a connection while its TLS is agreed upon; raises TooBusy if it is one too many."""
+        self._check(address, self._handshake_count, self._handshakes[address])
+        self._handshake_count += 1
+        self._handshakes[address] += 1
+        try:
+            yield
+        finally:
+            self._handshake_count -= 1
+            self._handshakes[address] -= 1
+            if not self._handshakes[address]:
+                del self._handshakes[address]
+
     def note_given_up(self, what: str) -> None:
         """Count one that is given up."""
         self._given_up.labels(what).inc()
+
+    def _check(self, address: str, others: int = 0, others_of_address: int = 0) -> None:
+        if self._count + others >= self._max:
+            self._refuse(f"the server has {self._max:,} connections (setting http_connections_max)", address)
+        if self._of_address[address] + others_of_address >= self._per_address_max and not self._is_trusted(address):
+            self._refuse(
+                f"{address} has {self._per_address_max:,} connections (setting http_connections_per_address_max)",
+                address,
+            )
 
     def _refuse(self, why: str, address: str) -> None:
         self._refused.inc()
@@ -100,9 +122,11 @@ class Connections:
 class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration, with bounds on its connections."""
 
-    def __init__(self, app: ASGIApp, connections: Connections, **options: Any) -> None:
+    def __init__(
+        self, app: ASGIApp, connections: Connections, certificates: Certificates | None, **options: Any
+    ) -> None:
         super().__init__(app, http=Connection, **options)
-        self.connections = connections
+        self.connections, self.certificates = connections, certificates
 
 
 class Connection(H11Protocol):

@@ -19,6 +19,7 @@ from kalam_http.body_bounds import BodyBounds
 from kalam_http.connections import CUT_OFF
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import problem_response
+from kalam_http.proxies import Proxies
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TRACE_HEADER: Final = TRACEPARENT.encode()
@@ -65,13 +66,14 @@ class Edge:
         self,
         app: ASGIApp,
         own_host: OwnHost,
+        proxies: Proxies,
         body_bounds: BodyBounds,
         metrics: RequestMetrics,
         direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
         self._app = app
         self._direct = direct
-        self._own_host, self._body_bounds = own_host, body_bounds
+        self._own_host, self._proxies, self._body_bounds = own_host, proxies, body_bounds
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +83,7 @@ class Edge:
             return
         started = time.perf_counter()
         status = 0
+        behind: str | None = None
         direct = self._direct.get((scope["method"], scope["path"]))
 
         async def watched_send(message: Message) -> None:
@@ -90,6 +93,7 @@ class Edge:
             await send(message)
 
         try:
+            behind = self._proxies.enter(scope)
             self._look_at_headers(scope)
             receive = self._body_bounds.bounded(scope, receive)
             await (direct or self._app)(scope, receive, watched_send)
@@ -109,6 +113,8 @@ class Edge:
             error = Internal("the server failed to answer; its log has the reason")
             await _answer(error, scope, status, watched_send)
         finally:
+            if behind is not None:
+                self._proxies.leave(behind)
             route = scope["path"] if direct else _route_of(scope)
             self._metrics.record(route, status or CLIENT_GONE, time.perf_counter() - started)
 
@@ -124,7 +130,7 @@ class Edge:
             elif name == TRACE_HEADER and (trace := read_trace(value.decode("latin-1"))):
                 enter_trace(trace)
         address, port = scope["server"]
-        self._own_host.check(hosts, origin, address, port)
+        self._own_host.check(hosts, origin, address, port, scheme=scope["scheme"])
 
 
 async def _answer(error: KalamError, scope: Scope, status: int, send: Send) -> None:

@@ -19,7 +19,9 @@ from starlette.types import ASGIApp
 
 from kalam.errors import InvalidOption
 from kalam.settings import Settings
+from kalam.tls import Certificates
 from kalam_http.connections import BoundedConfig, Connection, Connections
+from kalam_http.handshakes import Handshakes
 from kalam_http.own_host import WILDCARDS
 
 DRAIN_S = 5  # how long requests in flight may still take once the server stops
@@ -36,6 +38,24 @@ class Listening(msgspec.Struct, frozen=True):
 
 
 class _Server(uvicorn.Server):
+    config: BoundedConfig
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; with TLS by accepting ourselves, as uvicorn bounds no handshakes."""
+        certificates = self.config.certificates
+        if certificates is None or not sockets:
+            await super().startup(sockets)
+            return
+
+        def make() -> Connection:
+            return Connection(self.config, self.server_state, {})
+
+        self.servers = [
+            Handshakes(listener, certificates.context, self.config.connections, make)  # type: ignore[misc]  # by name
+            for listener in sockets
+        ]
+        self.started = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
@@ -53,18 +73,22 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serve_http(
-    app: ASGIApp, settings: Settings, registry: CollectorRegistry | None = None
+    app: ASGIApp,
+    settings: Settings,
+    registry: CollectorRegistry | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[Listening]:
     """Serve ``app`` for as long as the context is open; leaving it answers what is in flight, for at most DRAIN_S.
 
-    What is counted of connections is shown in ``registry``. Raises InvalidOption when the address cannot be listened
-    on. Should the server die, the context's body is cancelled and the error raised.
+    What is counted of connections is shown in ``registry``. With ``certificates`` it is HTTPS. Raises InvalidOption
+    when the address cannot be listened on. Should the server die, the context's body is cancelled and the error raised.
     """
     _allow_files(settings.http_connections_max + OTHER_FILES)
     with _listen(settings.http_host, settings.http_port) as listener:
         config = BoundedConfig(
             app,
             Connections(settings, registry or CollectorRegistry()),
+            certificates,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -76,7 +100,8 @@ async def serve_http(
             timeout_graceful_shutdown=DRAIN_S,
         )
         async with _running(_Server(config), listener):
-            yield Listening(_url(settings.http_host, listener.getsockname()[1]))
+            scheme = "http" if certificates is None else "https"
+            yield Listening(_url(scheme, settings.http_host, listener.getsockname()[1]))
 
 
 @contextlib.asynccontextmanager
@@ -127,8 +152,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(host: str, port: int) -> str:
+def _url(scheme: str, host: str, port: int) -> str:
     name = host.strip("[]")
     if name in WILDCARDS:
         name = "127.0.0.1"
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

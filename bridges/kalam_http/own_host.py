@@ -42,12 +42,13 @@ class OwnHost(msgspec.Struct, frozen=True):
         allowed = frozenset(map(str.lower, settings.allowed_hosts))
         return cls(LOOPBACK_NAMES | {configured} | machine, allowed, frozenset(settings.cors_origins))
 
-    def check(self, hosts: list[str], origin: str | None, address: str, port: int) -> None:
+    def check(self, hosts: list[str], origin: str | None, address: str, port: int, *, scheme: str = "http") -> None:
         """Raise PermissionDenied unless the request is addressed to the server and comes from no foreign page.
 
-        ``hosts`` are all Host headers of the request; ``address`` and ``port`` are the server's end of its connection.
+        ``hosts`` are all Host headers of the request; ``address`` and ``port`` are the server's end of its connection,
+        ``scheme`` is how the client reached the server.
         """
-        if len(hosts) != 1 or not self._is_own(hosts[0], "http", address, port):
+        if len(hosts) != 1 or not self._is_own(hosts[0], scheme, address, port):
             raise PermissionDenied(
                 f"Host {', '.join(hosts)[:200]!r} is not this server",
                 hint=f"address the server as localhost:{port} or by the host that it is configured to listen on, "
@@ -55,8 +56,8 @@ class OwnHost(msgspec.Struct, frozen=True):
             )
         if origin is None or origin in self.origins or ANY in self.origins:
             return
-        scheme, separator, authority = origin.partition("://")
-        if not separator or not self._is_own(authority, scheme, address, port):
+        of_page, separator, authority = origin.partition("://")
+        if not separator or not self._is_own(authority, of_page, address, port):
             raise PermissionDenied(
                 f"a web page of {origin[:200]!r} may not use this server",
                 hint="name the origin in the server's setting cors_origins if it may",

@@ -9,11 +9,12 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from ssl import SSLError
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from kalam.cli.failure import HOW_TO_START, CommandFailed, WrongUsage
-from kalam.urls import http_connection
+from kalam.urls import CA, http_connection
 
 CONNECT_S: Final = 5.0
 
@@ -144,6 +145,11 @@ def _exchange(url: str, method: str, path: str, body: bytes | None, headers: dic
 def _connect(connection: HTTPConnection, url: str) -> None:
     try:
         connection.connect()
+    except SSLError as exc:
+        raise CommandFailed(
+            f"error: {url} cannot be trusted: {getattr(exc, 'verify_message', '') or exc.reason or exc}\n"
+            f"Name the authority that has signed its certificate in {CA}, or use the name that stands in it."
+        ) from exc
     except OSError as exc:
         raise CommandFailed(f"error: no answer from {url}: {exc.strerror or exc}\n" + HOW_TO_START) from exc
     connection.sock.settimeout(None)
