@@ -50,7 +50,7 @@ LAYERS = (
     ("kalam.live",),
     ("kalam.engine",),
     ("kalam_nats.subjects", "kalam_nats.broker", "kalam_http"),
-    ("kalam_nats.streams",),
+    ("kalam_nats.streams", "kalam_nats.access"),
     ("kalam_nats.door",),
     ("kalam_nats",),
     ("kalam.logs", "kalam.metrics", "kalam.spans", "kalam.garbage_collection", "kalam.allocator"),

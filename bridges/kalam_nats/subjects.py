@@ -126,6 +126,34 @@ class Subjects:
         """The subject that carries a live query's messages."""
         return f"{self.prefix}.live.{user}.{query_id}"
 
+    # What a user may say and hear where logins are asked for; patterns.
+
+    def requests_of(self, user: str) -> str:
+        """Everything that a user may publish."""
+        return f"{self.prefix}.api.{user}.>"
+
+    def copies_of(self, user: str) -> str:
+        """The changes of a user's copies, and what was refused of them."""
+        return f"{self.prefix}.user.{user}.>"
+
+    def live_messages_of(self, user: str) -> str:
+        """The messages of a user's live queries."""
+        return f"{self.prefix}.live.{user}.>"
+
+    def keyed_changes(self, namespace: str, table: str, key: str) -> str:
+        """The changes of a SHARED table under one key."""
+        return f"{self._copy('', namespace, table)}.*.{key}"
+
+    def heard_in(self, namespace: str) -> tuple[str, ...]:
+        """The events of every STREAM and SHARED table of a namespace; ``*`` for all namespaces."""
+        heads = f"{self.prefix}.shared", f"{self.prefix}.stream"
+        return tuple(f"{head}.>" if namespace == "*" else f"{head}.{namespace}.>" for head in heads)
+
+    @property
+    def events(self) -> str:
+        """Every event that is no row's."""
+        return f"{self.prefix}.event.>"
+
     # JetStream streams.
 
     def stream_name(self, namespace: str, table: str) -> str:
@@ -167,6 +195,22 @@ def subject_matches(pattern: str, subject: str) -> bool:
             return False
         tokens = tokens[: len(wanted)]
     return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
+
+
+def subjects_overlap(one: str, other: str) -> bool:
+    """Whether some subject matches both patterns."""
+    mine, theirs = one.split("."), other.split(".")
+    for a, b in zip(mine, theirs, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(mine) == len(theirs)
+
+
+def inbox_prefix(user: str) -> str:
+    """The prefix of a user's inboxes, without the point behind it: nobody else may hear what is answered there."""
+    return f"_INBOX.{user}"
 
 
 def _keyed(subject: str, key: str | None) -> str:

@@ -3,8 +3,9 @@
 It is started before everything that needs a broker, watched, restarted when it dies, and stopped last. Its port is
 chosen once: a restart listens where the clients look for it. A new start of Kalam with port 0 chooses anew.
 
-One account serves every client without credentials. It imports ``$SYS.DEBUG.SUBSCRIBERS``, the question whether anybody
-listens on a subject, which ``$SYS`` must export as soon as it is named in a configuration.
+One account serves every client, without credentials or as Kalam answers its login (``accounts``). It imports
+``$SYS.DEBUG.SUBSCRIBERS``, the question whether anybody listens on a subject, which ``$SYS`` must export as soon as it
+is named in a configuration.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
 from kalam.settings import MIB, Settings
 from kalam.tasks import running
+from kalam_nats.broker.accounts import PublicKeys, guarded_accounts, open_accounts
 from kalam_nats.broker.server_process import (
     CONFIGURATION_FILE,
     LOG_FILE,
@@ -43,9 +45,6 @@ START_TIME_S = 120.0  # JetStream reads every stream's index before it takes cli
 HEALTHY_S = 30.0  # a broker that lived so long is restarted at once
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
 
-_SUBSCRIBERS = "$SYS.DEBUG.SUBSCRIBERS"
-_ACCOUNT, _USER = "KALAM", "kalam"
-
 log = structlog.get_logger(__name__)
 
 
@@ -57,6 +56,7 @@ async def embedded_broker(
     *,
     allowed_origins: Sequence[str] = (),
     server_name: str = "kalam",
+    keys: PublicKeys | None = None,
 ) -> AsyncIterator[EmbeddedBroker]:
     """Run a nats-server on ``data_dir/nats`` while the block runs.
 
@@ -69,10 +69,11 @@ async def embedded_broker(
         on_restart: called after each restart, once the broker takes clients again.
         allowed_origins: the web origins that may open a WebSocket, such as ``http://127.0.0.1:8080``.
         server_name: how the broker calls itself; no blanks.
+        keys: those of Kalam, which then answers every login; None takes every client without one.
 
     Raises BrokerUnavailable if there is no nats-server or it does not start, such as for a port in use.
     """
-    broker = EmbeddedBroker(find_nats_server(), settings, data_dir, on_restart, allowed_origins, server_name)
+    broker = EmbeddedBroker(find_nats_server(), settings, data_dir, on_restart, allowed_origins, server_name, keys)
     try:
         await broker.start()
         async with running(broker.watch(), "nats-server"):
@@ -92,6 +93,7 @@ class EmbeddedBroker:
         on_restart: Callable[[], None] | None,
         allowed_origins: Sequence[str],
         server_name: str,
+        keys: PublicKeys | None,
     ) -> None:
         self._binary = binary
         self._settings = settings
@@ -99,6 +101,7 @@ class EmbeddedBroker:
         self._on_restart = on_restart or (lambda: None)
         self._allowed_origins = tuple(allowed_origins)
         self._server_name = server_name
+        self._keys = keys
         self._ports = Ports(settings.nats_port, settings.nats_ws_port or None)
         self._process: ServerProcess | None = None
         self._changing = asyncio.Lock()  # held while the process is being replaced
@@ -182,7 +185,7 @@ class EmbeddedBroker:
 
     def _write_configuration(self) -> None:
         configuration = broker_configuration(
-            self._folder, self._settings.nats_host, self._ports, self._allowed_origins, self._server_name
+            self._folder, self._settings.nats_host, self._ports, self._allowed_origins, self._server_name, self._keys
         )
         text = json.dumps(configuration, indent=2, ensure_ascii=False)  # nats-server reads JSON too
         file = self._folder / CONFIGURATION_FILE
@@ -200,7 +203,7 @@ class EmbeddedBroker:
 
 
 def broker_configuration(
-    folder: Path, host: str, ports: Ports, allowed_origins: Sequence[str], server_name: str
+    folder: Path, host: str, ports: Ports, allowed_origins: Sequence[str], server_name: str, keys: PublicKeys | None
 ) -> dict[str, Any]:
     """The configuration of a nats-server that keeps everything in ``folder``; a port of 0 takes a free one."""
     configuration: dict[str, Any] = {
@@ -216,15 +219,7 @@ def broker_configuration(
         "max_pending": PENDING_BYTES_MAX,
         "write_deadline": "10s",
         "jetstream": {"store_dir": str(folder)},
-        "accounts": {
-            _ACCOUNT: {
-                "jetstream": "enabled",
-                "users": [{"user": _USER, "password": _USER}],
-                "imports": [{"service": {"account": "$SYS", "subject": _SUBSCRIBERS}}],
-            },
-            "$SYS": {"exports": [{"service": _SUBSCRIBERS}]},
-        },
-        "no_auth_user": _USER,
+        **(open_accounts() if keys is None else guarded_accounts(keys)),
     }
     if ports.websocket is not None:
         configuration["websocket"] = {

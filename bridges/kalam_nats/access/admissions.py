@@ -1,0 +1,68 @@
+"""The connections that were let in: whose they are, by which credential, and what they may hear.
+
+The broker can list its connections and end one, and says of each no more than the user's name; what a connection was
+let in with is remembered here. What is not known here (let in before this process began) is taken for one that could
+hear everything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from kalam.access.login import Login
+from kalam_nats.subjects import subjects_overlap
+
+REMEMBERED_MAX: Final = 200_000
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A connection that was let in, and the subjects that it may subscribe to."""
+
+    login: Login
+    hears: tuple[str, ...]
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """Which connections are to end: those for which everything that is given is true.
+
+    Args:
+        users: of one of these users; None for all.
+        subjects: that may subscribe to something under one of these patterns; None for all.
+        logins: that came by a ``password``, or by the token of this id; None for all.
+    """
+
+    users: frozenset[str] | None = None
+    subjects: tuple[str, ...] | None = None
+    logins: str | None = None
+
+    def concerns(self, user: str, admission: Admission | None) -> bool:
+        """Whether a connection is to end; ``user`` is what the broker says, ``admission`` what is known of it."""
+        if self.users is not None and user not in self.users:
+            return False
+        if admission is None:
+            return True
+        if self.logins is not None and self.logins not in (admission.login.how, admission.login.credential):
+            return False
+        return self.subjects is None or any(
+            subjects_overlap(heard, subject) for heard in admission.hears for subject in self.subjects
+        )
+
+
+class Admissions:
+    """Admissions by server and the broker's number of the connection."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Admission] = {}
+
+    def note(self, server: str, connection: int, admission: Admission) -> None:
+        """Remember one; the oldest are forgotten beyond a bound."""
+        self._known.pop((server, connection), None)
+        self._known[server, connection] = admission
+        while len(self._known) > REMEMBERED_MAX:
+            del self._known[next(iter(self._known))]
+
+    def of(self, server: str, connection: int) -> Admission | None:
+        """What is known of a connection."""
+        return self._known.get((server, connection))

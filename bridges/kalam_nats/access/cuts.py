@@ -1,0 +1,155 @@
+"""Ending connections at once: listed by user, ended one by one, and listed again for logins that were under way.
+
+A login that was answered just before is listed only once the broker has made the connection of it, so one look lets it
+slip through; after ``SLIP_S`` another finds it. Kalam's own connection asks for the list of its account, the one on
+AUTH ends connections, which no other account may.
+
+What a broker that is out of reach cannot be told it is told when it is back, before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+from nats import errors as nats_errors
+
+from kalam.errors import BrokerUnavailable
+from kalam.tasks import Tasks, heeding
+from kalam_nats.access.admissions import Admissions, Cut
+from kalam_nats.broker.connection import BrokerConnection
+
+SLIP_S: Final = 0.05
+ANSWER_S: Final = 1.0
+GATHER_S: Final = 0.1
+PAGE: Final = 1_024
+USERS_ASKED_SINGLY_MAX: Final = 16
+KICKS_AT_ONCE: Final = 64
+
+_CONNZ: Final = "$SYS.REQ.ACCOUNT.PING.CONNZ"
+_UNREACHABLE: Final = (nats_errors.Error, BrokerUnavailable, TimeoutError, OSError)
+
+log = structlog.get_logger(__name__)
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A connection to the broker: its server, its number there, and the user that it is for."""
+
+    server: str
+    number: int
+    user: str
+
+
+class Cuts:
+    """Ends connections of Kalam's account; ``own`` are the public keys of Kalam's own, which stay."""
+
+    def __init__(
+        self, kalam: BrokerConnection, callout: BrokerConnection, admissions: Admissions, own: frozenset[str]
+    ) -> None:
+        self._kalam, self._callout, self._admissions, self._own = kalam, callout, admissions, own
+        self._owed: list[Cut] = []
+        self._tasks = Tasks()
+        kalam.on_connected(self._pay)
+        callout.on_connected(self._pay)
+
+    async def cut(self, cut: Cut) -> int:
+        """End what it concerns, and return how many that were; what the broker cannot be told now is owed."""
+        try:
+            ended = await self._sweep(cut)
+            await asyncio.sleep(SLIP_S)
+            return ended + await self._sweep(cut)
+        except _UNREACHABLE as exc:
+            log.warning("connections are not ended before the broker is back", error=str(exc) or type(exc).__name__)
+            self._owed.append(cut)
+            return 0
+
+    async def check(self) -> None:
+        """Raise BrokerUnavailable, saying what is missing, unless connections can be listed and ended."""
+        try:
+            servers = {server async for server, _ in self._pages({"limit": 1})}
+        except _UNREACHABLE as exc:
+            raise BrokerUnavailable("the broker does not list the connections of Kalam's account") from exc
+        try:
+            for server in servers:
+                await self._callout.client.request(_kick_subject(server), b'{"cid": 0}', timeout=ANSWER_S)
+        except _UNREACHABLE as exc:
+            raise BrokerUnavailable(
+                "the broker does not let Kalam end connections: account AUTH imports $SYS.REQ.SERVER.*.KICK, which "
+                "$SYS exports to it (see `kalam nats-config`)"
+            ) from exc
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, []
+        for cut in owed:
+            self._tasks.start(self._cut_owed(cut))
+
+    async def _cut_owed(self, cut: Cut) -> None:
+        await self.cut(cut)
+
+    async def _sweep(self, cut: Cut) -> int:
+        concerned = [
+            connection
+            async for connection in self._connections(cut.users)
+            if cut.concerns(connection.user, self._admissions.of(connection.server, connection.number))
+        ]
+        slots = asyncio.Semaphore(KICKS_AT_ONCE)
+
+        async def kick(connection: Connection) -> None:
+            async with slots:
+                body = json.dumps({"cid": connection.number}).encode()
+                await self._callout.client.request(_kick_subject(connection.server), body, timeout=ANSWER_S)
+
+        await asyncio.gather(*map(kick, concerned))
+        return len(concerned)
+
+    async def _connections(self, users: frozenset[str] | None) -> AsyncIterator[Connection]:
+        """Those of the users, at least; Kalam's own are left out."""
+        singly = users is not None and len(users) <= USERS_ASKED_SINGLY_MAX
+        questions: Iterable[dict[str, Any]] = [{"user": user} for user in users or ()] if singly else [{}]
+        for question in questions:
+            async for server, connections in self._pages({"auth": True, **question}):
+                for connection in connections:
+                    user = connection.get("authorized_user", "")
+                    if user not in self._own:
+                        yield Connection(server, connection["cid"], user)
+
+    async def _pages(self, question: dict[str, Any]) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+        """The lists of each server, page by page."""
+        offset, more = 0, True
+        while more:
+            more = False
+            async for reply in self._replies({"limit": PAGE, **question, "offset": offset}):
+                data = reply["data"]
+                yield reply["server"]["id"], data["connections"]
+                more = more or ("limit" not in question and len(data["connections"]) == PAGE)
+            offset += PAGE
+
+    async def _replies(self, question: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The answer of the server, or of each of a cluster, of which nobody says how many there are."""
+        client = self._kalam.client
+        inbox = client.new_inbox()
+        replies = await client.subscribe(inbox)
+        try:
+            await client.publish(_CONNZ, json.dumps(question).encode(), reply=inbox)
+            patience_s = ANSWER_S
+            while True:
+                try:
+                    reply = json.loads((await heeding(replies.next_msg(patience_s))).data)
+                except TimeoutError:
+                    if patience_s == ANSWER_S:
+                        raise
+                    return
+                yield reply
+                if "cluster" not in reply["server"]:
+                    return
+                patience_s = GATHER_S
+        finally:
+            await replies.unsubscribe()
+
+
+def _kick_subject(server: str) -> str:
+    return f"$SYS.REQ.SERVER.{server}.KICK"
