@@ -57,6 +57,7 @@ from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.live_requests import LiveRequests
 from kalam_nats.door.requests import Requests
+from kalam_nats.door.senders import Senders
 from kalam_nats.ports import Broker, Start, begin, open_ports
 
 log = structlog.get_logger(__name__)
@@ -178,10 +179,11 @@ async def _open_engine(
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, schedule, engine, flush=settings.flush_at_shutdown)
-    requests = Requests(broker.connection, broker.subjects, engine, broker.rejections)
+    senders = Senders(broker.subjects)
+    requests = Requests(broker.connection, broker.subjects, engine, broker.rejections, senders)
     await requests.open()
     stack.push_async_callback(requests.drain)
-    await _open_live(stack, broker, engine, requests, delivery, identity)
+    await _open_live(stack, broker, engine, requests, delivery, senders, identity)
     return engine, requests, queries
 
 
@@ -195,11 +197,12 @@ async def _open_live(
     engine: Engine,
     requests: Requests,
     delivery: LiveDelivery,
+    senders: Senders,
     identity: dict[str, str],
 ) -> None:
     await delivery.open()
     await stack.enter_async_context(running(delivery.run(), "live delivery"))
-    live = LiveRequests(broker.connection, broker.subjects, engine, delivery)
+    live = LiveRequests(broker.connection, broker.subjects, engine, delivery, senders)
     await live.open()
     stack.push_async_callback(live.drain)
     endpoints = (requests.insert_endpoint, requests.sql_endpoint, live.open_endpoint, live.close_endpoint)

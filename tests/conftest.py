@@ -33,6 +33,8 @@ class NatsServer:
         self.folder = folder
         self._port = -1
         self.ports: dict[str, list[str]] = {}
+        self.added = ""
+        """What is written behind its configuration, from the next start on."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,9 +55,8 @@ class NatsServer:
             "ports_file_dir": str(self.folder),
             "jetstream": {"store_dir": str(self.folder)},
         }
-        file.write_text(
-            json.dumps({name: value for name, value in (fixed | configuration).items() if value is not None})
-        )
+        text = json.dumps({name: value for name, value in (fixed | configuration).items() if value is not None})
+        file.write_text(f"{text[1:-1]}\n{self.added}" if self.added else text)
         with (self.folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen([find_nats_server(), "-c", file], stdout=log, stderr=log)
         self.ports = self._wait_ports()

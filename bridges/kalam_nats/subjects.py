@@ -25,6 +25,7 @@ class Subjects:
     """The subjects under one prefix (the setting ``subject_prefix``)."""
 
     prefix: str = "kalam"
+    _request: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _insert: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _sql: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _live: re.Pattern[str] = field(init=False, repr=False, compare=False)
@@ -32,6 +33,7 @@ class Subjects:
 
     def __post_init__(self) -> None:
         api = rf"{re.escape(self.prefix)}\.api\.{_USER}\."
+        object.__setattr__(self, "_request", re.compile(api))
         object.__setattr__(self, "_insert", re.compile(rf"{api}insert\.{_TOKEN}\.{_TOKEN}"))
         object.__setattr__(self, "_sql", re.compile(rf"{api}sql"))
         object.__setattr__(self, "_live", re.compile(rf"{api}live"))
@@ -54,6 +56,13 @@ class Subjects:
     def live_close_subject(self, user: str = "*", query_id: str = "*") -> str:
         """The subject that closes a live query."""
         return f"{self.prefix}.api.{user}.live.{query_id}.close"
+
+    def parse_user(self, subject: str) -> str:
+        """Take the user from any request's subject; raise InvalidName if it is none."""
+        match = self._request.match(subject)
+        if match is None:
+            raise _not_served(subject, self.requests_of("<user>"))
+        return match[1]
 
     def parse_insert_subject(self, subject: str) -> tuple[str, str, str]:
         """Take user, namespace and table from an insert's subject; raise InvalidName if it is anything else."""

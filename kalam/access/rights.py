@@ -77,6 +77,13 @@ class Rights:
         standing = self._standing(user)
         return standing.admin or Privilege.CREATE in standing.namespaces.get(namespace, _NONE)
 
+    def reads_all_of(self, user: str, namespace: str) -> bool:
+        """Whether a user may read each table of a namespace, those to come too (policies aside)."""
+        if not self.on:
+            return True
+        standing = self._standing(user)
+        return standing.admin or Privilege.SELECT in standing.namespaces.get(namespace, _NONE)
+
     def sees_namespace(self, user: str, namespace: str, tables: Iterable[Table]) -> bool:
         """Whether a namespace exists for a user: something in it or on it was granted. ``tables`` are all there are."""
         if not self.on:

@@ -59,7 +59,7 @@ class Callout:
     """
 
     def __init__(self, connection: BrokerConnection, keys: Keys, admissions: Admissions) -> None:
-        self._connection, self._keys, self._admissions = connection, keys, admissions
+        self._connection, self._keys, self.admissions = connection, keys, admissions
         self._tasks = Tasks()
         self._begun = asyncio.Event()
         self._log_in: LogIn | None = None
@@ -189,7 +189,7 @@ class Callout:
             | ({"deny": list(permissions.deny)} if permissions.deny else {}),
             expires_at=None if login.ends_at is None else int(login.ends_at.timestamp()),
         )
-        self._admissions.note(request.server_id.id, request.client_info.id, Admission(login, permissions.subscribe))
+        self.admissions.note(request.server_id.id, request.client_info.id, Admission(login, permissions.subscribe))
         return token
 
     async def _send(self, msg: Msg, answer: str, server_key: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -56,15 +56,15 @@ class Cuts:
         kalam.on_connected(self._pay)
         callout.on_connected(self._pay)
 
-    async def cut(self, cut: Cut) -> int:
-        """End what it concerns, and return how many that were; what the broker cannot be told now is owed."""
+    async def cut(self, *cuts: Cut) -> int:
+        """End what one of them concerns, and return how many those were; what the broker cannot be told now is owed."""
         try:
-            ended = await self._sweep(cut)
+            ended = await self._sweep(cuts)
             await asyncio.sleep(SLIP_S)
-            return ended + await self._sweep(cut)
+            return ended + await self._sweep(cuts)
         except _UNREACHABLE as exc:
             log.warning("connections are not ended before the broker is back", error=str(exc) or type(exc).__name__)
-            self._owed.append(cut)
+            self._owed += cuts
             return 0
 
     async def check(self) -> None:
@@ -84,18 +84,21 @@ class Cuts:
 
     def _pay(self) -> None:
         owed, self._owed = self._owed, []
-        for cut in owed:
-            self._tasks.start(self._cut_owed(cut))
+        if owed:
+            self._tasks.start(self._cut_owed(owed))
 
-    async def _cut_owed(self, cut: Cut) -> None:
-        await self.cut(cut)
+    async def _cut_owed(self, owed: list[Cut]) -> None:
+        await self.cut(*owed)
 
-    async def _sweep(self, cut: Cut) -> int:
-        concerned = [
-            connection
-            async for connection in self._connections(cut.users)
-            if cut.concerns(connection.user, self._admissions.of(connection.server, connection.number))
-        ]
+    async def _sweep(self, cuts: Sequence[Cut]) -> int:
+        users: frozenset[str] | None = frozenset()
+        for cut in cuts:
+            users = None if users is None or cut.users is None else users | cut.users
+        concerned = []
+        async for connection in self._connections(users):
+            admission = self._admissions.of(connection.server, connection.number)
+            if any(cut.concerns(connection.user, admission) for cut in cuts):
+                concerned.append(connection)
         slots = asyncio.Semaphore(KICKS_AT_ONCE)
 
         async def kick(connection: Connection) -> None:

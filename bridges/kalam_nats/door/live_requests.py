@@ -21,9 +21,9 @@ from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import reply_error
-from kalam_nats.door.identity import caller_of, identify
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.requests import DRAIN_S, QUEUE_GROUP
+from kalam_nats.door.senders import Senders, caller_of
 from kalam_nats.subjects import Subjects
 
 OPENINGS_WAITING_MAX = 100_000
@@ -55,9 +55,15 @@ class LiveRequests:
     """Serves the request subjects of live queries."""
 
     def __init__(
-        self, connection: BrokerConnection, subjects: Subjects, engine: Engine, delivery: LiveDelivery
+        self,
+        connection: BrokerConnection,
+        subjects: Subjects,
+        engine: Engine,
+        delivery: LiveDelivery,
+        senders: Senders,
     ) -> None:
         self._connection, self._subjects, self._engine, self._delivery = connection, subjects, engine, delivery
+        self._senders = senders
         self._interest = Interest(connection)
         self._tasks = Tasks()
         self._running = asyncio.Semaphore(OPENINGS_AT_ONCE)
@@ -90,15 +96,27 @@ class LiveRequests:
         await self._delivery.drain(2.0)
 
     async def _take_open(self, msg: Msg) -> None:
-        if msg.reply:  # without one nobody could learn where the messages are
+        if msg.reply and not self._is_refused(msg, self.open_endpoint):  # without one nobody learns where they are
             self._tasks.start(self._open(msg))
 
+    def _is_refused(self, msg: Msg, endpoint: Endpoint) -> bool:
+        fault = self._senders.fault(msg.subject.encode(), msg.reply.encode(), msg.headers)
+        if fault is None:
+            return False
+        error, reply = fault
+        endpoint.note(0.0, [error])
+        if reply:
+            self._tasks.start(self._answer(reply.decode(), error))
+        return True
+
     async def _take_close(self, msg: Msg) -> None:
+        if self._is_refused(msg, self.close_endpoint):
+            return
         started = time.perf_counter()
         error: KalamError | None = None
         try:
             user, query_id = self._subjects.parse_live_close_subject(msg.subject)
-            caller_of(self._engine, Session(identify(user))).unfollow(query_id, "closed")
+            caller_of(self._engine, Session(self._senders.identify(user))).unfollow(query_id, "closed")
         except KalamError as exc:
             error = exc.as_value()
         self.close_endpoint.note(time.perf_counter() - started, [error])
@@ -125,7 +143,7 @@ class LiveRequests:
             caller.begin(query)
 
     async def _opened(self, msg: Msg) -> tuple[Caller, LiveQuery]:
-        sender = identify(self._subjects.parse_live_subject(msg.subject))
+        sender = self._senders.identify(self._subjects.parse_live_subject(msg.subject))
         try:
             asked = _OPEN.decode(msg.data)
         except UNREADABLE as exc:

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, InsertMessage, Session
-from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy
+from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy, Unauthenticated
 from kalam.names import TableName
 from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
@@ -30,8 +30,8 @@ from kalam_nats.broker.guarded_client import GuardedClient
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import HEADER_BYTES, reply_error, reply_whole
-from kalam_nats.door.identity import caller_of, identify
 from kalam_nats.door.rejections import Rejections
+from kalam_nats.door.senders import Senders, caller_of
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -90,9 +90,15 @@ class Requests:
     """Serves the request subjects with an engine."""
 
     def __init__(
-        self, connection: BrokerConnection, subjects: Subjects, engine: Engine, rejections: Rejections
+        self,
+        connection: BrokerConnection,
+        subjects: Subjects,
+        engine: Engine,
+        rejections: Rejections,
+        senders: Senders,
     ) -> None:
         self._connection, self._subjects, self._engine = connection, subjects, engine
+        self._sending, self._guarded = senders, senders.guarded
         self._interest = Interest(connection)
         self._rejections = rejections
         self._routes: dict[str, Route] = {}
@@ -129,6 +135,10 @@ class Requests:
         await self._tasks.wait()
 
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        if self._guarded and (fault := self._sending.fault(subject, reply, headers)) is not None:
+            refused = Incoming(payload, False, None, bool(reply), None, PLAIN, fault[1], subject)
+            self._tasks.start(self._refuse_unread(refused, fault[0]))
+            return
         if headers:
             arrow = headers.get("Content-Type") == ARROW_STREAM
             msg_id, trace, taking = headers.get("Nats-Msg-Id") or None, named_trace(headers), PLAIN
@@ -168,11 +178,15 @@ class Requests:
         """The STREAM table of a subject; None for anything else."""
         try:
             name = self._route(subject.decode("utf-8", "replace"))[1]
-        except InvalidName:
+        except (InvalidName, Unauthenticated):
             return None
         return name if self._engine.in_one_order(name) else None
 
     def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        if self._guarded and (fault := self._sending.fault(subject, reply, headers)) is not None:
+            self.sql_endpoint.note(0.0, fault[:1])
+            self._tasks.start(self._try_reply_error(_text(fault[1]), fault[0]))
+            return
         if not self._waiting_sql:
             self._tasks.start(self._answer_sql())
         self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
@@ -196,7 +210,7 @@ class Requests:
             sender = caller.session.identity
             senders = self._senders_of(waiting) if len(waiting.subjects) > 1 else None
             answers = await caller.insert(name, batch, senders, traced=waiting.traced, asking=waiting.asking)
-        except InvalidName as exc:
+        except (InvalidName, Unauthenticated) as exc:
             name, answers = self._public_table(subject), [exc] * len(batch)
         except Exception as exc:
             log.exception("insert failed", subject=subject)
@@ -214,7 +228,7 @@ class Requests:
         route = self._routes.get(subject)
         if route is None:
             user, namespace, table = self._subjects.parse_insert_subject(subject)
-            route = (caller_of(self._engine, Session(identify(user))), TableName(namespace, table))
+            route = (caller_of(self._engine, Session(self._sending.identify(user))), TableName(namespace, table))
             if len(self._routes) > 100_000:
                 self._routes.clear()
             self._routes[subject] = route
@@ -255,7 +269,7 @@ class Requests:
         try:
             caller, name = self._route(subject)
             sender = caller.session.identity
-        except InvalidName:
+        except (InvalidName, Unauthenticated):
             name = self._public_table(subject)
         await self._refuse(sender, name, message, error)
 
@@ -286,9 +300,8 @@ class Requests:
         """What had no reply subject goes, payload and all, where somebody may watch for it."""
         if name is None:
             return
-        table = self._engine.known(name)
-        owner = "" if table is None or sender is None else table.owner(sender.user)
-        await self._rejections.message(name, owner, message.payload, error)
+        user = "" if sender is None else sender.user
+        await self._rejections.message(name, self._engine.known(name), user, message.payload, error)
 
     async def _answer_sql(self) -> None:
         """Of what has come by now, answer together what needs no more than a look; start the work on the rest."""
@@ -318,7 +331,7 @@ class Requests:
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
     def _sender(self, subject: bytes) -> Identity:
-        sender = identify(self._subjects.parse_sql_subject(_text(subject)))
+        sender = self._sending.identify(self._subjects.parse_sql_subject(_text(subject)))
         if len(self._senders) > 100_000:
             self._senders.clear()
         self._senders[subject] = sender
@@ -336,7 +349,7 @@ class Requests:
         started = time.perf_counter()
         error: KalamError | None = None
         try:
-            sender = identify(self._subjects.parse_sql_subject(subject))
+            sender = self._sending.identify(self._subjects.parse_sql_subject(subject))
             request = _decode_sql(payload)
             caller = caller_of(self._engine, request.session(sender), reply, self._interest)
             results = await caller.execute(request.sql, request.params)

@@ -78,6 +78,14 @@ async def test_a_password_ends_and_tokens_stay(guarded: Guarded, wait_until: Wai
     assert await cut_of(guarded, wait_until, Cut(users=ada, logins="token-ada"), token=True) == {"ada"}
 
 
+async def test_a_connection_is_found_that_named_no_user(guarded: Guarded, wait_until: WaitUntil) -> None:
+    by_token = {"user": None, "password": None, "token": "token-ada"}
+    async with guarded.client("ada", **by_token) as ada:
+        assert await guarded.cuts.cut(Cut(users=frozenset({"ben"}))) == 0
+        assert await guarded.cuts.cut(Cut(users=frozenset({"ada"}))) == 1
+        await wait_until(lambda: ada.client.is_closed)
+
+
 async def test_what_was_let_in_before_this_process_began_ends_in_doubt(guarded: Guarded, wait_until: WaitUntil) -> None:
     own = frozenset({guarded.keys.kalam.public})
     async with broker_connection(guarded.broker.url, nkeys_seed_str=guarded.keys.callout.seed) as other:

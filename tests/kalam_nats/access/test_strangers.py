@@ -213,3 +213,19 @@ async def test_a_trusted_service_reads_its_stream_alone(guarded: Guarded) -> Non
             "kalam.stream.app.logs.k",
         ):
             assert not await svc.may_say(subject), subject
+
+
+async def test_what_the_broker_tells_of_a_message_goes_nowhere_that_its_sender_may_not_publish(
+    guarded: Guarded,
+) -> None:
+    everything = await guarded.kalam.client.subscribe(">")
+    await guarded.kalam.client.flush()
+    async with guarded.client("ben") as ben:
+        for destination in ("kalam.shared.app.notes.insert", "kalam.api.ada.sql", "_INBOX.ada.1", "kalam.event.x"):
+            for only in ("true", "false"):
+                headers = {"Nats-Trace-Dest": destination, "Nats-Trace-Only": only}
+                await ben.client.publish("kalam.api.ben.sql", b"{}", headers=headers)
+        await ben.settle()
+        assert len(ben.errors) == 8
+    await guarded.kalam.client.flush()
+    assert everything.pending_msgs == 0

@@ -1,0 +1,72 @@
+"""A broker that is not Kalam's own, configured as `kalam nats-config` says, and otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guarded_broker import PASSWORD, Plain, Users, refused
+
+from kalam.errors import BrokerUnavailable, InvalidOption
+from kalam_nats.access.broker_logins import broker_logins
+from kalam_nats.access.keys import Keys
+from kalam_nats.access.outside import outside_configuration, outside_keys, with_key
+from kalam_nats.access.permissions import Reach
+from kalam_nats.broker.connection import broker_connection
+
+
+def start(start_nats_server: Callable[..., Any], text: str) -> Any:
+    """A nats-server of the test's own with a text in its configuration."""
+    server = start_nats_server()
+    server.stop()
+    server.added = text
+    server.start()
+    return server
+
+
+async def test_the_block_that_is_printed_is_all_that_an_outside_broker_needs(
+    start_nats_server: Callable[..., Any], data_dir: Path
+) -> None:
+    text = outside_configuration(data_dir)
+    keys = outside_keys(data_dir)
+    for pair in (keys.issuer, keys.kalam, keys.callout, keys.seal):
+        assert pair.public in text
+        assert pair.seed not in text
+    server = start(start_nats_server, text)
+    users = Users({"ada": Reach(user="ada")})
+    async with broker_logins(keys, {"servers": server.url, "user": "x", "password": "y"}, 5) as logins:
+        logins.callout.begin(users.log_in, users.permit)
+        async with broker_connection(**with_key({"servers": server.url}, keys.kalam.seed)) as kalam:
+            await kalam.client.jetstream().add_stream(name="S", subjects=["s"])
+            plain = await Plain.connect(server.url, "ada")
+            assert await plain.may_say("kalam.api.ada.sql")
+            assert not await plain.may_say("kalam.api.ben.sql")
+            await plain.client.close()
+            assert await refused(server.url, user="ben", password=PASSWORD)
+
+
+async def test_what_is_printed_again_is_the_same(data_dir: Path) -> None:
+    assert outside_configuration(data_dir) == outside_configuration(data_dir)
+
+
+async def test_without_keys_it_is_told_what_makes_them(data_dir: Path) -> None:
+    with pytest.raises(InvalidOption, match="no keys") as caught:
+        outside_keys(data_dir)
+    assert "nats-config" in caught.value.fields["hint"]
+
+
+async def test_a_broker_that_does_not_know_the_keys_is_named(start_nats_server: Callable[..., Any]) -> None:
+    server = start_nats_server(authorization={"user": "a", "password": "b"})
+    with pytest.raises(BrokerUnavailable, match="does not know Kalam's keys"):
+        async with broker_logins(Keys.new(), {"servers": server.url}, 5):
+            pass
+
+
+async def test_a_broker_that_has_other_keys_is_named(start_nats_server: Callable[..., Any], data_dir: Path) -> None:
+    server = start(start_nats_server, outside_configuration(data_dir))
+    with pytest.raises(BrokerUnavailable, match="no connection") as caught:
+        async with broker_logins(Keys.new(), {"servers": server.url}, 1):
+            pass
+    assert "nats-config" in caught.value.fields["hint"]
