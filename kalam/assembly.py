@@ -12,12 +12,14 @@ from kalam.engine.definitions import Definitions
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.health import Health
 from kalam.engine.inserts import Inserts
+from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.points import Points
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
+from kalam.lake.lake import Lake
 from kalam.live import LiveBounds, Registry
 from kalam.live.judge import JudgeProcess
 from kalam.live.snapshots import Snapshots
@@ -47,6 +49,7 @@ class Assembly(msgspec.Struct, frozen=True):
     storage: Storage
     broker: Broker
     background: Background
+    lake: Lake
     outbox: Outbox
     streams: StreamTables
 
@@ -112,6 +115,7 @@ class Assembly(msgspec.Struct, frozen=True):
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, self.broker.rejections.rows),
             live=Live(registry, texts, delivery),
+            lake=LakeStatements(catalogue, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
             jobs=jobs,

@@ -191,7 +191,7 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a SHARED or USER table.
 
     At least one of ``flush_rows`` and ``flush_interval_s`` is set. ``deleted_retention_s`` is None for "kept for ever";
-    ``location`` is None for the folder under the data directory.
+    ``location`` is None for the folder under the data directory, ``iceberg`` for what the setting says.
     """
 
     flush_rows: int | None = 100_000
@@ -202,6 +202,7 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     subject_key: str | None = None
     format: PayloadFormat = PayloadFormat.JSON
     bigint_as_text: bool = False
+    iceberg: bool | None = None
 
 
 TableOptions = StreamOptions | StoredOptions

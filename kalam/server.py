@@ -26,6 +26,7 @@ from kalam.assembly import Assembly
 from kalam.engine import Engine
 from kalam.errors import Internal, KalamError
 from kalam.garbage_collection import spare_the_collector
+from kalam.lake.lake import Lake
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.queries import Queries
@@ -163,7 +164,9 @@ async def _open_engine(
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, storage, broker, jobs)
-    assembly = Assembly(settings, storage, broker, background, outbox, streams)
+    lake = Lake(settings, storage, background.compactor)
+    stack.push_async_callback(lake.process.stop)
+    assembly = Assembly(settings, storage, broker, background, lake, outbox, streams)
     engine, queries, delivery = assembly.engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
@@ -172,6 +175,7 @@ async def _open_engine(
     for loop, name in (
         *background.loops(),
         (outbox.keep_watermarks(), "watermarks"),
+        (lake.run(), "lake"),
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
         (streams.evictions.run(), "evictions"),
         (broker.ends.keep(), "stream ends"),

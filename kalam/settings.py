@@ -190,6 +190,18 @@ class Settings(BaseSettings):
     key_cache_bytes_max: int = Field(
         default=64 * MIB, ge=0, description="columns of segments that are kept in memory for reads by key, in bytes"
     )
+    iceberg: bool = Field(
+        default=True,
+        description="whether other engines read SHARED and USER tables, where the option ICEBERG does not say",
+    )
+    iceberg_interval_s: float = Field(
+        default=10.0, ge=0, description="least time between two commits to the Iceberg table of one table"
+    )
+    segments_kept_s: float = Field(
+        default=3_600.0,
+        ge=0,
+        description="how long replaced segments and the Iceberg snapshots that name them are kept for other engines",
+    )
     segment_rows_max: int = Field(default=1_000_000, ge=1_000, description="rows of one Parquet segment")
     flush_worker_idle_s: float = Field(
         default=60.0, ge=0, description="how long the flush process stays after its last job"

@@ -44,6 +44,7 @@ LAYERS = (
     ("kalam.storage",),
     ("kalam.storage.work",),
     ("kalam.storage.backup",),
+    ("kalam.lake",),
     ("kalam.access",),
     ("kalam.tables",),
     ("kalam.query",),

@@ -131,6 +131,16 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """Count and publish rows that came into no message."""
         self._dispatch.inserts.tell_refused(table, self.session.user, rows)
 
+    # What other engines read.
+
+    def lake_tables(self, namespace: str) -> list[TableName]:
+        """The tables of a namespace that are Iceberg tables for the caller; raises NamespaceNotFound."""
+        return self._dispatch.lake.listed(namespace, self.session)
+
+    async def lake_metadata(self, name: TableName) -> tuple[str, bytes]:
+        """Where the Iceberg metadata of a table lies, and its JSON text; raises TableNotFound."""
+        return await self._dispatch.lake.metadata(name, self.session)
+
     # Live queries.
 
     async def follow(

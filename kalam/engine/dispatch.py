@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
+from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.points import Points
 from kalam.engine.session import Request, Session
@@ -56,9 +57,11 @@ from kalam.sql.text.statements import (
     KillLiveQuery,
     KillQuery,
     QueryText,
+    RefreshLake,
     Select,
     ShowCreateTable,
     ShowJobs,
+    ShowLake,
     ShowLiveQueries,
     ShowNamespaces,
     ShowQueries,
@@ -99,6 +102,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     definitions: Definitions
     inserts: Inserts
     live: Live
+    lake: LakeStatements
     flusher: Flusher
     compactor: Compactor
     jobs: Jobs
@@ -262,9 +266,10 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._compact_table(ref, session)
             case CheckTable(ref):
                 return await self._check_table(ref, session)
+            case ShowLake() | RefreshLake():
+                return await self.lake.answer(statement, session)
             case KillJob(job_id):
-                await self.jobs.kill(job_id)
-                return Result(message=f"job {job_id} killed")
+                return await self._kill_job(job_id)
             case Use():
                 raise AssertionError("USE is carried out by _run")
             case other:
@@ -325,6 +330,10 @@ class Dispatch(msgspec.Struct, frozen=True):
         self.tables.of(table).stored(table, "CHECK")
         check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
         return check_result(*await check.check(table))
+
+    async def _kill_job(self, job_id: str) -> Result:
+        await self.jobs.kill(job_id)
+        return Result(message=f"job {job_id} killed")
 
     async def _show_jobs(self, request: Request) -> Result:
         start = JOBS_QUERY.index("system.jobs")

@@ -1,4 +1,4 @@
-"""SHOW, DESCRIBE, USE, FLUSH, COMPACT, CHECK and KILL: what tells of the server and its jobs."""
+"""SHOW, DESCRIBE, USE, FLUSH, COMPACT, CHECK, REFRESH and KILL: what tells of the server and its jobs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from kalam.sql.text.statements import (
     KillJob,
     KillLiveQuery,
     KillQuery,
+    RefreshLake,
     ShowCreateTable,
     ShowJobs,
+    ShowLake,
     ShowLiveQueries,
     ShowNamespaces,
     ShowQueries,
@@ -23,8 +25,8 @@ from kalam.sql.text.statements import (
     Use,
 )
 
-_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, STATS FOR TABLE t and CREATE TABLE t"
-_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "STATS", "CREATE")
+_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t and CREATE TABLE t"
+_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE")
 _FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
 _KILL = "KILL takes JOB 'id', QUERY 'id' or LIVE QUERY 'id'"
 
@@ -42,6 +44,8 @@ def show(cursor: Cursor) -> Statement:
         return ShowQueries()
     if cursor.take("LIVE", "QUERIES"):
         return ShowLiveQueries()
+    if cursor.take("LAKE"):
+        return ShowLake()
     if cursor.take("STATS", "FOR", "TABLE"):
         return ShowStats(cursor.table())
     if cursor.take("CREATE", "TABLE"):
@@ -78,6 +82,12 @@ def compact(cursor: Cursor) -> CompactTable:
     """Read COMPACT TABLE t."""
     cursor.expect("COMPACT", "TABLE")
     return CompactTable(cursor.table())
+
+
+def refresh(cursor: Cursor) -> RefreshLake:
+    """Read REFRESH LAKE [FOR TABLE t]."""
+    cursor.expect("REFRESH", "LAKE")
+    return RefreshLake(cursor.table() if cursor.take("FOR", "TABLE") else None)
 
 
 def check(cursor: Cursor) -> CheckTable:

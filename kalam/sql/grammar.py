@@ -38,6 +38,7 @@ _STATEMENTS: dict[str, Callable[[Cursor], Statement]] = {
     "STORAGE": commands.flush,
     "COMPACT": commands.compact,
     "CHECK": commands.check,
+    "REFRESH": commands.refresh,
     "KILL": commands.kill,
     "SUBSCRIBE": live.subscribe,
 }
@@ -85,7 +86,6 @@ _REFUSED = {
                 "PIVOT",
                 "PRAGMA",
                 "REASSIGN",
-                "REFRESH",
             ),
             *(
                 "REINDEX",

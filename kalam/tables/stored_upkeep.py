@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kalam.lake.lake import lake_garbage
 from kalam.schema import Table, TableDefinition
 from kalam.settings import Settings
 from kalam.storage.log.disk_faults import disk_may_fail
@@ -61,8 +62,9 @@ class StoredUpkeep:
             yield
 
     async def garbage(self, table: Table) -> list[str]:
-        """Its segments, and what a crash may have left of others."""
-        return await in_thread(Purpose.CATALOGUE, garbage_of, self._storage.database, self._storage.folders, table)
+        """Its segments, what a crash may have left of others, and its lake."""
+        segments = await in_thread(Purpose.CATALOGUE, garbage_of, self._storage.database, self._storage.folders, table)
+        return [*segments, *await in_thread(Purpose.FILES, lake_garbage, self._storage, table)]
 
     async def clear(self, table: Table, garbage: Sequence[str]) -> None:
         """Remove its changes from the feed, and its files, which are listed."""

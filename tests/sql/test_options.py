@@ -172,6 +172,7 @@ def test_every_option_is_described() -> None:
         ("subject_key", "none"),
         ("format", "json"),
         ("bigint_as_text", "false"),
+        ("iceberg", "default"),
     ]
     assert ("retention", "none") in describe_options(StreamOptions())
     assert ("deleted_retention", "off") in describe_options(StoredOptions(deleted_retention_s=None))

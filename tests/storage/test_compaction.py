@@ -12,7 +12,11 @@ import pytest
 from server_process import ServerProcess, SqlFailed
 
 CRASH_POINTS = ("compact.before_write", "compact.before_rename", "compact.after_rename", "compact.after_commit")
-QUIET = {"KALAM_COMPACTION_SEGMENTS_MIN": "1000000", "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000"}
+QUIET = {
+    "KALAM_COMPACTION_SEGMENTS_MIN": "1000000",
+    "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000",
+    "KALAM_ICEBERG": "false",  # with it replaced files stay for a while
+}
 
 
 @pytest.fixture

@@ -283,5 +283,12 @@ OPTIONS: dict[str, Option] = {
     "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas, lambda own: str(own.replicas), lambda own: str(own.replicas)),
     "FORMAT": _choice_option(_STREAM | _STORED, "format", PayloadFormat),
     "BIGINT_AS_TEXT": _flag_option(_STREAM | _STORED, "bigint_as_text"),
+    "ICEBERG": Option(
+        _STORED,
+        "true or false",
+        _flag("iceberg"),
+        lambda own: "default" if own.iceberg is None else str(own.iceberg).lower(),
+        lambda own: None if own.iceberg is None else str(own.iceberg).lower(),
+    ),
 }
 """Every option, in the order in which they are shown."""

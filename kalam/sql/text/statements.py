@@ -245,6 +245,14 @@ class CheckTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
 
+class RefreshLake(msgspec.Struct, frozen=True):
+    ref: TableRef | None = None
+
+
+class ShowLake(msgspec.Struct, frozen=True):
+    pass
+
+
 class ShowJobs(msgspec.Struct, frozen=True):
     pass
 
@@ -299,6 +307,8 @@ Statement = (
     | FlushAllTables
     | CompactTable
     | CheckTable
+    | RefreshLake
+    | ShowLake
     | ShowJobs
     | KillJob
     | ShowQueries

@@ -142,6 +142,7 @@ def _make_own(database: Path) -> tuple[TableName, ...]:
         conn.execute("UPDATE meta SET value = ? WHERE name = 'data_id'", (uuid.uuid4().hex[:12],))
         conn.execute("DELETE FROM meta WHERE name IN (?, ?)", (NAME, STREAMS_NAME))  # they count the original's starts
         conn.execute("DELETE FROM garbage")
+        conn.execute("DELETE FROM replaced_segments")  # they are not in the backup
         moved = []
         for table in read_tables(conn):
             if isinstance(table.options, StoredOptions) and table.options.location is not None:

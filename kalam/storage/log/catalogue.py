@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import sqlite3
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,7 +41,11 @@ def from_us(us: int) -> datetime:
 
 
 class Catalogue:
-    """The namespaces and tables of one database."""
+    """The namespaces and tables of one database.
+
+    ``changed_at`` has since when, on the monotonic clock, a table's segments or columns are others than they were; who
+    follows them takes the entries out.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,6 +54,11 @@ class Catalogue:
         self.by_id: dict[int, Table] = {}
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
         self.altered: dict[int, int] = {}
+        self.changed_at: dict[int, float] = {}
+
+    def note_changed(self, table_id: int) -> None:
+        """What other engines read of a table changed: its segments, or what its columns are; from any thread."""
+        self.changed_at.setdefault(table_id, time.monotonic())
 
     def load(self) -> None:
         """Read everything; blocking, for the start."""
@@ -126,6 +136,7 @@ class Catalogue:
         altered = replace(table, columns=columns, key=key, options=options, schema_version=version)
         await self._database.submit(Alteration(self.altered, altered))
         self._remember(altered)
+        self.note_changed(altered.table_id)
         return altered
 
     async def set_access(self, table: Table, *, owned_by: str, row_security: bool) -> Table:
@@ -140,6 +151,7 @@ class Catalogue:
 
         await self._database.write(update)
         self._remember(changed)
+        self.note_changed(changed.table_id)
         return changed
 
     async def create_namespace(self, name: str) -> None:
@@ -206,6 +218,7 @@ class Catalogue:
             del self.tables[table.name]
         self.by_id.pop(table.table_id, None)
         self.altered.pop(table.table_id, None)
+        self.changed_at.pop(table.table_id, None)
         self.histories.pop(table.table_id, None)
 
 
@@ -319,6 +332,7 @@ def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
         "table_schemas",
         "grants",
         "policies",
+        "replaced_segments",
         "tables",
     ):
         conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above

@@ -35,7 +35,7 @@ class Folders:
     def __init__(self, data_dir: Path, data_id: str, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
         self.data_dir = data_dir.resolve()
         self.data_id = data_id
-        self._cache_bytes_max = cache_bytes_max
+        self.cache_bytes_max = cache_bytes_max
         self.checks = SegmentChecks()
 
     def location(self, table: Table) -> str:
@@ -51,7 +51,7 @@ class Folders:
         if not is_remote(location):
             return Path(location)
         return cache_folder(
-            self.data_dir, f"{table.table_id}/{user or 'shared'}", Remote(location, self._cache_bytes_max)
+            self.data_dir, f"{table.table_id}/{user or 'shared'}", Remote(location, self.cache_bytes_max)
         )
 
     def file_prefix(self, table: Table) -> str:

@@ -26,6 +26,8 @@ from kalam.storage.segments.remote import MARKER, matching, remove_file
 from kalam.threads import Purpose, in_thread
 
 log = structlog.get_logger(__name__)
+LAKE: Final = "iceberg"
+"""What the folder of a table's lake is called, or begins with behind a dot."""
 UNCLAIMED: Final = "unclaimed"
 """The folder for files that the catalogue does not know of."""
 
@@ -76,11 +78,11 @@ def _remove(paths: Sequence[str]) -> list[str]:
             log.warning("files of a dropped table stay until the next start", path=text, error=str(exc))
         else:
             removed.append(text)
-    for folder in {Path(text).parent for text in removed}:
+    for folder in sorted({Path(text).parent for text in removed}, key=lambda folder: -len(folder.parts)):
         if not matching(folder, "*.parquet"):
             (folder / MARKER).unlink(missing_ok=True)
         with suppress(OSError):  # not empty, or never made
             folder.rmdir()
-            while UNCLAIMED in (folder := folder.parent).parts:
+            while UNCLAIMED in (folder := folder.parent).parts or folder.name.startswith((LAKE, f".{LAKE}-")):
                 folder.rmdir()
     return removed

@@ -1,8 +1,8 @@
 """Parquet segments: a sorted table of Arrow columns becomes one file, and comes back with exactly its declared types.
 
 Two writers make the same file. fastparquet writes where it keeps every column's type exactly; a table with DECIMAL or
-DATE, or with a name that is too long for fastparquet's footer, is written by its twin, pyarrow. Reading is always
-pyarrow's. What holds for both, and is tested for both:
+DATE, with field ids, or with a name that is too long for fastparquet's footer, is written by its twin, pyarrow. Reading
+is always pyarrow's. What holds for both, and is tested for both:
 
 - a row group has at most ``GROUP_ROWS_MAX`` rows and, where rows are large, about ``GROUP_BYTES_MAX`` bytes:
   fastparquet's encoders hold the interpreter's lock for a whole column of a row group, and no page may have 2 GiB;
@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalam.errors import Internal
+from kalam.rows.field_ids import FIELD_ID
 from kalam.schema import SEQ, Column, Compression
 from kalam.storage.log.open_files import out_of_files
 from kalam.storage.segments.remote import readable
@@ -133,7 +134,12 @@ def write_segment(
 
 def choose_writer(schema: pa.Schema) -> Writer:
     """The writer that keeps every column of this schema exactly."""
-    kept = all(field.type in FAST_TYPES and len(field.name.encode()) <= FAST_NAME_BYTES_MAX for field in schema)
+    kept = all(
+        field.type in FAST_TYPES
+        and len(field.name.encode()) <= FAST_NAME_BYTES_MAX
+        and FIELD_ID not in (field.metadata or {})
+        for field in schema
+    )
     return Writer.FASTPARQUET if kept else Writer.PYARROW
 
 

@@ -93,11 +93,14 @@ class Unclaimed:
         return moved
 
     def _named(self) -> tuple[set[Path], list[tuple[Table, str]]]:
-        """The files that segments name, and the copies that there are."""
+        """The files that segments name or are marked as replaced, and the copies that there are."""
         with self._database.reading() as conn:
             copies = conn.execute("SELECT copy_id, table_id, user_id FROM copies").fetchall()
             paths: dict[int, list[str]] = {}
-            for copy_id, path in conn.execute("SELECT copy_id, path FROM segments"):
+            for copy_id, path in conn.execute(
+                """SELECT copy_id, path FROM segments UNION ALL
+                SELECT copy_id, path FROM replaced_segments JOIN copies USING (table_id, user_id)"""
+            ):
                 paths.setdefault(copy_id, []).append(path)
         named: set[Path] = set()
         found: list[tuple[Table, str]] = []

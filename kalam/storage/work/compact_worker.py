@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD, arrow_schema
+from kalam.rows.field_ids import carries_ids, with_field_ids
 from kalam.rows.versions import Layout, layout
 from kalam.schema import SEQ, UPDATED, Column, Compression
 from kalam.storage.log.copies import Key
@@ -189,6 +190,8 @@ class SortedInput:
         self._path = Path(request.folder) / given.path
         self.layout: Layout = layout(request.columns, request.history[given.schema_version])
         self.schema = pa.schema([*arrow_schema(request.columns), UPDATED_FIELD, SEQ_FIELD])
+        if carries_ids(request.history, request.schema_version):
+            self.schema = with_field_ids(self.schema, request.columns)
         self._key = request.key
         self._source: Any = None
         self._rows = self.schema.empty_table()

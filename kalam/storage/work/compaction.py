@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from kalam.storage.segments.cold_keys import ColdKeyIndex
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.garbage import forget_garbage, list_garbage
 from kalam.storage.segments.remote import remove_file
-from kalam.storage.segments.replaced import ReplacedFiles
+from kalam.storage.segments.replaced import ReplacedFiles, mark_replaced
 from kalam.storage.segments.segment_file import Identity, Misfit
 from kalam.storage.work.compact_worker import CompactAnswer, CompactInput, CompactRequest
 from kalam.storage.work.compaction_plan import Plan, plan
@@ -65,7 +65,10 @@ class Compacted(msgspec.Struct):
 
 
 class Compactor(msgspec.Struct):
-    """Compacts tables, one compaction of a table at a time. ``listeners`` hear of a copy whose files changed."""
+    """Compacts tables, one compaction of a table at a time. ``listeners`` hear of a copy whose files changed.
+
+    ``keeps`` says whether the replaced files of a table's rows stay until the lake lets go of them.
+    """
 
     store: CopyStore
     jobs: Jobs
@@ -76,6 +79,7 @@ class Compactor(msgspec.Struct):
     troubles: Troubles
     segment_rows_max: int
     listeners: list[Callable[[int, str], None]] = msgspec.field(default_factory=list)
+    keeps: Callable[[Table], bool] = lambda table: False
     locks: dict[int, asyncio.Lock] = msgspec.field(default_factory=dict)
     _names: int = 0
     _unnamed: list[Path] = msgspec.field(default_factory=list)
@@ -221,6 +225,24 @@ class Compactor(msgspec.Struct):
         for listener in self.listeners:
             listener(table_id, owner)
 
+    async def rewrite(self, table: Table, chosen: Mapping[str, Sequence[int]], *, reason: str) -> Compacted:
+        """Write segments, by owner and id, again under the newest schema version; one job. Some may be gone already."""
+        started, done = time.perf_counter(), Compacted()
+        with self.troubles.watching(table.table_id, "compaction"):
+            async with self.lock(table):
+
+                async def work(job: Job) -> dict[str, Any]:
+                    for owner, ids in chosen.items():
+                        copy = await self.store.open(table, owner)
+                        for segment in copy.segments if copy is not None else ():
+                            if segment.segment_id in ids:
+                                await self.merge(table, owner, [segment], done, job)
+                    return done.result()
+
+                done.job_id = await self.jobs.run("compaction", table.name, {"reason": reason}, work)
+        done.duration_ms = round((time.perf_counter() - started) * 1e3, 3)
+        return done
+
     async def replace(self, table: Table, owner: str, old: Sequence[Segment]) -> None:
         """Let go of segments whose rows nobody needs any more."""
         copy = await self.store.open(table, owner)
@@ -297,6 +319,9 @@ class Replacement:
     ) -> None:
         self._compactor, self._table, self._owner, self._copy_id = compactor, table, owner, copy_id
         self._old, self._new = old, new
+        kept = compactor.keeps(table)
+        self._kept = [segment for segment in old if kept and not segment.deleted]
+        self._garbage = [segment for segment in old if not kept or segment.deleted]
         self._segments: list[Segment] = []
         self._copy: Copy | None = None
 
@@ -310,13 +335,14 @@ class Replacement:
         conn.executemany("DELETE FROM key_filters WHERE segment_id = ?", ids)
         now, store = now_us(), self._compactor.store
         folder = self._compactor.folders.folder(self._table, self._owner)
-        list_garbage(conn, [str(folder / segment.path) for segment in self._old], now)
+        list_garbage(conn, [str(folder / segment.path) for segment in self._garbage], now)
+        mark_replaced(conn, self._table.table_id, self._owner, self._kept, now)
         self._copy = store.loaded.get((self._table.table_id, self._owner))  # a later one knows the new segments
         self._segments = [store.insert_segment(conn, self._copy_id, self._table, file, now) for file in self._new]
 
     def committed(self) -> None:
         """Let readers see the new segments; the old files go with their last reader."""
-        copy = self._copy
+        copy, store = self._copy, self._compactor.store
         if copy is not None:
             gone = {segment.segment_id for segment in self._old}
             kept = [segment for segment in copy.segments if segment.segment_id not in gone]
@@ -324,7 +350,9 @@ class Replacement:
             copy.epoch += 1
             copy.publish_view()
         folder = self._compactor.folders.folder(self._table, self._owner)
-        self._compactor.replaced.replace(folder, self._old)
+        self._compactor.replaced.replace(folder, self._garbage)
+        self._compactor.replaced.hold(folder, self._kept)
+        store.catalogue.note_changed(self._table.table_id)
 
     def rolled_back(self) -> None:
         """Forget the copy, which may have been loaded after this was applied."""

@@ -261,6 +261,7 @@ class FlushRecord:
     def committed(self) -> None:
         """Bring the copy in memory, if it was there, to the same state."""
         self._store.backlogs.pop((self._table.table_id, self._step.user), None)
+        self._store.catalogue.note_changed(self._table.table_id)
         copy = self._copy
         if copy is None:
             return

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.field_ids import carries_ids, with_field_ids
 from kalam.rows.types import TIMESTAMP_ARROW, Row
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import SEQ, UPDATED, Column, Compression
@@ -135,6 +136,8 @@ def _write_files(
         return
     rows = versions.table.take(pa.array(winners))
     rows = rows.take(pc.sort_indices(rows, sort_keys=[(request.key, "ascending")]))
+    if carries_ids(request.history, request.schema_version):
+        rows = rows.cast(with_field_ids(rows.schema, request.columns))
     for offset in range(0, rows.num_rows, request.segment_rows_max):
         yield _write_file(request, rows.slice(offset, request.segment_rows_max), deleted=deleted, number=number)
         number += 1

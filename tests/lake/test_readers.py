@@ -1,0 +1,180 @@
+"""What other engines read of a table is what SELECT saw at its last flush."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from lake_readers import READERS, lake_of, rows_of, selected
+from server_process import ServerProcess
+
+QUIET = {
+    "KALAM_ICEBERG_INTERVAL_S": "86400",  # commits when told to
+    "KALAM_COMPACTION_SEGMENTS_MIN": "1000000",
+    "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000",
+}
+KEYS: dict[str, Callable[[int], str]] = {
+    "BIGINT": lambda n: str(n * 2**40 - 2**45),
+    "INT": str,
+    "SMALLINT": str,
+    "TEXT": lambda n: "'" + "key ß ''"[: 3 + n % 3] + f"{n}'",
+    "UUID": lambda n: f"'018f2b6e-7c1a-7e3d-9b1f-{n:012x}'",
+    "TIMESTAMP": lambda n: f"'{1900 + n}-01-01T00:00:00.000001Z'",
+    "DATE": lambda n: f"'{1900 + n}-02-28'",
+    "DECIMAL(20,3)": lambda n: f"{n - 50}.125",
+}
+VALUES = {
+    "flag BOOLEAN": ("true", "false"),
+    "small SMALLINT": ("-32768", "32767"),
+    "middle INT": ("-2147483648", "2147483647"),
+    "big BIGINT": ("-9223372036854775808", "9223372036854775807"),
+    "single FLOAT": ("CAST('NaN' AS FLOAT)", "CAST('-Infinity' AS FLOAT)", "0.1"),
+    "double DOUBLE": ("CAST('NaN' AS DOUBLE)", "CAST('Infinity' AS DOUBLE)", "-0.0", "0.1"),
+    "price DECIMAL(9,2)": ("-9999999.99", "0.01"),
+    "amount DECIMAL(38,10)": ("9999999999999999999999999999.9999999999",),
+    "words TEXT": ("''", "'ß😀'", "'" + "x" * 300 + "'"),
+    "bytes BLOB": ("X''", "X'00ff'"),
+    "moment TIMESTAMP": ("'0001-01-01T00:00:00Z'", "'9999-12-31T23:59:59.999999Z'", "'1969-12-31T23:59:59.5Z'"),
+    "day DATE": ("'0001-01-01'", "'9999-12-31'"),
+    "body JSON": ("""'{"a":[1,null]}'""", "'null'"),
+    "uuid UUID": ("'018f2b6e-7c1a-7e3d-9b1f-6a2c4d5e6f70'",),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server in a folder whose name has a blank."""
+    server = ServerProcess(tmp_path_factory.mktemp("lake") / "da ta", environment=QUIET).start()
+    server.sql("CREATE NAMESPACE n")
+    yield server
+    server.kill()
+
+
+def compare(server: ServerProcess, name: str, key: str = "id", *, expected: object = None) -> None:
+    """Every engine reads what SELECT shows; nothing may be hot."""
+    seen = selected(server, f"SELECT * FROM {name}") if expected is None else expected
+    wanted = rows_of(seen, seen.schema, key)
+    for engine, read in READERS.items():
+        assert rows_of(read(lake_of(server, name)), seen.schema, key) == wanted, engine
+
+
+def refresh(server: ServerProcess, name: str) -> list[object]:
+    [row] = server.sql(f"REFRESH LAKE FOR TABLE {name}")
+    assert row[-2:] == [0.0, None]
+    return row
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_type_and_key_is_read_as_it_is_selected(server: ServerProcess, kind: str) -> None:
+    name, key = f"n.k{list(KEYS).index(kind)}", KEYS[kind]
+    rng = random.Random(kind)
+    server.sql(f"CREATE TABLE {name} (id {kind} PRIMARY KEY, {', '.join(VALUES)})")
+
+    def insert(numbers: list[int]) -> None:
+        rows = [", ".join([key(n), *(rng.choice([*own, "NULL"]) for own in VALUES.values())]) for n in numbers]
+        server.sql(f"INSERT INTO {name} VALUES {', '.join(f'({row})' for row in rows)}")
+
+    insert(list(range(40)))
+    server.sql(f"FLUSH TABLE {name}")
+    insert(list(range(40, 60)))
+    server.sql(f"UPDATE {name} SET words = 'new', small = 7 WHERE id IN ({key(3)}, {key(50)}, {key(41)})")
+    server.sql(f"DELETE FROM {name} WHERE id IN ({key(4)}, {key(51)})")
+    server.sql(f"FLUSH TABLE {name}")
+    refresh(server, name)
+    compare(server, name)
+    flushed = selected(server, f"SELECT * FROM {name}")
+    insert([4])
+    server.sql(f"UPDATE {name} SET words = 'hot' WHERE id = {key(5)}")
+    refresh(server, name)
+    compare(server, name, expected=flushed)
+    server.sql(f"FLUSH TABLE {name}; COMPACT TABLE {name}")
+    assert refresh(server, name)[4] == 59
+    compare(server, name)
+
+
+def test_a_users_rows_are_a_partition(server: ServerProcess) -> None:
+    server.sql("CREATE USER TABLE n.u (id INT PRIMARY KEY, v TEXT)")
+    for user in ("ann", "Bob-2"):
+        server.sql("INSERT INTO n.u VALUES (1, 'a'), (2, 'b')", user=user)
+    server.sql("FLUSH TABLE n.u")
+    server.sql("UPDATE n.u SET v = 'c' WHERE id = 2; DELETE FROM n.u WHERE id = 1; FLUSH TABLE n.u", user="ann")
+    assert refresh(server, "n.u")[3:5] == [None, 3]
+    for engine, read in READERS.items():
+        rows = sorted(map(tuple, read(lake_of(server, "n.u")).select(["user_id", "id", "v"]).to_pandas().values))
+        assert rows == [("Bob-2", 1, "a"), ("Bob-2", 2, "b"), ("ann", 2, "c")], engine
+
+
+def test_a_column_called_user_id_keeps_its_name(server: ServerProcess) -> None:
+    server.sql("CREATE USER TABLE n.v (id INT PRIMARY KEY, user_id TEXT); INSERT INTO n.v VALUES (1, 'x')")
+    server.sql("FLUSH TABLE n.v")
+    refresh(server, "n.v")
+    for engine, read in READERS.items():
+        assert read(lake_of(server, "n.v")).select(["user_id", "_user_id"]).to_pylist() == [
+            {"user_id": "x", "_user_id": "admin"}
+        ], engine
+
+
+def test_altered_columns_are_those_that_they_were(server: ServerProcess) -> None:
+    sql = server.sql
+    sql("CREATE TABLE n.a (id INT PRIMARY KEY, a INT, b TEXT)")
+    sql("INSERT INTO n.a VALUES (1, 10, 'old'), (2, 20, 'old'); FLUSH TABLE n.a")
+    alterations = (
+        "RENAME COLUMN a TO c",
+        "ADD COLUMN d INT",
+        "DROP COLUMN b",
+        "ADD COLUMN b TEXT",  # another one
+        "RENAME COLUMN c TO a",
+        "ADD COLUMN e INT DEFAULT 5",
+        "RENAME COLUMN id TO key",
+        "ADD COLUMN id TEXT DEFAULT 'filled'",
+    )
+    for number, alteration in enumerate(alterations, 10):
+        sql(f"ALTER TABLE n.a {alteration}")
+        key = "key" if number >= 16 else "id"
+        refresh(server, "n.a")
+        compare(server, "n.a", key)
+        sql(f"INSERT INTO n.a ({key}) VALUES ({number}); FLUSH TABLE n.a")
+        refresh(server, "n.a")
+        compare(server, "n.a", key)
+    sql("COMPACT TABLE n.a")
+    refresh(server, "n.a")
+    compare(server, "n.a", "key")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_random_run_is_read_as_it_is_selected(server: ServerProcess, seed: int) -> None:
+    rng, name = random.Random(seed), f"n.r{seed}"
+    server.sql(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, v TEXT)")
+    for turn in range(12):
+        for _ in range(rng.randrange(4)):
+            first = rng.randrange(2_000)
+            match rng.randrange(4):
+                case 0 | 1:
+                    server.sql(
+                        f"INSERT INTO {name} (id, v) SELECT value, '{turn}' FROM range({first}, {first + 300}) "
+                        "ON CONFLICT (id) DO UPDATE SET v = excluded.v"
+                    )
+                case 2:
+                    server.sql(f"UPDATE {name} SET v = v || '+' WHERE id % 7 = {first % 7}")
+                case 3:
+                    server.sql(f"DELETE FROM {name} WHERE id BETWEEN {first} AND {first + 50}")
+        server.sql(f"FLUSH TABLE {name}")
+        match rng.randrange(6):
+            case 0:
+                server.sql(f"COMPACT TABLE {name}")
+            case 1:
+                server.kill()
+                server.restart()
+            case 2:
+                server.sql(f"ALTER TABLE {name} ADD COLUMN c{turn} INT DEFAULT {turn}")
+        refresh(server, name)
+        assert_same(server, name, "duckdb" if turn < 11 else None)
+
+
+def assert_same(server: ServerProcess, name: str, engine: str | None) -> None:
+    """One engine, or all of them, read what SELECT shows."""
+    seen = selected(server, f"SELECT * FROM {name}")
+    wanted = rows_of(seen, seen.schema, "id")
+    for own in [engine] if engine else READERS:
+        assert rows_of(READERS[own](lake_of(server, name)), seen.schema, "id") == wanted, own
