@@ -54,6 +54,7 @@ from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
 from kalam_nats.broker.store_repair import StoreRepair
+from kalam_nats.broker.tls import own_context
 from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.live_requests import LiveRequests
@@ -101,7 +102,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
         settings = with_http_port(settings)
         prepared = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir, accept_loss=settings.accept_loss)
-        connection, embedded = await _open_broker(stack, settings, data_dir)
+        connection, embedded = await _open_broker(stack, settings, data_dir, certificates)
         start = await begin(settings, prepared, connection, embedded)
         database = await _open_database(stack, settings, data_dir, start)
         identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
@@ -124,7 +125,7 @@ async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Pa
 
 
 async def _open_broker(
-    stack: AsyncExitStack, settings: Settings, data_dir: Path
+    stack: AsyncExitStack, settings: Settings, data_dir: Path, certificates: Certificates | None
 ) -> tuple[BrokerConnection, EmbeddedBroker | None]:
     options = connect_options(settings)
     embedded = None
@@ -132,8 +133,12 @@ async def _open_broker(
         scheme = "http" if settings.tls_cert is None else "https"
         own = [f"{scheme}://{host}:{settings.http_port}" for host in (settings.http_host, "localhost")]
         origins = [*own, *settings.nats_ws_origins]
-        embedded = await stack.enter_async_context(embedded_broker(settings, data_dir, allowed_origins=origins))
+        embedded = await stack.enter_async_context(
+            embedded_broker(settings, data_dir, allowed_origins=origins, certificates=certificates)
+        )
         options = {"servers": embedded.url}
+        if certificates is not None:
+            options["tls"] = own_context(certificates)
     connection = await stack.enter_async_context(broker_connection(**options, connect_time_s=settings.broker_timeout_s))
     return connection, embedded
 

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from kalam.access.login import Login
 from kalam.errors import Unauthenticated
 from kalam.settings import Settings
+from kalam.tls import Certificates
 from kalam_nats.access.admissions import Admissions
 from kalam_nats.access.callout import Callout
 from kalam_nats.access.cuts import Cuts
@@ -22,6 +23,7 @@ from kalam_nats.access.keys import Keys
 from kalam_nats.access.permissions import Permissions, Reach, permissions
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
+from kalam_nats.broker.tls import own_context
 from kalam_nats.subjects import Subjects
 
 SUBJECTS = Subjects()
@@ -119,22 +121,34 @@ class Plain:
 
 @asynccontextmanager
 async def guarded_broker(
-    data_dir: Path, users: Users, settings: Settings | None = None, *, begin: bool = True
+    data_dir: Path,
+    users: Users,
+    settings: Settings | None = None,
+    *,
+    begin: bool = True,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[Guarded]:
     """Run one; with ``begin`` False its logins wait."""
     keys, admissions = Keys.new(), Admissions()
     settings = settings or Settings(nats_port=0)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(
-            embedded_broker(settings, data_dir, keys=keys.public, allowed_origins=["http://console.test"])
+            embedded_broker(
+                settings,
+                data_dir,
+                keys=keys.public,
+                allowed_origins=["http://console.test"],
+                certificates=certificates,
+            )
         )
+        tls = {} if certificates is None else {"tls": own_context(certificates)}
         auth = await stack.enter_async_context(
-            broker_connection(broker.url, name="kalam-logins", nkeys_seed_str=keys.callout.seed)
+            broker_connection(broker.url, name="kalam-logins", nkeys_seed_str=keys.callout.seed, **tls)
         )
         callout = Callout(auth, keys, admissions)
         await callout.open()
         stack.push_async_callback(callout.close)
-        kalam = await stack.enter_async_context(broker_connection(broker.url, nkeys_seed_str=keys.kalam.seed))
+        kalam = await stack.enter_async_context(broker_connection(broker.url, nkeys_seed_str=keys.kalam.seed, **tls))
         cuts = Cuts(kalam, auth, admissions, frozenset({keys.kalam.public}))
         if begin:
             callout.begin(users.log_in, users.permit)

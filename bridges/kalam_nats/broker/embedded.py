@@ -27,6 +27,7 @@ from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable
 from kalam.settings import MIB, Settings
 from kalam.tasks import running
+from kalam.tls import Certificates
 from kalam_nats.broker.accounts import PublicKeys, guarded_accounts, open_accounts
 from kalam_nats.broker.server_process import (
     CONFIGURATION_FILE,
@@ -37,6 +38,7 @@ from kalam_nats.broker.server_process import (
     end_stale,
     reachable_host,
 )
+from kalam_nats.broker.tls import listener_tls, write_client_ca
 
 FOLDER = "nats"
 MESSAGE_BYTES_MAX = 8 * MIB
@@ -57,6 +59,7 @@ async def embedded_broker(
     allowed_origins: Sequence[str] = (),
     server_name: str = "kalam",
     keys: PublicKeys | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[EmbeddedBroker]:
     """Run a nats-server on ``data_dir/nats`` while the block runs.
 
@@ -70,10 +73,15 @@ async def embedded_broker(
         allowed_origins: the web origins that may open a WebSocket, such as ``http://127.0.0.1:8080``.
         server_name: how the broker calls itself; no blanks.
         keys: those of Kalam, which then answers every login; None takes every client without one.
+        certificates: those of its listeners; None serves without TLS.
 
     Raises BrokerUnavailable if there is no nats-server or it does not start, such as for a port in use.
     """
-    broker = EmbeddedBroker(find_nats_server(), settings, data_dir, on_restart, allowed_origins, server_name, keys)
+    broker = EmbeddedBroker(
+        find_nats_server(), settings, data_dir, on_restart, allowed_origins, server_name, keys, certificates
+    )
+    if certificates is not None:
+        certificates.on_reload(broker.reload)
     try:
         await broker.start()
         async with running(broker.watch(), "nats-server"):
@@ -94,6 +102,7 @@ class EmbeddedBroker:
         allowed_origins: Sequence[str],
         server_name: str,
         keys: PublicKeys | None,
+        certificates: Certificates | None,
     ) -> None:
         self._binary = binary
         self._settings = settings
@@ -102,21 +111,24 @@ class EmbeddedBroker:
         self._allowed_origins = tuple(allowed_origins)
         self._server_name = server_name
         self._keys = keys
+        self._certificates = certificates
         self._ports = Ports(settings.nats_port, settings.nats_ws_port or None)
         self._process: ServerProcess | None = None
         self._changing = asyncio.Lock()  # held while the process is being replaced
 
     @property
     def url(self) -> str:
-        """Where clients of this machine connect: ``nats://host:port``."""
-        return f"nats://{_host_in_url(self._settings.nats_host)}:{self._ports.nats}"
+        """Where clients of this machine connect: ``nats://host:port``, ``tls://`` with certificates."""
+        scheme = "nats" if self._certificates is None else "tls"
+        return f"{scheme}://{_host_in_url(self._settings.nats_host)}:{self._ports.nats}"
 
     @property
     def ws_url(self) -> str | None:
-        """Where browsers connect, ``ws://host:port``, or None without a WebSocket listener."""
+        """Where browsers connect, ``ws://host:port`` (``wss://``), or None without a WebSocket listener."""
         if self._ports.websocket is None:
             return None
-        return f"ws://{_host_in_url(self._settings.nats_host)}:{self._ports.websocket}"
+        scheme = "ws" if self._certificates is None else "wss"
+        return f"{scheme}://{_host_in_url(self._settings.nats_host)}:{self._ports.websocket}"
 
     @property
     def pid(self) -> int:
@@ -137,6 +149,13 @@ class EmbeddedBroker:
             await self._launch()
         log.info("nats_server_restarted", pid=self.pid, reason="asked for")
         self._on_restart()
+
+    def reload(self) -> None:
+        """Have it read its certificates anew; with logins it ends every connection that was let in."""
+        assert self._certificates is not None, "nothing else is read anew"
+        write_client_ca(self._certificates, self._folder)
+        if self._process is not None:
+            self._process.reload()
 
     async def stop(self) -> None:
         """Stop it, by force after a bounded time."""
@@ -184,12 +203,21 @@ class EmbeddedBroker:
             raise
 
     def _write_configuration(self) -> None:
+        tls = None if self._certificates is None else listener_tls(self._certificates, self._folder)
         configuration = broker_configuration(
-            self._folder, self._settings.nats_host, self._ports, self._allowed_origins, self._server_name, self._keys
+            self._folder,
+            self._settings.nats_host,
+            self._ports,
+            self._allowed_origins,
+            self._server_name,
+            self._keys,
+            tls,
         )
         text = json.dumps(configuration, indent=2, ensure_ascii=False)  # nats-server reads JSON too
         file = self._folder / CONFIGURATION_FILE
         try:
+            if self._certificates is not None:
+                write_client_ca(self._certificates, self._folder)
             if not file.exists() or file.read_text(encoding="utf-8") != text:
                 file.write_text(text, encoding="utf-8")
         except OSError as exc:
@@ -203,7 +231,13 @@ class EmbeddedBroker:
 
 
 def broker_configuration(
-    folder: Path, host: str, ports: Ports, allowed_origins: Sequence[str], server_name: str, keys: PublicKeys | None
+    folder: Path,
+    host: str,
+    ports: Ports,
+    allowed_origins: Sequence[str],
+    server_name: str,
+    keys: PublicKeys | None = None,
+    tls: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The configuration of a nats-server that keeps everything in ``folder``; a port of 0 takes a free one."""
     configuration: dict[str, Any] = {
@@ -221,11 +255,13 @@ def broker_configuration(
         "jetstream": {"store_dir": str(folder)},
         **(open_accounts() if keys is None else guarded_accounts(keys)),
     }
+    if tls is not None:
+        configuration["tls"] = tls
     if ports.websocket is not None:
         configuration["websocket"] = {
             "host": host,
             "port": ports.websocket,
-            "no_tls": True,
+            **({"no_tls": True} if tls is None else {"tls": tls}),
             "allowed_origins": list(allowed_origins),
         }
     return configuration

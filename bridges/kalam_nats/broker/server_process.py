@@ -114,6 +114,10 @@ class ServerProcess:
             self._signal(signal.SIGKILL)
             await self._process.wait()
 
+    def reload(self) -> None:
+        """Have it read its configuration, and the files that it names, anew."""
+        self._signal(signal.SIGHUP)
+
     def last_words(self) -> str:
         """Why it died, as far as it said: its last fatal log line, else the end of its output."""
         written = _tail(self._folder / LOG_FILE)
