@@ -15,7 +15,6 @@ from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
-from kalam.engine.points import Points
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
@@ -24,6 +23,7 @@ from kalam.live import LiveBounds, Registry
 from kalam.live.judge import JudgeProcess
 from kalam.live.snapshots import Snapshots
 from kalam.metrics import statistics
+from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
 from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from kalam.engine.assigned import naming_column
 from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
-from kalam.engine.points import key_of
 from kalam.engine.returning import check_returning, returned
 from kalam.engine.session import Request
 from kalam.engine.upserts import (
@@ -26,6 +25,7 @@ from kalam.engine.upserts import (
 from kalam.errors import InvalidValue, TooLarge
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.executor import Wanted
+from kalam.query.points import key_of
 from kalam.query.queries import Own, Queries, resolve
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs

@@ -17,7 +17,6 @@ from kalam.engine.definitions import Definitions
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
-from kalam.engine.points import Points
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
@@ -30,6 +29,7 @@ from kalam.errors import (
     TableNotFound,
     Unsupported,
 )
+from kalam.query.points import Points
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries
@@ -153,7 +153,7 @@ class Dispatch(msgspec.Struct, frozen=True):
             return None
         started = time.perf_counter()
         try:
-            answer = self.points.answer_nowait(query, Request(session, params))
+            answer = self.points.answer_nowait(query, session.user, session.namespace, params)
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)
             return answer
@@ -281,13 +281,14 @@ class Dispatch(msgspec.Struct, frozen=True):
         return result
 
     async def _select(self, query: QueryText, request: Request) -> Result:
-        found = await self.points.select(query, request)
+        user, namespace = request.session.user, request.session.namespace
+        found = await self.points.select(query, user, namespace, request.parameters)
         if found is not None:
             return found
         data = await self.queries.select(
             query,
-            request.session.user,
-            request.session.namespace,
+            user,
+            namespace,
             request.parameters,
             rows_max=self.settings.result_rows_max,
             bytes_max=self.settings.result_bytes_max,

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from kalam.engine.session import Request
 from kalam.query.queries import check_parameters, resolve, unless_dropped
 from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
@@ -70,14 +69,16 @@ class Points:
         self._catalogue, self._stored = catalogue, stored
         self._shapes: dict[tuple[int, int], Shape] = {}
 
-    async def select(self, query: QueryText, request: Request) -> Result | None:
+    async def select(
+        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
+    ) -> Result | None:
         """The answer to a query that asks for one row by its key; None for any other query."""
-        asked = self._asked(query, request)
+        asked = self._asked(query, namespace, parameters)
         if asked is None:
             return None
         shape, key = asked
         with unless_dropped(self._catalogue, [shape.table.name]):
-            found = await self._stored.rows_by_key(shape.table, request.session.user, [key], shape.wanted)
+            found = await self._stored.rows_by_key(shape.table, user, [key], shape.wanted)
         if found is None:
             return None
         rows = [_whole(row) for row in found.rows]
@@ -85,14 +86,16 @@ class Points:
         data = pa.Table.from_arrays(arrays, schema=shape.schema)
         return Result(columns=shape.columns, data=data, row_count=len(rows))
 
-    def answer_nowait(self, query: QueryText, request: Request) -> bytes | None:
+    def answer_nowait(
+        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
+    ) -> bytes | None:
         """The JSON answer to a query for one row that memory knows of; None for any other query."""
         started = time.perf_counter()
-        asked = self._asked(query, request)
+        asked = self._asked(query, namespace, parameters)
         if asked is None:
             return None
         shape, key = asked
-        found = self._stored.row_by_key_nowait(shape.table, request.session.user, key, shape.wanted)
+        found = self._stored.row_by_key_nowait(shape.table, user, key, shape.wanted)
         if found is None:
             return None
         values = None
@@ -101,15 +104,15 @@ class Points:
             values = [row[place] for place, _ in shape.places]
         return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
 
-    def _asked(self, query: QueryText, request: Request) -> tuple[Shape, Key] | None:
+    def _asked(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> tuple[Shape, Key] | None:
         """What is asked for, and the key of whose row; None for a query that has to be planned."""
         point = query.point
         if point is None:
             return None
-        table = self._catalogue.tables.get(resolve(query.tables[0].ref, request.session.namespace))
+        table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
         if table is None or table.key is None:
             return None
-        key = key_of(table, point.where, point.where.qualifier or "", request.parameters)
+        key = key_of(table, point.where, point.where.qualifier or "", parameters)
         shape = self._shape(table, point)
         return None if key is None or shape is None else (shape, key)
 
