@@ -6,6 +6,7 @@ from functools import partial
 
 import msgspec
 
+from kalam.access.opened import Access
 from kalam.engine import Engine
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
@@ -26,7 +27,7 @@ from kalam.metrics import statistics
 from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
-from kalam.query.system import LIVE_QUERIES, QUERIES, STATS, SystemTables, running_rows
+from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, SystemTables, running_rows
 from kalam.settings import Settings
 from kalam.storage.opened import Storage
 from kalam.storage.work.background import Background
@@ -47,6 +48,7 @@ class Assembly(msgspec.Struct, frozen=True):
 
     settings: Settings
     storage: Storage
+    access: Access
     broker: Broker
     background: Background
     lake: Lake
@@ -69,6 +71,8 @@ class Assembly(msgspec.Struct, frozen=True):
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
         dispatch = self._dispatch(stored, tables, queries, registry, delivery)
+        system.add("audit", AUDIT, self.access.audit.rows)
+        system.add("sessions", SESSIONS, self.access.logins.session_rows)
         system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database))
         system.add("live_queries", LIVE_QUERIES, dispatch.live.rows)
         system.add("queries", QUERIES, partial(running_rows, dispatch.running))

@@ -22,6 +22,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kalam import __version__
+from kalam.access.opened import open_access
 from kalam.assembly import Assembly
 from kalam.engine import Engine
 from kalam.errors import Internal, KalamError
@@ -171,14 +172,19 @@ async def _open_engine(
     streams = await _open_streams(stack, settings, storage, broker, jobs)
     lake = Lake(settings, storage, background.compactor)
     stack.push_async_callback(lake.process.stop)
-    assembly = Assembly(settings, storage, broker, background, lake, outbox, streams)
+    access = await open_access(database, on=False)
+    stack.push_async_callback(access.close)
+    assembly = Assembly(settings, storage, access, broker, background, lake, outbox, streams)
     engine, queries, delivery = assembly.engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
-    housekeeping = Housekeeping(database, storage.unclaimed, settings.job_history_s)
+    housekeeping = Housekeeping(
+        database, storage.unclaimed, job_history_s=settings.job_history_s, audit_s=settings.audit_s
+    )
     for loop, name in (
         *background.loops(),
+        *access.loops(),
         (outbox.keep_watermarks(), "watermarks"),
         (lake.run(), "lake"),
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),

@@ -31,8 +31,14 @@ CHANGE_BYTES = 512
 
 
 PREFIX = "KALAM_"
-NO_SETTINGS = frozenset({"KALAM_URL", "KALAM_CA", "KALAM_CLIENT_CERT", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"})
-"""Variables of the same form that others read: the command line's, and the tests'."""
+NO_SETTINGS = frozenset(
+    {
+        *("KALAM_URL", "KALAM_CA", "KALAM_CLIENT_CERT", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"),
+        *("KALAM_ADMIN_PASSWORD", "KALAM_ADMIN_PASSWORD_FILE"),
+    }
+)
+"""Variables of the same form that others read: the command line's, the tests', and those that only a first start heeds,
+so that a secret is no setting, which would be shown."""
 
 
 class Settings(BaseSettings):
@@ -222,6 +228,7 @@ class Settings(BaseSettings):
     )
     flush_at_shutdown: bool = Field(default=False, description="flush every table before the server stops")
     job_history_s: int = Field(default=7 * 86_400, ge=60, description="how long finished jobs are listed")
+    audit_s: int = Field(default=90 * 86_400, ge=3_600, description="how long entries of `system.audit` are kept")
     metrics_tables_max: int = Field(
         default=500, ge=0, description="tables that have series of their own in `/metrics`; the totals count all"
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 import structlog
@@ -123,9 +124,20 @@ class Audit:
         self._wait(self._collapsed.due(None))
         await self._write()
 
-    def waiting(self) -> Sequence[tuple[Any, ...]]:
-        """What is not written yet, as rows of ``system.audit``."""
-        return [astuple(entry) for entry in list(self._waiting)]
+    @property
+    def waiting(self) -> int:
+        """How many entries are not written yet."""
+        return len(self._waiting)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows of ``system.audit``, oldest first; blocking."""
+        waiting = [astuple(entry) for entry in self._waiting.copy()]
+        with self._database.reading() as conn:
+            written = conn.execute(
+                "SELECT at_us, user, acting_for, door, address, action, object, outcome, detail FROM audit"
+            ).fetchall()
+        there = set(written)  # what was written just now waited a moment ago
+        return sorted((*written, *(row for row in waiting if row not in there)), key=itemgetter(0))
 
     def _wait(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -234,6 +234,13 @@ class Logins:
     def sessions(self) -> Iterator[Session]:
         """The sessions that stand, oldest first."""
         return (session for session in self._sessions if self.stands(session.login))
+
+    def session_rows(self) -> list[tuple[Any, ...]]:
+        """The rows of ``system.sessions``, oldest first."""
+        return [
+            (each.id, each.user, each.token or None, each.address, each.created_us, each.used_us, each.ends_us)
+            for each in self.sessions()
+        ]
 
     def _login_of(self, session: Session) -> Login:
         user, token = self._book.users[session.user], self._book.tokens.get(session.token)

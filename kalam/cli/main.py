@@ -15,7 +15,7 @@ import typer
 
 from kalam import __version__
 from kalam.bench import command as bench
-from kalam.cli import backup, completion, config, demo, export, flush, insert, manual, serve, sql, tail
+from kalam.cli import backup, completion, config, demo, export, flush, insert, manual, serve, sql, tail, user
 from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
 from kalam.cli.shell import command as shell
@@ -59,6 +59,7 @@ for name, command in (
 ):
     app.command(name)(with_flags(command))
 app.add_typer(config.app, name="config")
+app.add_typer(user.app, name="user")
 
 
 def _version_option(given: bool) -> None:

@@ -39,6 +39,7 @@ from kalam.settings import Settings
 from kalam.sql.parsed import ParsedText
 from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.named_places import locate
+from kalam.sql.text.passwords import without_password_in, without_passwords
 from kalam.sql.text.replaced import with_user
 from kalam.sql.text.statements import (
     AlterTable,
@@ -128,11 +129,12 @@ class Dispatch(msgspec.Struct, frozen=True):
                 result, session = await self._run(parsed, number - 1, params, session)
             except KalamError as exc:
                 locate(exc, statement)
+                without_password_in(exc, statement.text)
                 exc.fields["statement"] = number
                 exc.fields["results"] = results
                 raise
             except Exception as exc:
-                log.exception("statement failed", statement=statement.text[:500])
+                log.exception("statement failed", statement=without_passwords(statement.text[:500]))
                 if busy := out_of_files(exc):
                     busy.fields |= {"statement": number, "results": results}
                     raise busy from exc
@@ -184,6 +186,7 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return
         except KalamError as exc:
             locate(exc, parsed.texts[0])
+            without_password_in(exc, parsed.texts[0].text)
             exc.fields["statement"] = 1
             raise
         (result,) = await self.execute(text, params, session)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.running import SHOWN_CHARACTERS_MAX, RunningQuery
 from kalam.rows.types import TIMESTAMP_ARROW
+from kalam.sql.text.passwords import without_passwords
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.database import Database
 
@@ -90,6 +91,26 @@ QUERIES: Fields = (
     ("memory_bytes", COUNT),
     ("state", TEXT),
 )
+SESSIONS: Fields = (
+    ("session_id", TEXT),
+    ("user", TEXT),
+    ("token_id", TEXT),
+    ("address", TEXT),
+    ("created_at", TIMESTAMP_ARROW),
+    ("used_at", TIMESTAMP_ARROW),
+    ("ends_at", TIMESTAMP_ARROW),
+)
+AUDIT: Fields = (
+    ("at", TIMESTAMP_ARROW),
+    ("user", TEXT),
+    ("acting_for", TEXT),
+    ("door", TEXT),
+    ("address", TEXT),
+    ("action", TEXT),
+    ("object", TEXT),
+    ("outcome", TEXT),
+    ("detail", TEXT),
+)
 STATS: Fields = (("name", TEXT), ("value", pa.float64()))
 
 
@@ -109,7 +130,7 @@ def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
             each.query_id,
             each.user,
             each.door,
-            each.sql[:SHOWN_CHARACTERS_MAX],
+            without_passwords(each.sql[:SHOWN_CHARACTERS_MAX]),
             each.started_us,
             each.rows,
             each.memory_bytes(),

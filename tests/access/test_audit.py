@@ -59,7 +59,7 @@ async def test_only_the_first_transaction_of_a_change_tells_of_it(database: Data
         await database.write(note)
         await database.write(lambda conn: conn.execute("DELETE FROM meta WHERE name = 'noted'"))
     assert len(rows(database)) == 1
-    assert audit.waiting() == []
+    assert audit.waiting == 0
 
 
 async def test_a_change_that_is_refused_is_told_with_its_code_and_without_a_word_of_it(database: Database) -> None:
@@ -139,7 +139,7 @@ async def test_what_is_noted_is_written_by_itself(database: Database) -> None:
     async with written(audit):
         audit.note("ada", "login", "password", door="nats", address="10.0.0.1")
         audit.note(None, "login", outcome="unauthenticated", detail="unknown user")
-        await wait_until(lambda: not audit.waiting())
+        await wait_until(lambda: not audit.waiting)
         assert rows(database) == [
             ("ada", "login", "password", "ok", ""),
             (None, "login", "", "unauthenticated", "unknown user"),
@@ -170,9 +170,9 @@ async def test_a_full_disk_is_waited_for(database: Database, monkeypatch: pytest
         for number in range(3_000):
             audit.note("ada", "KILL QUERY", f"q{number}")
         await wait_until(lambda: database.failure)
-        assert audit.waiting()
+        assert audit.waiting
         await make_room(database)
-        await wait_until(lambda: not audit.waiting())
+        await wait_until(lambda: not audit.waiting)
     assert [row[2] for row in rows(database)] == [f"q{number}" for number in range(3_000)]
 
 

@@ -54,6 +54,17 @@ class CatalogueCompleter(Completer):
         return [Completion(text, -len(word), display_meta=kind) for text, kind in found]
 
 
+class History(FileHistory):
+    """What was typed, without the statements that hold a password."""
+
+    def store_string(self, string: str) -> None:
+        """Keep what was typed."""
+        from kalam.sql.text.passwords import without_passwords  # with all of kalam.sql, which the prompt comes before
+
+        if without_passwords(string) == string:
+            super().store_string(string)
+
+
 def _is(name: str, word: str) -> bool:
     return name.startswith(word)
 
@@ -106,7 +117,7 @@ def make_prompt(name: str, catalogue: Callable[[], dict[str, Any]]) -> PromptSes
             event.current_buffer.insert_text("\n")
 
     return PromptSession(
-        history=FileHistory(str(history_file(name))),
+        history=History(str(history_file(name))),
         completer=CatalogueCompleter(catalogue),
         complete_while_typing=False,
         lexer=PygmentsLexer(PostgresLexer),

@@ -1,4 +1,4 @@
-"""What has to be tidied: answers and jobs that are old, files that were kept long enough, memory that is free."""
+"""What has to be tidied: answers, jobs and entries of the audit that are old, files kept long enough, free memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PAUSE_S = 30.0
 class Housekeeping:
     """Removes what nobody needs any more."""
 
-    def __init__(self, database: Database, unclaimed: Unclaimed, job_history_s: int) -> None:
+    def __init__(self, database: Database, unclaimed: Unclaimed, *, job_history_s: int, audit_s: int) -> None:
         self._database, self._unclaimed = database, unclaimed
-        self._job_history_us = job_history_s * 1_000_000
+        self._job_history_us, self._audit_us = job_history_s * 1_000_000, audit_s * 1_000_000
 
     async def run(self, also: Callable[[], None]) -> None:
         """Tidy now and then, until cancelled; ``also`` is called each time."""
@@ -40,3 +40,4 @@ class Housekeeping:
         now = now_us()
         forget_answers(conn)
         conn.execute("DELETE FROM jobs WHERE finished_us < ?", (now - self._job_history_us,))
+        conn.execute("DELETE FROM audit WHERE at_us < ?", (now - self._audit_us,))
