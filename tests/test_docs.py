@@ -136,7 +136,7 @@ def command_flags() -> dict[str, set[str]]:
 def walk_commands(name: str, command: Any) -> Iterator[tuple[str, set[str]]]:
     # typer brings a click of its own, which has no public types.
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
-    assert name == "kalam config" or flags >= OF_EVERY_COMMAND
+    assert name in ("kalam config", "kalam user") or flags >= OF_EVERY_COMMAND
     yield name, flags - OF_THE_SHELL - OF_EVERY_COMMAND
     for word, child in getattr(command, "commands", {}).items():
         if not child.hidden:
