@@ -304,11 +304,12 @@ def doubts(settings: Settings, environment: Iterable[str]) -> Iterator[tuple[str
     if settings.nats_url is None and settings.nats_context is None:
         hosts["nats_host"] = settings.nats_host
     for name, host in hosts.items():
-        if not _is_loopback(host):
+        if not is_loopback(host):
             yield "other machines can connect, and there is no authentication", {"setting": name, "host": host}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -14,19 +14,23 @@ from starlette.middleware.cors import CORSMiddleware
 from kalam.engine import Engine
 from kalam.errors import KalamError
 from kalam.rows.taking import WORDS
-from kalam.settings import Settings
+from kalam.settings import Settings, is_loopback
 from kalam_http.body_bounds import BodyBounds
-from kalam_http.console_routes import console_routes
+from kalam_http.console_routes import OverviewDocument, console_routes
 from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
+from kalam_http.guard import Guard
 from kalam_http.health_routes import health_routes
-from kalam_http.identity import USER_HEADER
+from kalam_http.identity import USER_HEADER, Entrance
 from kalam_http.live_route import live_routes
+from kalam_http.login_routes import login_routes
 from kalam_http.own_host import OwnHost
 from kalam_http.problems import answer_http_exception, answer_kalam_error
 from kalam_http.proxies import Proxies
 from kalam_http.rows_route import KEY_HEADER, rows_routes
 from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, SqlEndpoint, sql_routes
+
+ASKING: Final = ("Authorization", "Content-Type", "Last-Event-ID")
 
 
 def create_app(
@@ -34,13 +38,17 @@ def create_app(
     *,
     settings: Settings,
     registry: CollectorRegistry,
-    overview: Callable[[], dict[str, Any]],
+    overview: OverviewDocument,
     identity: Mapping[str, str],
+    guard: Guard | None = None,
 ) -> Starlette:
     """The application that serves ``engine``; its metrics are added to ``registry``, which ``/metrics`` shows.
 
     ``overview`` gives the document of ``/v1/overview``, ``identity`` is which server it is and where else it is found.
+    Without a ``guard`` nobody is asked who they are.
     """
+    guard = guard or Guard(Entrance(None, identity.get("id", "")))
+    entrance = guard.entrance
     sql = SqlEndpoint(engine)
     edge = Middleware(
         Edge,
@@ -48,22 +56,41 @@ def create_app(
         proxies=Proxies.of(settings),
         body_bounds=BodyBounds.of(settings),
         metrics=RequestMetrics(registry),
-        direct={("POST", SQL_PATH): sql},
+        direct={("POST", SQL_PATH): guard.before(sql)},
     )
     routes = [
         *sql_routes(sql).routes,
         *rows_routes(engine).routes,
         *live_routes(engine).routes,
-        *console_routes(engine, overview).routes,
-        *health_routes(engine, registry, identity, health_s_max=settings.broker_timeout_s).routes,
+        *login_routes(entrance).routes,
+        *console_routes(engine, overview, entrance).routes,
+        *health_routes(
+            engine,
+            registry,
+            identity,
+            entrance,
+            health_s_max=settings.broker_timeout_s,
+            metrics_public=metrics_are_public(settings),
+        ).routes,
     ]
+    routes += description_routes(routes).routes
+    for route in routes:
+        if not route.operation.strangers:
+            route.app = guard.before(route.app)
     app = Starlette(
-        routes=[*routes, *description_routes(routes).routes],
+        routes=routes,
         middleware=[*_cross_origin(settings.cors_origins), edge],
         exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def metrics_are_public(settings: Settings) -> bool:
+    """Whether strangers may read the metrics: as the setting says, else where only this machine can ask."""
+    if settings.metrics_public is not None:
+        return settings.metrics_public
+    return is_loopback(settings.http_host) and not settings.trusted_proxies
 
 
 def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
@@ -75,7 +102,8 @@ def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("Content-Type", "Last-Event-ID", USER_HEADER, QUERY_ID_HEADER, KEY_HEADER, *WORDS),
-            expose_headers=(QUERY_ID_HEADER,),
+            allow_headers=(*ASKING, USER_HEADER, QUERY_ID_HEADER, KEY_HEADER, *WORDS),
+            allow_credentials=False,
+            expose_headers=(QUERY_ID_HEADER, "Retry-After", "WWW-Authenticate"),
         )
     ]

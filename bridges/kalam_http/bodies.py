@@ -35,6 +35,24 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = "number"
 
 
+class LoginRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Who logs in."""
+
+    user: str
+    password: Annotated[str, Meta(description="the password, or a token")]
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks."""
+
+    user: Annotated[str, Meta(description="as whom statements run")]
+    actor: Annotated[str | None, Meta(description="the administrator who acts for the user")] = None
+    roles: Annotated[list[str], Meta(description="the user's roles, directly and through others")]
+    admin: Annotated[bool, Meta(description="whether the caller is an administrator")]
+    how: Annotated[str | None, Meta(description="`password`, `token` or `session`; null while authentication is off")]
+    authentication: Annotated[bool, Meta(description="whether the server asks who one is")]
+
+
 class ResultColumn(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A column of a result and its type, as DESCRIBE TABLE spells it."""
 

@@ -40,12 +40,12 @@ def description_routes(others: Sequence[DescribedRoute]) -> Routes:
     def document() -> dict[str, Any]:
         return openapi_document([*others, *routes.routes])
 
-    @routes.get("/openapi.json", summary="This API for programs", operation_id="openapi")
+    @routes.get("/openapi.json", summary="This API for programs", operation_id="openapi", strangers=True)
     async def openapi(_: Request) -> Response:
         """Answer the OpenAPI 3.1 document."""
         return Response(msgspec.json.encode(document()), media_type=JSON)
 
-    @routes.get("/docs", summary="This API for people", operation_id="docs")
+    @routes.get("/docs", summary="This API for people", operation_id="docs", strangers=True)
     async def docs(_: Request) -> Response:
         """Answer a page that needs neither scripts nor the internet."""
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"

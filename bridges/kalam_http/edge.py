@@ -24,6 +24,8 @@ from kalam_http.proxies import Proxies
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TRACE_HEADER: Final = TRACEPARENT.encode()
 CLIENT_GONE: Final = 499  # as web servers log a client that left before its answer
+UNAUTHENTICATED: Final = 401
+BASIC, BEARER = ((b"www-authenticate", scheme + b' realm="Kalam"') for scheme in (b"Basic", b"Bearer"))
 log = structlog.get_logger(__name__)
 
 
@@ -90,6 +92,8 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status == UNAUTHENTICATED:
+                    message["headers"] = [*message["headers"], *challenges(scope)]
             await send(message)
 
         try:
@@ -131,6 +135,12 @@ class Edge:
                 enter_trace(trace)
         address, port = scope["server"]
         self._own_host.check(hosts, origin, address, port, scheme=scope["scheme"])
+
+
+def challenges(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """How somebody may say who they are; a browser would open a dialog of its own for Basic."""
+    from_browser = any(name == b"sec-fetch-mode" for name, _ in scope["headers"])
+    return [BEARER] if from_browser else [BASIC, BEARER]
 
 
 async def _answer(error: KalamError, scope: Scope, status: int, send: Send) -> None:

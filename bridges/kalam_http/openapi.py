@@ -13,9 +13,9 @@ import msgspec
 
 from kalam import __version__
 from kalam.errors import KalamError
-from kalam_http.bodies import JSON, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
+from kalam_http.bodies import JSON, LoginRequest, Me, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
 from kalam_http.problems import PROBLEM
-from kalam_http.routes import DescribedRoute
+from kalam_http.routes import SECURITY_SCHEMES, DescribedRoute
 from kalam_http.rows_body import ROW_FORMATS
 from kalam_http.streamed_answer import STREAMED
 
@@ -33,12 +33,13 @@ _MEDIA_TYPES = {
 }
 # What can befall a request before its route sees it.
 EDGE_STATUSES = (403, 408, 413, 429, 500)
+ASKED_STATUSES = (401, 404)  # by the question who asks, and for whom
 
 
 def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     """The OpenAPI document of an application with these routes."""
     _, schemas = msgspec.json.schema_components(
-        [SqlRequest, SqlAnswer, RowsAnswer, Problem, Readiness], ref_template=SCHEMA_REF
+        [SqlRequest, SqlAnswer, RowsAnswer, LoginRequest, Me, Problem, Readiness], ref_template=SCHEMA_REF
     )
     codes = error_codes()
     schemas["Problem"]["properties"]["code"]["enum"] = sorted(code for group in codes.values() for code in group)
@@ -46,7 +47,8 @@ def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     for route in routes:
         operation = paths.setdefault(route.path, {})[route.method.lower()] = route.operation.document()
         _describe(route.path, operation, codes)
-    return {"openapi": "3.1.0", "info": INFO, "paths": paths, "components": {"schemas": schemas}}
+    components = {"schemas": schemas, "securitySchemes": SECURITY_SCHEMES}
+    return {"openapi": "3.1.0", "info": INFO, "paths": paths, "components": components}
 
 
 def error_codes() -> dict[int, list[str]]:
@@ -79,6 +81,15 @@ def _describe(path: str, operation: dict[str, Any], codes: dict[int, list[str]])
         case "/v1/queries/{query_id}":
             operation["responses"] = {"204": {"description": "It is told to stop."}}
             answers, statuses = operation["responses"], (*EDGE_STATUSES, 404)
+        case "/v1/login":
+            operation["requestBody"] = {"required": True, "content": _content(JSON, LoginRequest)}
+            answers = {"200": _answer("Logged in; the session is in the cookie.", _content(JSON, Me))}
+            statuses = (*EDGE_STATUSES, 400, 401)
+        case "/v1/logout":
+            operation["responses"] = {"204": {"description": "Logged out."}}
+            answers, statuses = operation["responses"], EDGE_STATUSES
+        case "/v1/me":
+            answers, statuses = {"200": _answer("Who asks.", _content(JSON, Me))}, EDGE_STATUSES
         case "/readyz":
             checks = _content(JSON, Readiness)
             answers = {"200": _answer("Ready.", checks), "503": _answer("Not ready.", checks)}
@@ -89,7 +100,7 @@ def _describe(path: str, operation: dict[str, Any], codes: dict[int, list[str]])
             answers = {"200": _answer("As described.", {media_type: {"schema": {"type": kind}}})}
             statuses = EDGE_STATUSES
     problem = _content(PROBLEM, Problem)
-    for status in statuses:
+    for status in sorted({*statuses, *(ASKED_STATUSES if operation["security"] else ())}):
         answers[str(status)] = _answer(", ".join(f"`{code}`" for code in codes[status]), problem)
     operation["responses"] = answers
 

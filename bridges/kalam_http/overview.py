@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -65,19 +65,19 @@ class Overview:
                 log.warning("no sample for the overview", error=str(exc))
             self._last = now
 
-    def document(self) -> dict[str, Any]:
+    def document(self, visible: Collection[TableName] | None) -> dict[str, Any]:
         """``{"every_s", "at": [times], "series": {name: [values]}}``, the oldest first.
 
-        A rate is that of the pause before its sample.
+        A rate is that of the pause before its sample. Who sees the ``visible`` tables only is told of them alone, and
+        not of the server; None sees everything.
         """
         samples = list(self._samples)
         now = self._totals()
         if not samples or now.at - self._last.at >= FRESH_S:
             samples.append(self._sample(self._last, now))
-        series: dict[str, list[float | None]] = {
-            name: [sample.values[name] for sample in samples] for name in samples[-1].values
-        }
-        for name in busiest(samples):
+        totals = samples[-1].values if visible is None else ()
+        series: dict[str, list[float | None]] = {name: [sample.values[name] for sample in samples] for name in totals}
+        for name in busiest(samples, visible):
             series[f"{TABLE_SERIES}{name}"] = [round(sample.tables.get(name, 0.0), 2) for sample in samples]
         return {"every_s": EVERY_S, "at": [round(sample.at, 3) for sample in samples], "series": series}
 
@@ -125,11 +125,13 @@ class Overview:
         )
 
 
-def busiest(samples: list[Sample]) -> list[TableName]:
-    """The tables that took most rows in all samples, the busiest first."""
+def busiest(samples: list[Sample], visible: Collection[TableName] | None = None) -> list[TableName]:
+    """The tables that took most rows in all samples, the busiest first; of all, or of those that are ``visible``."""
     totals: dict[TableName, float] = {}
     for sample in samples:
         for name, rate in sample.tables.items():
+            if visible is not None and name not in visible:
+                continue
             totals[name] = totals.get(name, 0.0) + rate
     return sorted(totals, key=lambda name: (-totals[name], name))[:BUSIEST]
 

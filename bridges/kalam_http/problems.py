@@ -20,7 +20,9 @@ class MethodUnsupported(Unsupported):
 
 def problem_response(error: KalamError) -> Response:
     """The answer that tells ``error``."""
-    return Response(problem_json(error), status_code=error.status, media_type=PROBLEM)
+    retry_after = error.fields.get("retry_after")
+    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+    return Response(problem_json(error), status_code=error.status, media_type=PROBLEM, headers=headers)
 
 
 async def answer_kalam_error(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -16,17 +16,36 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from kalam_http.credentials import COOKIE
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    "basic": {"type": "http", "scheme": "basic", "description": "a user and a password, or a token as the password"},
+    "token": {"type": "http", "scheme": "bearer", "description": "a token, as CREATE TOKEN answers it"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "what `POST /v1/login` answers; behind the name stands the id of the server",
+    },
+}
+"""How a request says who asks, while authentication is on."""
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """What OpenAPI says of one method of one path, but for its body and its answers."""
+    """What OpenAPI says of one method of one path, but for its body and its answers.
+
+    ``strangers`` may ask it, who do not say who they are.
+    """
 
     tag: str
     operation_id: str
     summary: str
     description: str
     parameters: Sequence[dict[str, Any]]
+    strangers: bool
 
     def document(self) -> dict[str, Any]:
         """The operation object, to which body and answers are added."""
@@ -35,6 +54,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
             "summary": self.summary,
             "description": self.description,
             "operationId": self.operation_id,
+            "security": [] if self.strangers else [{name: []} for name in SECURITY_SCHEMES],
         }
         return document | ({"parameters": list(self.parameters)} if self.parameters else {})
 
@@ -80,11 +100,12 @@ class Routes(msgspec.Struct, frozen=True):
         operation_id: str,
         path_parameters: Mapping[str, str] | None = None,
         parameters: Sequence[dict[str, Any]] = (),
+        strangers: bool = False,
     ) -> Callable[[Endpoint], Endpoint]:
         """Decorate the endpoint of ``method`` and ``path``.
 
         ``path_parameters`` describes each name in braces, ``parameters`` holds OpenAPI's objects of headers and of the
-        query.
+        query. ``strangers``: nobody is asked who they are.
         """
         described = [path_parameter(name, text) for name, text in (path_parameters or {}).items()]
 
@@ -96,6 +117,7 @@ class Routes(msgspec.Struct, frozen=True):
                 summary=summary,
                 description=description,
                 parameters=[*described, *parameters],
+                strangers=strangers,
             )
             self.routes.append(DescribedRoute(method, path, endpoint, operation))
             return endpoint

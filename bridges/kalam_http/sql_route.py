@@ -18,7 +18,7 @@ from kalam.query.results import encoded_answer
 from kalam_http.accept import choose_format, integers_as_text
 from kalam_http.bodies import JSON, SqlRequest, check_content_type, decode_json
 from kalam_http.departures import departure_of
-from kalam_http.identity import HTTP_DOOR, USER_PARAMETER, caller_of, identify
+from kalam_http.identity import HTTP_DOOR, USER_PARAMETER, caller_of, identity_of
 from kalam_http.problems import problem_response
 from kalam_http.routes import Routes
 from kalam_http.streamed_answer import STREAMED, StreamedAnswer, body_of
@@ -69,7 +69,7 @@ class SqlEndpoint:
         media_type = choose_format(accept, (JSON, *STREAMED))
         as_text = integers_as_text(accept, media_type)
         query_id = checked_id(request.headers.get(QUERY_ID_HEADER))
-        identity = identify(request)
+        identity = identity_of(request)
         asked = decode_json(await request.body(), self._decoder)
         session = Session(identity, asked.namespace, asked.names == "postgresql", as_text or asked.integers == "text")
         departure = departure_of(request.receive)

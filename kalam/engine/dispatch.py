@@ -346,4 +346,4 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     def cancel(self, query_id: str, session: Session) -> None:
         """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
-        self.running.cancel(query_id, lambda running: session.identity.may_end(running.user))
+        self.running.cancel(query_id, session.may_end)

@@ -41,7 +41,7 @@ class LakeStatements:
 
     def sees(self, table: Table, session: Session) -> bool:
         """Whether the caller may read the lake of a table."""
-        return session.identity.administers if table.per_user else True
+        return session.administers if table.per_user else True
 
     def listed(self, namespace: str, session: Session) -> list[TableName]:
         """The tables of a namespace whose lake the caller may read; raises NamespaceNotFound."""

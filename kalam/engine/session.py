@@ -7,34 +7,10 @@ from typing import Any
 
 import msgspec
 
-from kalam.names import check_user
+from kalam.access.identity import ADMINISTRATOR, DEFAULT_USER, Identity
+from kalam.query.running import RunningQuery
 
-DEFAULT_USER = "admin"
-"""Who asks where a request names nobody."""
-
-
-class Identity(msgspec.Struct, frozen=True, gc=False):
-    """Who asks: a door makes one of what its protocol tells, in one place. Raises InvalidName.
-
-    What somebody may do is asked here and nowhere else. While authentication is off, everybody may do everything.
-    """
-
-    user: str = DEFAULT_USER
-
-    def __post_init__(self) -> None:
-        check_user(self.user)
-
-    @property
-    def administers(self) -> bool:
-        """Whether the user may see and end what belongs to others."""
-        return True
-
-    def may_end(self, owner: str) -> bool:
-        """Whether the user may cancel what a user has started."""
-        return self.user == owner or self.administers
-
-
-ADMINISTRATOR = Identity()
+__all__ = ["ADMINISTRATOR", "DEFAULT_USER", "Identity", "Request", "Session"]
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +29,15 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     def user(self) -> str:
         """The name by which the user owns copies of USER tables."""
         return self.identity.user
+
+    @property
+    def administers(self) -> bool:
+        """Whether the caller may see and end what belongs to others: everybody may, while authentication is off."""
+        return True
+
+    def may_end(self, running: RunningQuery) -> bool:
+        """Whether the caller may cancel a query."""
+        return running.user == self.user or self.administers
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -64,7 +64,7 @@ async def test_no_answer_invites_other_origins(http):
 
 async def test_a_page_of_an_allowed_origin_reads_the_answers_and_their_errors(engine, settings):
     settings = settings.model_copy(update={"cors_origins": ("https://app.example",), "allowed_hosts": ("db.example",)})
-    app = create_app(engine, settings=settings, registry=CollectorRegistry(), overview=dict, identity={})
+    app = create_app(engine, settings=settings, registry=CollectorRegistry(), overview=lambda _: {}, identity={})
     page = {"Origin": "https://app.example", "Host": "db.example"}
     wanted = "content-type, x-kalam-user, kalam-on-invalid, kalam-on-conflict"
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}

@@ -35,7 +35,30 @@ async def test_every_route_is_described(document):
         ("get", "/llms.txt"),
         ("get", "/v1/overview"),
         ("get", "/v1/catalogue"),
+        ("post", "/v1/login"),
+        ("post", "/v1/logout"),
+        ("get", "/v1/me"),
     }
+
+
+async def test_it_is_said_how_one_logs_in_and_what_strangers_may_ask(document):
+    schemes = document["components"]["securitySchemes"]
+    assert {(scheme["type"], scheme.get("scheme")) for scheme in schemes.values()} == {
+        ("http", "basic"),
+        ("http", "bearer"),
+        ("apiKey", None),
+    }
+    operations = {
+        path: operation for path, methods in document["paths"].items() for method, operation in methods.items()
+    }
+    strangers = {path for path, operation in operations.items() if not operation["security"]}
+    assert strangers == {
+        *("/", "/console/{name}", "/docs", "/openapi.json", "/llms.txt"),
+        *("/livez", "/readyz", "/metrics", "/v1/login"),
+    }
+    for path in operations.keys() - strangers:
+        assert operations[path]["security"] == [{name: []} for name in schemes]
+        assert "`unauthenticated`" in operations[path]["responses"]["401"]["description"]
 
 
 async def test_every_error_and_its_status_is_described(document, every_error):

@@ -87,7 +87,7 @@ def test_what_is_no_address_is_refused_at_the_start(wrong):
 @pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("10.0.0.1", 403)])
 async def test_a_page_behind_a_trusted_proxy_is_the_servers_own(engine, settings, trusted, status):
     settings = settings.model_copy(update={"trusted_proxies": (trusted,), "allowed_hosts": ("db.example",)})
-    app = create_app(engine, settings=settings, registry=CollectorRegistry(), overview=dict, identity={})
+    app = create_app(engine, settings=settings, registry=CollectorRegistry(), overview=lambda _: {}, identity={})
     headers = {
         HOST: "db.example",
         PROTO: "https",
