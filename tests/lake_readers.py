@@ -55,8 +55,7 @@ def by_pyiceberg(lake: Path) -> pa.Table:
 
 
 def by_polars(lake: Path) -> pa.Table:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the planner is pyiceberg's
+    with quiet():
         return polars.scan_iceberg(StaticTable.from_metadata(str(metadata_of(lake)))).collect().to_arrow()
 
 
@@ -64,6 +63,14 @@ def by_clickhouse(lake: Path) -> pa.Table:
     with in_folder("/"):  # it reads what lies under the working directory
         answer = chdb.query(f"SELECT * FROM icebergLocal('{lake}')", "Arrow").bytes()
     return pa.ipc.open_file(answer).read_all()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without polars' warning that pyiceberg plans its scans."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
@@ -94,7 +101,7 @@ def selected(server: ServerProcess, sql: str, user: str = "admin") -> pa.Table:
     request = urllib.request.Request(f"{server.http_url}/v1/sql", json.dumps({"sql": sql}).encode(), headers)
     with urllib.request.urlopen(request) as response:
         table = pa.ipc.open_stream(response.read()).read_all()
-    return table.drop_columns(["_deleted"])
+    return table.drop_columns(["_deleted"]) if "_deleted" in table.column_names else table
 
 
 def rows_of(table: pa.Table, like: pa.Schema, key: str) -> list[tuple[Any, ...]]:

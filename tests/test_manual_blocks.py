@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
+from lake_readers import duckdb_connection
 from manual_blocks import Block, every_block, missing_line, read_blocks, serve_lines
 from manual_reader import NoNode, Reader
 from server_process import ServerProcess
@@ -69,6 +70,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     server = ServerProcess(folder / "kalam-data", flags, environment)
     reader = Reader(folder, server)
     reader.prepare()
+    duckdb_connection()  # whose extensions are installed then
     try:
         server.start()
         yield reader

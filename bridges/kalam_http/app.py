@@ -21,6 +21,7 @@ from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.guard import Guard
 from kalam_http.health_routes import health_routes
+from kalam_http.iceberg_routes import iceberg_refusals, iceberg_routes
 from kalam_http.identity import USER_HEADER, Entrance
 from kalam_http.live_route import live_routes
 from kalam_http.login_routes import login_routes
@@ -62,6 +63,7 @@ def create_app(
         *sql_routes(sql).routes,
         *rows_routes(engine).routes,
         *live_routes(engine).routes,
+        *iceberg_routes(engine).routes,
         *login_routes(entrance).routes,
         *console_routes(engine, overview, entrance).routes,
         *health_routes(
@@ -78,7 +80,7 @@ def create_app(
         if not route.operation.strangers:
             route.app = guard.before(route.app)
     app = Starlette(
-        routes=routes,
+        routes=[*routes, *iceberg_refusals()],
         middleware=[*_cross_origin(settings.cors_origins), edge],
         exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
     )

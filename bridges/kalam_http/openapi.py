@@ -30,6 +30,14 @@ INFO = {
 _MEDIA_TYPES = {
     **dict.fromkeys(("/", "/docs"), "text/html"),
     **dict.fromkeys(("/openapi.json", "/v1/overview", "/v1/catalogue"), JSON),
+    **dict.fromkeys(
+        (
+            *("/iceberg/v1/config", "/iceberg/v1/namespaces", "/iceberg/v1/namespaces/{namespace}"),
+            "/iceberg/v1/namespaces/{namespace}/tables",
+            "/iceberg/v1/namespaces/{namespace}/tables/{table}",
+        ),
+        JSON,
+    ),
 }
 # What can befall a request before its route sees it.
 EDGE_STATUSES = (403, 408, 413, 429, 500)

@@ -32,8 +32,17 @@ class FileNote(msgspec.Struct, frozen=True, array_like=True):
     checksum: int
 
 
+def uri(location: str) -> str:
+    """What other engines call a path or URL: ClickHouse wants a scheme, and some read these characters as a URL's."""
+    return location if is_remote(location) or set(location) & set("%#?") else f"file://{location}"
+
+
 def lake_location(folders: Folders, table: Table) -> str:
-    """The absolute path or URL of a table's lake."""
+    """What other engines call the folder of a table's lake."""
+    return uri(_place(folders, table))
+
+
+def _place(folders: Folders, table: Table) -> str:
     location = folders.location(table)
     if table.per_user:  # no user id holds a dot
         return f"{location.split(USER_ID)[0].rstrip('/')}/.{LAKE}-{table.table_id}"
@@ -42,7 +51,7 @@ def lake_location(folders: Folders, table: Table) -> str:
 
 def lake_folder(folders: Folders, table: Table) -> Path:
     """The folder of a table's lake, or the one that is its cache."""
-    location = lake_location(folders, table)
+    location = _place(folders, table)
     if not is_remote(location):
         return Path(location) / METADATA
     remote = Remote(f"{location}/{METADATA}", folders.cache_bytes_max)

@@ -6,6 +6,7 @@ import sqlite3
 
 from kalam.lake.basis import Basis, LiveSegment
 from kalam.lake.data_files import Footer, read_footer
+from kalam.lake.folder import uri
 from kalam.lake.manifests import Shape
 from kalam.lake.metadata import at_version
 from kalam.lake.positions import Overrides, Places
@@ -33,7 +34,7 @@ class Source:
 
     def called(self, user: str, segment: LiveSegment) -> str:
         """A segment's path or URL for other engines."""
-        return f"{self._folders.location(self.basis.table).replace(USER_ID, user)}/{segment.path}"
+        return uri(f"{self._folders.location(self.basis.table).replace(USER_ID, user)}/{segment.path}")
 
     def footer(self, user: str, segment: LiveSegment) -> Footer:
         """What a segment's footer says. Raises FileNotFoundError."""

@@ -38,6 +38,13 @@ async def test_every_route_is_described(document):
         ("post", "/v1/login"),
         ("post", "/v1/logout"),
         ("get", "/v1/me"),
+        ("get", "/iceberg/v1/config"),
+        ("get", "/iceberg/v1/namespaces"),
+        ("get", "/iceberg/v1/namespaces/{namespace}"),
+        ("head", "/iceberg/v1/namespaces/{namespace}"),
+        ("get", "/iceberg/v1/namespaces/{namespace}/tables"),
+        ("get", "/iceberg/v1/namespaces/{namespace}/tables/{table}"),
+        ("head", "/iceberg/v1/namespaces/{namespace}/tables/{table}"),
     }
 
 
