@@ -220,7 +220,13 @@ async def _open_live(
     live = LiveRequests(broker.connection, broker.subjects, engine, delivery, senders)
     await live.open()
     stack.push_async_callback(live.drain)
-    endpoints = (requests.insert_endpoint, requests.sql_endpoint, live.open_endpoint, live.close_endpoint)
+    endpoints = (
+        requests.insert_endpoint,
+        requests.sql_endpoint,
+        live.open_endpoint,
+        live.replay_endpoint,
+        live.close_endpoint,
+    )
     await Discovery(broker.connection, identity, endpoints).open()
 
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from kalam.engine import Caller, Engine
 from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
+from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam_http.accept import check_accepts
 from kalam_http.identity import USER_PARAMETER, caller_of
 from kalam_http.routes import Routes
@@ -37,6 +39,7 @@ PARAMETERS: list[dict[str, Any]] = [
             ("sql", "string", "SELECT columns|* FROM namespace.table [WHERE …]"),
             ("last_rows", "integer", "begin with so many of the matching rows, those changed last"),
             ("from_seq", "integer", "begin behind a change that was seen earlier"),
+            ("from_time", "string", "begin with the events of a STREAM table from a time on, as RFC 3339"),
             ("table_id", "integer", "the id of the table that the change was of"),
             ("namespace", "string", "where a table named without a namespace is looked up"),
             ("integers", "string", "`text`: BIGINT values of rows are shown as text; else `number`"),
@@ -86,7 +89,14 @@ def live_routes(engine: Engine) -> Routes:
         bigint_as_text = _integers_as_text(asked)
         reader = Reader()
         caller = caller_of(engine, request, asked.get("namespace"), bigint_as_text=bigint_as_text)
-        query = await caller.follow(asked["sql"], reader, last_rows=last_rows, from_seq=from_seq, table_id=table_id)
+        query = await caller.follow(
+            asked["sql"],
+            reader,
+            last_rows=last_rows,
+            from_seq=from_seq,
+            from_time=None if from_seq is not None else _time(asked, "from_time"),
+            table_id=table_id,
+        )
         return EventStream(caller, query, reader)
 
     return routes
@@ -116,6 +126,16 @@ def _count(asked: Mapping[str, str], name: str) -> int | None:
     if not text.isdecimal() or len(text) > 19:
         raise InvalidValue(f"{name} is a whole number from 0, found {text[:40]!r}")
     return int(text)
+
+
+def _time(asked: Mapping[str, str], name: str) -> datetime | None:
+    text = asked.get(name)
+    if not text:
+        return None
+    try:
+        return read_utc_timestamp(text)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidValue(f"{name} is a time like 2026-03-01T12:00:00Z, found {text[:40]!r}") from exc
 
 
 class EventStream(Response):

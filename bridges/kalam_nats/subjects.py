@@ -29,6 +29,7 @@ class Subjects:
     _insert: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _sql: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _live: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _replay: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _live_close: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -37,6 +38,7 @@ class Subjects:
         object.__setattr__(self, "_insert", re.compile(rf"{api}insert\.{_TOKEN}\.{_TOKEN}"))
         object.__setattr__(self, "_sql", re.compile(rf"{api}sql"))
         object.__setattr__(self, "_live", re.compile(rf"{api}live"))
+        object.__setattr__(self, "_replay", re.compile(rf"{api}replay"))
         object.__setattr__(self, "_live_close", re.compile(rf"{api}live\.{_TOKEN}\.close"))
 
     # Requests: the subject to send to, and with "*" for every name the pattern that is served.
@@ -52,6 +54,10 @@ class Subjects:
     def live_subject(self, user: str = "*") -> str:
         """The subject that opens a live query."""
         return f"{self.prefix}.api.{user}.live"
+
+    def replay_subject(self, user: str = "*") -> str:
+        """The subject that opens a replay of a STREAM table's events."""
+        return f"{self.prefix}.api.{user}.replay"
 
     def live_close_subject(self, user: str = "*", query_id: str = "*") -> str:
         """The subject that closes a live query."""
@@ -83,6 +89,13 @@ class Subjects:
         match = self._live.fullmatch(subject)
         if match is None:
             raise _not_served(subject, self.live_subject("<user>"))
+        return match[1]
+
+    def parse_replay_subject(self, subject: str) -> str:
+        """Take the user from the subject that opens a replay; raise InvalidName if it is anything else."""
+        match = self._replay.fullmatch(subject)
+        if match is None:
+            raise _not_served(subject, self.replay_subject("<user>"))
         return match[1]
 
     def parse_live_close_subject(self, subject: str) -> tuple[str, str]:

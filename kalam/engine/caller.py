@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -150,10 +151,19 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         *,
         last_rows: int | None = None,
         from_seq: int | None = None,
+        from_time: datetime | None = None,
+        last_per_key: bool = False,
+        events_only: bool = False,
+        keys: Sequence[object] | None = None,
         table_id: int | None = None,
         payload_format: PayloadFormat = PayloadFormat.JSON,
     ) -> LiveQuery:
-        """Open the live query of a bare SELECT; ``begin`` lets its messages flow."""
+        """Open the live query of a bare SELECT; ``begin`` lets its messages flow.
+
+        It begins with the rows that match, or ``last_rows`` of them, or with the changes behind ``from_seq``; on a
+        STREAM table also from a time on, or with the last event of each SUBJECT_KEY. With ``events_only`` another table
+        is refused, and ``keys`` are the values of its SUBJECT_KEY that are wanted.
+        """
         with self._running(LIVE_DOOR, sql) as query, ended_by(self.departure, query):
             return await self._dispatch.live.open(
                 sql,
@@ -161,6 +171,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
                 sink,
                 last_rows=last_rows,
                 from_seq=from_seq,
+                from_time=from_time,
+                last_per_key=last_per_key,
+                events_only=events_only,
+                keys=keys,
                 table_id=table_id,
                 payload_format=payload_format,
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import replace
 
 from kalam.engine.session import Session
 from kalam.engine.texts import Texts
@@ -36,6 +38,10 @@ class Live:
         *,
         last_rows: int | None = None,
         from_seq: int | None = None,
+        from_time: datetime | None = None,
+        last_per_key: bool = False,
+        events_only: bool = False,
+        keys: Sequence[object] | None = None,
         table_id: int | None = None,
         payload_format: PayloadFormat = PayloadFormat.JSON,
     ) -> LiveQuery:
@@ -47,14 +53,25 @@ class Live:
             (),
             last_rows=statement.last_rows if last_rows is None else last_rows,
             from_seq=statement.from_seq if from_seq is None else from_seq,
+            from_time=statement.from_time if from_time is None else from_time,
             table_id=table_id,
             payload_format=payload_format,
         )
+        if events_only:
+            wanted = None if keys is None else tuple(keys)
+            request = replace(request, last_per_key=last_per_key, events_only=True, keys=wanted)
         return await self.registry.open(request, sink)
 
     async def subscribe(self, statement: Subscribe, session: Session, parameters: Sequence[Any]) -> Result:
         """SUBSCRIBE TO: opens a live query and answers with its subject."""
-        request = _request(statement, session, parameters, last_rows=statement.last_rows, from_seq=statement.from_seq)
+        request = _request(
+            statement,
+            session,
+            parameters,
+            last_rows=statement.last_rows,
+            from_seq=statement.from_seq,
+            from_time=statement.from_time,
+        )
         query = await self.registry.open(request, self._sink)
         self.registry.begin(query)
         fields = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
@@ -95,6 +112,7 @@ def _request(
     *,
     last_rows: int | None,
     from_seq: int | None,
+    from_time: datetime | None,
     table_id: int | None = None,
     payload_format: PayloadFormat = PayloadFormat.JSON,
 ) -> LiveRequest:
@@ -109,6 +127,7 @@ def _request(
         parameters=tuple(parameters),
         last_rows=last_rows,
         from_seq=from_seq,
+        from_time=from_time,
         table_id=table_id,
         format=payload_format,
         bigint_as_text=session.bigint_as_text,

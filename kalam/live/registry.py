@@ -12,7 +12,16 @@ from typing import Any
 import msgspec
 import structlog
 
-from kalam.errors import ColumnNotFound, CursorExpired, InvalidOption, KalamError, NotFound, TooBusy, TooLarge
+from kalam.errors import (
+    ColumnNotFound,
+    CursorExpired,
+    InvalidOption,
+    KalamError,
+    NotFound,
+    TooBusy,
+    TooLarge,
+    Unsupported,
+)
 from kalam.live.follower import Follower
 from kalam.live.handover import hand_over, resume
 from kalam.live.judge import Judge, JudgeProcess
@@ -136,14 +145,19 @@ class Registry:
             )
 
     async def _register(self, request: LiveRequest, sink: Sink) -> LiveQuery:
-        if request.last_rows is not None and request.from_seq is not None:
-            raise InvalidOption("a live query has last_rows or from_seq, not both")
+        if sum(begin is not None for begin in (request.last_rows, request.from_seq, request.from_time)) > 1:
+            raise InvalidOption("a live query has one of last_rows, from_seq and from_time")
         while True:
             table = self._catalogue.table(request.table)
+            if request.events_only and table.is_stored:
+                raise Unsupported(
+                    f"replay is for STREAM tables; {table.name} is none", hint="a live query with from_seq resumes it"
+                )
             if request.table_id is not None and request.table_id != table.table_id:
                 raise CursorExpired(f"table {table.name} has been created again since; its changes are numbered anew")
+            asked = request.for_keys(table)
             watch = self._watch(table, request.user)
-            predicate, shape = await self._prepared(watch, request)
+            predicate, shape = await self._prepared(watch, asked)
             current = self._catalogue.by_id.get(table.table_id)
             if current is not None and watch.follows(current) and self._watches.get(watch.name) is watch:
                 table = current  # whose options may be others than before
@@ -239,14 +253,18 @@ class Registry:
         watch.judge.check(predicate)
 
     async def _beginning(self, query: LiveQuery, request: LiveRequest) -> Snapshot | Replay:
-        table = query.table
-        if request.from_seq is None:
+        table, rows = query.table, self._tables.of(query.table)
+        if request.last_per_key:
+            return await rows.last_of_keys(table, self._base_seq(query))
+        from_seq = request.from_seq
+        if request.from_time is not None:
+            from_seq = await rows.seq_before(table, request.from_time)
+        if from_seq is None:
             columns = [column.name for column in query.shape.columns]
             base_seq = self._base_seq(query)  # before the snapshot: what comes meanwhile may not be in it
             snapshot = await self._snapshots.snapshot(table, query.user, columns, query.predicate, request.last_rows)
             return Snapshot(snapshot.rows, max(snapshot.seq, base_seq))
-        base_seq, rows = self._base_seq(query), self._tables.of(table)
-        replay = await rows.changes_since(table, query.user, request.from_seq, base_seq)
+        replay = await rows.changes_since(table, query.user, from_seq, self._base_seq(query))
         condition = query.predicate.condition
         if not replay.knows_times and condition is not None and UPDATED in condition.columns:
             raise CursorExpired(f"a WHERE that names {UPDATED} needs times that the change feed does not keep")

@@ -5,7 +5,11 @@ Law: what is not exactly that is refused and never widened to something that is.
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from kalam.errors import InvalidOption
+from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam.sql.queries.readers import read_condition
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind
@@ -14,6 +18,7 @@ from kalam.sql.text.statements import Subscribe, TableRef
 _FORM = "a live query is SELECT columns|* FROM table [WHERE …]"
 _CLAUSES = ("GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "QUALIFY", "UNION", "INTERSECT", "EXCEPT")
 _JOINS = ("JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL")
+_OPTIONS = ("last_rows", "from_seq", "from_time")
 _COUNT_MAX = 1 << 63
 
 
@@ -69,24 +74,32 @@ def _columns(cursor: Cursor) -> list[tuple[str | None, str]]:
     return names
 
 
-def _options(cursor: Cursor) -> dict[str, int]:
-    """Consume ``(last_rows = n, from_seq = n)``."""
+def _options(cursor: Cursor) -> dict[str, Any]:
+    """Consume ``(last_rows = n)``, ``(from_seq = n)`` or ``(from_time = '…')``."""
     cursor.expect_symbol("(")
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     while not options or cursor.take_symbol(","):
         token = cursor.token
         name = cursor.name("option")
-        if name not in ("last_rows", "from_seq"):
-            hint = did_you_mean(name, ("last_rows", "from_seq"))
+        if name not in _OPTIONS:
+            hint = did_you_mean(name, _OPTIONS)
             raise cursor.error(
-                InvalidOption, "a live query has the options last_rows and from_seq", at=token, hint=hint
+                InvalidOption, "a live query has the options last_rows, from_seq and from_time", at=token, hint=hint
             )
         if name in options:
             raise cursor.error(InvalidOption, f"the option {name} is given twice", at=token)
         cursor.expect_symbol("=")
-        options[name] = _count(cursor, name)
+        options[name] = _time(cursor, name) if name == "from_time" else _count(cursor, name)
     cursor.expect_symbol(")")
     return options
+
+
+def _time(cursor: Cursor, name: str) -> datetime:
+    token = cursor.token
+    try:
+        return read_utc_timestamp(cursor.string(name))
+    except (ValueError, OverflowError) as exc:
+        raise cursor.error(InvalidOption, f"{name} is a time like '2026-03-01T12:00:00Z': {exc}", at=token) from exc
 
 
 def _count(cursor: Cursor, name: str) -> int:

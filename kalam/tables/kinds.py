@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
 import msgspec
@@ -131,6 +132,12 @@ class Rows(Protocol):
 
         Raises CursorExpired where they are not kept any more.
         """
+
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The number of the last change that came before a time; raises Unsupported where nothing keeps it."""
+
+    async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
+        """Of each SUBJECT_KEY the last event, up to what has been told; raises Unsupported likewise."""
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Remove rows; a reader sees all of them or none."""

@@ -103,10 +103,15 @@ class StreamPort(Protocol):
     async def state(self, table: Table) -> StreamState:
         """What the stream holds now."""
 
-    def read(self, table: Table, after_seq: int, upto_seq: int | None = None) -> AsyncIterator[StoredEvents]:
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The sequence of the last event that was stored before a time, whether it is kept or not."""
+
+    def read(
+        self, table: Table, after_seq: int, upto_seq: int | None = None, *, last_per_key: bool = False
+    ) -> AsyncIterator[StoredEvents]:
         """The events with a larger sequence that are stored now, in order, some thousand at a time.
 
-        With ``upto_seq`` none behind it.
+        With ``upto_seq`` none behind it. With ``last_per_key`` of each key of the table the last alone, wherever it is.
 
         What is stored while they are read may be among them; what is evicted before it was read is not.
         """

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 
 import msgspec
 
-from kalam.errors import BrokerUnavailable, CursorExpired, InvalidValue
+from kalam.errors import BrokerUnavailable, CursorExpired, InvalidOption, InvalidValue
 from kalam.rows.codec import Codec
 from kalam.rows.column_types.instants import from_event as seen_timestamp
 from kalam.rows.seen import SeenRows
@@ -187,6 +187,20 @@ async def replay_of_stream(table: Table, codec: Codec, port: StreamPort, from_se
         raise CursorExpired(f"the events behind {from_seq} of table {table.name} are not kept any more")
     upto_seq = max(from_seq, told_seq)
     return Replay(from_seq, upto_seq, _events(table, codec, port, from_seq, upto_seq))
+
+
+def last_of_stream(table: Table, codec: Codec, port: StreamPort, told_seq: int) -> Replay:
+    """The last event of each key of a STREAM table, if it is up to ``told_seq``; raises InvalidOption without keys."""
+    if table.options.subject_key is None:
+        raise InvalidOption(f"last_per_key is for tables with a SUBJECT_KEY; {table.name} has none")
+    return Replay(0, told_seq, _last_events(table, codec, port, told_seq))
+
+
+async def _last_events(table: Table, codec: Codec, port: StreamPort, upto_seq: int) -> AsyncIterator[ChangeBatch]:
+    """The last event of each key; one that is newer than ``upto_seq`` is told as any that comes."""
+    if upto_seq:
+        async for events in port.read(table, 0, upto_seq, last_per_key=True):
+            yield await in_thread(Purpose.LIVE, batch_of_events, events, codec)
 
 
 class EventsGoneError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from kalam.errors import DuplicateKey, KalamError
+from kalam.errors import DuplicateKey, KalamError, Unsupported
 from kalam.names import TableName
 from kalam.rows.columns import changed_rows
 from kalam.rows.types import Row
@@ -76,6 +76,14 @@ class StoredRows:
         """The changes of the user's copy up to the last."""
         view = await self._tables.view(table, user)
         return await replay_of_copy(table, table.owner(user), view, from_seq, self._past)
+
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The changes are numbered and not timed; raises Unsupported."""
+        raise Unsupported(f"from_time is for STREAM tables; {table.name} is none", hint="from_seq is for all of them")
+
+    async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
+        """A row that is there is the last under its key; raises Unsupported."""
+        raise Unsupported(f"last_per_key is for STREAM tables; {table.name} is none", hint="a live query has the rows")
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Mark rows as deleted."""

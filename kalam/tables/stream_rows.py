@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Final
 
@@ -18,7 +19,7 @@ from kalam.storage.log.copies import Key
 from kalam.tables.insert_batch import Answer, Batch, Tally
 from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
 from kalam.tables.publishing import Publishing
-from kalam.tables.replay import Replay, replay_of_stream
+from kalam.tables.replay import Replay, last_of_stream, replay_of_stream
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.tables.window_pieces import EVENT_SEQ
@@ -79,6 +80,14 @@ class StreamRows:
     async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
         """The events up to the last that was told."""
         return await replay_of_stream(table, self._codecs.of(table), self._tables.port, from_seq, told_seq)
+
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The broker keeps when it stored each event."""
+        return await self._tables.port.seq_before(table, moment)
+
+    async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
+        """The last events of the subjects; raises InvalidOption for a table that has one."""
+        return last_of_stream(table, self._codecs.of(table), self._tables.port, told_seq)
 
     async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
         """Remove events from the stream."""

@@ -24,6 +24,7 @@ async def test_the_service_is_found_with_its_endpoints_and_counts(shared_server:
             "insert": "kalam.api.*.insert.*.*",
             "sql": "kalam.api.*.sql",
             "live": "kalam.api.*.live",
+            "replay": "kalam.api.*.replay",
             "live-close": "kalam.api.*.live.*.close",
         }
         [counts] = [endpoint for endpoint in stats["endpoints"] if endpoint["name"] == "sql"]

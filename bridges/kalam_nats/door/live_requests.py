@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from kalam.engine import Caller, Engine, Session
-from kalam.errors import Internal, InvalidValue, KalamError
+from kalam.engine import Caller, Engine, Identity, Session
+from kalam.errors import Internal, KalamError
 from kalam.live import LiveQuery
-from kalam.rows.judged import UNREADABLE
-from kalam.schema import PayloadFormat
 from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import Endpoint
 from kalam_nats.door.error_replies import reply_error
 from kalam_nats.door.live_delivery import LiveDelivery
+from kalam_nats.door.live_payloads import OpenRequest, ReplayRequest, read_open, read_replay
 from kalam_nats.door.requests import DRAIN_S, QUEUE_GROUP
 from kalam_nats.door.senders import Senders, caller_of
 from kalam_nats.subjects import Subjects
@@ -30,25 +30,8 @@ OPENINGS_WAITING_MAX = 100_000
 OPENINGS_AT_ONCE = 32
 log = structlog.get_logger(__name__)
 
-
-class OpenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The payload of ``kalam.api.<user>.live``."""
-
-    sql: str
-    last_rows: int | None = None
-    from_seq: int | None = None
-    table_id: int | None = None
-    format: Literal["json", "msgpack"] = "json"
-    integers: Literal["number", "text"] = "number"
-
-    def __post_init__(self) -> None:
-        if self.integers == "text" and self.format == "msgpack":
-            raise ValueError("integers are shown as text in the format json only")
-        if min(self.last_rows or 0, self.from_seq or 0) < 0:
-            raise ValueError("last_rows and from_seq are counted from 0")
-
-
-_OPEN = msgspec.json.Decoder(OpenRequest)
+Read = Callable[[Msg], tuple[Identity, OpenRequest | ReplayRequest]]
+"""Who asks in a message, and for what."""
 
 
 class LiveRequests:
@@ -69,6 +52,7 @@ class LiveRequests:
         self._running = asyncio.Semaphore(OPENINGS_AT_ONCE)
         self._subscriptions: list[Any] = []
         self.open_endpoint = Endpoint("live", subjects.live_subject(), QUEUE_GROUP)
+        self.replay_endpoint = Endpoint("replay", subjects.replay_subject(), QUEUE_GROUP)
         self.close_endpoint = Endpoint("live-close", subjects.live_close_subject(), QUEUE_GROUP)
 
     async def open(self) -> None:
@@ -78,8 +62,10 @@ class LiveRequests:
     async def _subscribe(self, client: Client) -> None:
         limits: dict[str, Any] = {"pending_msgs_limit": OPENINGS_WAITING_MAX}
         opening, closing = self._subjects.live_subject(), self._subjects.live_close_subject()
+        replay = self._subjects.replay_subject()
         self._subscriptions = [
             await client.subscribe(opening, queue=QUEUE_GROUP, cb=self._take_open, **limits),
+            await client.subscribe(replay, queue=QUEUE_GROUP, cb=self._take_replay, **limits),
             await client.subscribe(closing, queue=QUEUE_GROUP, cb=self._take_close, **limits),
         ]
 
@@ -97,7 +83,11 @@ class LiveRequests:
 
     async def _take_open(self, msg: Msg) -> None:
         if msg.reply and not self._is_refused(msg, self.open_endpoint):  # without one nobody learns where they are
-            self._tasks.start(self._open(msg))
+            self._tasks.start(self._open(msg, self._asked, self.open_endpoint))
+
+    async def _take_replay(self, msg: Msg) -> None:
+        if msg.reply and not self._is_refused(msg, self.replay_endpoint):
+            self._tasks.start(self._open(msg, self._asked_again, self.replay_endpoint))
 
     def _is_refused(self, msg: Msg, endpoint: Endpoint) -> bool:
         fault = self._senders.fault(msg.subject.encode(), msg.reply.encode(), msg.headers)
@@ -123,45 +113,35 @@ class LiveRequests:
         if msg.reply:
             self._tasks.start(self._answer(msg.reply, error or {"closed": True}))
 
-    async def _open(self, msg: Msg) -> None:
+    async def _open(self, msg: Msg, read: Read, endpoint: Endpoint) -> None:
         started = time.perf_counter()
         answer: KalamError | dict[str, Any]
         opened: tuple[Caller, LiveQuery] | None = None
         try:
             async with self._running:
-                opened = await self._opened(msg)
+                opened = await self._opened(msg, *read(msg))
             answer = self._described(opened[1])
         except KalamError as exc:
             answer = exc.as_value()
         except Exception as exc:
             log.exception("a live query could not be opened")
             answer = Internal(f"an internal error ({type(exc).__name__})")
-        self.open_endpoint.note(time.perf_counter() - started, [answer])
+        endpoint.note(time.perf_counter() - started, [answer])
         await self._answer(msg.reply, answer)
         if opened is not None:
             caller, query = opened
             caller.begin(query)
 
-    async def _opened(self, msg: Msg) -> tuple[Caller, LiveQuery]:
-        sender = self._senders.identify(self._subjects.parse_live_subject(msg.subject))
-        try:
-            asked = _OPEN.decode(msg.data)
-        except UNREADABLE as exc:
-            raise InvalidValue(
-                f'the payload is not {{"sql": "SELECT …", "last_rows": n, "from_seq": n, …}}: {exc}'
-            ) from exc
-        caller = caller_of(
-            self._engine, Session(sender, bigint_as_text=asked.integers == "text"), msg.reply, self._interest
-        )
-        query = await caller.follow(
-            asked.sql,
-            self._delivery,
-            last_rows=asked.last_rows,
-            from_seq=asked.from_seq,
-            table_id=asked.table_id,
-            payload_format=PayloadFormat(asked.format),
-        )
-        return caller, query
+    def _asked(self, msg: Msg) -> tuple[Identity, OpenRequest]:
+        return self._senders.identify(self._subjects.parse_live_subject(msg.subject)), read_open(msg.data)
+
+    def _asked_again(self, msg: Msg) -> tuple[Identity, ReplayRequest]:
+        return self._senders.identify(self._subjects.parse_replay_subject(msg.subject)), read_replay(msg.data)
+
+    async def _opened(self, msg: Msg, sender: Identity, asked: OpenRequest | ReplayRequest) -> tuple[Caller, LiveQuery]:
+        session = Session(sender, bigint_as_text=asked.integers == "text")
+        caller = caller_of(self._engine, session, msg.reply, self._interest)
+        return caller, await asked.follow(caller, self._delivery)
 
     def _described(self, query: LiveQuery) -> dict[str, Any]:
         return {

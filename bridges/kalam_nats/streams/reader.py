@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -79,14 +80,29 @@ class StreamReader:
     def __init__(self, connection: BrokerConnection, jetstream: JetStream) -> None:
         self._connection, self._jetstream = connection, jetstream
 
-    async def read(self, stream: str, after_seq: int, upto_seq: int | None) -> AsyncIterator[StoredEvents]:
+    async def seq_before(self, stream: str, moment: datetime) -> int:
+        """The sequence of the last event that was stored before a time, kept or not; raises RefusedError.
+
+        JetStream says it of a consumer that would begin there.
+        """
+        at = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        made = await self._make(stream, CONSUMER | {"deliver_policy": "by_start_time", "opt_start_time": at})
+        await self._connection.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
+        return int(made["delivered"]["stream_seq"])
+
+    async def read(
+        self, stream: str, after_seq: int, upto_seq: int | None, last_of: str | None = None
+    ) -> AsyncIterator[StoredEvents]:
         """The events with ``after_seq < seq`` that are stored now, in order, a pull at a time; raises RefusedError.
 
-        None is behind ``upto_seq`` if that is given.
+        None is behind ``upto_seq`` if that is given. With ``last_of``, a pattern of subjects, the last of each alone.
         """
         client = self._connection.client
-        config = {**CONSUMER, "opt_start_seq": after_seq + 1}
-        made = await self._jetstream.request(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+        if last_of is None:
+            config = CONSUMER | {"opt_start_seq": after_seq + 1}
+        else:
+            config = CONSUMER | {"deliver_policy": "last_per_subject", "filter_subject": last_of}
+        made = await self._make(stream, config)
         count = made["num_pending"] if upto_seq is None else min(made["num_pending"], upto_seq - after_seq)
         pulls = Pulls(client, stream, made["name"], count)
         try:
@@ -104,6 +120,9 @@ class StreamReader:
                 yield events
         finally:
             await pulls.close()
+
+    async def _make(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._jetstream.request(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
 
 
 class Pulls:

@@ -341,10 +341,20 @@ class Streams:
             return False
         return True
 
-    async def read(self, table: Table, after_seq: int, upto_seq: int | None = None) -> AsyncIterator[StoredEvents]:
-        """The stored events behind a sequence, up to another, in order, some thousand at a time."""
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The sequence of the last event that was stored before a time."""
         try:
-            async for events in self._reader.read(self.stream_name(table), after_seq, upto_seq):
+            return await self._reader.seq_before(self.stream_name(table), moment)
+        except RefusedError as exc:
+            raise unavailable(exc, f"to find a time in the events of table {table.name}") from exc
+
+    async def read(
+        self, table: Table, after_seq: int, upto_seq: int | None = None, *, last_per_key: bool = False
+    ) -> AsyncIterator[StoredEvents]:
+        """The stored events behind a sequence, up to another, in order, some thousand at a time."""
+        last_of = self.subject(table) if last_per_key else None
+        try:
+            async for events in self._reader.read(self.stream_name(table), after_seq, upto_seq, last_of):
                 yield events
         except RefusedError as exc:
             raise unavailable(exc, f"to read the events of table {table.name}") from exc

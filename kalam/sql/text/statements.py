@@ -8,6 +8,7 @@ is what was asked for. Positions are characters into that text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -277,6 +278,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     where: QueryText | None
     last_rows: int | None = None
     from_seq: int | None = None
+    from_time: datetime | None = None
 
 
 class ShowLiveQueries(msgspec.Struct, frozen=True):
