@@ -22,7 +22,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kalam import __version__
-from kalam.access.opened import open_access
+from kalam.access.opened import Access, open_access
 from kalam.assembly import Assembly
 from kalam.engine import Engine
 from kalam.errors import Internal, KalamError
@@ -107,9 +107,11 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         start = await begin(settings, prepared, connection, embedded)
         database = await _open_database(stack, settings, data_dir, start)
         identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
-        engine, requests, queries = await _open_engine(stack, settings, database, start, identity)
+        engine, requests, queries, access = await _open_engine(stack, settings, database, start, identity)
         add_metrics(registry, engine.stats(), requests, connection, tables_max=settings.metrics_tables_max)
-        identity["http_url"] = http_url = await _open_http(stack, settings, engine, registry, identity, certificates)
+        identity["http_url"] = http_url = await _open_http(
+            stack, settings, engine, registry, identity, access, certificates
+        )
         stack.push_async_callback(queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.close_live_queries)  # first of all, or HTTP would wait for its readers
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine, certificates)
@@ -150,7 +152,7 @@ async def _open_engine(
     database: Database,
     start: Start,
     identity: dict[str, str],
-) -> tuple[Engine, Requests, Queries]:
+) -> tuple[Engine, Requests, Queries, Access]:
     storage = await open_storage(settings, database, start.data_id)
     broker = await open_ports(settings, start, storage)
     stack.push_async_callback(_last_look, storage, broker)
@@ -199,7 +201,7 @@ async def _open_engine(
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
-    return engine, requests, queries
+    return engine, requests, queries, access
 
 
 async def _last_look(storage: Storage, broker: Broker) -> None:
@@ -272,13 +274,24 @@ async def _open_http(
     engine: Engine,
     registry: CollectorRegistry,
     identity: dict[str, str],
+    access: Access,
     certificates: Certificates | None,
 ) -> str:
-    from kalam_http import Overview, create_app, serve_http  # while the broker starts, which has been asked to by now
+    from kalam_http import (  # while the broker starts, which has been asked to by now
+        Entrance,
+        Guard,
+        Overview,
+        create_app,
+        serve_http,
+    )
 
     overview = Overview(engine.stats())
     await stack.enter_async_context(running(overview.run(), "overview"))
-    app = create_app(engine, settings=settings, registry=registry, overview=overview.document, identity=identity)
+    guard = Guard(Entrance(access, identity["id"]))
+    await stack.enter_async_context(running(guard.run(), "guard"))
+    app = create_app(
+        engine, settings=settings, registry=registry, overview=overview.document, identity=identity, guard=guard
+    )
     listening = await stack.enter_async_context(serve_http(app, settings, registry, certificates))
     return listening.url
 

@@ -17,6 +17,7 @@ from kalam.access.audit import Audit
 from kalam.access.book import Book
 from kalam.access.logins import Logins
 from kalam.access.model import Ends, Grant, Narrowed, Privilege, Token, User
+from kalam.access.opened import Access
 from kalam.access.passwords import Passwords
 from kalam.access.rights import Rights
 from kalam.access.secrets import make_secret
@@ -31,7 +32,7 @@ from kalam.sql.text.statements import CreateTable
 from kalam.tasks import running
 from kalam_http import create_app, serve_http
 from kalam_http.guard import Guard
-from kalam_http.identity import Access, Entrance
+from kalam_http.identity import Entrance
 
 PASSWORD = "correct horse"
 
@@ -50,7 +51,7 @@ class Door:
         self.logins = Logins(
             self.book, sessions, self.audit, passwords=self.passwords, clock=self.clock.seconds, now=self.clock.now
         )
-        self.access = Access(self.book, Rights(self.book, on=True), self.logins, self.audit)
+        self.access = Access(self.book, Rights(self.book, on=True), self.audit, sessions, self.passwords, self.logins)
         self.registry = CollectorRegistry()
         self.asked: list[Identity] = []
         self.on_word: dict[str, Callable[[], Awaitable[None]]] = {}

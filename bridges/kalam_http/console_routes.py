@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kalam.access.model import Privilege
+from kalam.access.opened import Access
 from kalam.engine import Caller, Engine, Identity
 from kalam.errors import NotFound
 from kalam.names import TableName
@@ -23,7 +24,7 @@ from kalam.sql_words import FUNCTIONS, KEYWORDS
 from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 from kalam_http.console_files import ConsoleFile, ConsoleFiles
-from kalam_http.identity import USER_HEADER, Access, Entrance, caller_of, identity_of
+from kalam_http.identity import USER_HEADER, Entrance, caller_of, identity_of
 from kalam_http.routes import Routes
 
 POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

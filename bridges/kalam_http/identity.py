@@ -12,11 +12,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Scope
 
-from kalam.access.audit import Audit
-from kalam.access.book import Book
 from kalam.access.login import Login
 from kalam.access.logins import Logins
-from kalam.access.rights import Rights
+from kalam.access.opened import Access
 from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, Session
 from kalam.errors import NotFound, PermissionDenied, Unauthenticated
 from kalam_http.credentials import Secret, Told, read_told
@@ -36,15 +34,6 @@ USER_PARAMETER: Final[dict[str, Any]] = {
 }
 
 
-class Access(msgspec.Struct, frozen=True):
-    """What is asked about users while authentication is on."""
-
-    book: Book
-    rights: Rights
-    logins: Logins
-    audit: Audit
-
-
 class Visit(msgspec.Struct, frozen=True):
     """Somebody who has come in. ``login`` is None while authentication is off."""
 
@@ -53,10 +42,14 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Entrance:
-    """Finds out who asks; with ``access`` None authentication is off. ``server`` is the server's id."""
+    """Finds out who asks; without ``access``, or with one whose rights are off, nobody is asked.
+
+    ``server`` is the server's id.
+    """
 
     def __init__(self, access: Access | None, server: str) -> None:
-        self.access, self.server = access, server
+        self.access = access if access is not None and access.rights.on else None
+        self.server = server
 
     @property
     def on(self) -> bool:

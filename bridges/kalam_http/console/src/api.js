@@ -6,6 +6,7 @@ export class Problem extends Error {
     super(body.detail ?? body.title ?? "the server refused the request");
     Object.assign(this, { code: body.code, hint: body.hint, line: body.line, column: body.column });
     Object.assign(this, { status: body.status, statement: body.statement, row: body.row, stored: body.stored });
+    this.retryAfter = body.retry_after;
     this.results = body.results ?? [];
   }
 }
@@ -56,6 +57,52 @@ export function noteGone() {
   polling ??= setTimeout(look, 1000);
 }
 
+// Who asks: undefined before the server was asked, null for a stranger, else what /v1/me answers.
+let me;
+const meWatchers = new Set();
+
+/** Calls back with who asks, now and whenever that changes. */
+export function watchMe(callback) {
+  meWatchers.add(callback);
+  callback(me);
+  return () => meWatchers.delete(callback);
+}
+
+function tellMe(now) {
+  me = now;
+  for (const callback of meWatchers) callback(me);
+}
+
+/** The server does not know us, or no longer. */
+export function noteStranger() {
+  if (me !== null) tellMe(null);
+}
+
+export async function loadMe() {
+  try {
+    tellMe(await (await request("/v1/me", { cache: "no-store" })).json());
+  } catch (error) {
+    if (!(error instanceof ServerGone) && error.status !== 401) throw error;
+  }
+}
+
+export async function logIn(user, password) {
+  const body = JSON.stringify({ user, password });
+  const answer = await request("/v1/login", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  known = null;
+  tellMe(await answer.json());
+}
+
+export async function logOut() {
+  try {
+    await request("/v1/logout", { method: "POST" });
+  } catch (error) {
+    if (error.status !== 401) throw error; // it has ended already
+  }
+  known = null;
+  noteStranger();
+}
+
 async function request(path, options) {
   let answer;
   try {
@@ -73,6 +120,7 @@ async function request(path, options) {
   } catch {
     body = { detail: `the server answered ${answer.status}`, status: answer.status };
   }
+  if (answer.status === 401 && path !== "/v1/login") noteStranger();
   throw new Problem(body);
 }
 

@@ -30,6 +30,14 @@ export async function describe(full) {
   };
 }
 
+/** What who asks may do with a table, as the catalogue says: everything where it says nothing. */
+export function allowed(known, namespace, table) {
+  if (!known) return { select: false, insert: false, update: false, delete: false, owns: false }; // not known yet
+  const found = known.namespaces.find((space) => space.name === namespace)?.tables.find((one) => one.name === table);
+  const may = (what) => !found?.may || found.may.includes(what);
+  return { select: may("SELECT"), insert: may("INSERT"), update: may("UPDATE"), delete: may("DELETE"), owns: found?.owns ?? true };
+}
+
 function columnOf(name, definition) {
   const type = /^[A-Z]+(\([^)]*\))?/.exec(definition)?.[0] ?? definition;
   return {

@@ -1,17 +1,31 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { catalogue, watchServer } from "./api.js";
-import { Notices } from "./parts.jsx";
+import { catalogue, loadMe, logOut, watchMe, watchServer } from "./api.js";
+import { Loading, Notices } from "./parts.jsx";
 import { JobsPage } from "./pages/jobs.jsx";
 import { LivePage } from "./pages/live.jsx";
+import { LoginPage } from "./pages/login.jsx";
 import { ManualPage } from "./pages/manual.jsx";
 import { OverviewPage } from "./pages/overview.jsx";
 import { QueryPage } from "./pages/query.jsx";
 import { TablePage } from "./pages/table.jsx";
 import { TablesPage } from "./pages/tables.jsx";
+import { UsersPage } from "./pages/users.jsx";
 import "./style.css";
 
 const RAIL = ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"];
+const TITLES = [...RAIL, "Users", "Log in"];
+
+/** The links for who asks: a stranger reads the manual, an administrator sees the users. */
+function railFor(me) {
+  if (me === null) return ["Manual"];
+  return me?.authentication && me.admin ? [...RAIL, "Users"] : RAIL;
+}
+
+function titleOf(at) {
+  if (at.page === "tables" && at.rest.length >= 2) return `${at.rest[0]}.${at.rest[1]}`;
+  return TITLES.find((name) => name.toLowerCase().replace(" ", "") === at.page) ?? "Not found";
+}
 
 /** The parts of `#/page/a/b`, and what stands behind `?`. */
 function route() {
@@ -35,8 +49,8 @@ function switchTheme() {
   applyTheme(storedTheme());
 }
 
-function Page({ at, known, reloadCatalogue }) {
-  const shared = { known, reloadCatalogue };
+function Page({ at, known, reloadCatalogue, me }) {
+  const shared = { known, reloadCatalogue, me };
   switch (at.page) {
     case "query":
       return <QueryPage {...shared} given={at.query.get("sql")} />;
@@ -46,7 +60,9 @@ function Page({ at, known, reloadCatalogue }) {
     case "live":
       return <LivePage given={at.query.get("sql")} />;
     case "jobs":
-      return <JobsPage />;
+      return <JobsPage {...shared} />;
+    case "users":
+      return <UsersPage {...shared} />;
     case "manual":
       return <ManualPage page={at.rest[0]} section={at.rest[1]} />;
     case "overview":
@@ -62,6 +78,9 @@ function App() {
   const [at, setAt] = useState(route);
   const [gone, setGone] = useState(false);
   const [known, setKnown] = useState(null);
+  const [me, setMe] = useState(undefined);
+  const [lastMe, setLastMe] = useState(null); // who comes back finds the pages as they were; another one does not
+  const asked = me === undefined || (me === null && at.page !== "manual");
   async function reloadCatalogue() {
     try {
       setKnown(await catalogue());
@@ -72,20 +91,32 @@ function App() {
   useEffect(() => {
     const moved = () => setAt(route());
     addEventListener("hashchange", moved);
-    reloadCatalogue();
     return () => removeEventListener("hashchange", moved);
   }, []);
+  useEffect(() => watchMe((now) => {
+    setMe(now);
+    if (now) setLastMe(now);
+  }), []);
   useEffect(() => watchServer((now) => {
     setGone(now);
-    if (!now) reloadCatalogue();
+    if (!now) loadMe();
   }), []);
   useEffect(() => {
-    reloadCatalogue();
-    if (at.page === "manual") return;
-    const name = at.page === "tables" && at.rest.length >= 2 ? `${at.rest[0]}.${at.rest[1]}` : RAIL.find((one) => one.toLowerCase() === at.page) ?? "Not found";
-    document.title = `${name} – Kalam`;
-  }, [at]);
-  const current = RAIL.find((name) => name.toLowerCase() === at.page);
+    const here = route().page; // which may be another one than the last that was drawn
+    if (me === null && here !== "manual" && here !== "login") location.replace(`#/login?next=${encodeURIComponent(location.hash.slice(1))}`);
+    if (me && here === "login") location.replace(`#${at.query.get("next") || "/overview"}`);
+    if (me) reloadCatalogue();
+    if (at.page !== "manual") document.title = `${titleOf(at)} – Kalam`;
+  }, [at, me]);
+  async function leave(event) {
+    event.preventDefault();
+    await logOut();
+    setLastMe(null);
+    setKnown(null);
+    location.hash = "#/login";
+  }
+  const rail = railFor(me);
+  const current = rail.find((name) => name.toLowerCase() === at.page);
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the page</a>
@@ -94,16 +125,20 @@ function App() {
           <img src="/console/icon.svg" alt="" width="26" height="26" />
           <span>Kalam</span>
         </a>
-        {RAIL.map((name) => (
+        {rail.map((name) => (
           <a href={`#/${name.toLowerCase()}`} aria-current={current === name ? "page" : undefined} key={name}>{name}</a>
         ))}
         <span class="rail-space" />
+        {me?.authentication && <span class="who" title={me.roles.length ? `Roles: ${me.roles.join(", ")}` : undefined}>{me.user}</span>}
+        {me?.authentication && <a class="leave" href="#/login" onClick={leave}>Log out</a>}
         <button type="button" class="quiet" onClick={switchTheme}>Theme</button>
       </nav>
       <main id="main" tabIndex={0} class={`page page-${at.page}`}>
         {gone && <div class="banner" role="alert"><strong>Server gone.</strong> Kalam does not answer. Looking for it every second; what you typed stays.</div>}
-        {[...KEPT].map((page) => <Kept page={page} at={at} known={known} reloadCatalogue={reloadCatalogue} key={page} />)}
-        {!KEPT.has(at.page) && <Page at={at} known={known} reloadCatalogue={reloadCatalogue} />}
+        {lastMe && [...KEPT].map((page) => <Kept page={page} at={at} hidden={asked} known={known} reloadCatalogue={reloadCatalogue} me={lastMe} key={`${page} ${lastMe.user}`} />)}
+        {me === undefined && at.page !== "manual" && !gone && <Loading />}
+        {me === null && at.page === "login" && <LoginPage />}
+        {(me || at.page === "manual") && !KEPT.has(at.page) && at.page !== "login" && <Page at={at} known={known} reloadCatalogue={reloadCatalogue} me={me} />}
       </main>
       <Notices />
     </>
@@ -111,8 +146,8 @@ function App() {
 }
 
 /** A page that stays in the document once it was opened, hidden while another one is looked at. */
-function Kept({ page, at, ...shared }) {
-  const open = at.page === page;
+function Kept({ page, at, hidden, ...shared }) {
+  const open = at.page === page && !hidden;
   const [last, setLast] = useState(open ? at : null);
   useEffect(() => {
     if (open) setLast(at);

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ServerGone, sql } from "./api.js";
+import { parameterCount } from "./statements.js";
 
 /** Calls `load` at once, when one of `needs` changes, and every `everyMs` if given; `{value, error, reload}`. */
 export function useLoaded(load, needs, everyMs = 0) {
@@ -77,7 +78,7 @@ export function Dialog({ title, onClose, children, wide = false }) {
 }
 
 /** A dialog that shows the SQL first: what *Run* sends is what stands in *Statement*. */
-export function StatementDialog({ title, statement, run = "Run", danger = false, intro = null, confirm = null, onClose, onDone }) {
+export function StatementDialog({ title, statement, params = [], run = "Run", danger = false, intro = null, confirm = null, onClose, onDone }) {
   const [text, setText] = useState(statement);
   useEffect(() => setText(statement), [statement]);
   const [typed, setTyped] = useState("");
@@ -90,7 +91,7 @@ export function StatementDialog({ title, statement, run = "Run", danger = false,
     setBusy(true);
     setError(null);
     try {
-      const { results } = await sql(text);
+      const { results } = await sql(text, { params: params.slice(0, parameterCount(text)) });
       onDone(results);
       onClose();
     } catch (problem) {

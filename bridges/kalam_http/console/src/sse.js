@@ -1,6 +1,6 @@
 // A live query over Server-Sent Events, read by fetch and not by EventSource, which hides what the server refuses.
 
-import { Problem, noteGone } from "./api.js";
+import { Problem, noteGone, noteStranger } from "./api.js";
 
 const AGAIN_MS = 1000;
 
@@ -16,6 +16,7 @@ export function follow(text, { lastRows = null, onMessage, onState, onError }) {
     const headers = { Accept: "text/event-stream" };
     if (lastId) headers["Last-Event-ID"] = lastId;
     const answer = await fetch(`/v1/live?${asked}`, { headers, signal: abort.signal, cache: "no-store" });
+    if (answer.status === 401) noteStranger();
     if (!answer.ok) throw new Problem(await answer.json());
     onState("open", lastId);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,19 +1,21 @@
 import { useMemo, useState } from "preact/hooks";
 import { rows } from "../api.js";
 import { Empty, Fault, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
+import { allowed } from "../describe.js";
 import { bytes, count, tableName, time, valueText } from "../text.js";
 
 const JOBS_MAX = 500;
 const QUERY = `SELECT * FROM system.jobs ORDER BY created_at DESC LIMIT ${JOBS_MAX}`;
 const AGAIN = { flush: "FLUSH TABLE", compaction: "COMPACT TABLE" };
 
-export function JobsPage() {
+export function JobsPage({ known, me }) {
   const jobs = useLoaded(() => rows(QUERY), [], 2000);
   const [wanted, setWanted] = useState({ type: "", table: "", status: "" });
   const [dialog, setDialog] = useState(null);
   const values = useMemo(() => choices(jobs.value ?? []), [jobs.value]);
   if (!jobs.value) return jobs.error ? <section><h1>Jobs</h1><Fault error={jobs.error} /></section> : <Loading />;
   const shown = jobs.value.filter((job) => (!wanted.type || job.job_type === wanted.type) && (!wanted.table || nameOf(job) === wanted.table) && (!wanted.status || job.status === wanted.status));
+  const owns = (job) => me?.admin || allowed(known, job.namespace, job.table_name).owns;
   const filter = (label, name) => (
     <label>
       {label} <select value={wanted[name]} onChange={(event) => setWanted({ ...wanted, [name]: event.currentTarget.value })}>
@@ -48,8 +50,8 @@ export function JobsPage() {
                   <td class="number nowrap">{took(job)}</td>
                   <td class="break job-result">{job.error ? <span class="bad-text">{job.error}</span> : told(job.result)}</td>
                   <td class="nowrap">
-                    {job.status === "running" && <button type="button" class="quiet" aria-label={`Kill job ${job.job_id}`} onClick={() => setDialog({ title: "Kill", statement: `KILL JOB '${job.job_id}'`, danger: true })}>Kill</button>}
-                    {["failed", "cancelled"].includes(job.status) && AGAIN[job.job_type] && <button type="button" class="quiet" aria-label={`Retry job ${job.job_id}`} onClick={() => setDialog({ title: "Retry", statement: `${AGAIN[job.job_type]} ${tableName(nameOf(job))}` })}>Retry</button>}
+                    {job.status === "running" && owns(job) && <button type="button" class="quiet" aria-label={`Kill job ${job.job_id}`} onClick={() => setDialog({ title: "Kill", statement: `KILL JOB '${job.job_id}'`, danger: true })}>Kill</button>}
+                    {["failed", "cancelled"].includes(job.status) && AGAIN[job.job_type] && owns(job) && <button type="button" class="quiet" aria-label={`Retry job ${job.job_id}`} onClick={() => setDialog({ title: "Retry", statement: `${AGAIN[job.job_type]} ${tableName(nameOf(job))}` })}>Retry</button>}
                   </td>
                 </tr>
               ))}

@@ -22,7 +22,7 @@ const WHOLE = new Set(["Live queries", "Hot rows", "Flush backlog"]);
 const UNIT = /\/s$| rows$/;
 const TABLE = "table_rows_per_s:";
 
-export function OverviewPage({ known, reloadCatalogue }) {
+export function OverviewPage({ known, me, reloadCatalogue }) {
   const loaded = useLoaded(overview, [], 5000);
   if (!loaded.value) return loaded.error ? <section><h1>Overview</h1><Fault error={loaded.error} /></section> : <Loading />;
   const { at, series } = loaded.value;
@@ -41,7 +41,7 @@ export function OverviewPage({ known, reloadCatalogue }) {
         {connected !== null && <span class={`status ${connected ? "status-completed" : "status-failed"}`}>{connected ? "broker connected" : "broker not connected"}</span>}
       </div>
       <Fault error={loaded.error} />
-      {empty && <FirstTable onCreate={() => { location.hash = "#/tables?create"; }} reloadCatalogue={reloadCatalogue} />}
+      {empty && <FirstTable known={known} me={me} onCreate={() => { location.hash = "#/tables?create"; }} reloadCatalogue={reloadCatalogue} />}
       <div class="charts">
         {TILES.filter(([, names]) => names.some((name) => name in series)).map(([title, names, format]) => (
           <figure class="tile" key={title}>
@@ -61,6 +61,7 @@ export function OverviewPage({ known, reloadCatalogue }) {
           </figure>
         ))}
       </div>
+      {!me?.admin && busiest.length === 0 && !empty && <p class="soft">No row came into a table that you may see in the last 15 minutes.</p>}
       {busiest.length > 0 && (
         <>
           <h2>Busiest tables</h2>

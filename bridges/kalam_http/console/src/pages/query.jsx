@@ -16,6 +16,8 @@ const FORMATS = [
   ["Parquet", "application/vnd.apache.parquet", "parquet"],
 ];
 
+const SECRET = /\bPASSWORD\b/i; // what may have a password in it is kept nowhere
+
 function kept(name, otherwise) {
   try {
     return JSON.parse(localStorage.getItem(name)) ?? otherwise;
@@ -25,6 +27,7 @@ function kept(name, otherwise) {
 }
 
 function keep(name, value) {
+  if (SECRET.test(JSON.stringify(value))) return;
   try {
     localStorage.setItem(name, JSON.stringify(value));
   } catch {
@@ -32,20 +35,21 @@ function keep(name, value) {
   }
 }
 
-export function QueryPage({ known, reloadCatalogue, given }) {
+export function QueryPage({ known, reloadCatalogue, me, given }) {
+  const own = me?.authentication ? `kalam.${me.user}.` : "kalam."; // who shares a browser shares no history
   const host = useRef(null);
   const editor = useRef(null);
   const catalogue = useRef(known);
   catalogue.current = known;
   const run = useRef(() => {});
-  const [text, setText] = useState(() => given ?? kept("kalam.text", ""));
+  const [text, setText] = useState(() => given ?? kept(`${own}text`, ""));
   const [parameters, setParameters] = useState([]);
   const [running, setRunning] = useState(null); // {id, since}
   const [answer, setAnswer] = useState(null); // {results, texts, params, took}
   const [error, setError] = useState(null);
   const [tab, setTab] = useState(0);
-  const [past, setPast] = useState(() => kept("kalam.history", []));
-  const [saved, setSaved] = useState(() => kept("kalam.saved", []));
+  const [past, setPast] = useState(() => kept(`${own}history`, []));
+  const [saved, setSaved] = useState(() => kept(`${own}saved`, []));
 
   useLayoutEffect(() => {
     editor.current = createEditor(host.current, {
@@ -55,7 +59,7 @@ export function QueryPage({ known, reloadCatalogue, given }) {
       onRun: () => run.current(),
       onChange: (now) => {
         setText(now);
-        keep("kalam.text", now);
+        keep(`${own}text`, now);
       },
     });
     return () => editor.current.destroy();
@@ -106,9 +110,10 @@ export function QueryPage({ known, reloadCatalogue, given }) {
   };
 
   function remember(entry) {
+    if (SECRET.test(entry)) return;
     const next = [entry, ...past.filter((one) => one !== entry)].slice(0, HISTORY_MAX);
     setPast(next);
-    keep("kalam.history", next);
+    keep(`${own}history`, next);
   }
 
   async function stop() {
@@ -125,7 +130,7 @@ export function QueryPage({ known, reloadCatalogue, given }) {
     if (!name) return;
     const next = [{ name, text }, ...saved.filter((one) => one.name !== name)];
     setSaved(next);
-    keep("kalam.saved", next);
+    keep(`${own}saved`, next);
     event.currentTarget.reset();
     notify(`Saved as ${name} in this browser.`);
   }
@@ -133,7 +138,7 @@ export function QueryPage({ known, reloadCatalogue, given }) {
   function forget(name) {
     const next = saved.filter((one) => one.name !== name);
     setSaved(next);
-    keep("kalam.saved", next);
+    keep(`${own}saved`, next);
   }
 
   return (

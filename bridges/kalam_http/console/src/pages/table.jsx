@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { sql } from "../api.js";
-import { describe, listeners } from "../describe.js";
+import { allowed, describe, listeners } from "../describe.js";
 import { Grid } from "../grid.jsx";
 import { InsertDialog } from "../insert.jsx";
 import { Copied, Fault, Kind, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
@@ -9,13 +9,14 @@ import { bytes, count, literal, plural, quoted, tableName, time, valueText } fro
 const ROWS_SHOWN = 200;
 const SYSTEM = /^_/;
 
-export function TablePage({ namespace, table, reloadCatalogue }) {
+export function TablePage({ namespace, table, known: catalogue, reloadCatalogue }) {
   const full = `${namespace}.${table}`;
   const name = tableName(full);
+  const may = allowed(catalogue, namespace, table);
   const about = useLoaded(() => describe(full), [full], 5000);
   // In the order of the key, so that a row does not change its place under the pointer when another one was changed.
   const order = about.value?.key.length ? ` ORDER BY ${about.value.key.map(quoted).join(", ")}` : "";
-  const first = useLoaded(async () => (about.value ? sql(`SELECT * FROM ${name}${order} LIMIT ${ROWS_SHOWN}`) : null), [full, Boolean(about.value), order]);
+  const first = useLoaded(async () => (about.value && catalogue && may.select ? sql(`SELECT * FROM ${name}${order} LIMIT ${ROWS_SHOWN}`) : null), [full, Boolean(about.value), order, Boolean(catalogue), may.select]);
   const [dialog, setDialog] = useState(null);
   if (!about.value) return about.error ? <section><h1>{full}</h1><Fault error={about.error} /></section> : <Loading />;
   const known = about.value;
@@ -47,25 +48,26 @@ export function TablePage({ namespace, table, reloadCatalogue }) {
       <p class="crumbs"><a href="#/tables">Tables</a> / {namespace}</p>
       <div class="bar"><h1>{full} <Kind kind={known.kind} /></h1></div>
       <div class="buttons">
-        <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>
-        <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>
-        <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>
-        {stored && <button type="button" onClick={() => open("Flush", `FLUSH TABLE ${name}`)}>Flush</button>}
-        {stored && <button type="button" onClick={() => open("Compact", `COMPACT TABLE ${name}`)}>Compact</button>}
-        <button type="button" onClick={() => open("Alter", stored ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>
-        <button type="button" class="danger" onClick={() => open("Drop table", `DROP TABLE ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>Drop table</button>
+        {may.insert && <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>}
+        {may.select && <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>}
+        {may.select && <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>}
+        {stored && may.owns && <button type="button" onClick={() => open("Flush", `FLUSH TABLE ${name}`)}>Flush</button>}
+        {stored && may.owns && <button type="button" onClick={() => open("Compact", `COMPACT TABLE ${name}`)}>Compact</button>}
+        {may.owns && <button type="button" onClick={() => open("Alter", stored ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
+        {may.owns && <button type="button" class="danger" onClick={() => open("Drop table", `DROP TABLE ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>Drop table</button>}
       </div>
       <Fault error={about.error} />
       <State state={known.state} />
       <h2>First rows</h2>
-      {result && result.rows.length === 0 && <p class="soft">It holds no row yet: <em>Insert rows</em> takes one, or a CSV or NDJSON file.</p>}
+      {!may.select && <p class="soft">You may not read its rows.</p>}
+      {result && result.rows.length === 0 && <p class="soft">It holds no row yet{may.insert && <>: <em>Insert rows</em> takes one, or a CSV or NDJSON file</>}.</p>}
       {result && result.rows.length > 0 && (
         <div class="grid-holder">
           <Grid columns={result.columns} rows={result.rows} label={`Rows of ${full}`}
-            actions={stored ? (row, tabIndex) => (
+            actions={stored && (may.update || may.delete) ? (row, tabIndex) => (
               <>
-                <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => setDialog({ edit: row })}>Edit</button>
-                <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => open("Delete", `DELETE FROM ${name} WHERE ${where(row)}`, { danger: true })}>Delete</button>
+                {may.update && <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => setDialog({ edit: row })}>Edit</button>}
+                {may.delete && <button type="button" class="quiet" tabIndex={tabIndex} onClick={() => open("Delete", `DELETE FROM ${name} WHERE ${where(row)}`, { danger: true })}>Delete</button>}
               </>
             ) : null} />
         </div>

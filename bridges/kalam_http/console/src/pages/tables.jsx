@@ -14,12 +14,17 @@ const NEW_TABLE = `CREATE SHARED TABLE lab.readings (
 
 /** The statement that *Create table* begins with: one that works, whatever namespaces there are. */
 function newTable(known) {
-  const spaces = known?.namespaces.map((one) => one.name) ?? [];
+  const spaces = known?.namespaces.filter((one) => one.may_create !== false).map((one) => one.name) ?? [];
   if (spaces.length === 0) return `CREATE NAMESPACE lab;\n${NEW_TABLE}`;
   return NEW_TABLE.replace("lab.", `${spaces.includes("lab") ? "lab" : spaces[0]}.`);
 }
 
-export function TablesPage({ known, reloadCatalogue, create = false }) {
+/** Whether who asks may make a table somewhere: in a namespace of theirs, and administrators everywhere. */
+export function mayCreate(known, me) {
+  return Boolean(me?.admin || known?.namespaces.some((space) => space.may_create));
+}
+
+export function TablesPage({ known, me, reloadCatalogue, create = false }) {
   const [creating, setCreating] = useState(create);
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
@@ -37,12 +42,12 @@ export function TablesPage({ known, reloadCatalogue, create = false }) {
         <h1>Tables</h1>
         <span class="space" />
         {total > 0 && <label class="search"><span>Search</span> <input type="search" value={search} onInput={(event) => setSearch(event.currentTarget.value)} placeholder="namespace.table" /></label>}
-        <button type="button" class="primary" onClick={() => setCreating(true)}>Create table</button>
+        {mayCreate(known, me) && <button type="button" class="primary" onClick={() => setCreating(true)}>Create table</button>}
       </div>
-      {total === 0 && <FirstTable onCreate={() => setCreating(true)} reloadCatalogue={reloadCatalogue} />}
+      {total === 0 && <FirstTable known={known} me={me} onCreate={() => setCreating(true)} reloadCatalogue={reloadCatalogue} />}
       {spaces.map((space) => <Space space={space} open={Boolean(wanted) || total <= 200 || spaces.length === 1} key={space.name} />)}
       {wanted && spaces.length === 0 && <p class="soft">No table is called like <code>{search}</code>.</p>}
-      {creating && (
+      {creating && mayCreate(known, me) && (
         <StatementDialog title="Create table" statement={newTable(known)} onClose={() => setCreating(false)}
           onDone={(results) => { notify(results.at(-1).message ?? "Done"); reloadCatalogue(); }} />
       )}
@@ -56,7 +61,7 @@ function Space({ space, open }) {
   return (
     <details class="tree" open={opened} onToggle={(event) => setOpened(event.currentTarget.open)}>
       <summary><strong>{space.name}</strong> <span class="soft">{count(space.tables.length)} {space.tables.length === 1 ? "table" : "tables"}</span></summary>
-      {opened && space.tables.length === 0 && <p class="soft none">No table in it yet: <em>Create table</em> makes one.</p>}
+      {opened && space.tables.length === 0 && <p class="soft none">No table in it yet{space.may_create !== false && <>: <em>Create table</em> makes one</>}.</p>}
       {opened && space.tables.length > 0 && (
         <table class="list even">
           <colgroup><col /><col class="col-kind" /><col class="col-rows" /><col class="col-columns" /></colgroup>
@@ -66,7 +71,7 @@ function Space({ space, open }) {
               <tr key={table.name}>
                 <td><a href={`#/tables/${space.name}/${table.name}`}>{table.name}</a></td>
                 <td><Kind kind={table.kind} /></td>
-                <td class="number"><Rows full={`${space.name}.${table.name}`} kind={table.kind} /></td>
+                <td class="number">{table.may && !table.may.includes("SELECT") ? "–" : <Rows full={`${space.name}.${table.name}`} kind={table.kind} />}</td>
                 <td class="number">{table.columns.length}</td>
               </tr>
             ))}
@@ -104,7 +109,7 @@ function Rows({ full, kind }) {
 }
 
 /** What a stranger sees first. */
-export function FirstTable({ onCreate, reloadCatalogue }) {
+export function FirstTable({ known, me, onCreate, reloadCatalogue }) {
   const [progress, setProgress] = useState(null);
   const [error, setError] = useState(null);
   const here = useRef(true); // who has gone to another page meanwhile is not taken away from it
@@ -126,14 +131,21 @@ export function FirstTable({ onCreate, reloadCatalogue }) {
     setProgress(null);
     reloadCatalogue();
   }
+  if (!mayCreate(known, me)) {
+    return (
+      <Empty title="No table yet">
+        <p>There is no table that you may see. An administrator, or a table's owner, grants it to you.</p>
+      </Empty>
+    );
+  }
   return (
     <Empty title="No table yet">
       <p>A table takes rows from NATS, tells every change of them on its subject, and answers SQL.</p>
       <p class="buttons">
-        <button type="button" class="primary" disabled={progress !== null} onClick={load}>Load the earthquakes</button>
+        {me?.admin && <button type="button" class="primary" disabled={progress !== null} onClick={load}>Load the earthquakes</button>}
         <button type="button" onClick={onCreate}>Create a table of my own</button>
       </p>
-      <p class="soft">A week of real earthquakes (USGS, public domain) flows into <code>quakes.events</code> and <code>quakes.latest</code>, and you watch it live.</p>
+      {me?.admin && <p class="soft">A week of real earthquakes (USGS, public domain) flows into <code>quakes.events</code> and <code>quakes.latest</code>, and you watch it live.</p>}
       <Fault error={error} />
     </Empty>
   );
