@@ -216,7 +216,7 @@ class Changes:
         assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
         for number, assignment in enumerate(assignments):
             pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
-        pieces.append((from_table(table, statement.alias), None))
+        pieces.append((from_table(table.name, statement.alias), None))
         if statement.where is not None:
             pieces.append((" WHERE ", statement.where))
         own = Own(table.name, table, source, statement.alias)

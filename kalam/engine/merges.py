@@ -28,7 +28,7 @@ from kalam.tables.insert_batch import InsertMessage
 from kalam.tables.kinds import Rows, Tables
 from kalam.tables.matched import Matched
 from kalam.tables.sifted import RefusedRow, Sifted, with_refused
-from kalam.tables.stored import Once, StoredTables
+from kalam.tables.stored import Once
 from kalam.threads import beside
 
 
@@ -103,7 +103,7 @@ class Merges:
             nonlocal proposals, count, sifted
             if proposals.table is not newest:
                 proposals, count, sifted = await self._read(newest, user, message)
-            found = await self._found(stored, newest, user, view, list(proposals.rows))
+            found = await self._queries.rows_by_key(stored, newest, user, view, list(proposals.rows))
             return await beside(len(proposals.rows), _matched, proposals, found, update=update)
 
         def answer(matched: Matched, last_seq: int) -> bytes:
@@ -145,14 +145,6 @@ class Merges:
         if not sifted.rows:
             return Proposals(table), 0, sifted
         return (*await beside(len(sifted.rows), read, sifted.payload, message.arrow), sifted)
-
-    async def _found(self, stored: StoredTables, table: Table, user: str, view: View, keys: Sequence[Key]) -> KeyedRows:
-        if not keys:
-            return KeyedRows([], view.last_seq)
-        found = await stored.rows_by_key(table, user, keys)
-        if found is not None:
-            return found
-        return KeyedRows(await self._queries.rows_by_key(table, user, view, keys), view.last_seq)
 
 
 NOTHING = Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=0)

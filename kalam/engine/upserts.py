@@ -22,10 +22,9 @@ from msgspec.structs import replace
 from kalam.engine.assigned import naming_column
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
-from kalam.names import TableName, listed
-from kalam.query.composed import as_columns, compose
-from kalam.query.executor import Wanted
-from kalam.query.queries import Own, Queries, check_parameters
+from kalam.names import listed
+from kalam.query.composed import as_columns
+from kalam.query.queries import Queries, check_parameters
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.types import Row
@@ -41,7 +40,6 @@ from kalam.tables.stored import StoredTables
 from kalam.threads import beside
 
 _STRUCT = "excluded$"
-CONFLICT_SUFFIX = "$conflict"
 
 
 def existing_column(table: Table, name: str) -> Column:
@@ -110,13 +108,10 @@ async def _computed(
     request: Request,
     alias: str | None,
 ) -> pa.Table:
-    source = TableName(table.name.namespace, table.name.table + CONFLICT_SUFFIX)
     data = data.append_column(SEQ, pa.array(range(data.num_rows), pa.int64()))
-    expressions = as_columns([assignment.value for assignment in assignments], "_set_")
-    text = f' FROM "{source.namespace}"."{source.table}" AS "{alias or table.name.table}"'
-    query = compose([(f'SELECT "{SEQ}", ', None), *expressions, (text, None)])
-    own, wanted = Own(source, table, data, alias), Wanted(user=request.session.user, in_order=True)
-    answer = await queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
+    pieces = [(f'SELECT "{SEQ}", ', None), *as_columns([assignment.value for assignment in assignments], "_set_")]
+    session = request.session
+    answer = await queries.run_over(pieces, table, data, alias, session.user, session.namespace, request.parameters)
     return answer.sort_by(SEQ)
 
 
@@ -175,7 +170,8 @@ class Upsert:
 
     async def match(self, view: View) -> Matched:
         """The rows of the view that have one of the keys, what they become, and the rows that are new."""
-        found = await self._found(view)
+        user = self._request.session.user
+        found = await self._queries.rows_by_key(self._stored, self.table, user, view, list(self._by_key))
         if not self._assignments:
             return await beside(len(self._by_key), self._skipping, found)
         olds = [found_row.row for found_row in found.rows]
@@ -190,13 +186,6 @@ class Upsert:
         """The rows whose keys are not there."""
         there = {found_row.row[self.table.key_index] for found_row in found.rows}
         return [row for key, row in self._by_key.items() if key not in there]
-
-    async def _found(self, view: View) -> KeyedRows:
-        keys, user = list(self._by_key), self._request.session.user
-        found = await self._stored.rows_by_key(self.table, user, keys)
-        if found is not None:
-            return found
-        return KeyedRows(await self._queries.rows_by_key(self.table, user, view, keys), view.last_seq)
 
     async def _assigned(self, olds: Sequence[Row], updated: Sequence[datetime]) -> list[Row]:
         """What the rows that are there become, in their order."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 import pyarrow as pa
-from msgspec.structs import replace
 
 from kalam.live.predicate import Predicate
-from kalam.query.executor import Wanted
+from kalam.names import TableName
+from kalam.query.composed import from_table, quoted
+from kalam.query.executor import BoundQuery, Wanted
+from kalam.query.names import DELETED_SUFFIX
 from kalam.query.queries import Queries
 from kalam.rows.columns import arrow_schema
 from kalam.schema import STREAM_KEY, Table
@@ -42,24 +44,22 @@ class Snapshots:
         source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named)
         relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True)
         query = _query(table, columns, predicate, rows.seq_column, last_rows)
-        bound = None if last_rows is not None else self._rows_max
-        wanted = Wanted(user=user, in_order=rows.ordered, rows_max=bound)
-        query = replace(query, parameters=len(predicate.parameters))
-        data = await self._queries.run(query, [], {(table.name, seen): relation}, predicate.parameters, wanted)
+        rows_max = None if last_rows is not None else self._rows_max
+        wanted = Wanted(user=user, in_order=rows.ordered, rows_max=rows_max)
+        bound = BoundQuery(query, [], {(table.name, seen): relation}, predicate.parameters)
+        data = await self._queries.run(bound, wanted)
         if last_rows is not None:  # the newest came first
             data = data.take(pa.array(range(data.num_rows - 1, -1, -1), pa.int64()))
         return Snapshot(data, seq)
 
 
 def _query(table: Table, columns: Sequence[str], predicate: Predicate, seq: str, last_rows: int | None) -> QueryText:
-    shown = ", ".join(f'"{name}"' for name in columns)
-    name = table.name
-    source = f'"{name.namespace}"."{name.table}"'
+    name, alias = table.name, None
     if predicate.sees_deleted:
-        source = f'"{name.namespace}"."{name.table}$deleted" AS "{name.table}"'
-    text = f'SELECT {shown}, "{seq}" FROM {source}'  # noqa: S608 - names of the catalogue and the user's own WHERE
+        name, alias = TableName(name.namespace, name.table + DELETED_SUFFIX), name.table
+    text = f"SELECT {quoted([*columns, seq])}{from_table(name, alias)}"
     if predicate.text is not None:
         text += f" WHERE ({predicate.text}\n)"
     if last_rows is not None:
         text += f' ORDER BY "{seq}" DESC LIMIT {last_rows}'
-    return QueryText(text)
+    return QueryText(text, parameters=len(predicate.parameters))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec.structs import replace
-
-from kalam.schema import Table
-from kalam.sql.text.statements import QueryText, TableUse
+from kalam.names import TableName
+from kalam.sql.text.statements import QueryText
 
 Pieces = list[tuple[str, QueryText | None]]
 
@@ -18,15 +16,11 @@ def compose(pieces: Sequence[tuple[str, QueryText | None]]) -> QueryText:
     for constant, user_text in pieces:
         text += constant
         if user_text is not None:
-            uses += [_moved(use, len(text)) for use in user_text.tables]
+            uses += [use.moved(len(text)) for use in user_text.tables]
             parameters = max(parameters, user_text.parameters)
             names_key |= user_text.names_key
             text += user_text.text
     return QueryText(text, tuple(uses), parameters, names_key)
-
-
-def _moved(use: TableUse, offset: int) -> TableUse:
-    return replace(use, start=use.start + offset, end=use.end + offset)
 
 
 def as_columns(expressions: Sequence[QueryText], prefix: str) -> Pieces:
@@ -37,9 +31,9 @@ def as_columns(expressions: Sequence[QueryText], prefix: str) -> Pieces:
     return pieces
 
 
-def from_table(table: Table, alias: str | None) -> str:
-    """A FROM of this table under its own name or an alias."""
-    source = f' FROM "{table.name.namespace}"."{table.name.table}"'
+def from_table(name: TableName, alias: str | None) -> str:
+    """A FROM of the table of this name, as that or under an alias."""
+    source = f' FROM "{name.namespace}"."{name.table}"'
     return source if alias is None else f'{source} AS "{alias}"'
 
 

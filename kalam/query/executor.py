@@ -21,6 +21,7 @@ from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.query.running import in_state, interruptible, note_rows
 from kalam.query.wire import Ask, Bound
 from kalam.query.workers import TooMany, Worker
+from kalam.sql.text.edits import Edits
 from kalam.sql.text.recognised import starred
 from kalam.sql.text.statements import QueryText, TableUse
 from kalam.threads import Purpose, in_thread, reading
@@ -41,6 +42,19 @@ class Relation(Protocol):
         """The same without waiting; None where it would wait."""
 
 
+class BoundQuery(msgspec.Struct, frozen=True):
+    """A query with what its names stand for, and the values of its parameters.
+
+    ``names`` are the full names of ``query.tables``, in their order; ``relations`` gives for each of them, with and
+    without its deleted rows as the mention asks, what it stands for, and may have more.
+    """
+
+    query: QueryText
+    names: Sequence[TableName]
+    relations: Relations
+    parameters: Sequence[Any] = ()
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """How a query is to be answered: for whom, with its rows in order or not, and within which bounds."""
 
@@ -56,46 +70,31 @@ class Executor:
     def __init__(self, pool: Pool, time_s: float) -> None:
         self.pool, self._time_s = pool, time_s
 
-    async def run(
-        self,
-        query: QueryText,
-        names: Sequence[TableName],
-        relations: Relations,
-        parameters: Sequence[Any],
-        wanted: Wanted,
-    ) -> pa.Table:
+    async def run(self, bound: BoundQuery, wanted: Wanted) -> pa.Table:
         """The rows of a query.
 
-        ``names`` are the full names of ``query.tables``, in their order; ``relations`` gives for each of them, with
-        and without its deleted rows as the mention asks, what it stands for. Raises TooManyRows and TooManyBytes past
-        what is wanted, Timeout past the time limit, and what the worker says against the query.
+        Raises TooManyRows and TooManyBytes past what is wanted, Timeout past the time limit, and what the worker says
+        against the query.
         """
-        ask = await reading(query.text, _ask, query, names, parameters, wanted)
+        ask = await reading(bound.query.text, _ask, bound, wanted)
         async with self._leased(wanted.user) as worker:
             try:
-                return await self._step(lambda: _rows(worker, ask, relations), self._time_s)
+                return await self._step(lambda: _rows(worker, ask, bound.relations), self._time_s)
             except TooMany as exc:
                 raise _past(exc, wanted) from exc
 
-    async def stream(
-        self,
-        query: QueryText,
-        names: Sequence[TableName],
-        relations: Relations,
-        parameters: Sequence[Any],
-        wanted: Wanted,
-    ) -> AsyncGenerator[pa.Table, None]:
+    async def stream(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as they are found, as tables of one schema, the first of them empty.
 
         Only in what they say of NULL the tables may differ: an engine knows it better with the rows than before them.
         The time limit counts the time that the query works, and not the time that the reader takes.
         """
-        ask = await reading(query.text, _ask, query, names, parameters, wanted)
+        ask = await reading(bound.query.text, _ask, bound, wanted)
         async with self._leased(wanted.user) as worker:
             left_s, started = self._time_s, time.monotonic()
             async with aclosing(worker.answer()) as answer:
                 with span("kalam.plan"):
-                    held = await self._step(lambda: _send(worker, ask, relations), left_s)
+                    held = await self._step(lambda: _send(worker, ask, bound.relations), left_s)
                     part = await self._step(lambda: anext(answer, None), left_s - (time.monotonic() - started))
                 with span("kalam.execute", apart=True):
                     while part is not None:
@@ -200,12 +199,12 @@ def _past(exc: TooMany, wanted: Wanted) -> TooManyRows | TooManyBytes:
     return TooManyBytes(wanted.bytes_max or 0)
 
 
-def _ask(query: QueryText, names: Sequence[TableName], parameters: Sequence[Any], wanted: Wanted) -> Ask:
+def _ask(bound: BoundQuery, wanted: Wanted) -> Ask:
     return Ask(
-        text=bind_names(query, names),
+        text=bind_names(bound.query, bound.names),
         bound=[],
-        parameters=[_parameter(value) for value in parameters],
-        casts=query.casts,
+        parameters=[_parameter(value) for value in bound.parameters[: bound.query.parameters]],
+        casts=bound.query.casts,
         in_order=wanted.in_order,
         rows_max=wanted.rows_max,
         bytes_max=wanted.bytes_max,
@@ -215,12 +214,10 @@ def _ask(query: QueryText, names: Sequence[TableName], parameters: Sequence[Any]
 
 def bind_names(query: QueryText, names: Sequence[TableName]) -> str:
     """The text of a query with every mention of a table replaced by its full, quoted name."""
-    pieces, end = [], 0
-    named = starred(query.text) if query.tables else frozenset()
-    for use, name in sorted(zip(query.tables, names, strict=True), key=lambda pair: pair[0].start):
-        pieces += [query.text[end : use.start], _mention(use, name, named)]
-        end = use.end
-    return "".join([*pieces, query.text[end:]])
+    edits, named = Edits(query.text), starred(query.text) if query.tables else frozenset()
+    for use, name in zip(query.tables, names, strict=True):
+        edits.replace((use.start, use.end), _mention(use, name, named))
+    return edits.whole
 
 
 def _mention(use: TableUse, name: TableName, starred: frozenset[str]) -> str:

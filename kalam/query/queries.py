@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
-from kalam.query.composed import from_table, quoted
+from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.copy_reader import CopyReader, CopyRelation
-from kalam.query.executor import Executor, Relation, Relations, Wanted
+from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
 from kalam.query.handed import TableRelation
 from kalam.query.pool import Pool
 from kalam.query.system import SystemTables
@@ -33,13 +33,17 @@ from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
 from kalam.storage.segments.folders import Folders, LinkFolders
-from kalam.storage.segments.key_rows import KeyedRow
+from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.matched import queried_columns
+from kalam.tables.stored import StoredTables
 from kalam.threads import Purpose, in_thread, reading
 
+_Found = TypeVar("_Found")
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
+AT_HAND_SUFFIX = "$rows"
+"""Behind the name of a table of which a query reads some rows that are at hand."""
 
 
 def resolve(ref: TableRef, namespace: str | None) -> TableName:
@@ -92,39 +96,23 @@ class Queries:
         bytes_max: int | None = None,
     ) -> pa.Table:
         """The rows of a query as this user sees them."""
-        query, parameters = await self.in_own_forms(query, namespace, parameters)
         wanted = Wanted(user=user, in_order=self._in_order(query, namespace), rows_max=rows_max, bytes_max=bytes_max)
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
             if table is not None:
                 return pa.table({counted: pa.array([await self._count(query, table, wanted)], pa.int64())})
-        try:
-            return await self._run(query, namespace, parameters, wanted)
-        except InvalidValue as exc:
-            named = await _distinctly_named(query, exc)
-            if named is None:
-                raise
-        table = await self._run(named[0], namespace, parameters, wanted)
-        return table.rename_columns(named[1])
 
-    async def _run(
-        self, query: QueryText, namespace: str | None, parameters: Sequence[Any], wanted: Wanted
-    ) -> pa.Table:
-        names, relations = await self.bind(query, wanted.user, namespace)
-        with unless_dropped(self._catalogue, names):
-            return await self.run(query, names, relations, parameters, wanted)
+        async def run(query: QueryText) -> pa.Table:
+            return await self.run(await self._bind(query, user, namespace, parameters), wanted)
 
-    async def run(
-        self,
-        query: QueryText,
-        names: Sequence[TableName],
-        relations: Relations,
-        parameters: Sequence[Any],
-        wanted: Wanted,
-    ) -> pa.Table:
+        found, names = await _distinctly_named(query, run)
+        return found if names is None else found.rename_columns(names)
+
+    async def run(self, bound: BoundQuery, wanted: Wanted) -> pa.Table:
         """The rows of a query over what was bound to it."""
-        return await self._executor.run(query, names, relations, parameters[: query.parameters], wanted)
+        with unless_dropped(self._catalogue, bound.names):
+            return await self._executor.run(bound, wanted)
 
     async def run_around(
         self,
@@ -135,10 +123,22 @@ class Queries:
         wanted: Wanted,
     ) -> pa.Table:
         """The rows of a query that is written around a user's text, over a source of a table of its own."""
-        query, parameters = await self.in_own_forms(query, namespace, parameters, own)
-        names, relations = await self.bind(query, wanted.user, namespace)
-        relations[own.name, False] = self.relation(own.table, wanted.user, own.source, with_seq=True)
-        return await self.run(query, names, relations, parameters, wanted)
+        return await self.run(await self._bind(query, wanted.user, namespace, parameters, own), wanted)
+
+    async def run_over(
+        self,
+        select_list: Pieces,
+        table: Table,
+        data: pa.Table,
+        alias: str | None,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any],
+    ) -> pa.Table:
+        """What a select list, in pieces, gives for rows of a table that are at hand, in their order."""
+        own = Own(TableName(table.name.namespace, table.name.table + AT_HAND_SUFFIX), table, data, alias)
+        query = compose([*select_list, (from_table(own.name, alias or table.name.table), None)])
+        return await self.run_around(query, own, namespace, parameters, Wanted(user=user, in_order=True))
 
     async def _count(self, query: QueryText, table: Table, wanted: Wanted) -> int:
         view = (await self._own.of(table).sources({table.name: table}, wanted.user, with_key=False))[table.name]
@@ -152,7 +152,7 @@ class Queries:
             known = await in_thread(Purpose.QUERIES, reader.count, view)
         if known is None:  # what is hidden in segments has to be looked for
             relations = {(table.name, False): self.relation(table, wanted.user, view)}
-            found = await self.run(query, [table.name], relations, (), wanted)
+            found = await self.run(BoundQuery(query, [table.name], relations), wanted)
             known = found.column(0)[0].as_py()
             reader.note_count(view, known)
         return known
@@ -161,49 +161,21 @@ class Queries:
         self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any] = ()
     ) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as this user sees them, while they are found; at least one table, for its schema."""
-        query, parameters = await self.in_own_forms(query, namespace, parameters)
-        names: list[str] | None = None
-        tables = self._stream(query, user, namespace, parameters)
-        try:
-            first = await anext(tables)
-        except InvalidValue as exc:
-            named = await _distinctly_named(query, exc)
-            if named is None:
-                raise
-            query, names = named
-            tables = self._stream(query, user, namespace, parameters)
-            first = await anext(tables)
+        wanted = Wanted(user=user, in_order=self._in_order(query, namespace))
+
+        async def begin(query: QueryText) -> tuple[AsyncGenerator[pa.Table, None], pa.Table]:
+            tables = self._stream(await self._bind(query, user, namespace, parameters), wanted)
+            return tables, await anext(tables)
+
+        (tables, first), names = await _distinctly_named(query, begin)
         async with aclosing(tables):
             yield first if names is None else first.rename_columns(names)
             async for table in tables:
                 yield table if names is None else table.rename_columns(names)
 
-    async def in_own_forms(
-        self,
-        query: QueryText,
-        namespace: str | None,
-        parameters: Sequence[Any],
-        own: Own | None = None,
-    ) -> tuple[QueryText, Sequence[Any]]:
-        """The query with what it compares in the columns' own forms (``sql.queries.compared``) and its parameters.
-
-        ``own`` stands in a FROM that is written around the text. Raises InvalidValue where there
-        are fewer parameters than the query names.
-        """
-        check_parameters(query.parameters, parameters)
-        tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
-        known = [{} if table is None else columns_of(table) for table in tables]
-        around = {} if own is None else {own.alias or own.table.name.table: columns_of(own.table)}
-        return await reading(query.text, with_own_forms, query, known, parameters, around)
-
-    async def _stream(
-        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
-    ) -> AsyncGenerator[pa.Table, None]:
-        names, relations = await self.bind(query, user, namespace)
-        wanted = Wanted(user=user, in_order=self._in_order(query, namespace))
-        found = self._executor.stream(query, names, relations, parameters[: query.parameters], wanted)
-        with unless_dropped(self._catalogue, names):
-            async with aclosing(found) as tables:  # a reader that leaves gives the query's place free at once
+    async def _stream(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
+        with unless_dropped(self._catalogue, bound.names):
+            async with aclosing(self._executor.stream(bound, wanted)) as tables:  # a reader that leaves frees the place
                 async for table in tables:
                     yield table
 
@@ -212,10 +184,20 @@ class Queries:
         tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
         return query.in_order and any(table is not None and self._own.of(table).ordered for table in tables)
 
-    async def bind(
-        self, query: QueryText, user: str, namespace: str | None
-    ) -> tuple[list[TableName], dict[tuple[TableName, bool], Relation]]:
-        """The full names of the tables that a query mentions, and what they stand for, all of one moment."""
+    async def _bind(
+        self,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        own: Own | None = None,
+    ) -> BoundQuery:
+        """The query with what its names stand for, all of one moment, and what it compares as it is stored.
+
+        ``own`` stands in a FROM that is written around the text. Raises InvalidValue where there
+        are fewer parameters than the query names.
+        """
+        query, parameters = await self._in_own_forms(query, namespace, parameters, own)
         names = [resolve(use.ref, namespace) for use in query.tables]
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
@@ -228,7 +210,19 @@ class Queries:
             relations[name, use.sees_deleted] = self.relation(
                 tables.get(name), user, sources[name], sees_deleted=use.sees_deleted
             )
-        return names, relations
+        if own is not None:
+            relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True)
+        return BoundQuery(query, names, relations, parameters)
+
+    async def _in_own_forms(
+        self, query: QueryText, namespace: str | None, parameters: Sequence[Any], own: Own | None
+    ) -> tuple[QueryText, Sequence[Any]]:
+        """The query with what it compares in the columns' own forms (``sql.queries.compared``) and its parameters."""
+        check_parameters(query.parameters, parameters)
+        tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
+        known = [{} if table is None else columns_of(table) for table in tables]
+        around = {} if own is None else {own.alias or own.table.name.table: columns_of(own.table)}
+        return await reading(query.text, with_own_forms, query, known, parameters, around)
 
     def _table(self, name: TableName) -> Table:
         if name.namespace == SYSTEM_NAMESPACE:
@@ -265,20 +259,28 @@ class Queries:
             self._readers.popitem(last=False)
         return reader
 
-    async def rows_by_key(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> list[KeyedRow]:
-        """The rows of a view that have one of these keys."""
+    async def rows_by_key(
+        self, stored: StoredTables, table: Table, user: str, view: View, keys: Sequence[Key]
+    ) -> KeyedRows:
+        """The rows that have one of these keys: looked up where that can tell, or else those of the view."""
         if not view.last_seq or not keys:
-            return []
+            return KeyedRows([], view.last_seq)
+        found = await stored.rows_by_key(table, user, keys)
+        if found is not None:
+            return found
+        return KeyedRows(await self._queried_by_key(table, user, view, keys), view.last_seq)
+
+    async def _queried_by_key(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> list[KeyedRow]:
         assert table.key_column is not None
         wanted = TableName(table.name.namespace, f"{table.name.table}$keys")
-        text = f"SELECT {quoted(queried_columns(table))}{from_table(table, None)}"
+        text = f"SELECT {quoted(queried_columns(table))}{from_table(table.name, None)}"
         text += f' WHERE "{table.key}" IN (SELECT wanted FROM "{wanted.namespace}"."{wanted.table}")'  # noqa: S608
         data = pa.table({"wanted": pa.array(keys, arrow_type(table.key_column.type))})
         relations = {
             (table.name, False): self.relation(table, user, view, with_seq=True),
             (wanted, False): self.relation(table, user, data),
         }
-        found = await self.run(QueryText(text), [], relations, (), Wanted(user=user))
+        found = await self.run(BoundQuery(QueryText(text), [], relations), Wanted(user=user))
         rows = from_arrow(found.drop_columns([UPDATED, SEQ]))
         updated, seqs = found.column(UPDATED).to_pylist(), found.column(SEQ).to_pylist()
         return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]
@@ -319,10 +321,19 @@ def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator
         raise
 
 
-async def _distinctly_named(query: QueryText, refusal: InvalidValue) -> tuple[QueryText, list[str]] | None:
-    if not refusal.detail.startswith("Projections require unique expression names"):  # DataFusion's words
-        return None
-    return await reading(query.text, with_distinct_names, query)
+async def _distinctly_named(
+    query: QueryText, ask: Callable[[QueryText], Awaitable[_Found]]
+) -> tuple[_Found, list[str] | None]:
+    """What is found, and the names that its columns are to have, where DataFusion had to be given others."""
+    try:
+        return await ask(query), None
+    except InvalidValue as exc:
+        if not exc.detail.startswith("Projections require unique expression names"):  # DataFusion's words
+            raise
+        named = await reading(query.text, with_distinct_names, query)
+        if named is None:
+            raise
+    return await ask(named[0]), named[1]
 
 
 def check_parameters(highest: int, parameters: Sequence[Any]) -> None:

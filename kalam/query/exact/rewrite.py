@@ -23,7 +23,6 @@ from kalam.errors import InvalidValue, SyntaxFault
 from kalam.query.exact.aggregates import AGGREGATES, aggregate, is_aggregate, name_apart
 from kalam.query.exact.arithmetic import ARITHMETIC, compute
 from kalam.query.exact.checked import register
-from kalam.query.exact.edits import Edits
 from kalam.query.exact.float_programs import register as register_floats
 from kalam.query.exact.floats import FUNCTIONS, float_function
 from kalam.query.exact.guards import CHAINS, guard, guard_branches
@@ -32,6 +31,7 @@ from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_column
 from kalam.query.exact.subqueries import look_in
 from kalam.query.exact.types import is_decimal, is_float, is_text
 from kalam.sql.queries.select_names import names_of
+from kalam.sql.text.edits import Edits
 from kalam.sql.text.spans import read_tree
 
 TEXTS_MAX = 512

@@ -16,8 +16,8 @@ from datafusion import SessionContext, SQLOptions
 from sqlglot import exp
 
 from kalam.errors import InvalidValue, Unsupported
-from kalam.query.exact.edits import Edits
 from kalam.query.exact.types import LONG, WIDE_DIGITS, Bounds, bounds_of, fits, is_decimal, is_float, is_whole
+from kalam.sql.text.edits import Edits
 from kalam.sql.text.spans import Tree
 
 READ_ONLY = SQLOptions().with_allow_ddl(allow=False).with_allow_dml(allow=False).with_allow_statements(allow=False)

@@ -12,8 +12,8 @@ import enum
 from sqlglot import exp
 
 from kalam.errors import Unsupported
-from kalam.query.exact.edits import Span
 from kalam.query.exact.scopes import Scope, own_columns
+from kalam.sql.text.edits import Span
 
 
 class Place(enum.Enum):

@@ -15,16 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from kalam.schema import UPDATED, DataType, TableDefinition, TypeName
 from kalam.sql.queries.own_forms import FORMED, own_form, unquoted
-from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+from kalam.sql.text.edits import Edits, Span
+from kalam.sql.text.lexer import Kind, StatementText, Token, read_tokens
 from kalam.sql.text.statements import QueryText, TableUse
 
 Columns = Mapping[str, DataType]
 """A table's column types by name."""
+_Written = tuple[Span, str]
+"""What is written in the place of a value."""
 _OPERATORS = frozenset({"=", "<>", "!=", "<", ">", "<=", ">="})
 _WORDS_BEFORE = """
     AND OR NOT WHERE ON HAVING WHEN THEN ELSE SELECT CASE IF QUALIFY FILTER BY DISTINCT ALL RETURNING SET
@@ -57,42 +59,24 @@ def with_own_forms(
     if not names.touched(text):
         return query, parameters
     values = list(parameters)
-    edits = list(_edits(_tokens(text), names, values))
-    if not edits:
+    edits = Edits(text)
+    for span, written in _written(_tokens(text), names, values):
+        edits.replace(span, written)
+    if not edits.changed:
         return query, parameters
-    text, uses = _edited(text, query.tables, edits)
     grown = max(query.parameters, len(values)) if len(values) > len(parameters) else query.parameters
-    return replace(query, text=text, tables=uses, parameters=grown, equality=None, point=None), values
-
-
-class _Edit(msgspec.Struct, frozen=True):
-    start: int
-    end: int
-    text: str
-
-
-def _edited(text: str, uses: tuple[TableUse, ...], edits: Sequence[_Edit]) -> tuple[str, tuple[TableUse, ...]]:
-    for edit in sorted(edits, key=lambda edit: -edit.start):
-        text = text[: edit.start] + edit.text + text[edit.end :]
-        by = len(edit.text) - (edit.end - edit.start)
-        uses = tuple(
-            replace(use, start=use.start + by, end=use.end + by) if use.start > edit.start else use for use in uses
-        )
-    return text, uses
+    return replace(edits.applied(query), parameters=grown, equality=None, point=None), values
 
 
 def _tokens(text: str) -> list[Token]:
-    statement = StatementText(text)
     tokens: list[Token] = []
-    token = read_token(statement, 0)
-    while token.kind is not Kind.END:
+    for token in read_tokens(StatementText(text)):
         follows = bool(tokens) and tokens[-1].end == token.start and tokens[-1].text + token.text in _OPERATORS
         if follows:
             tokens[-1] = Token(Kind.SYMBOL, tokens[-1].text + token.text, tokens[-1].start, token.end)
         else:
             tokens.append(token)
-        token = read_token(statement, token.end)
-    return tokens
+    return tokens[:-1]
 
 
 class _Names:
@@ -123,28 +107,21 @@ class _Names:
 
 
 def _alias(text: str, use: TableUse) -> str:
-    statement = StatementText(text)
-    token = read_token(statement, use.end)
-    if token.word == "AS":
-        token = read_token(statement, token.end)
-    return _name(token)
-
-
-def _name(token: Token) -> str:
-    return token.text[1:-1].replace('""', '"') if token.kind is Kind.QUOTED else fold(token.text)
+    tokens = read_tokens(StatementText(text), use.end)
+    token = next(tokens)
+    return (next(tokens) if token.word == "AS" else token).name
 
 
 def _made(tokens: Sequence[Token]) -> frozenset[str]:
     """The names that the text gives to anything but a column of that name."""
     made: set[str] = set()
     for before, word, name in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if word.word == "AS" and name.kind in (Kind.WORD, Kind.QUOTED):
-            plain = before.kind in (Kind.WORD, Kind.QUOTED) and _name(before) == _name(name)
-            made |= set() if plain else {_name(name)}
+        if word.word == "AS" and name.name and before.name != name.name:
+            made.add(name.name)
     return frozenset(made)
 
 
-def _edits(tokens: list[Token], names: _Names, values: list[Any]) -> Iterator[_Edit]:
+def _written(tokens: list[Token], names: _Names, values: list[Any]) -> Iterator[_Written]:
     names.made = _made(tokens)
     for place, token in enumerate(tokens):
         if token.text in _OPERATORS:
@@ -157,14 +134,14 @@ def _edits(tokens: list[Token], names: _Names, values: list[Any]) -> Iterator[_E
                 yield from _value(tokens, place + 1, _column_before(tokens, start, names), values)
 
 
-def _compared(tokens: list[Token], place: int, names: _Names, values: list[Any]) -> Iterator[_Edit]:
+def _compared(tokens: list[Token], place: int, names: _Names, values: list[Any]) -> Iterator[_Written]:
     yield from _value(tokens, place + 1, _column_before(tokens, place, names), values)
     column, end = _column_at(tokens, place + 1, names)
     if column is not None and _ends(tokens, end):
         yield from _value_before(tokens, place, column, values)
 
 
-def _listed(tokens: list[Token], place: int, names: _Names, values: list[Any]) -> Iterator[_Edit]:
+def _listed(tokens: list[Token], place: int, names: _Names, values: list[Any]) -> Iterator[_Written]:
     """The values of ``column [NOT] IN (…)`` or ``column [NOT] BETWEEN … AND …``."""
     behind = place - (place > 0 and tokens[place - 1].word == "NOT")
     column = _column_before(tokens, behind, names)
@@ -203,7 +180,7 @@ def _column_at(tokens: list[Token], start: int, names: _Names) -> tuple[DataType
     parts: list[str] = []
     place = start
     while place < len(tokens) and tokens[place].kind in (Kind.WORD, Kind.QUOTED):
-        parts.append(_name(tokens[place]))
+        parts.append(tokens[place].name)
         place += 1
         if place >= len(tokens) or tokens[place].text != ".":
             break
@@ -229,12 +206,12 @@ def _ends(tokens: list[Token], place: int) -> bool:
     return token.text in (")", ",", ";")
 
 
-def _value(tokens: list[Token], place: int, column: DataType | None, values: list[Any]) -> Iterator[_Edit]:
+def _value(tokens: list[Token], place: int, column: DataType | None, values: list[Any]) -> Iterator[_Written]:
     if column is not None:
         yield from _literal(tokens, place, column, values)[0]
 
 
-def _value_before(tokens: list[Token], end: int, column: DataType, values: list[Any]) -> Iterator[_Edit]:
+def _value_before(tokens: list[Token], end: int, column: DataType, values: list[Any]) -> Iterator[_Written]:
     for start in range(max(0, end - 6), end):
         edits, behind = _literal(tokens, start, column, values, checked=False)
         if behind == end and _begins(tokens, start):
@@ -244,7 +221,7 @@ def _value_before(tokens: list[Token], end: int, column: DataType, values: list[
 
 def _literal(
     tokens: list[Token], place: int, column: DataType, values: list[Any], *, checked: bool = True
-) -> tuple[list[_Edit], int]:
+) -> tuple[list[_Written], int]:
     """What is written for the literal or parameter at a place, and the place behind it; the place itself for none."""
     found = _given(tokens, place, values)
     if found is None:
@@ -260,7 +237,7 @@ def _literal(
     if tokens[place].kind is Kind.PARAMETER and shown.startswith("'"):  # a text that was bound stays bound
         values.append(unquoted(shown))
         shown = f"${len(values)}"
-    return [_Edit(tokens[place].start, tokens[end - 1].end, shown)], end
+    return [((tokens[place].start, tokens[end - 1].end), shown)], end
 
 
 def _given(tokens: list[Token], place: int, values: list[Any]) -> tuple[Any, int, bool] | None:

@@ -6,6 +6,8 @@ for its mentions of tables and columns and thrown away.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import msgspec
 from msgspec.structs import replace
 from sqlglot import exp
@@ -15,10 +17,11 @@ from kalam.schema import STREAM_KEY
 from kalam.sql.queries.points import constant_of, equality_of, point_of
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression, parse_query
-from kalam.sql.text.lexer import Kind, StatementText, fold, read_token
+from kalam.sql.text.edits import Edits
+from kalam.sql.text.lexer import Kind, StatementText, fold, read_token, read_tokens
 from kalam.sql.text.limits import TOO_DEEP
 from kalam.sql.text.mentions import Sources, is_deleted_column, name_of, table_uses
-from kalam.sql.text.statements import QueryText, Select, TableUse
+from kalam.sql.text.statements import QueryText, Select
 
 # DataFusion plans a chain of operators, joins or sub-queries by recursion, and one too long ends the process: a UNION
 # of 4,000 was seen to. The bounds leave room for the smaller stacks of its threads.
@@ -64,8 +67,11 @@ def select(cursor: Cursor) -> Select:
     query = read_query(cursor)
     if not explained:
         return Select(query)
-    text = cursor.statement.text[start:inner] + query.text
-    return Select(replace(query, text=text, tables=_moved(query, inner - start), plain=False, point=None))
+    text, tables = (
+        cursor.statement.text[start:inner] + query.text,
+        tuple(use.moved(inner - start) for use in query.tables),
+    )
+    return Select(replace(query, text=text, tables=tables, plain=False, point=None))
 
 
 def _expect_explained_query(cursor: Cursor) -> None:
@@ -118,11 +124,8 @@ def read_select_list(cursor: Cursor) -> QueryText:
     if not isinstance(tree, exp.Select) or any(value for part, value in tree.args.items() if part != "expressions"):
         raise statement.fault("RETURNING takes a list of columns and expressions, and nothing behind it", start)
     query = _query_text(led, 0, len(led.text), tree)
-    return replace(query, text=statement.text[start:end], tables=_moved(query, -len(_LEAD)), plain=False, point=None)
-
-
-def _moved(query: QueryText, by: int) -> tuple[TableUse, ...]:
-    return tuple(replace(use, start=use.start + by, end=use.end + by) for use in query.tables)
+    tables = tuple(use.moved(-len(_LEAD)) for use in query.tables)
+    return replace(query, text=statement.text[start:end], tables=tables, plain=False, point=None)
 
 
 def _read_expression(cursor: Cursor, stops: tuple[str, ...]) -> tuple[exp.Expr, QueryText]:
@@ -160,11 +163,8 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         raise Unsupported(survey.refused, line=line, column=column)
     tables = table_uses(survey.sources, statement, start)
     plain = len(tables) == 1 and _is_plain(tree, survey)
-    text = statement.text[start:end]
-    if plain and survey.names_key:
-        text, tables = _with_hidden_key(tree, text, tables)
-    return QueryText(
-        text=text,
+    query = QueryText(
+        text=statement.text[start:end],
         tables=tables,
         parameters=_parameters(statement, start, end),
         names_key=survey.names_key,
@@ -175,6 +175,7 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         casts=_casts(tree),
         in_order=len(tables) == 1 and isinstance(tree, exp.Select) and _keeps_order(tree),
     )
+    return _with_hidden_key(query, tree) if plain and survey.names_key else query
 
 
 def _casts(tree: exp.Expr) -> tuple[int, ...]:
@@ -192,14 +193,14 @@ def _keeps_order(tree: exp.Expr) -> bool:
     )
 
 
-def _with_hidden_key(tree: exp.Expr, text: str, tables: tuple[TableUse, ...]) -> tuple[str, tuple[TableUse, ...]]:
-    """The text in which ``*`` shows the declared columns alone, as it does where nothing names ``_key``."""
+def _with_hidden_key(query: QueryText, tree: exp.Expr) -> QueryText:
+    """The query in which ``*`` shows the declared columns alone, as it does where nothing names ``_key``."""
     stars = [node.this if isinstance(node, exp.Column) else node for node in tree.expressions]
-    ends = [star.meta["end"] + 1 for star in stars if isinstance(star, exp.Star) and not any(star.args.values())]
-    for end in reversed(ends):
-        text = text[:end] + _HIDE_KEY + text[end:]
-    moved = len(ends) * len(_HIDE_KEY)
-    return text, tuple(replace(use, start=use.start + moved, end=use.end + moved) for use in tables)
+    edits = Edits(query.text)
+    for star in stars:
+        if isinstance(star, exp.Star) and not any(star.args.values()):
+            edits.enclose((star.meta["start"], star.meta["end"] + 1), behind=_HIDE_KEY)
+    return edits.applied(query)
 
 
 def _survey(tree: exp.Expr, statement: StatementText, start: int) -> _Survey:
@@ -265,11 +266,7 @@ def _is_plain(tree: exp.Expr, survey: _Survey) -> bool:
 
 
 def _parameters(statement: StatementText, start: int, end: int) -> int:
-    highest, position = 0, start
     if "$" not in statement.text[start:end]:
         return 0
-    while (token := read_token(statement, position)).start < end and token.kind is not Kind.END:
-        if token.kind is Kind.PARAMETER:
-            highest = max(highest, int(token.text[1:]))
-        position = token.end
-    return highest
+    tokens = takewhile(lambda token: token.start < end, read_tokens(statement, start))
+    return max((int(token.text[1:]) for token in tokens if token.kind is Kind.PARAMETER), default=0)

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.sql.text.dialect import parse_query
-from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
+from kalam.sql.text.edits import Edits
+from kalam.sql.text.lexer import Kind, StatementText, Token, read_token, read_tokens
 from kalam.sql.text.statements import QueryText
 
 PLAN_COLUMNS = ("plan_type", "plan")
@@ -38,17 +39,11 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
         if begin
         else [_name(node, query.text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
     )
-    text, tables = query.text, query.tables
-    for number, (node, (_, end)) in reversed(list(enumerate(zip(tree.expressions, places, strict=True)))):
-        if isinstance(node, exp.Alias):
-            continue
-        added = f' AS "_column_{number}"'
-        text = text[:end] + added + text[end:]
-        by = len(added)
-        tables = tuple(
-            replace(use, start=use.start + by, end=use.end + by) if use.start >= end else use for use in tables
-        )
-    return replace(query, text=text, tables=tables, plain=False, point=None), names
+    edits = Edits(query.text)
+    for number, (node, place) in enumerate(zip(tree.expressions, places, strict=True)):
+        if not isinstance(node, exp.Alias):
+            edits.enclose(place, behind=f' AS "_column_{number}"')
+    return replace(edits.applied(query), plain=False, point=None), names
 
 
 UNNAMED = "?column?"
@@ -173,13 +168,9 @@ def _list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
 
 def _outer_tokens(statement: StatementText) -> Iterator[Token]:
     """The tokens outside of brackets, of which a closing one stands for its pair, and the end."""
-    depth, position = 0, 0
-    while True:
-        token = read_token(statement, position)
-        position = token.end
+    depth = 0
+    for token in read_tokens(statement):
         depth -= token.kind is Kind.SYMBOL and token.text in ")]"
         if depth <= 0 or token.kind is Kind.END:
             yield token
         depth += token.kind is Kind.SYMBOL and token.text in "(["
-        if token.kind is Kind.END:
-            return

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from kalam.errors import InvalidName, KalamError, RequestError, SyntaxFault, Unsupported
 from kalam.names import check_name
-from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
 from kalam.sql.text.statements import TableRef
 
 Fault = TypeVar("Fault", bound=RequestError)
@@ -103,10 +103,9 @@ class Cursor:
         """Consume the name of a ``what``; unquoted, it is folded to lower case."""
         token = self.token
         match token.kind:
-            case Kind.WORD:
-                name = fold(token.text)
-            case Kind.QUOTED:
-                name = token.text[1:-1].replace('""', '"')
+            case Kind.WORD | Kind.QUOTED:
+                self.advance()
+                return token.name
             case Kind.STRING:
                 raise self.refusal(
                     f"a {what} is a name and not a string; files cannot be read or written here",
@@ -114,8 +113,6 @@ class Cursor:
                 )
             case _:
                 raise self.unexpected(f"the name of a {what}")
-        self.advance()
-        return name
 
     def new_name(self, what: str) -> str:
         """Consume the name of a ``what`` that is to be created; InvalidName where it may not be called so."""

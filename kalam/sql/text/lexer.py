@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -70,6 +71,13 @@ class Token(NamedTuple):
     def word(self) -> str:
         """The word in capitals, or the empty text where the token is no unquoted word."""
         return self.text.upper() if self.kind is Kind.WORD else ""
+
+    @property
+    def name(self) -> str:
+        """The name that the token means: folded unless it is quoted; the empty text where it can be no name."""
+        if self.kind is Kind.QUOTED:
+            return self.text[1:-1].replace('""', '"')
+        return fold(self.text) if self.kind is Kind.WORD else ""
 
 
 class StatementText(msgspec.Struct, frozen=True):
@@ -143,6 +151,15 @@ def read_token(statement: StatementText, position: int) -> Token:
     if kind is Kind.PARAMETER and match.end() - start > _PARAMETER_DIGITS_MAX:
         raise statement.fault("there are not so many parameters", start)
     return Token(kind, match[0], start, match.end())
+
+
+def read_tokens(statement: StatementText, position: int = 0) -> Iterator[Token]:
+    """The tokens at or after ``position``, of which the last is END; raises SyntaxFault as ``read_token``."""
+    token = read_token(statement, position)
+    while token.kind is not Kind.END:
+        yield token
+        token = read_token(statement, token.end)
+    yield token
 
 
 def fold(name: str) -> str:

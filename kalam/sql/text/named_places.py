@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from kalam.errors import ColumnNotFound, KalamError, SyntaxFault, TableNotFound, Unsupported
-from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+from kalam.sql.text.lexer import StatementText, read_tokens
 
 CHARACTERS_MAX = 1 << 14
 """Longer texts are mostly rows, and are not read for this."""
@@ -36,34 +36,15 @@ def locate(error: KalamError, statement: StatementText) -> None:
 def _position(statement: StatementText, parts: list[str]) -> int | None:
     """Where the first mention of a dotted name begins."""
     try:
-        tokens = _tokens(statement)
+        tokens = list(read_tokens(statement))
     except SyntaxFault:
         return None
-    meant = [_meant(token) for token in tokens]
-    wanted: list[str | None] = [parts[0]]
+    meant = [token.name or token.text for token in tokens]
+    wanted = [parts[0]]
     for part in parts[1:]:
         wanted += [".", part]
     for place in range(len(meant) - len(wanted) + 1):
         behind = meant[place - 1] if place else None
         if meant[place : place + len(wanted)] == wanted and (len(parts) == 1 or behind != "."):
             return tokens[place].start
-    return None
-
-
-def _tokens(statement: StatementText) -> list[Token]:
-    tokens = [read_token(statement, 0)]
-    while tokens[-1].kind is not Kind.END:
-        tokens.append(read_token(statement, tokens[-1].end))
-    return tokens
-
-
-def _meant(token: Token) -> str | None:
-    """The name that a token means, a dot, or None."""
-    match token.kind:
-        case Kind.WORD:
-            return fold(token.text)
-        case Kind.QUOTED:
-            return token.text[1:-1].replace('""', '"')
-        case Kind.SYMBOL if token.text == ".":
-            return "."
     return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from kalam.sql.text.lexer import Kind, StatementText, Token, fold, read_token
+from kalam.sql.text.edits import Edits
+from kalam.sql.text.lexer import StatementText, Token, read_tokens
 from kalam.sql.text.statements import QueryText
 
 _Statement = TypeVar("_Statement")
@@ -38,13 +38,13 @@ def _query_with_user(query: QueryText, user: str) -> QueryText:
     if _FUNCTION not in query.text.lower():
         return query
     literal = "'" + user.replace("'", "''") + "'"
-    tokens, pieces = _tokens(query.text), []
+    tokens, edits = list(read_tokens(StatementText(query.text))), Edits(query.text)
     for place, token in enumerate(tokens[:-3]):
         if token.word == "CURRENT_USER" and tokens[place + 1].text == "(" and tokens[place + 2].text == ")":
             shown = place > 0 and tokens[place - 1].word == "SELECT" and _ends_item(tokens[place + 3])
             text = f"{literal} AS {_FUNCTION}" if shown else literal
-            pieces.append((token.start, tokens[place + 2].end, text))
-    return replaced(query, pieces)
+            edits.replace((token.start, tokens[place + 2].end), text)
+    return edits.applied(query)
 
 
 def _ends_item(token: Token) -> bool:
@@ -55,31 +55,9 @@ def with_column_named(query: QueryText, qualifier: str, name: str) -> QueryText:
     """The text in which what is said of ``qualifier``, as ``qualifier.column``, is said of ``name``."""
     if qualifier not in query.text.lower():
         return query
-    tokens, pieces = _tokens(query.text), []
+    tokens, edits = list(read_tokens(StatementText(query.text))), Edits(query.text)
     for place, token in enumerate(tokens[:-1]):
-        written = token.text[1:-1] if token.kind is Kind.QUOTED else fold(token.text)
-        is_name = token.kind in (Kind.WORD, Kind.QUOTED) and written == qualifier
-        if is_name and tokens[place + 1].text == "." and (place == 0 or tokens[place - 1].text != "."):
-            pieces.append((token.start, token.end, f'"{name}"'))
-    return replaced(query, pieces)
-
-
-def replaced(query: QueryText, pieces: Sequence[tuple[int, int, str]]) -> QueryText:
-    """The query with parts of its text replaced; the mentions of tables keep their places."""
-    text, tables = query.text, query.tables
-    for start, end, new in reversed(pieces):
-        text = text[:start] + new + text[end:]
-        by = len(new) - (end - start)
-        tables = tuple(
-            replace(use, start=use.start + by, end=use.end + by) if use.start >= end else use for use in tables
-        )
-    return replace(query, text=text, tables=tables) if pieces else query
-
-
-def _tokens(text: str) -> list[Token]:
-    statement, tokens = StatementText(text), []
-    token = read_token(statement, 0)
-    while token.kind is not Kind.END:
-        tokens.append(token)
-        token = read_token(statement, token.end)
-    return [*tokens, token, token]
+        qualifies = token.name == qualifier and tokens[place + 1].text == "."
+        if qualifies and (place == 0 or tokens[place - 1].text != "."):
+            edits.replace((token.start, token.end), f'"{name}"')
+    return edits.applied(query)

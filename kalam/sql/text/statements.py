@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.schema import Column, DataType, Default, TableKind
 
@@ -35,6 +36,10 @@ class TableUse(msgspec.Struct, frozen=True):
     end: int
     aliased: bool
     sees_deleted: bool
+
+    def moved(self, by: int) -> TableUse:
+        """The same mention in a text that has so many more characters before it."""
+        return replace(self, start=self.start + by, end=self.end + by)
 
 
 class Literal(msgspec.Struct, frozen=True):

@@ -1,14 +1,20 @@
-"""Changes of a text at places of it, the innermost first."""
+"""Changes of a text at places of it: everything that is written into a user's text is written by these."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
+
 import msgspec
+from msgspec.structs import replace
+
+from kalam.sql.text.statements import QueryText, TableUse
 
 Span = tuple[int, int]
 
 
 class Edits(msgspec.Struct):
-    """A text and what is written into it.
+    """A text and what is written into it: once, when it is asked for, and the mentions of tables in it move along.
 
     Law: what encloses a part is written after what is within it. So at one place the openings of later changes stand
     before those of earlier ones, their closings behind them, and a part can be read with all that was changed in it.
@@ -19,7 +25,7 @@ class Edits(msgspec.Struct):
     _closings: dict[int, list[str]] = msgspec.field(default_factory=dict)
     _replaced: dict[int, tuple[int, str]] = msgspec.field(default_factory=dict)
 
-    def enclose(self, span: Span, before: str, behind: str) -> None:
+    def enclose(self, span: Span, before: str = "", behind: str = "") -> None:
         """Write something before and behind a part."""
         self._openings.setdefault(span[0], []).append(before)
         self._closings.setdefault(span[1], []).append(behind)
@@ -67,3 +73,16 @@ class Edits(msgspec.Struct):
     def whole(self) -> str:
         """The text as it reads now."""
         return self.part((0, len(self.text)))
+
+    def moved(self, uses: tuple[TableUse, ...]) -> tuple[TableUse, ...]:
+        """Mentions of tables in the text, in which nothing was changed, at the places that they have now."""
+        written = (*self._openings.items(), *self._closings.items())
+        grown = [(place, sum(map(len, texts))) for place, texts in written]
+        grown += [(end, len(text) - (end - start)) for start, (end, text) in self._replaced.items()]
+        grown.sort()
+        by = [0, *accumulate(size for _, size in grown)]
+        return tuple(use.moved(by[bisect_right(grown, use.start, key=lambda edit: edit[0])]) for use in uses)
+
+    def applied(self, query: QueryText) -> QueryText:
+        """The query whose text it is, as it reads now."""
+        return replace(query, text=self.whole, tables=self.moved(query.tables)) if self.changed else query
