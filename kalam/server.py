@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from kalam import __version__
 from kalam.access.opened import Access, open_access
+from kalam.access.switch import begin_access, keep_warning
 from kalam.assembly import Assembly
 from kalam.engine import Engine
 from kalam.errors import Internal, KalamError
@@ -31,7 +32,7 @@ from kalam.lake.lake import Lake
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.queries import Queries
-from kalam.settings import Settings, doubts, fitted, with_http_port
+from kalam.settings import Settings, check_exposure, doubts, fitted, with_http_port
 from kalam.spans import open_spans
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
@@ -96,6 +97,7 @@ class Running(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Running]:
     """Run a server while the block runs; raises the KalamError that keeps it from starting."""
+    check_exposure(settings)
     sys.setswitchinterval(THREAD_SWITCH_S)
     registry = CollectorRegistry()
     certificates = Certificates.of(settings)
@@ -174,8 +176,9 @@ async def _open_engine(
     streams = await _open_streams(stack, settings, storage, broker, jobs)
     lake = Lake(settings, storage, background.compactor)
     stack.push_async_callback(lake.process.stop)
-    access = await open_access(database, on=False)
+    access = await open_access(database, on=settings.auth == "on")
     stack.push_async_callback(access.close)
+    await begin_access(settings, access)
     assembly = Assembly(settings, storage, access, broker, background, lake, outbox, streams)
     engine, queries, delivery = assembly.engine()
     stack.push_async_callback(queries.close)
@@ -187,6 +190,7 @@ async def _open_engine(
     for loop, name in (
         *background.loops(),
         *access.loops(),
+        (keep_warning(settings, access), "warnings"),
         (outbox.keep_watermarks(), "watermarks"),
         (lake.run(), "lake"),
         (housekeeping.run(streams.drop_idle_windows), "housekeeping"),

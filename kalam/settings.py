@@ -51,6 +51,12 @@ class Settings(BaseSettings):
         default=False,
         description="start although something is missing or older than it was; meant for one start",
     )
+    auth: Literal["off", "on"] = Field(
+        default="off", description="whether who comes has to log in, and may do only what was granted"
+    )
+    insecure: bool = Field(
+        default=False, description="let other machines connect although authentication is off; warned of each minute"
+    )
     http_host: str = Field(default="127.0.0.1", description="address of the admin HTTP API")
     http_port: int = Field(default=8080, ge=0, le=65535, description="its port; 0 takes a free one")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -300,12 +306,26 @@ def doubts(settings: Settings, environment: Iterable[str]) -> Iterator[tuple[str
             yield "an environment variable is no setting", {"variable": name, "meant": meant}
     if settings.accept_loss:
         yield "accept_loss is meant for one start; with it no start tells what was lost", {"setting": "accept_loss"}
+    if settings.insecure:
+        for name, host in exposed(settings).items():
+            yield "other machines can connect, and there is no authentication", {"setting": name, "host": host}
+
+
+def exposed(settings: Settings) -> dict[str, str]:
+    """The addresses at which other machines can connect though nobody is asked who they are, by their settings."""
     hosts = {"http_host": settings.http_host}
     if settings.nats_url is None and settings.nats_context is None:
         hosts["nats_host"] = settings.nats_host
-    for name, host in hosts.items():
-        if not is_loopback(host):
-            yield "other machines can connect, and there is no authentication", {"setting": name, "host": host}
+    return {name: host for name, host in hosts.items() if settings.auth == "off" and not is_loopback(host)}
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise InvalidOption for a server that would take anybody from anywhere, unless that is meant."""
+    for name, host in () if settings.insecure else exposed(settings).items():
+        raise InvalidOption(
+            f"other machines could connect ({name} is {host}), and nobody would be asked who they are",
+            hint="--auth on asks; --insecure starts without",
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -336,7 +356,9 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
 def faults(config: Path | None = None, **flags: Any) -> list[str]:
     """Each thing for which ``load_settings`` would refuse these settings; the file is there."""
     try:
-        _built(config, flags)
+        check_exposure(_built(config, flags))
+    except InvalidOption as exc:
+        return [f"{exc.detail}; {exc.fields['hint']}"]
     except ValidationError as exc:
         return list(_all_wrong(exc))
     except ValueError as exc:
@@ -363,7 +385,8 @@ def _built(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         model_config = SettingsConfigDict(toml_file=config)
 
     given = {name: value for name, value in flags.items() if value not in (None, "")}
-    return Settings.model_construct(**Located(**given).model_dump())
+    found = Located(**given)
+    return Settings.model_construct(found.model_fields_set, **found.model_dump())
 
 
 def _all_wrong(exc: ValidationError) -> Iterator[str]:

@@ -35,6 +35,12 @@ def serve(
         bool | None,
         typer.Option("--accept-loss", help="Start although something is missing or older than it was."),
     ] = None,
+    auth: Annotated[
+        str | None, typer.Option(help="on: who comes has to log in, and may do what was granted.  [default: off]")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Let other machines connect although authentication is off.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.  [default: text]")] = None,
 ) -> None:
@@ -56,6 +62,8 @@ def serve(
         "nats_url": nats_url,
         "nats_context": nats_context,
         "accept_loss": accept_loss,
+        "auth": auth,
+        "insecure": insecure,
         "log_format": log_format,
         "log_level": "warning" if is_quiet() else None,
     }

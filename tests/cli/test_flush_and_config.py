@@ -145,6 +145,9 @@ def test_config_check_of_what_is_right(kalam, tmp_path):
     done = kalam("config", "check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok    the settings are valid\n", "")
     open_to_all = kalam("config", "check", env={"KALAM_HTTP_HOST": "0.0.0.0"})
+    assert open_to_all.returncode == 1
+    assert "http_host is 0.0.0.0" in open_to_all.stdout
+    open_to_all = kalam("config", "check", env={"KALAM_HTTP_HOST": "0.0.0.0", "KALAM_INSECURE": "1"})
     assert open_to_all.returncode == 0
     assert open_to_all.stdout.startswith("warn  ")
     assert kalam("config", "check", "--config", str(tmp_path / "none.toml")).returncode == 2

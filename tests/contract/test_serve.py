@@ -128,7 +128,7 @@ def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant(start
 
 
 def test_an_address_for_other_machines_is_warned_of(start_kalam: Start) -> None:
-    server = start_kalam(KALAM_HTTP_HOST="0.0.0.0", KALAM_LOG_FORMAT="json")
+    server = start_kalam(KALAM_HTTP_HOST="0.0.0.0", KALAM_INSECURE="true", KALAM_LOG_FORMAT="json")
     told = [json.loads(line) for line in server.log_text().splitlines() if "no authentication" in line]
     assert [(line["setting"], line["host"]) for line in told] == [("http_host", "0.0.0.0")]
 
