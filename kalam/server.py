@@ -53,15 +53,13 @@ from kalam.tls import Certificates
 from kalam.urls import without_login
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options
-from kalam_nats.broker.connection import BrokerConnection, broker_connection
-from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
 from kalam_nats.broker.store_repair import StoreRepair
-from kalam_nats.broker.tls import own_context
 from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.live_requests import LiveRequests
 from kalam_nats.door.requests import Requests
 from kalam_nats.door.senders import Senders
+from kalam_nats.opened import OpenBroker, begin_logins, open_broker, senders_of
 from kalam_nats.ports import Broker, Start, begin, open_ports
 
 log = structlog.get_logger(__name__)
@@ -105,11 +103,13 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         data_dir = stack.enter_context(locked_data_dir(settings.data_dir))
         settings = with_http_port(settings)
         prepared = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir, accept_loss=settings.accept_loss)
-        connection, embedded = await _open_broker(stack, settings, data_dir, certificates)
-        start = await begin(settings, prepared, connection, embedded)
+        guarded = settings.auth == "on"
+        opened = await open_broker(stack, settings, data_dir, certificates, guarded=guarded)
+        connection, embedded = opened.connection, opened.embedded
+        start = await begin(settings, prepared, connection, embedded, guarded=guarded)
         database = await _open_database(stack, settings, data_dir, start)
         identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
-        engine, requests, queries, access = await _open_engine(stack, settings, database, start, identity)
+        engine, requests, queries, access = await _open_engine(stack, settings, database, start, opened, identity)
         add_metrics(registry, engine.stats(), requests, connection, tables_max=settings.metrics_tables_max)
         identity["http_url"] = http_url = await _open_http(
             stack, settings, engine, registry, identity, access, certificates
@@ -129,30 +129,12 @@ async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Pa
     return database
 
 
-async def _open_broker(
-    stack: AsyncExitStack, settings: Settings, data_dir: Path, certificates: Certificates | None
-) -> tuple[BrokerConnection, EmbeddedBroker | None]:
-    options = connect_options(settings)
-    embedded = None
-    if options is None:
-        scheme = "http" if settings.tls_cert is None else "https"
-        own = [f"{scheme}://{host}:{settings.http_port}" for host in (settings.http_host, "localhost")]
-        origins = [*own, *settings.nats_ws_origins]
-        embedded = await stack.enter_async_context(
-            embedded_broker(settings, data_dir, allowed_origins=origins, certificates=certificates)
-        )
-        options = {"servers": embedded.url}
-        if certificates is not None:
-            options["tls"] = own_context(certificates)
-    connection = await stack.enter_async_context(broker_connection(**options, connect_time_s=settings.broker_timeout_s))
-    return connection, embedded
-
-
 async def _open_engine(
     stack: AsyncExitStack,
     settings: Settings,
     database: Database,
     start: Start,
+    opened: OpenBroker,
     identity: dict[str, str],
 ) -> tuple[Engine, Requests, Queries, Access]:
     storage = await open_storage(settings, database, start.data_id)
@@ -176,7 +158,7 @@ async def _open_engine(
     streams = await _open_streams(stack, settings, storage, broker, jobs)
     lake = Lake(settings, storage, background.compactor)
     stack.push_async_callback(lake.process.stop)
-    access = await open_access(database, on=settings.auth == "on")
+    access = await open_access(database, on=start.guarded)
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
     assembly = Assembly(settings, storage, access, broker, background, lake, outbox, streams)
@@ -200,11 +182,12 @@ async def _open_engine(
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, schedule, engine, flush=settings.flush_at_shutdown)
-    senders = Senders(broker.subjects)
+    senders = senders_of(broker.subjects, access, opened.logins)
     requests = Requests(broker.connection, broker.subjects, engine, broker.rejections, senders)
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
+    await begin_logins(opened, access, storage.catalogue, broker.subjects, lambda *_: None)
     return engine, requests, queries, access
 
 

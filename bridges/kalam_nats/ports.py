@@ -42,6 +42,8 @@ class Start(msgspec.Struct, frozen=True):
     streams: Sequence[Stream]
 
     streams_generation: int | None
+    guarded: bool = False
+    """Whether users log in to the broker."""
 
     @property
     def store_is_older(self) -> bool:
@@ -51,7 +53,12 @@ class Start(msgspec.Struct, frozen=True):
 
 
 async def begin(
-    settings: Settings, prepared: Prepared, connection: BrokerConnection, embedded: EmbeddedBroker | None
+    settings: Settings,
+    prepared: Prepared,
+    connection: BrokerConnection,
+    embedded: EmbeddedBroker | None,
+    *,
+    guarded: bool = False,
 ) -> Start:
     """Compare the catalogue with the broker's streams, before anything is written."""
     jetstream = JetStream(connection, settings.broker_timeout_s)
@@ -66,7 +73,7 @@ async def begin(
         )
         accepted = True
     generation, noted = max(newest, reached) + 1, prepared.streams_generation
-    return Start(prepared.data_id, generation, accepted, connection, embedded, jetstream, streams, noted)
+    return Start(prepared.data_id, generation, accepted, connection, embedded, jetstream, streams, noted, guarded)
 
 
 class Broker(msgspec.Struct, frozen=True):
@@ -109,7 +116,7 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
     await feeds.open()
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay, notices = FeedReplay(connection, jetstream, subjects), Notices(connection, subjects)
-    rejections = Rejections(connection, subjects)
+    rejections = Rejections(connection, subjects, guarded=start.guarded)
     return Broker(connection, jetstream, subjects, streams, feeds, ends, replay, notices, rejections)
 
 

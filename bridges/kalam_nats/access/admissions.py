@@ -7,6 +7,7 @@ hear everything.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -51,18 +52,39 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admissions:
-    """Admissions by server and the broker's number of the connection."""
+    """Admissions by server and the broker's number of the connection.
+
+    A request over NATS tells its user and not its connection, so that it is taken for one by the ``weakest`` login that
+    the user has come with.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], Admission] = {}
+        self._weakest: dict[str, Login] = {}
 
     def note(self, server: str, connection: int, admission: Admission) -> None:
         """Remember one; the oldest are forgotten beyond a bound."""
         self._known.pop((server, connection), None)
         self._known[server, connection] = admission
+        login = admission.login
+        self._weakest[login.user] = weaker(self._weakest.get(login.user), login, datetime.now(UTC))
         while len(self._known) > REMEMBERED_MAX:
             del self._known[next(iter(self._known))]
 
     def of(self, server: str, connection: int) -> Admission | None:
         """What is known of a connection."""
         return self._known.get((server, connection))
+
+    def weakest(self, user: str) -> Login:
+        """The login of a user that allows the least; a token's where none is known."""
+        return self._weakest.get(user) or Login(user, "token")
+
+
+def weaker(one: Login | None, other: Login, now: datetime) -> Login:
+    """The one that allows less: a token less than a password, and of tokens that which ends first."""
+    if one is None or (one.ends_at is not None and one.ends_at <= now):
+        return other
+    if one.how != other.how:
+        return one if one.how == "token" else other
+    ends = [login for login in (one, other) if login.ends_at is not None]
+    return min(ends, key=lambda login: login.ends_at or now, default=other)

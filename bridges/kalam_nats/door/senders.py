@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from kalam.access.login import Login
 from kalam.engine import Caller, Engine, Identity, Session
 from kalam.errors import InvalidValue, KalamError, PermissionDenied, Unauthenticated
 from kalam_nats.broker.interest import Interest
@@ -24,10 +25,18 @@ _ALLOWED: Final = "nats-msg-id"
 
 
 class Senders:
-    """Makes identities of subjects; ``may_send`` tells whether a user is there and may log in, None without logins."""
+    """Makes identities of subjects.
 
-    def __init__(self, subjects: Subjects, may_send: Callable[[str], bool] | None = None) -> None:
-        self._subjects, self._may_send = subjects, may_send
+    Where logins are asked for ``may_send`` tells whether a user is there and may log in, and ``login_of`` by what.
+    """
+
+    def __init__(
+        self,
+        subjects: Subjects,
+        may_send: Callable[[str], bool] | None = None,
+        login_of: Callable[[str], Login] | None = None,
+    ) -> None:
+        self._subjects, self._may_send, self._login_of = subjects, may_send, login_of
         self._inboxes: dict[bytes, bytes] = {}
         self.guarded = may_send is not None
 
@@ -35,7 +44,10 @@ class Senders:
         """Who asks, as the subject of the request says; raises Unauthenticated if the user may not any more."""
         if self._may_send is not None and not self._may_send(user):
             raise Unauthenticated("the user does not exist any more, or may not log in")
-        return Identity(user)
+        if self._login_of is None:
+            return Identity(user)
+        login = self._login_of(user)
+        return Identity(user, how=login.how, credential=login.credential, ends_at=login.ends_at)
 
     def forget(self) -> None:
         """Believe nothing that was believed before: somebody may do less."""
