@@ -62,6 +62,41 @@ async def test_only_the_first_transaction_of_a_change_tells_of_it(database: Data
     assert audit.waiting == 0
 
 
+async def test_what_only_looks_tells_of_nothing(database: Database) -> None:
+    audit = Audit(database)
+
+    async def look_and_refuse() -> None:
+        with audit.telling(CREATE):
+            assert not await noted(database)
+            raise AlreadyExists("it is there")
+
+    with pytest.raises(AlreadyExists):
+        await look_and_refuse()
+    await audit.drain()
+    assert [row[3] for row in rows(database)] == ["already_exists"]
+    before = database.commits
+    with audit.telling(CREATE):
+        assert not await noted(database)
+        await database.write(note)
+        assert [row[3] for row in rows(database)] == ["already_exists", "ok"]
+    assert database.commits == before + 2
+
+
+async def test_a_second_try_tells_of_what_the_first_did_not(database: Database) -> None:
+    audit = Audit(database)
+
+    def refuse(conn: sqlite3.Connection) -> None:
+        raise AlreadyExists("taken meanwhile")
+
+    with audit.telling(CREATE):
+        with pytest.raises(AlreadyExists):
+            await database.write(refuse)
+        await database.write(note)
+        assert [row[3] for row in rows(database)] == ["ok"]
+    await audit.drain()
+    assert len(rows(database)) == 1
+
+
 async def test_a_change_that_is_refused_is_told_with_its_code_and_without_a_word_of_it(database: Database) -> None:
     audit = Audit(database)
 

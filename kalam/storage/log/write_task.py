@@ -68,13 +68,16 @@ class Work:
 
 
 class Alongside:
-    """What is to be written in the transaction of the next task of this context: both are stored, or neither.
+    """What is to be written in the transaction of the first task of a context that changes something.
 
-    ``written`` says whether that has happened.
+    ``written`` says whether that has happened. Tasks that only look, are refused or fail take nothing along.
     """
 
     def __init__(self, write: Callable[[sqlite3.Connection], None]) -> None:
-        self.write, self.written, self.taken = write, False, False
+        self.write, self.written = write, False
+        self.free = True
+        """Whether the next task may take it; a task that has it gives it back where it does not write it."""
+        self.over = False
 
 
 _ALONGSIDE: ContextVar[Alongside | None] = ContextVar("alongside", default=None)
@@ -82,22 +85,22 @@ _ALONGSIDE: ContextVar[Alongside | None] = ContextVar("alongside", default=None)
 
 @contextmanager
 def alongside(write: Callable[[sqlite3.Connection], None]) -> Iterator[Alongside]:
-    """Have something written together with what the block writes first."""
+    """Have something written together with what the block changes first."""
     along = Alongside(write)
     token = _ALONGSIDE.set(along)
     try:
         yield along
     finally:
-        along.taken = True  # a task that outlives the block takes nothing any more
+        along.over = True  # a task that outlives the block takes nothing any more
         _ALONGSIDE.reset(token)
 
 
 def with_alongside(task: WriteTask) -> WriteTask:
     """The task, together with what goes along with it in this context."""
     along = _ALONGSIDE.get()
-    if along is None or along.taken:
+    if along is None or along.over or not along.free:
         return task
-    along.taken = True
+    along.free = False
     return _Together(task, along)
 
 
@@ -105,22 +108,30 @@ class _Together:
     """A task, and behind it what goes along with it."""
 
     def __init__(self, task: WriteTask, along: Alongside) -> None:
-        self._task, self._along = task, along
+        self._task, self._along, self._wrote = task, along, False
         self.cost = task.cost
 
     def apply(self, conn: sqlite3.Connection) -> Any:
-        """Carry out both."""
-        result = self._task.apply(conn)
-        self._along.write(conn)
+        """Carry out the task, and what goes along where it has changed something."""
+        before = conn.total_changes
+        try:
+            result = self._task.apply(conn)
+        except BaseException:
+            self._along.free = True
+            raise
+        self._wrote = conn.total_changes != before
+        if self._wrote:
+            self._along.write(conn)
         return result
 
     def committed(self) -> None:
         """Tell both."""
-        self._along.written = True
+        self._along.written, self._along.free = self._wrote, not self._wrote
         self._task.committed()
 
     def rolled_back(self) -> None:
         """Undo the task's; what goes along has nothing in memory."""
+        self._along.free = True
         self._task.rolled_back()
 
     def announcements(self) -> list[Any]:
