@@ -51,6 +51,7 @@ from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
 from kalam.tls import Certificates
 from kalam.urls import without_login
+from kalam_nats.access.outside import outside_configuration
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.store_repair import StoreRepair
@@ -315,6 +316,11 @@ async def _warm_up(engine: Engine) -> None:
 def broker_options(settings: Settings) -> dict[str, Any] | None:
     """Where the outside broker is that settings or the environment name; None if none is."""
     return connect_options(settings)
+
+
+def nats_configuration(data_dir: Path) -> str:
+    """What an outside broker's configuration needs for logins; makes Kalam's keys to it. Raises InvalidOption."""
+    return outside_configuration(data_dir)
 
 
 def context_options(name: str) -> dict[str, Any]:

@@ -15,7 +15,21 @@ import typer
 
 from kalam import __version__
 from kalam.bench import command as bench
-from kalam.cli import backup, completion, config, demo, export, flush, insert, manual, serve, sql, tail, user
+from kalam.cli import (
+    backup,
+    completion,
+    config,
+    demo,
+    export,
+    flush,
+    insert,
+    manual,
+    nats_config,
+    serve,
+    sql,
+    tail,
+    user,
+)
 from kalam.cli.doctor import command as doctor
 from kalam.cli.failure import CommandFailed
 from kalam.cli.shell import command as shell
@@ -54,6 +68,7 @@ for name, command in (
     ("restore", backup.restore),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
+    ("nats-config", nats_config.nats_config),
     ("completion", completion.completion),
     ("version", version),
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 from guarded_broker import PASSWORD, Plain, Users, refused
 
 from kalam.errors import BrokerUnavailable, InvalidOption
+from kalam.server import open_server
+from kalam.settings import Settings
 from kalam_nats.access.broker_logins import broker_logins
-from kalam_nats.access.keys import Keys
+from kalam_nats.access.keys import FOLDER, Keys
 from kalam_nats.access.outside import outside_configuration, outside_keys, with_key
 from kalam_nats.access.permissions import Reach
 from kalam_nats.broker.connection import broker_connection
@@ -70,3 +74,38 @@ async def test_a_broker_that_has_other_keys_is_named(start_nats_server: Callable
         async with broker_logins(Keys.new(), {"servers": server.url}, 1):
             pass
     assert "nats-config" in caught.value.fields["hint"]
+
+
+@pytest.mark.parametrize("configured", [True, False])
+async def test_a_server_whose_users_log_in_runs_on_it_and_on_no_other(
+    start_nats_server: Callable[..., Any], data_dir: Path, configured: bool
+) -> None:
+    text = outside_configuration(data_dir)
+    outside = start(start_nats_server, text) if configured else start_nats_server()
+    settings = Settings(data_dir=data_dir, http_port=0, nats_url=outside.url, auth="on")
+    if not configured:
+        with pytest.raises(BrokerUnavailable, match=r"let in a user who does not exist|let Kalam end connections"):
+            async with open_server(settings):
+                pass
+        return
+    async with open_server(settings):
+        assert await refused(outside.url)
+        assert await refused(outside.url, user="admin", password="wrong-password")
+
+
+async def test_a_server_without_keys_says_how_to_make_them(
+    start_nats_server: Callable[..., Any], data_dir: Path
+) -> None:
+    settings = Settings(data_dir=data_dir, http_port=0, nats_url=start_nats_server().url, auth="on")
+    with pytest.raises(InvalidOption, match="no keys"):
+        async with open_server(settings):
+            pass
+
+
+def test_the_command_prints_the_block_and_no_secret(data_dir: Path) -> None:
+    command = [sys.executable, "-m", "kalam", "nats-config", "--data-dir", str(data_dir)]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
+    assert first.stdout == second.stdout == outside_configuration(data_dir)
+    seeds = [file.read_text() for file in (data_dir / FOLDER).iterdir()]
+    assert len(seeds) == 4
+    assert not any(seed in first.stdout + first.stderr for seed in seeds)
