@@ -49,9 +49,7 @@ def write(folder: Path, name: str, columns: tuple[Column, ...], rows: list[tuple
     keys, values, seqs = zip(*rows, strict=True)
     updated = [EPOCH + timedelta(seconds=seq) for seq in seqs]
     with (folder / name).open("w+b") as file:
-        write_segment(
-            pa.table([keys, values, updated, seqs], schema=schema), file, key="k", compression=Compression.ZSTD
-        )
+        write_segment(pa.table([keys, values, updated, seqs], schema=schema), file, compression=Compression.ZSTD)
         size = file.tell()
         file.seek(0)
         identity = Identity(

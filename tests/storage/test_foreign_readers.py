@@ -107,8 +107,8 @@ def table(request: pytest.FixtureRequest) -> Any:
 def path(tmp_path: Path, table: pa.Table, compression: Compression) -> Path:
     path = tmp_path / "batch-1-1.parquet"
     with path.open("wb") as file:
-        segment = write_segment(table, file, key="id", compression=compression)
-    assert TABLES[segment.writer] is table
+        writer = write_segment(table, file, compression=compression)
+    assert TABLES[writer] is table
     return path
 
 
@@ -144,7 +144,7 @@ def test_many_row_groups_with_repeating_text_are_plain_text_in(
     table = pa.table({"id": pa.array(range(6_001)), **cells})
     path = tmp_path / "repeats.parquet"
     with path.open("wb") as file:
-        write_segment(table, file, key="id", compression=Compression.ZSTD)
+        write_segment(table, file, compression=Compression.ZSTD)
     groups = [pq.read_metadata(path).row_group(n) for n in range(2)]
     assert all(group.column(n).has_dictionary_page for group in groups for n in (1, 2, 3))
     found = read(path)
@@ -212,7 +212,7 @@ def test_a_filter_finds_its_rows_however_they_are_grouped(
     path = tmp_path / "one.parquet"
     for table in TABLES.values():
         with path.open("wb") as file:
-            write_segment(table, file, key="id", compression=Compression.ZSTD)
+            write_segment(table, file, compression=Compression.ZSTD)
         context = datafusion.SessionContext()
         context.register_parquet("segment", str(path))
         query = f"SELECT id FROM segment WHERE {condition} ORDER BY id"

@@ -16,12 +16,9 @@ is always pyarrow's. What holds for both, and is tested for both:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO, assert_never
 
 import msgspec
@@ -57,27 +54,12 @@ FAST_TYPES = frozenset(
 )
 CODECS = {Compression.ZSTD: "ZSTD", Compression.SNAPPY: "SNAPPY", Compression.NONE: None}
 
-Key = int | str
-
 
 class Writer(enum.StrEnum):
     """Which library wrote a segment."""
 
     FASTPARQUET = "fastparquet"
     PYARROW = "pyarrow"
-
-
-class WrittenSegment(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written.
-
-    ``min_key`` and ``max_key`` are the least and the greatest key: an int (a TIMESTAMP in microseconds since 1970), or
-    text (a DATE as ``YYYY-MM-DD``, a DECIMAL in digits, which compares as a number and not as text).
-    """
-
-    rows: int
-    min_key: Key | None
-    max_key: Key | None
-    writer: Writer
 
 
 class SegmentMark(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,25 +93,23 @@ def seq_bounds(metadata: pq.FileMetaData) -> tuple[int, int]:
 
 
 def write_segment(
-    table: pa.Table, file: BinaryIO, *, key: str, compression: Compression, mark: SegmentMark | None = None
-) -> WrittenSegment:
+    table: pa.Table, file: BinaryIO, *, compression: Compression, mark: SegmentMark | None = None
+) -> Writer:
     """Write ``table``, in the order of its rows, as one Parquet file into ``file``, which stands at its beginning.
 
-    ``key`` names the key column. Nothing is flushed, synced or closed. Raises OSError where the disk does.
+    Nothing is flushed, synced or closed. Returns which writer did it. Raises OSError where the disk does.
     """
-    marks = {} if mark is None else mark.metadata()
     writer = choose_writer(table.schema)
     if table.num_rows == 0:
         writer = Writer.PYARROW  # fastparquet's footer cannot hold an empty list of row groups
     match writer:
         case Writer.FASTPARQUET:
-            write_with_fastparquet(table, file, compression, marks)
+            write_with_fastparquet(table, file, compression, mark)
         case Writer.PYARROW:
-            write_with_pyarrow(table, file, compression, marks)
+            write_with_pyarrow(table, file, compression, mark)
         case other:
             assert_never(other)
-    min_key, max_key = key_bounds(table.column(key))
-    return WrittenSegment(rows=table.num_rows, min_key=min_key, max_key=max_key, writer=writer)
+    return writer
 
 
 def choose_writer(schema: pa.Schema) -> Writer:
@@ -144,32 +124,39 @@ def choose_writer(schema: pa.Schema) -> Writer:
 
 
 def write_with_fastparquet(
-    table: pa.Table, file: BinaryIO, compression: Compression, marks: Mapping[str, str] = MappingProxyType({})
+    table: pa.Table, file: BinaryIO, compression: Compression, mark: SegmentMark | None = None
 ) -> None:
     """Write a table of which ``choose_writer`` says that fastparquet keeps it."""
     # Only a process that writes segments pays for pandas and fastparquet, most of a second and 25 MB.
     from kalam.storage.segments.parquet_fast import write_file
 
-    bounded = frozenset(bounded_columns(table))
+    bounded, marks = frozenset(bounded_columns(table)), {} if mark is None else mark.metadata()
     write_file(table, file, groups=row_groups(table), bounded=bounded, codec=CODECS[compression], marks=marks)
 
 
 def write_with_pyarrow(
-    table: pa.Table, file: BinaryIO, compression: Compression, marks: Mapping[str, str] = MappingProxyType({})
+    table: pa.Table, file: BinaryIO, compression: Compression, mark: SegmentMark | None = None
 ) -> None:
     """Write a table of any of Kalam's types."""
-    table = table.cast(pa.schema([field.with_nullable(True) for field in table.schema]))
-    with pq.ParquetWriter(
-        file,
-        table.schema,
-        compression=CODECS[compression] or "NONE",
-        data_page_version="2.0",
-        store_schema=False,
-        write_statistics=bounded_columns(table),
-    ) as writer:
-        for first, rows in row_groups(table):
-            writer.write_table(table.slice(first, rows), row_group_size=rows)
-        writer.add_key_value_metadata(dict(marks))
+    writer = SegmentWriter(file, table.schema, compression=compression, bounded=bounded_columns(table))
+    writer.add(table)
+    writer.close(mark)
+
+
+class WholeSegmentWriter:
+    """Writes one segment of which all rows are in memory, by the writer that keeps its columns exactly."""
+
+    def __init__(self, file: BinaryIO, *, compression: Compression) -> None:
+        self._file, self._compression = file, compression
+        self._parts: list[pa.Table] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Take in more rows."""
+        self._parts.append(rows)
+
+    def close(self, mark: SegmentMark) -> None:
+        """Write everything; the file stays open."""
+        write_segment(pa.concat_tables(self._parts), self._file, compression=self._compression, mark=mark)
 
 
 class SegmentWriter:
@@ -205,11 +192,12 @@ class SegmentWriter:
             self._writer.write_table(table.slice(first, rows), row_group_size=rows)
         self._waiting, self._rows, self._bytes = [], 0, 0
 
-    def close(self, mark: SegmentMark) -> None:
+    def close(self, mark: SegmentMark | None = None) -> None:
         """Write what waits, and the footer; the file stays open."""
         if self._rows:
             self._write()
-        self._writer.add_key_value_metadata(mark.metadata())
+        if mark is not None:
+            self._writer.add_key_value_metadata(mark.metadata())
         self._writer.close()
 
 
@@ -264,24 +252,6 @@ def row_groups(table: pa.Table) -> Iterator[tuple[int, int]]:
             waiting += [(first + half, rows - half), (first, half)]
         else:
             yield first, rows
-
-
-def key_bounds(keys: pa.ChunkedArray) -> tuple[Key | None, Key | None]:
-    """The least and the greatest key, as WrittenSegment has them."""
-    if pa.types.is_timestamp(keys.type):
-        keys = keys.cast(pa.int64())
-    bounds = pc.min_max(keys).as_py()
-    return _storable(bounds["min"]), _storable(bounds["max"])
-
-
-def _storable(key: int | str | date | Decimal | None) -> Key | None:
-    match key:
-        case None | int() | str():
-            return key
-        case date():
-            return key.isoformat()
-        case Decimal():
-            return f"{key:f}"
 
 
 def read_segment(path: str | PathLike[str], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

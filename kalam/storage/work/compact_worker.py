@@ -8,15 +8,14 @@ that nothing names yet; the server renames and records them.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,24 +23,23 @@ import pyarrow.parquet as pq
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD, arrow_schema
 from kalam.rows.field_ids import carries_ids, with_field_ids
 from kalam.rows.versions import Layout, layout
-from kalam.schema import SEQ, UPDATED, Column, Compression
+from kalam.schema import SEQ, UPDATED, Column
 from kalam.storage.log.copies import Key
-from kalam.storage.log.copy_store import pack_key, read_overrides
+from kalam.storage.log.copy_store import read_overrides
 from kalam.storage.log.database import connect
 from kalam.storage.log.written_file import WrittenFile
-from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
-from kalam.storage.segments.parquet import SegmentMark, SegmentWriter, bounded_in_files
+from kalam.storage.segments.parquet import SegmentWriter, bounded_in_files
 from kalam.storage.segments.remote import opened, refetch
 from kalam.storage.segments.segment_file import (
     OUT_OF_RESOURCES,
     READ_ERRORS,
     Identity,
     Misfit,
-    checksum_of,
     compare,
     reason_of,
     stamp_of,
 )
+from kalam.storage.work.segment_output import Output, SegmentsRequest
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
 BUFFER_BYTES = 192 << 20
@@ -58,26 +56,11 @@ class CompactInput(msgspec.Struct, kw_only=True):
     identity: Identity
 
 
-class CompactRequest(msgspec.Struct, kw_only=True):
-    """Merge ``inputs``, which lie in ``folder``, into files named after ``name``, of at most ``segment_rows_max`` rows.
+class CompactRequest(SegmentsRequest, kw_only=True):
+    """Merge ``inputs``, which lie in the folder as well, all of live or all of ``deleted`` rows."""
 
-    Rows that were deleted before ``forget_deleted_us`` are left out where the inputs hold deleted rows.
-    """
-
-    database: str
-    table_id: int
-    schema_version: int
-    copy_id: int
     inputs: list[CompactInput]
     deleted: bool
-    columns: tuple[Column, ...]
-    history: dict[int, tuple[Column, ...]]
-    key: str
-    folder: str
-    name: str
-    compression: Compression
-    segment_rows_max: int
-    forget_deleted_us: int
 
 
 class CompactAnswer(WorkerAnswer, kw_only=True):
@@ -125,20 +108,23 @@ def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Calla
     key_column = next(column for column in request.columns if column.name == request.key)
     hidden = Hidden.read(request, key_column)
     bounded = bounded_in_files([(own.file, own.layout.names) for own in inputs], request.columns)
-    output = Output(request, inputs[0].schema, [*bounded, UPDATED, SEQ])
+    writer = partial(
+        SegmentWriter,
+        schema=inputs[0].schema,
+        compression=request.compression,
+        bounded=[*bounded, UPDATED, SEQ],
+    )
     read = told = 0
-    try:
+    with Output(request, writer) as output:
         for rows in merged(inputs, request.key):
             read += rows.num_rows
-            output.add(_due_left_out(request, hidden.left_out(rows, request.key)))
+            kept = _due_left_out(request, hidden.left_out(rows, request.key))
+            output.add(kept, deleted=request.deleted)
             if read - told >= TELL_ROWS:
                 told = read
                 tell(read)
-        files = output.finish()
-    except BaseException:  # a full disk must not get fuller with every try
-        output.abandon()
-        raise
-    return CompactAnswer(files=files, row_count=output.row_count, removed=read - output.row_count)
+        output.complete()
+    return CompactAnswer(files=output.written, row_count=output.row_count, removed=read - output.row_count)
 
 
 def _due_left_out(request: CompactRequest, rows: pa.Table) -> pa.Table:
@@ -292,96 +278,3 @@ def merged(inputs: Sequence[SortedInput], key: str) -> Iterator[pa.Table]:
         if len(parts) > 1:
             rows = rows.take(pc.sort_indices(rows, sort_keys=[(key, "ascending")]))
         yield rows
-
-
-class Output:
-    """Writes sorted rows into files, each synced when it is full."""
-
-    def __init__(self, request: CompactRequest, schema: pa.Schema, bounded: Sequence[str]) -> None:
-        self._request, self._schema, self._bounded = request, schema, bounded
-        self._files: list[WrittenFile] = []
-        self._open: OutputFile | None = None
-        self.row_count = 0
-
-    def add(self, rows: pa.Table) -> None:
-        """Write more rows, which follow the former ones."""
-        self.row_count += rows.num_rows
-        while rows.num_rows:
-            if self._open is None:
-                self._open = OutputFile(self._request, self._schema, self._bounded, len(self._files))
-            room = self._request.segment_rows_max - self._open.row_count
-            self._open.add(rows.slice(0, room))
-            rows = rows.slice(room)
-            if self._open.row_count == self._request.segment_rows_max:
-                self._close()
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._files.append(self._open.finish())
-            self._open = None
-
-    def finish(self) -> list[WrittenFile]:
-        """The files that were written."""
-        self._close()
-        return self._files
-
-    def abandon(self) -> None:
-        """Remove what was written."""
-        for path in Path(self._request.folder).glob(f".*-{self._request.name}-*.tmp"):
-            path.unlink(missing_ok=True)
-
-
-class OutputFile:
-    """One file that is being written."""
-
-    def __init__(self, request: CompactRequest, schema: pa.Schema, bounded: Sequence[str], number: int) -> None:
-        self._request = request
-        self._path = f"{'deleted' if request.deleted else 'batch'}-{request.name}-{number}.parquet"
-        self._target = Path(request.folder) / f".{self._path}.tmp"
-        self._file = self._target.open("w+b")
-        self._writer = SegmentWriter(self._file, schema, compression=request.compression, bounded=bounded)
-        self._hashes: list[Any] = []
-        self._seqs: list[int] = []
-        self._first: Any = None
-        self._last: Any = None
-        self.row_count = 0
-
-    def add(self, rows: pa.Table) -> None:
-        """Write rows."""
-        keys = rows.column(self._request.key)
-        if self._first is None:
-            self._first = keys[0].as_py()
-        self._last = keys[-1].as_py()
-        self._hashes.append(KeyHashes.of(keys))
-        bounds = pc.min_max(rows.column(SEQ)).as_py()
-        self._seqs += [bounds["min"], bounds["max"]]
-        self._writer.add(rows)
-        self.row_count += rows.num_rows
-
-    def finish(self) -> WrittenFile:
-        """Complete and sync the file."""
-        mark = SegmentMark(
-            table_id=self._request.table_id,
-            schema_version=self._request.schema_version,
-            min_seq=min(self._seqs),
-            max_seq=max(self._seqs),
-        )
-        with self._file as file:
-            self._writer.close(mark)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            checksum = checksum_of(file)
-        return WrittenFile(
-            temporary=self._target.name,
-            path=self._path,
-            deleted=self._request.deleted,
-            row_count=self.row_count,
-            byte_count=self._target.stat().st_size,
-            checksum=checksum,
-            min_seq=mark.min_seq,
-            max_seq=mark.max_seq,
-            min_key=pack_key(self._first),
-            max_key=pack_key(self._last),
-            key_filter=KeyFilter.build(np.concatenate(self._hashes)).to_bytes(),
-        )

@@ -36,7 +36,7 @@ from kalam.storage.segments.replaced import ReplacedFiles, mark_replaced
 from kalam.storage.segments.segment_file import Identity, Misfit
 from kalam.storage.work.compact_worker import CompactAnswer, CompactInput, CompactRequest
 from kalam.storage.work.compaction_plan import Plan, plan
-from kalam.storage.work.flush import forgotten_before, rename_files
+from kalam.storage.work.flush import forgotten_before, paths_of, rename_files
 from kalam.storage.work.jobs import Job, Jobs
 from kalam.storage.work.worker_process import WorkerProcess
 from kalam.threads import Purpose, in_thread
@@ -213,10 +213,10 @@ class Compactor(msgspec.Struct):
             crash_point("compact.after_rename")
             await self.store.database.submit(Replacement(self, table, owner, copy_id, old, new))
         except OSError as exc:
-            self._unnamed += _paths(folder, new)
+            self._unnamed += paths_of(folder, new)
             raise storage_error(exc) from exc
         except BaseException:
-            self._unnamed += _paths(folder, new)
+            self._unnamed += paths_of(folder, new)
             raise
         crash_point("compact.after_commit")
         self._tell(table.table_id, owner)
@@ -297,10 +297,6 @@ def _not_compacted(failures: Sequence[tuple[str, Exception]], copies: int) -> Ka
     told = "; ".join(f"{owner}: {reason_of(exc)}" for owner, exc in failures[:20])
     more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
     return kind(f"{len(failures)} of {copies} users' copies could not be compacted: {told}{more}")
-
-
-def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:
-    return [folder / name for file in files for name in (file.temporary, file.path)]
 
 
 class Replacement:

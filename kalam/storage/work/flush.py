@@ -176,14 +176,14 @@ class Flusher(msgspec.Struct):
         try:
             await in_thread(Purpose.FILES, rename_files, folder, answer.files)
         except OSError as exc:
-            await in_thread(Purpose.FILES, _remove, _paths(folder, answer.files))
+            await in_thread(Purpose.FILES, _remove, paths_of(folder, answer.files))
             raise storage_error(exc) from exc
         crash_point("flush.after_rename")
         record = FlushRecord(self.store, table, Step(copy_id, user, upto_seq, answer))
         try:
             await self.database.submit(record)
         except Exception:
-            self._unnamed += _paths(folder, answer.files)
+            self._unnamed += paths_of(folder, answer.files)
             raise
         crash_point("flush.after_commit")
         written_bytes = sum(file.byte_count for file in answer.files)
@@ -194,7 +194,8 @@ class Flusher(msgspec.Struct):
         self.flushed_bytes += written_bytes
 
 
-def _paths(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:
+def paths_of(folder: Path, files: Sequence[WrittenFile]) -> list[Path]:
+    """Where written files lie, or will when they have their names."""
     return [folder / name for file in files for name in (file.temporary, file.path)]
 
 

@@ -3,15 +3,12 @@
 fastparquet's encoders hold the interpreter's lock, so they run in a process of their own and the server goes on
 answering. The process reads the log itself (a read-only connection), so no row passes through a pipe: a request names
 the copy and the range of versions, the answer describes the files.
-
-Files are written as ``.<name>.tmp`` and synced; the server renames them, because what follows (the transaction that
-names them) is the server's too.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +21,20 @@ from kalam.rows.columns import arrow_schema, to_arrow
 from kalam.rows.field_ids import carries_ids, with_field_ids
 from kalam.rows.types import TIMESTAMP_ARROW, Row
 from kalam.rows.versions import History, StoredVersions
-from kalam.schema import SEQ, UPDATED, Column, Compression
+from kalam.schema import SEQ, UPDATED, Column
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.copy_store import pack_key, read_chunks
 from kalam.storage.log.database import connect
 from kalam.storage.log.written_file import WrittenFile
-from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
-from kalam.storage.segments.parquet import SegmentMark, write_segment
-from kalam.storage.segments.segment_file import checksum_of
+from kalam.storage.segments.parquet import WholeSegmentWriter
+from kalam.storage.work.segment_output import Output, SegmentsRequest
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
 
-class FlushRequest(msgspec.Struct, kw_only=True):
-    """Write the winning versions up to ``upto_seq`` of a copy into ``folder``, in files named after ``name``.
+class FlushRequest(SegmentsRequest, kw_only=True):
+    """Write the winning versions up to ``upto_seq``."""
 
-    Rows that were deleted before ``forget_deleted_us`` are written nowhere.
-    """
-
-    database: str
-    table_id: int
-    schema_version: int
-    copy_id: int
     upto_seq: int
-    columns: tuple[Column, ...]
-    history: dict[int, tuple[Column, ...]]
-    key: str
-    folder: str
-    name: str
-    compression: Compression
-    segment_rows_max: int
-    forget_deleted_us: int
 
 
 class FlushAnswer(WorkerAnswer, kw_only=True):
@@ -81,17 +62,14 @@ def flush(request: FlushRequest) -> FlushAnswer:
         return FlushAnswer()
     index = [column.name for column in request.columns].index(request.key)
     versions = Versions(chunks, request.columns, request.history, index)
-    files: list[WrittenFile] = []
     remembered = versions.deleted[versions.updated[versions.deleted] >= request.forget_deleted_us]
-    try:
+    with Output(request, partial(WholeSegmentWriter, compression=request.compression)) as output:
         for deleted, winners in ((False, versions.live), (True, remembered)):
-            files += _write_files(request, versions, winners, deleted=deleted, number=len(files))
-    except BaseException:  # a full disk must not get fuller with every try
-        for path in Path(request.folder).glob(f".*-{request.name}-*.tmp"):
-            path.unlink(missing_ok=True)
-        raise
+            if len(winners):
+                output.add(_sorted(request, versions, winners), deleted=deleted)
+                output.complete()
     overrides = [(pack_key(versions.keys[i]), int(versions.seqs[i])) for i in versions.overriding]
-    return FlushAnswer(files=files, overrides=overrides, row_count=len(versions.live) + len(versions.deleted))
+    return FlushAnswer(files=output.written, overrides=overrides, row_count=len(versions.live) + len(versions.deleted))
 
 
 class Versions:
@@ -129,48 +107,9 @@ class Versions:
             self.overriding = [place for key, place in last.items() if superseding[first[key]]]
 
 
-def _write_files(
-    request: FlushRequest, versions: Versions, winners: np.ndarray[Any, Any], *, deleted: bool, number: int
-) -> Iterator[WrittenFile]:
-    if not len(winners):
-        return
+def _sorted(request: FlushRequest, versions: Versions, winners: np.ndarray[Any, Any]) -> pa.Table:
     rows = versions.table.take(pa.array(winners))
     rows = rows.take(pc.sort_indices(rows, sort_keys=[(request.key, "ascending")]))
     if carries_ids(request.history, request.schema_version):
         rows = rows.cast(with_field_ids(rows.schema, request.columns))
-    for offset in range(0, rows.num_rows, request.segment_rows_max):
-        yield _write_file(request, rows.slice(offset, request.segment_rows_max), deleted=deleted, number=number)
-        number += 1
-
-
-def _write_file(request: FlushRequest, rows: pa.Table, *, deleted: bool, number: int) -> WrittenFile:
-    path = f"{'deleted' if deleted else 'batch'}-{request.name}-{number}.parquet"
-    temporary = f".{path}.tmp"
-    target = Path(request.folder) / temporary
-    keys = rows.column(request.key)
-    seqs = pc.min_max(rows.column(SEQ)).as_py()
-    mark = SegmentMark(
-        table_id=request.table_id,
-        schema_version=request.schema_version,
-        min_seq=seqs["min"],
-        max_seq=seqs["max"],
-    )
-    with target.open("w+b") as file:
-        write_segment(rows, file, key=request.key, compression=request.compression, mark=mark)
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        checksum = checksum_of(file)
-    return WrittenFile(
-        temporary=temporary,
-        path=path,
-        deleted=deleted,
-        row_count=rows.num_rows,
-        byte_count=target.stat().st_size,
-        checksum=checksum,
-        min_seq=mark.min_seq,
-        max_seq=mark.max_seq,
-        min_key=pack_key(keys[0].as_py()),
-        max_key=pack_key(keys[-1].as_py()),
-        key_filter=KeyFilter.build(KeyHashes.of(keys)).to_bytes(),
-    )
+    return rows
