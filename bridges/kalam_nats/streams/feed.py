@@ -18,13 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 import structlog
 from nats import errors as nats_errors
 
 from kalam.errors import BrokerUnavailable, Unavailable
 from kalam.names import TableName
-from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table
 from kalam.tables.ports import ChangeMessage, FeedPosition, OutOfPlace
 from kalam.tables.stream_ends import StreamEnds
@@ -38,13 +36,13 @@ from kalam_nats.broker.jetstream import (
     RefusedError,
     unavailable,
 )
+from kalam_nats.streams.feed_messages import TABLE_HEADER, FeedMessage, Run, answering, one_message
 from kalam_nats.streams.streams import NANOSECONDS
 from kalam_nats.streams.takeover import DATA_ID, GENERATION
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
 
-TABLE_HEADER = "Kalam-Table"
 BATCH_MESSAGES_MAX = 1_000
 CHAINED_BYTES_MIN = 16 << 10
 """Messages of so many bytes each go as a chain."""
@@ -58,26 +56,7 @@ NO_ROOM_CODES = frozenset({10028, 10047})
 """JetStream's codes for a stream whose ``max_bytes`` it cannot reserve."""
 HEADER_BYTES = 4 << 10
 """Room for headers, which count against the broker's ``max_payload``."""
-
-
-class Run(msgspec.Struct):
-    """What a feed message says of its place: it begins with change ``seq`` and carries ``rows``."""
-
-    seq: int
-    rows: list[msgspec.Raw] = []
-
-
-_JSON_RUN = msgspec.json.Decoder(Run)
-_MSGPACK_RUN = msgspec.msgpack.Decoder(Run)
 _TRACE = attrgetter("trace")
-
-
-def read_run(payload: bytes) -> Run | None:
-    """The place of a feed message, None if it is none. Its format is its own: an ALTER may have set another since."""
-    try:
-        return _JSON_RUN.decode(payload) if payload[:1] == b"{" else _MSGPACK_RUN.decode(payload)
-    except UNREADABLE:
-        return None
 
 
 class Feeds:
@@ -226,35 +205,25 @@ class Feeds:
             last = await self._last(stream, pattern)
             if last is None:
                 return FeedPosition(0, 0)
-            stream_seq, table_id, run = last
-            if run is not None and table_id == table.table_id:
-                return FeedPosition(run.seq + len(run.rows) - 1, stream_seq)
-            if run is not None and table_id > table.table_id:  # we were dropped
-                return FeedPosition(0, stream_seq)
-            if run is not None and table_id > 0:  # a late one of an older table of this name
-                await self._purge(table.name, user, {"filter": pattern, "seq": stream_seq + 1})
+            run = last.read(Run)
+            if run is not None and last.table_id == table.table_id:
+                return FeedPosition(run.last_seq, last.place)
+            if run is not None and last.table_id > table.table_id:  # we were dropped
+                return FeedPosition(0, last.place)
+            if run is not None and last.table_id > 0:  # a late one of an older table of this name
+                await self._purge(table.name, user, {"filter": pattern, "seq": last.place + 1})
                 return FeedPosition(0, 0)
-            await self._remove(table, stream, stream_seq)
+            await self._remove(table, stream, last.place)
         raise BrokerUnavailable(f"others publish on the subjects of table {table.name}")
 
-    async def _last(self, stream: str, pattern: str) -> tuple[int, int, Run | None] | None:
-        """The last message on a copy's subjects: its place, its table, and its run of changes if it is one."""
-        try:
-            msg = await self._connection.client.request(
-                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"last_by_subj": pattern}), timeout=5
-            )
-        except nats_errors.NoRespondersError as exc:
-            await self.open()
-            raise BrokerUnavailable("the change feed was not there and has been made anew") from exc
-        except (nats_errors.Error, TimeoutError, OSError) as exc:
-            raise BrokerUnavailable(f"the change feed does not answer: {exc or type(exc).__name__}") from exc
-        headers = msg.headers or {}
-        if headers.get("Status") == "404":
-            return None
-        if "Nats-Sequence" not in headers:
-            raise BrokerUnavailable(f"the change feed answered {headers.get('Description', headers)}")
-        number = headers.get(TABLE_HEADER, "")
-        return int(headers["Nats-Sequence"]), int(number) if number.isdecimal() else 0, read_run(msg.data)
+    async def _last(self, stream: str, pattern: str) -> FeedMessage | None:
+        """The last message on a copy's subjects."""
+        with answering():
+            try:
+                return await one_message(self._connection.client, stream, {"last_by_subj": pattern})
+            except nats_errors.NoRespondersError as exc:
+                await self.open()
+                raise BrokerUnavailable("the change feed was not there and has been made anew") from exc
 
     async def _remove(self, table: Table, stream: str, stream_seq: int) -> None:
         """Remove what somebody else published on a copy's subjects: the next change is fenced with what is before."""

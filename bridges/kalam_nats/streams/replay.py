@@ -12,35 +12,25 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from nats import errors as nats_errors
-from nats.aio.msg import Msg
 
-from kalam.errors import BrokerUnavailable
-from kalam.rows.judged import UNREADABLE
 from kalam.schema import Table
-from kalam.storage.log.copies import Op
 from kalam.tables.ports import FeedRun
 from kalam.tasks import heeding
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.jetstream import JetStream
-from kalam_nats.streams.feed import TABLE_HEADER
+from kalam_nats.streams.feed_messages import (
+    ANSWER_S,
+    Body,
+    FeedMessage,
+    Run,
+    answering,
+    direct_get,
+    message_of,
+    one_message,
+)
 from kalam_nats.subjects import Subjects
 
-ANSWER_S = 5.0
 READ_MESSAGES_MAX, READ_BYTES_MAX = 200, 4 << 20
-
-
-class Body(msgspec.Struct):
-    """A feed message: a run of changes, the first numbered ``seq``."""
-
-    op: Op
-    seq: int
-    rows: list[dict[str, Any]]
-    old: list[dict[str, Any]] | None = None
-
-
-_JSON = msgspec.json.Decoder(Body)
-_MSGPACK = msgspec.msgpack.Decoder(Body)
 
 
 class FeedReplay:
@@ -63,84 +53,45 @@ class FeedReplay:
         found: int | None = None
         while low <= high:
             middle = (low + high) // 2
-            message = await self._next(table, owner, middle)
-            if message is None or message[0] > high:
+            with answering():
+                message = await one_message(
+                    self._connection.client, self._stream(owner), self._question(table, owner, middle)
+                )
+            if message is None or message.place > high:
                 high = middle - 1
                 continue
-            place, run = message
-            if run is None or run.seq + len(run.rows) - 1 < seq:  # of an older table of this name, or too early
-                low = place + 1
+            run = message.read(Run) if message.table_id == table.table_id else None
+            if run is None or run.last_seq < seq:  # of an older table of this name, or too early
+                low = message.place + 1
             elif run.seq > seq:
                 high = middle - 1
             else:
-                found = place
+                found = message.place
                 break
         return found
 
     async def read(self, table: Table, owner: str, place: int) -> AsyncIterator[FeedRun]:
         """The messages of a copy from a place on, as far as the feed goes."""
         while messages := await self._several(table, owner, place):
-            for msg in messages:
-                place, run = _read(table, msg)
-                if run is not None:
-                    yield FeedRun(run.op, run.seq, run.rows, None if run.op != "update" else run.old)
-            place += 1
+            for message in messages:
+                body = message.read(Body) if message.table_id == table.table_id else None
+                if body is not None:
+                    yield FeedRun(body.op, body.seq, body.rows, None if body.op != "update" else body.old)
+            place = messages[-1].place + 1
 
-    async def _several(self, table: Table, owner: str, place: int) -> list[Msg]:
+    async def _several(self, table: Table, owner: str, place: int) -> list[FeedMessage]:
         """The next messages at or behind a place, with one question."""
         question = self._question(table, owner, place) | {"batch": READ_MESSAGES_MAX, "max_bytes": READ_BYTES_MAX}
-        messages: list[Msg] = []
-        try:
+        messages: list[FeedMessage] = []
+        with answering():
             client = self._connection.client
             inbox = client.new_inbox()
             subscription = await client.subscribe(inbox)
             try:
-                await client.publish(
-                    f"$JS.API.DIRECT.GET.{self._stream(owner)}",
-                    msgspec.json.encode(question),
-                    reply=inbox,
-                )
-                while True:
-                    msg = await heeding(subscription.next_msg(ANSWER_S))
-                    if "Nats-Sequence" not in (msg.headers or {}):
-                        _check_end(msg)
-                        return messages
-                    messages.append(msg)
+                await client.publish(direct_get(self._stream(owner)), msgspec.json.encode(question), reply=inbox)
+                while message := message_of(await heeding(subscription.next_msg(ANSWER_S))):
+                    messages.append(message)
+                return messages
             finally:
                 if client.is_connected:
                     await subscription.unsubscribe()
-        except (nats_errors.Error, TimeoutError, OSError) as exc:
-            raise BrokerUnavailable(f"the change feed does not answer: {exc or type(exc).__name__}") from exc
-
-    async def _next(self, table: Table, owner: str, place: int) -> tuple[int, Body | None] | None:
-        """The next message at or behind a place; its body is None if it belongs to another table of this name."""
-        question = msgspec.json.encode(self._question(table, owner, place))
-        try:
-            msg = await self._connection.client.request(
-                f"$JS.API.DIRECT.GET.{self._stream(owner)}", question, timeout=ANSWER_S
-            )
-        except (nats_errors.Error, TimeoutError, OSError) as exc:
-            raise BrokerUnavailable(f"the change feed does not answer: {exc or type(exc).__name__}") from exc
-        if "Nats-Sequence" not in (msg.headers or {}):
-            _check_end(msg)
-            return None
-        return _read(table, msg)
-
-
-def _check_end(msg: Msg) -> None:
-    """Raise BrokerUnavailable unless a message without a sequence says that there are no more."""
-    headers = msg.headers or {}
-    if headers.get("Status") not in ("204", "404"):
-        raise BrokerUnavailable(f"the change feed answered {headers.get('Description', headers)}")
-
-
-def _read(table: Table, msg: Msg) -> tuple[int, Body | None]:
-    """A message's place and its body, None if it belongs to another table of this name."""
-    headers = msg.headers or {}
-    found = int(headers["Nats-Sequence"])
-    if headers.get(TABLE_HEADER) != str(table.table_id):
-        return found, None
-    try:  # its format is its own: an ALTER may have set another since
-        return found, (_JSON if msg.data[:1] == b"{" else _MSGPACK).decode(msg.data)
-    except UNREADABLE:
-        return found, None  # somebody else published there
