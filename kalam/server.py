@@ -188,7 +188,7 @@ async def _open_engine(
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
-    await begin_logins(opened, access, storage.catalogue, broker.subjects, lambda *_: None)
+    await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, lambda *_: None)
     return engine, requests, queries, access
 
 

@@ -16,10 +16,11 @@ from kalam.tls import Certificates
 from kalam_nats.access.broker_logins import BrokerLogins, broker_logins
 from kalam_nats.access.keys import Keys
 from kalam_nats.access.outside import outside_keys, with_key
-from kalam_nats.access.reach import KeysOf, Reaches
+from kalam_nats.access.reach import KeysOf
 from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
 from kalam_nats.broker.embedded import EmbeddedBroker, embedded_broker
+from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.broker.tls import own_context
 from kalam_nats.door.senders import Senders
 from kalam_nats.subjects import Subjects
@@ -82,12 +83,11 @@ def senders_of(subjects: Subjects, access: Access, logins: BrokerLogins | None) 
 
 
 async def begin_logins(
-    opened: OpenBroker, access: Access, catalogue: Catalogue, subjects: Subjects, keys_of: KeysOf
+    opened: OpenBroker, jetstream: JetStream, access: Access, catalogue: Catalogue, subjects: Subjects, keys_of: KeysOf
 ) -> None:
     """Let users in from now on, where they log in; raises BrokerUnavailable unless the broker is seen to ask."""
     if opened.logins is not None:
-        reaches = Reaches(access.rights, catalogue, keys_of)
-        await opened.logins.begin(opened.connection, access.logins, access.book, reaches, catalogue, subjects)
+        await opened.logins.begin(opened.connection, jetstream, access, catalogue, subjects, keys_of)
 
 
 def _origins(settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from kalam.access.model import Grant, Narrowed, Privilege, User
 from kalam.access.opened import Access
 from kalam.access.passwords import Passwords
 from kalam.engine import Session
+from kalam.names import TableName
 from kalam.server import Running, open_server
 from kalam.settings import Settings
 
@@ -185,3 +186,47 @@ async def test_who_is_locked_is_out_and_nothing_that_was_sent_is_taken(world: Wo
         await world.alter("ada", locked=False)
         async with world.client("ada"):
             pass
+
+
+async def test_a_new_table_of_a_former_name_is_not_heard_by_those_who_might_hear_the_former(
+    world: World, wait_until: WaitUntil
+) -> None:
+    table = world.running.engine.known(TableName("app", "notes"))
+    assert table is not None
+    await world.access.book.grant(("ben",), (Grant(Privilege.SELECT, table.table_id),))
+    async with world.client("ben") as ben, world.client("ada") as ada:
+        assert await ben.may_hear("kalam.shared.app.notes.>")
+        await world.sql("DROP TABLE app.notes")
+        world.access.book.forget_table(table.table_id)
+        assert ben.client.is_connected
+        await world.sql("CREATE SHARED TABLE app.notes (id BIGINT PRIMARY KEY)")
+        await wait_until(lambda: ben.client.is_closed)
+        await ada.settle()  # whose namespace it is
+    async with world.client("ben") as ben:
+        assert not await ben.may_hear("kalam.shared.app.notes.>")
+
+
+async def test_what_a_trusted_service_left_delivers_nothing_when_it_is_trusted_no_more(
+    world: World, wait_until: WaitUntil
+) -> None:
+    table = world.running.engine.known(TableName("app", "logs"))
+    assert table is not None
+    trust = Grant(Privilege.JETSTREAM, table.table_id)
+    await world.access.book.grant(("ada", "ben"), (trust,))
+    async with world.client("ben") as ben, world.client("ada") as ada:
+        for name, plain, subject in (
+            ("forger", ben, "kalam.shared.app.notes.insert"),
+            ("bens", ben, "_INBOX.ben.events"),
+            ("adas", ada, "_INBOX.ada.events"),
+        ):
+            config = {"durable_name": name, "deliver_subject": subject, "ack_policy": "none"}
+            body = {"stream_name": "KALAM-app-logs", "config": config}
+            made, _ = await ask(plain, f"$JS.API.CONSUMER.DURABLE.CREATE.KALAM-app-logs.{name}", body)
+            assert made["name"] == name
+        heard = await ada.client.subscribe("_INBOX.ada.events")
+        await world.access.book.revoke(("ben",), (trust,))
+        await world.access.book.narrowed(Narrowed(users=frozenset({"ben"}), tables=frozenset({table.table_id})))
+        left, _ = await ask(ada, "$JS.API.CONSUMER.NAMES.KALAM-app-logs", {})
+        assert left["consumers"] == ["adas"]
+        await world.sql("INSERT INTO app.logs VALUES (1)")
+        assert json.loads((await heard.next_msg(10)).data) == {"id": 1}

@@ -31,11 +31,13 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         users: of one of these users; None for all.
         subjects: that may subscribe to something under one of these patterns; None for all.
+        literally: only where their permissions name these subjects, and not a wildcard over them.
         logins: that came by a ``password``, or by the token of this id; None for all.
     """
 
     users: frozenset[str] | None = None
     subjects: tuple[str, ...] | None = None
+    literally: bool = False
     logins: str | None = None
 
     def concerns(self, user: str, admission: Admission | None) -> bool:
@@ -46,9 +48,16 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
             return True
         if self.logins is not None and self.logins not in (admission.login.how, admission.login.credential):
             return False
+        matches = _names if self.literally else subjects_overlap
         return self.subjects is None or any(
-            subjects_overlap(heard, subject) for heard in admission.hears for subject in self.subjects
+            matches(heard, subject) for heard in admission.hears for subject in self.subjects
         )
+
+
+def _names(heard: str, subject: str) -> bool:
+    """Whether a pattern names a subject up to its own wildcards."""
+    head = subject.removesuffix(".>")
+    return heard == head or heard.startswith(f"{head}.")
 
 
 class Admissions:

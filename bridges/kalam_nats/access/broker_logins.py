@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import structlog
 
-from kalam.access.book import Book
 from kalam.access.login import Login
-from kalam.access.logins import Logins
 from kalam.access.model import Ends, Narrowed
+from kalam.access.opened import Access
 from kalam.errors import BrokerUnavailable
+from kalam.names import TableName
 from kalam.storage.log.catalogue import Catalogue
 from kalam_nats.access.admissions import Admissions, Cut
 from kalam_nats.access.callout import Callout
@@ -21,8 +21,10 @@ from kalam_nats.access.keys import Keys
 from kalam_nats.access.outside import with_key
 from kalam_nats.access.permissions import Permissions, permissions, table_subjects
 from kalam_nats.access.proof import prove_logins
-from kalam_nats.access.reach import Reaches
+from kalam_nats.access.reach import KeysOf, Reaches
+from kalam_nats.access.trusted import TrustedConsumers
 from kalam_nats.broker.connection import BrokerConnection, broker_connection
+from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.subjects import Subjects
 
 DOOR: Final = "nats"
@@ -65,34 +67,47 @@ class BrokerLogins:
     async def begin(
         self,
         kalam: BrokerConnection,
-        logins: Logins,
-        book: Book,
-        reaches: Reaches,
+        jetstream: JetStream,
+        access: Access,
         catalogue: Catalogue,
         subjects: Subjects,
+        keys_of: KeysOf,
     ) -> None:
         """Answer logins from now on, and end connections when somebody may do less.
 
+        Who was let in before this process began logs in anew: what was taken away meanwhile is not known to the broker.
         Raises BrokerUnavailable unless the broker is seen to ask about a login, and to let connections be ended.
         """
+        logins, reaches = access.logins, Reaches(access.rights, catalogue, keys_of)
+        trusted = TrustedConsumers(jetstream, access.rights, catalogue, subjects)
+        cuts = Cuts(kalam, self._connection, self.callout.admissions, frozenset({self._keys.kalam.public}))
 
         async def log_in(user: str | None, secret: str, address: str) -> Login:
             return await logins.log_in(user, secret, door=DOOR, address=address)
 
         def permit(login: Login) -> Permissions | None:
-            return permissions(reaches.of(login.user), subjects) if logins.stands(login) else None
-
-        cuts = Cuts(kalam, self._connection, self.callout.admissions, frozenset({self._keys.kalam.public}))
+            if not logins.stands(login):
+                return None
+            reach = reaches.of(login.user)
+            trusted.granted(reach.jetstream)
+            return permissions(reach, subjects)
 
         async def narrowed(what: Narrowed) -> None:
             found = cuts_of(what, catalogue, subjects)
             if found:
                 log.info("connections_ended", count=await cuts.cut(*found), reason=what.reason)
+            await trusted.sweep()
 
-        self.callout.begin(log_in, permit)
-        book.on_narrowed(narrowed)
+        async def used_again(name: TableName) -> None:
+            await cuts.cut(Cut(subjects=table_subjects(name, subjects), literally=True))
+
         await cuts.check()
         await prove_logins(self.callout, self._options, self._timeout_s)
+        access.book.on_narrowed(narrowed)
+        catalogue.on_used_again(used_again)
+        await cuts.cut(Cut())
+        await trusted.sweep()
+        self.callout.begin(log_in, permit)
 
 
 def cuts_of(narrowed: Narrowed, catalogue: Catalogue, subjects: Subjects) -> tuple[Cut, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,6 +55,12 @@ class Catalogue:
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
         self.altered: dict[int, int] = {}
         self.changed_at: dict[int, float] = {}
+        self._dropped: set[TableName] = set()
+        self._on_used_again: list[Callable[[TableName], Awaitable[None]]] = []
+
+    def on_used_again(self, listener: Callable[[TableName], Awaitable[None]]) -> None:
+        """Have ``listener`` awaited before a table gets a name that another one has had since the start."""
+        self._on_used_again.append(listener)
 
     def note_changed(self, table_id: int) -> None:
         """What other engines read of a table changed: its segments, or what its columns are; from any thread."""
@@ -182,6 +188,9 @@ class Catalogue:
 
     async def create_table(self, definition: TableDefinition) -> Table:
         """Add a table; raises NamespaceNotFound or AlreadyExists."""
+        if definition.name in self._dropped:
+            for listener in self._on_used_again:
+                await listener(definition.name)
         created = now_us()
 
         def insert(conn: sqlite3.Connection) -> int:
@@ -216,6 +225,7 @@ class Catalogue:
         """Drop from memory a table that the database does not have any more."""
         if self.tables.get(table.name) is table:
             del self.tables[table.name]
+        self._dropped.add(table.name)
         self.by_id.pop(table.table_id, None)
         self.altered.pop(table.table_id, None)
         self.changed_at.pop(table.table_id, None)
