@@ -230,4 +230,4 @@ def check_kind(request: AuthorizationRequest, user: str) -> None:
     if info.type == "mqtt" and info.mqtt_id != user:
         name, rest = info.mqtt_id[: len(user)], info.mqtt_id[len(user) :]
         if name != user or USER_PATTERN.fullmatch(rest[:1]):
-            raise Unauthenticated("an MQTT client's id begins with the user's name and a character such as '.' or ':'")
+            raise Unauthenticated("an MQTT client's id begins with the user's name and a ':'")
