@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +21,8 @@ from kalam.names import NAME_PATTERN
 if TYPE_CHECKING:  # the client imports NATS, which the command does when it runs
     from kalam.client import Change, LiveRows
 
+_AGE = re.compile(r"([0-9]{1,5})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 END_S = 2.0  # how long the last change may still take to be printed
 
 
@@ -36,6 +40,9 @@ def tail(
     token: Annotated[
         str | None, typer.Option(help="Go on where an earlier tail ended: the token that it printed.")
     ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Begin with the events of a STREAM table that are not older, such as 5m or 2h.")
+    ] = None,
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
@@ -50,13 +57,24 @@ def tail(
     """
     sql = _sql(what)
     user_name(user)
+    if since is not None and token is not None:
+        raise WrongUsage("--since and --token each say where to begin: give one")
+    began = None if since is None else _moment(since)
     import asyncio
 
     where = find_server(url, context, data_dir)
     nats_url = where.nats_url()
-    ended = asyncio.run(_follow(nats_url, where, user, subject_prefix, sql, last, token, form))
+    ended = asyncio.run(_follow(nats_url, where, user, subject_prefix, sql, last, token, began, form))
     if ended:
         typer.echo(f"resume with --token {ended}", err=True)
+
+
+def _moment(age: str) -> datetime:
+    """When something of this age began."""
+    found = _AGE.fullmatch(age.strip())
+    if found is None:
+        raise WrongUsage(f"--since {age[:40]!r} is no time like 90s, 5m, 2h or 7d")
+    return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _sql(what: str) -> str:
@@ -69,7 +87,15 @@ def _sql(what: str) -> str:
 
 
 async def _follow(
-    url: str, where: Address, user: str, prefix: str, sql: str, last: int, token: str | None, form: TailFormat
+    url: str,
+    where: Address,
+    user: str,
+    prefix: str,
+    sql: str,
+    last: int,
+    token: str | None,
+    since: datetime | None,
+    form: TailFormat,
 ) -> str | None:
     """Print changes until ^C; the token to go on with."""
     import asyncio
@@ -80,7 +106,8 @@ async def _follow(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connect(url, user=user, prefix=prefix, **where.options) as kalam:
-        live = kalam.live(sql, last_rows=None if token else last, token=token)
+        begins = token is not None or since is not None
+        live = kalam.live(sql, last_rows=None if begins else last, token=token, from_time=since)
         tell(f"listening to {sql} as {user}; ^C ends it")
         printing = asyncio.create_task(_print_all(live, form))
         stopping = asyncio.create_task(stop.wait())

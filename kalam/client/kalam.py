@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -163,6 +164,7 @@ class Kalam:
         *,
         last_rows: int | None = None,
         from_seq: int | None = None,
+        from_time: datetime | None = None,
         table_id: int | None = None,
         token: str | None = None,
         key: str | None = None,
@@ -176,6 +178,7 @@ class Kalam:
             sql: one table (with its namespace), columns or ``*``, a WHERE.
             last_rows: begin with only so many of the rows, those that changed last; None for all that match.
             from_seq: begin behind a change that was seen earlier.
+            from_time: begin with the events of a STREAM table from a time on; without a zone it is this machine's.
             table_id: of which table that change was.
             token: the same two as one text, as ``LiveRows.token`` gave it.
             key: a selected column that tells the rows apart; then ``LiveRows.rows`` is the result as it is now.
@@ -190,6 +193,7 @@ class Kalam:
             sql,
             last_rows=last_rows,
             from_seq=from_seq,
+            from_time=from_time,
             table_id=table_id,
             key=key,
             follow=follow,

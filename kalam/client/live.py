@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 import msgspec
@@ -88,6 +89,7 @@ class LiveRows:
         *,
         last_rows: int | None,
         from_seq: int | None,
+        from_time: datetime | None,
         table_id: int | None,
         key: str | None,
         follow: bool,
@@ -95,7 +97,7 @@ class LiveRows:
     ) -> None:
         self._link, self._subject, self._sql, self._timeout_s = link, f"{prefix}.api.{user}.live", sql, timeout_s
         self._last_rows, self._key, self._follow = last_rows, key, follow
-        self.seq, self.table_id = from_seq, table_id
+        self.seq, self.table_id, self._from_time = from_seq, table_id, from_time
         self.columns: tuple[tuple[str, str], ...] = ()
         self.resumes = 0
         self._rows: dict[Any, dict[str, Any]] = {}
@@ -208,8 +210,11 @@ class LiveRows:
             asked["from_seq"] = self.seq
             if self.table_id is not None:
                 asked["table_id"] = self.table_id
-        elif self._last_rows is not None:
-            asked["last_rows"] = self._last_rows
+        else:
+            if self._last_rows is not None:
+                asked["last_rows"] = self._last_rows
+            if self._from_time is not None:
+                asked["from_time"] = self._from_time.astimezone(UTC).isoformat()
         if self.seq is None and self._rows_were_seen:
             raise CursorExpired("the rows were not complete when the live query broke off")
         try:

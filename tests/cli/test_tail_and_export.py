@@ -51,6 +51,22 @@ def test_tail_prints_rows_and_changes_and_a_token_to_go_on_with(shared_server: S
     stopped(process)
 
 
+def test_tail_begins_with_events_of_a_time(shared_server: ServerProcess) -> None:
+    shared_server.sql("CREATE NAMESPACE since; CREATE STREAM TABLE since.t (id BIGINT); INSERT INTO since.t VALUES (1)")
+    process = tail(shared_server, "since.t", "--since", "5m")
+    assert next_line(process) == '+ {"id": 1}'
+    shared_server.sql("INSERT INTO since.t VALUES (2)")
+    assert next_line(process) == '+ {"id": 2}'
+    stopped(process)
+
+
+@pytest.mark.parametrize("since", ["", "5", "m", "-5m", "5 minutes", "1000000d", "1.5h"])
+def test_tail_since_is_a_number_and_a_unit(since: str) -> None:
+    done = run_kalam("tail", "a.b", f"--since={since}")
+    assert done.returncode == 2
+    assert "--since" in done.stderr
+
+
 def test_tail_says_what_is_wrong(shared_server: ServerProcess) -> None:
     where = f"--nats-url={shared_server.nats_url}"
     assert run_kalam("tail", "what", where).returncode == 2

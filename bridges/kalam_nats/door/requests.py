@@ -98,7 +98,7 @@ class Requests:
         senders: Senders,
     ) -> None:
         self._connection, self._subjects, self._engine = connection, subjects, engine
-        self._sending, self._guarded = senders, senders.guarded
+        self._sending, self._guarded, self._inboxes = senders, senders.guarded, senders.inboxes
         self._interest = Interest(connection)
         self._rejections = rejections
         self._routes: dict[str, Route] = {}
@@ -135,10 +135,14 @@ class Requests:
         await self._tasks.wait()
 
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
-        if self._guarded and (fault := self._sending.fault(subject, reply, headers)) is not None:
-            refused = Incoming(payload, False, None, bool(reply), None, PLAIN, fault[1], subject)
-            self._tasks.start(self._refuse_unread(refused, fault[0]))
-            return
+        if self._guarded:
+            inbox = self._inboxes.get(subject)  # all that most messages need
+            if headers or inbox is None or (reply and not reply.startswith(inbox)):
+                fault = self._sending.fault(subject, reply, headers)
+                if fault is not None:
+                    refused = Incoming(payload, False, None, bool(reply), None, PLAIN, fault[1], subject)
+                    self._tasks.start(self._refuse_unread(refused, fault[0]))
+                    return
         if headers:
             arrow = headers.get("Content-Type") == ARROW_STREAM
             msg_id, trace, taking = headers.get("Nats-Msg-Id") or None, named_trace(headers), PLAIN

@@ -28,6 +28,7 @@ class Senders:
     """Makes identities of subjects.
 
     Where logins are asked for ``may_send`` tells whether a user is there and may log in, and ``login_of`` by what.
+    ``inboxes`` has, for the subjects of users who may, what the reply subjects of their requests begin with.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Senders:
         login_of: Callable[[str], Login] | None = None,
     ) -> None:
         self._subjects, self._may_send, self._login_of = subjects, may_send, login_of
-        self._inboxes: dict[bytes, bytes] = {}
+        self.inboxes: dict[bytes, bytes] = {}
         self.guarded = may_send is not None
 
     def identify(self, user: str) -> Identity:
@@ -51,13 +52,13 @@ class Senders:
 
     def forget(self) -> None:
         """Believe nothing that was believed before: somebody may do less."""
-        self._inboxes.clear()
+        self.inboxes.clear()
 
     def fault(self, subject: bytes, reply: bytes, headers: Mapping[str, str] | None) -> tuple[KalamError, bytes] | None:
         """Why a message is not taken, and the reply subject if that may be told there; None for one that is taken."""
         if self._may_send is None:
             return None
-        inbox = self._inboxes.get(subject)
+        inbox = self.inboxes.get(subject)
         if inbox is None:
             try:
                 inbox = self._inbox(subject)
@@ -78,9 +79,9 @@ class Senders:
         """What the reply subjects of a request begin with; raises InvalidName and Unauthenticated."""
         user = self._subjects.parse_user(subject.decode("utf-8", "replace"))
         self.identify(user)
-        if len(self._inboxes) >= KNOWN_MAX:
-            self._inboxes.clear()
-        inbox = self._inboxes[subject] = f"{inbox_prefix(user)}.".encode()
+        if len(self.inboxes) >= KNOWN_MAX:
+            self.inboxes.clear()
+        inbox = self.inboxes[subject] = f"{inbox_prefix(user)}.".encode()
         return inbox
 
 
