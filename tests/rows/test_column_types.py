@@ -59,6 +59,25 @@ def test_no_word_names_two_types() -> None:
     assert all(kind.words[0] == name for name, kind in TYPES.items())
 
 
+def test_each_type_is_another_one_for_postgresql() -> None:
+    """Names and oids of PostgreSQL's pg_type.dat, which no release of it changes."""
+    assert {name: (kind.postgresql.name, kind.postgresql.oid) for name, kind in TYPES.items()} == {
+        TypeName.BOOLEAN: ("bool", 16),
+        TypeName.SMALLINT: ("int2", 21),
+        TypeName.INT: ("int4", 23),
+        TypeName.BIGINT: ("int8", 20),
+        TypeName.FLOAT: ("float4", 700),
+        TypeName.DOUBLE: ("float8", 701),
+        TypeName.DECIMAL: ("numeric", 1700),
+        TypeName.TEXT: ("text", 25),
+        TypeName.BLOB: ("bytea", 17),
+        TypeName.TIMESTAMP: ("timestamptz", 1184),
+        TypeName.DATE: ("date", 1082),
+        TypeName.JSON: ("json", 114),
+        TypeName.UUID: ("uuid", 2950),
+    }
+
+
 @every
 def test_what_json_shows_is_taken_again(kind: ColumnType) -> None:
     value = ROWS[kind.name]

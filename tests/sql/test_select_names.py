@@ -21,6 +21,8 @@ from kalam.sql.text.statements import Select
         ("SELECT count(*) FILTER (WHERE a > 1), count(*) + 1 FROM t", ["count", "?column?"]),
         ("SELECT a + 1, -a, NOT b, a || 'x', lower(a) = upper(b) FROM t", ["?column?"] * 5),
         ("SELECT CAST(a AS TEXT), a::BIGINT FROM t", ["a", "a"]),
+        ("SELECT '1'::integer, '1'::bigint, 1::real, CAST('1' AS NUMERIC)", ["int4", "int8", "float4", "numeric"]),
+        ("SELECT 'a'::bytea, 'a'::varchar, '2026-01-01'::timestamp", ["bytea", "varchar", "timestamp"]),
         (
             "SELECT CASE WHEN a THEN 1 END, EXISTS (SELECT 1), (SELECT max(x) AS top FROM u) FROM t",
             ["case", "exists", "top"],

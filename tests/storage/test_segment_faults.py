@@ -81,6 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
             "KALAM_COMPACTION_SEGMENTS_MIN": "1000000",
             "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000",
             "KALAM_FLUSH_WORKER_IDLE_S": "600",
+            "KALAM_ICEBERG": "false",  # so that replaced files go at once
         },
     ).start()
     server.sql("CREATE NAMESPACE warm; CREATE TABLE warm.t (id INT PRIMARY KEY)")

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kalam.errors import InvalidValue
 from kalam.rows.column_types.arrow_kinds import is_bytes, is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import Values, each
 from kalam.schema import DataType, TypeName
 
@@ -61,6 +61,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 BLOB = ColumnType(
     name=TypeName.BLOB,
     words=("BLOB", "BYTEA", "BYTES", "BINARY", "VARBINARY"),
+    postgresql=PostgreSQLType("bytea", 17),
     literal="X",
     decoded=lambda kind, how: Any if how.native else bytes,
     fix=lambda kind: _fix,

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from kalam.rows.column_types.arrow_kinds import is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.schema import DataType, TypeName
 
 _TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True)
@@ -53,6 +53,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 BOOLEAN = ColumnType(
     name=TypeName.BOOLEAN,
     words=("BOOLEAN", "BOOL"),
+    postgresql=PostgreSQLType("bool", 16),
     decoded=lambda kind, how: bool,
     assigned=_assigned,
     from_arrow=_from_arrow,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from kalam.rows.column_types.arrow_kinds import is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.schema import DataType, TypeName
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -36,6 +36,7 @@ def _default(value: Any, _: DataType) -> str:
 DATE = ColumnType(
     name=TypeName.DATE,
     words=("DATE",),
+    postgresql=PostgreSQLType("date", 1082),
     literal="DATE",
     is_key=True,
     decoded=lambda kind, how: date,

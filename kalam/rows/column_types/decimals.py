@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from kalam.rows.column_types.arrow_kinds import is_number, is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import Fix, Values, each
 from kalam.schema import DataType, TypeName
 
@@ -82,6 +82,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 DECIMAL = ColumnType(
     name=TypeName.DECIMAL,
     words=("DECIMAL", "NUMERIC", "DEC"),
+    postgresql=PostgreSQLType("numeric", 1700),
     is_key=True,
     decoded=lambda kind, how: Decimal,
     fix=_fix,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from kalam.rows.column_types.arrow_kinds import is_number, is_text, refuse_unless
 from kalam.rows.column_types.integers import NUMBER
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import NONFINITE_TEXTS, BadValue, Fix, Values, each, nonfinite_text, shorten
 from kalam.schema import DataType, TypeName
 
@@ -127,6 +127,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 FLOAT = ColumnType(
     name=TypeName.FLOAT,
     words=("FLOAT", "REAL", "FLOAT4"),
+    postgresql=PostgreSQLType("float4", 700),
     decoded=lambda kind, how: float | Literal["NaN", "Infinity", "-Infinity"],
     fix=lambda kind: _fix_floats,
     lossless=lambda raw: float | str,
@@ -143,6 +144,7 @@ FLOAT = ColumnType(
 DOUBLE = ColumnType(
     name=TypeName.DOUBLE,
     words=("DOUBLE", "FLOAT8"),
+    postgresql=PostgreSQLType("float8", 701),
     decoded=FLOAT.decoded,
     fix=lambda kind: _fix_doubles,
     lossless=FLOAT.lossless,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.rows.column_types.arrow_kinds import is_text
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.lone_values import show_timestamp, timestamp_text
 from kalam.rows.time_units import PER_SECOND, Implausible, instant, micros_of, plausible
 from kalam.rows.timestamp_text import read_utc_timestamp, rounded_micros
@@ -163,6 +163,7 @@ def _compared(value: Any, kind: DataType) -> str | None:
 TIMESTAMP = ColumnType(
     name=TypeName.TIMESTAMP,
     words=("TIMESTAMP", "TIMESTAMPTZ", "DATETIME"),
+    postgresql=PostgreSQLType("timestamptz", 1184),
     literal="TIMESTAMP",
     is_key=True,
     decoded=lambda kind, how: datetime | int,

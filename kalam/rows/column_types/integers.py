@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from msgspec import Meta
 
 from kalam.rows.column_types.arrow_kinds import is_number, is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType, Decoding
+from kalam.rows.column_types.record import ColumnType, Decoding, PostgreSQLType
 from kalam.rows.values import BadValue, Fix, Values, each, shorten
 from kalam.schema import DataType, TypeName
 
@@ -122,11 +122,12 @@ def _as_text(values: Values) -> Values:
     return [None if value is None else str(value) for value in values]
 
 
-def _integer(name: TypeName, bits: int, arrow: pa.DataType, *words: str) -> ColumnType:
+def _integer(name: TypeName, bits: int, arrow: pa.DataType, oid: int, *words: str) -> ColumnType:
     is_long = name is TypeName.BIGINT
     return ColumnType(
         name=name,
         words=words,
+        postgresql=PostgreSQLType(f"int{bits // 8}", oid),
         bits=bits,
         is_key=True,
         decoded=partial(_decoded, bits),
@@ -143,6 +144,6 @@ def _integer(name: TypeName, bits: int, arrow: pa.DataType, *words: str) -> Colu
     )
 
 
-SMALLINT = _integer(TypeName.SMALLINT, 16, pa.int16(), "SMALLINT", "INT2", "TINYINT")
-INT = _integer(TypeName.INT, 32, pa.int32(), "INT", "INTEGER", "INT4")
-BIGINT = _integer(TypeName.BIGINT, 64, pa.int64(), "BIGINT", "INT8")
+SMALLINT = _integer(TypeName.SMALLINT, 16, pa.int16(), 21, "SMALLINT", "INT2", "TINYINT")
+INT = _integer(TypeName.INT, 32, pa.int32(), 23, "INT", "INTEGER", "INT4")
+BIGINT = _integer(TypeName.BIGINT, 64, pa.int64(), 20, "BIGINT", "INT8")

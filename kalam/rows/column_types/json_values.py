@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from kalam.rows.column_types.arrow_kinds import is_text
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import Values, each
 from kalam.schema import DataType, TypeName
 
@@ -74,6 +74,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 JSON = ColumnType(
     name=TypeName.JSON,
     words=("JSON", "JSONB"),
+    postgresql=PostgreSQLType("json", 114),
     decoded=lambda kind, how: Any,
     fix=lambda kind: _fix,
     assigned=_assigned,

@@ -30,11 +30,19 @@ class Decoding(msgspec.Struct, frozen=True):
     bigint_texts: bool = False
 
 
+class PostgreSQLType(msgspec.Struct, frozen=True):
+    """A type as PostgreSQL's clients know it: its name and its oid in ``pg_type``."""
+
+    name: str
+    oid: int
+
+
 class ColumnType(msgspec.Struct, frozen=True, kw_only=True):
     """One type. What is None need not be done.
 
     ``words``: the names that SQL knows it by, PostgreSQL's among them. ``literal``: the word before a text that is one
-    (``DATE '…'``). ``bits``: of an integer. ``is_key``: a PRIMARY KEY may have it.
+    (``DATE '…'``). ``postgresql``: what it is called there. ``bits``: of an integer. ``is_key``: a PRIMARY KEY may have
+    it.
 
     *In.* ``decoded``: the msgspec type of a value in a message, ``Any`` where ``fix`` checks it. ``fix``: from what the
     decoder gave to the row's form, a column at a time; raises BadValue. ``lossless``, ``lossless_fix``: the same for a
@@ -53,6 +61,7 @@ class ColumnType(msgspec.Struct, frozen=True, kw_only=True):
 
     name: TypeName
     words: tuple[str, ...]
+    postgresql: PostgreSQLType
     literal: str | None = None
     bits: int | None = None
     is_key: bool = False

@@ -11,7 +11,7 @@ import pyarrow as pa
 from msgspec import Meta
 
 from kalam.rows.column_types.arrow_kinds import is_text
-from kalam.rows.column_types.record import ColumnType, Decoding
+from kalam.rows.column_types.record import ColumnType, Decoding, PostgreSQLType
 from kalam.rows.lone_values import json_default
 from kalam.schema import DataType, TypeName
 
@@ -53,6 +53,7 @@ def _default(value: Any, kind: DataType) -> str:
 TEXT = ColumnType(
     name=TypeName.TEXT,
     words=("TEXT", "STRING", "VARCHAR", "CHARACTER", "CHAR", "BPCHAR"),
+    postgresql=PostgreSQLType("text", 25),
     is_key=True,
     decoded=_decoded,
     assigned=_assigned,

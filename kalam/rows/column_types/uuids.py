@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from kalam.rows.column_types.arrow_kinds import is_bytes, is_text, refuse_unless
-from kalam.rows.column_types.record import ColumnType
+from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import Values
 from kalam.schema import DataType, TypeName
 
@@ -49,6 +49,7 @@ def _compared(value: Any, _: DataType) -> str | None:
 UUID = ColumnType(
     name=TypeName.UUID,
     words=("UUID",),
+    postgresql=PostgreSQLType("uuid", 2950),
     is_key=True,
     decoded=lambda kind, how: uuid.UUID,
     fix=lambda kind: _fix,

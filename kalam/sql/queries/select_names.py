@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 from sqlglot import exp
 
+from kalam.rows.column_types import TYPES
+from kalam.schema import TypeName
 from kalam.sql.text.dialect import parse_query
 from kalam.sql.text.edits import Edits
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_token, read_tokens
@@ -48,6 +50,12 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
 
 UNNAMED = "?column?"
 """PostgreSQL's name of a column that has none."""
+_TYPE_NAMES: dict[str, str] = {
+    "VARBINARY" if name is TypeName.BLOB else name.value: kind.postgresql.name
+    for name, kind in TYPES.items()
+    if name is not TypeName.TIMESTAMP  # which as the type of a CAST has no zone
+}
+"""PostgreSQL's own names of types, by the names that sqlglot has for them."""
 _BEHIND_CALL = frozenset({"OVER", "FILTER", "WITHIN", "IGNORE", "RESPECT"})
 
 
@@ -96,7 +104,9 @@ def _shown_name(node: exp.Expr, text: str) -> str | None:
             inner = node.this
             if isinstance(inner, exp.Column):
                 return str(inner.name)
-            return str(node.to.this.name).lower() if isinstance(node.to.this, exp.DataType.Type) else UNNAMED
+            if not isinstance(node.to.this, exp.DataType.Type):
+                return UNNAMED
+            return _TYPE_NAMES.get(node.to.this.name, node.to.this.name.lower())
         case exp.Case():
             return "case"
         case exp.Exists():
