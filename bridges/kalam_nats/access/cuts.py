@@ -31,9 +31,33 @@ USERS_ASKED_SINGLY_MAX: Final = 16
 KICKS_AT_ONCE: Final = 64
 
 _CONNZ: Final = "$SYS.REQ.ACCOUNT.PING.CONNZ"
-_UNREACHABLE: Final = (nats_errors.Error, BrokerUnavailable, TimeoutError, OSError)
+_UNREACHABLE: Final = (nats_errors.Error, BrokerUnavailable, TimeoutError, OSError, msgspec.MsgspecError)
 
 log = structlog.get_logger(__name__)
+
+
+class _Row(msgspec.Struct, frozen=True):
+    cid: int
+    authorized_user: str = ""
+
+
+class _List(msgspec.Struct, frozen=True):
+    connections: list[_Row] | None = None
+
+
+class _Server(msgspec.Struct, frozen=True):
+    id: str
+    cluster: str | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    """What a server answers to CONNZ, as far as it is needed."""
+
+    server: _Server
+    data: _List
+
+
+_REPLY: Final = msgspec.json.Decoder(_Reply)
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -116,22 +140,21 @@ class Cuts:
         for question in questions:
             async for server, connections in self._pages({"auth": True, **question}):
                 for connection in connections:
-                    user = connection.get("authorized_user", "")
-                    if user not in self._own:
-                        yield Connection(server, connection["cid"], user)
+                    if connection.authorized_user not in self._own:
+                        yield Connection(server, connection.cid, connection.authorized_user)
 
-    async def _pages(self, question: dict[str, Any]) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    async def _pages(self, question: dict[str, Any]) -> AsyncIterator[tuple[str, list[_Row]]]:
         """The lists of each server, page by page."""
         offset, more = 0, True
         while more:
             more = False
             async for reply in self._replies({"limit": PAGE, **question, "offset": offset}):
-                data = reply["data"]
-                yield reply["server"]["id"], data["connections"]
-                more = more or ("limit" not in question and len(data["connections"]) == PAGE)
+                rows = reply.data.connections or []
+                yield reply.server.id, rows
+                more = more or ("limit" not in question and len(rows) == PAGE)
             offset += PAGE
 
-    async def _replies(self, question: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _replies(self, question: dict[str, Any]) -> AsyncIterator[_Reply]:
         """The answer of the server, or of each of a cluster, of which nobody says how many there are."""
         client = self._kalam.client
         inbox = client.new_inbox()
@@ -141,13 +164,13 @@ class Cuts:
             patience_s = ANSWER_S
             while True:
                 try:
-                    reply = json.loads((await heeding(replies.next_msg(patience_s))).data)
+                    reply = _REPLY.decode((await heeding(replies.next_msg(patience_s))).data)
                 except TimeoutError:
                     if patience_s == ANSWER_S:
                         raise
                     return
                 yield reply
-                if "cluster" not in reply["server"]:
+                if reply.server.cluster is None:
                     return
                 patience_s = GATHER_S
         finally:

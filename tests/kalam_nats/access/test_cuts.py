@@ -15,6 +15,7 @@ from guarded_broker import PASSWORD, SUBJECTS, Guarded, Users, guarded_broker, r
 
 from kalam.errors import BrokerUnavailable
 from kalam.names import TableName
+from kalam_nats.access import cuts
 from kalam_nats.access.admissions import Admissions, Cut
 from kalam_nats.access.cuts import Cuts
 from kalam_nats.access.permissions import Reach, TableReach, table_subjects
@@ -89,9 +90,9 @@ async def test_a_connection_is_found_that_named_no_user(guarded: Guarded, wait_u
 async def test_what_was_let_in_before_this_process_began_ends_in_doubt(guarded: Guarded, wait_until: WaitUntil) -> None:
     own = frozenset({guarded.keys.kalam.public})
     async with broker_connection(guarded.broker.url, nkeys_seed_str=guarded.keys.callout.seed) as other:
-        cuts = Cuts(guarded.kalam, other, Admissions(), own)
+        others = Cuts(guarded.kalam, other, Admissions(), own)
         async with guarded.client("svc") as svc:
-            assert await cuts.cut(Cut(subjects=table_subjects(NOTES, SUBJECTS))) == 1
+            assert await others.cut(Cut(subjects=table_subjects(NOTES, SUBJECTS))) == 1
             await wait_until(lambda: svc.client.is_closed)
 
 
@@ -102,6 +103,16 @@ async def test_three_hundred_connections_end(guarded: Guarded, wait_until: WaitU
             assert await guarded.cuts.cut(Cut(users=frozenset({"ada"}))) == 300
             await wait_until(lambda: all(each.client.is_closed for each in many))
             await ben.client.flush()
+
+
+async def test_a_list_of_several_pages_is_read_to_its_end(
+    guarded: Guarded, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "PAGE", 2)
+    async with AsyncExitStack() as stack:
+        many = [await stack.enter_async_context(guarded.client(name)) for name in ("ada", "ben", "ada", "cleo", "ada")]
+        assert await guarded.cuts.cut(Cut()) == 5
+        await wait_until(lambda: all(each.client.is_closed for each in many))
 
 
 async def test_a_login_under_way_when_a_user_is_locked_does_not_get_in(guarded: Guarded, wait_until: WaitUntil) -> None:
