@@ -226,6 +226,7 @@ async def test_what_a_trusted_service_left_delivers_nothing_when_it_is_trusted_n
         heard = await ada.client.subscribe("_INBOX.ada.events")
         await world.access.book.revoke(("ben",), (trust,))
         await world.access.book.narrowed(Narrowed(users=frozenset({"ben"}), tables=frozenset({table.table_id})))
+        await wait_until(lambda: ben.client.is_closed)
         left, _ = await ask(ada, "$JS.API.CONSUMER.NAMES.KALAM-app-logs", {})
         assert left["consumers"] == ["adas"]
         await world.sql("INSERT INTO app.logs VALUES (1)")

@@ -19,7 +19,7 @@ REMEMBERED_MAX: Final = 200_000
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """A connection that was let in, and the subjects that it may subscribe to."""
+    """A connection that was let in, and the subjects of which something can come to it."""
 
     login: Login
     hears: tuple[str, ...]
@@ -30,7 +30,7 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         users: of one of these users; None for all.
-        subjects: that may subscribe to something under one of these patterns; None for all.
+        subjects: to which something under one of these patterns can come; None for all.
         literally: only where their permissions name these subjects, and not a wildcard over them.
         logins: that came by a ``password``, or by the token of this id; None for all.
     """

@@ -189,7 +189,7 @@ class Callout:
             | ({"deny": list(permissions.deny)} if permissions.deny else {}),
             expires_at=None if login.ends_at is None else int(login.ends_at.timestamp()),
         )
-        self.admissions.note(request.server_id.id, request.client_info.id, Admission(login, permissions.subscribe))
+        self.admissions.note(request.server_id.id, request.client_info.id, Admission(login, permissions.hears))
         return token
 
     async def _send(self, msg: Msg, answer: str, server_key: str) -> None:

@@ -66,11 +66,20 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permissions(msgspec.Struct, frozen=True):
-    """Subjects that a connection may publish, may subscribe to, and may not hear though a wildcard allows them."""
+    """Subjects that a connection may publish, may subscribe to, and may not hear though a wildcard allows them.
+
+    ``read`` are those of the streams that it may read by JetStream's API.
+    """
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+    @property
+    def hears(self) -> tuple[str, ...]:
+        """All that can come to the connection in some way."""
+        return self.subscribe + self.read
 
 
 def permissions(reach: Reach, subjects: Subjects) -> Permissions:
@@ -98,7 +107,8 @@ def permissions(reach: Reach, subjects: Subjects) -> Permissions:
         log.warning("a login names too many subjects; GRANT … ON NAMESPACE takes one", user=user, subjects=len(heard))
         heard = heard[:SUBJECTS_MAX] if not deny else []
     publish = (subjects.requests_of(user), *_jetstream(reach.jetstream, subjects))
-    return Permissions(publish, (*own, *heard), tuple(deny) if heard else ())
+    read = [subject for name in reach.jetstream for subject in _all_heard(TableReach(name, True), subjects)]
+    return Permissions(publish, (*own, *heard), tuple(deny) if heard else (), tuple(read))
 
 
 def table_subjects(name: TableName, subjects: Subjects) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ def test_an_administrator_under_a_compiled_policy_hears_the_other_namespaces() -
 def test_a_trusted_service_reads_its_stream_and_changes_no_stream() -> None:
     found = of(jetstream=(LOGS,))
     assert found.subscribe == OWN
+    assert found.hears == (*OWN, "kalam.stream.app.logs", "kalam.stream.app.logs.>")
     for subject in (
         "$JS.API.CONSUMER.CREATE.KALAM-app-logs.c",
         "$JS.API.CONSUMER.CREATE.KALAM-app-logs.c.kalam.stream.app.logs",
