@@ -23,6 +23,7 @@ from kalam.engine import Session
 from kalam.names import TableName
 from kalam.server import Running, open_server
 from kalam.settings import Settings
+from kalam_nats.subjects import Subjects
 
 WaitUntil = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -112,14 +113,15 @@ async def test_an_answer_goes_nowhere_but_into_an_inbox_of_the_senders(
         told = await root.client.subscribe("kalam.user.root.app.notes.rejected")
         await ada.settle()
         await root.settle()
-        for subject, body in (
-            ("kalam.api.root.sql", {"sql": "INSERT INTO app.notes VALUES (7, 'x')"}),
-            ("kalam.api.root.live", {"sql": "SELECT * FROM app.notes"}),
-            ("kalam.api.root.replay", {"table": "app.logs", "from_seq": 1}),
-            ("kalam.api.root.live.1.close", {}),
-            ("kalam.api.root.insert.app.notes", {"id": 8}),
-        ):
-            await root.client.publish(subject, json.dumps(body).encode(), reply=reply)
+        bodies: dict[str, dict[str, object]] = {
+            "sql_subject": {"sql": "INSERT INTO app.notes VALUES (7, 'x')"},
+            "live_subject": {"sql": "SELECT * FROM app.notes"},
+            "replay_subject": {"table": "app.logs", "from_seq": 1},
+            "live_close_subject": {},
+            "insert_subject": {"id": 8},
+        }
+        for name, subject in REQUESTS.items():
+            await root.client.publish(subject.format("root"), json.dumps(bodies[name]).encode(), reply=reply)
         assert json.loads((await told.next_msg(10)).data) == {"id": 8}
         answer, _ = await ask(root, "kalam.api.root.sql", {"sql": "SELECT COUNT(*) FROM app.notes"})
         assert answer["results"][0]["rows"] == [[0]]
@@ -127,10 +129,25 @@ async def test_an_answer_goes_nowhere_but_into_an_inbox_of_the_senders(
         assert [each.pending_msgs for each in (inbox, shared, streams)] == [0, 0, 0]
 
 
+REQUESTS = {
+    "insert_subject": "kalam.api.{}.insert.app.notes",
+    "sql_subject": "kalam.api.{}.sql",
+    "live_subject": "kalam.api.{}.live",
+    "replay_subject": "kalam.api.{}.replay",
+    "live_close_subject": "kalam.api.{}.live.1.close",
+}
+
+
+def test_no_request_subject_is_left_out_here() -> None:
+    names = [name for name in dir(Subjects) if name.endswith("_subject") and not name.startswith("parse_")]
+    without = {"stream_event_subject", "change_subject", "rejected_subject", "event_subject", "live_messages_subject"}
+    assert set(names) - without == set(REQUESTS)
+
+
 async def test_headers_of_the_brokers_own_are_refused_but_for_the_message_id(world: World) -> None:
     async with world.client("ada") as ada:
-        for subject in ("insert.app.notes", "sql", "live", "replay", "live.1.close"):
-            answer, headers = await ask(ada, f"kalam.api.ada.{subject}", {"id": 1}, headers={"Nats-Rollup": "all"})
+        for subject in REQUESTS.values():
+            answer, headers = await ask(ada, subject.format("ada"), {"id": 1}, headers={"Nats-Rollup": "all"})
             assert answer["code"] == "invalid_value"
             assert headers["Nats-Service-Error-Code"] == "400"
         for _ in range(2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,26 @@ async def test_a_server_whose_users_log_in_runs_on_it_and_on_no_other(
     async with open_server(settings):
         assert await refused(outside.url)
         assert await refused(outside.url, user="admin", password="wrong-password")
+
+
+async def test_who_was_let_in_before_the_server_began_logs_in_anew(
+    start_nats_server: Callable[..., Any],
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], object]], Awaitable[None]],
+) -> None:
+    """What was taken from users while no server ran is known to the broker only then."""
+    monkeypatch.setenv("KALAM_ADMIN_PASSWORD", PASSWORD)
+    outside = start(start_nats_server, outside_configuration(data_dir))
+    settings = Settings(data_dir=data_dir, http_port=0, nats_url=outside.url, auth="on")
+    again = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
+    async with open_server(settings):
+        admin = await Plain.connect(outside.url, "admin", **again)
+    await admin.settle()
+    async with open_server(settings):
+        await wait_until(lambda: admin.client.stats["reconnects"] and admin.client.is_connected)
+        assert await admin.may_hear("kalam.event.>")
+        await admin.client.close()
 
 
 async def test_a_server_without_keys_says_how_to_make_them(
