@@ -24,7 +24,7 @@ from kalam.access.collapsed import Collapsed
 from kalam.access.entry import OK, Entry, insert_entries
 from kalam.errors import Internal, KalamError
 from kalam.storage.log.database import Database, now_us
-from kalam.storage.log.write_task import alongside
+from kalam.storage.log.write_task import Alongside, alongside
 
 WAITING_MAX: Final = 10_000
 TOGETHER_MAX: Final = 1_000
@@ -33,7 +33,8 @@ TICK_S: Final = 5.0
 REPEATED: Final = frozenset({"login"})
 """What is counted past the ninth within a minute though it succeeds: clients come back in a circle."""
 
-_TELLING: ContextVar[bool] = ContextVar("telling", default=False)
+_TELLING: ContextVar[Alongside | None] = ContextVar("telling", default=None)
+"""The block of this context; a task that outlives it finds one that is over."""
 log = structlog.get_logger(__name__)
 
 
@@ -87,26 +88,27 @@ class Audit:
 
         Within another such block it is that one which tells.
         """
-        if _TELLING.get():
+        outer = _TELLING.get()
+        if outer is not None and not outer.over:
             yield
             return
         entry = entry if entry.at_us else replace(entry, at_us=self._now_us())
-        token = _TELLING.set(True)
-        try:
-            with alongside(partial(insert_entries, entries=[entry])) as along:
+        with alongside(partial(insert_entries, entries=[entry])) as along:
+            token = _TELLING.set(along)
+            try:
                 yield
-        except KalamError as exc:
-            self.add(replace(entry, outcome=exc.code))
-            raise
-        except BaseException as exc:
-            outcome = "cancelled" if isinstance(exc, asyncio.CancelledError) else Internal.code
-            self.add(replace(entry, outcome=outcome))
-            raise
-        else:
-            if not along.written:
-                self.add(entry)
-        finally:
-            _TELLING.reset(token)
+            except KalamError as exc:
+                self.add(replace(entry, outcome=exc.code))
+                raise
+            except BaseException as exc:
+                outcome = "cancelled" if isinstance(exc, asyncio.CancelledError) else Internal.code
+                self.add(replace(entry, outcome=outcome))
+                raise
+            else:
+                if not along.written:
+                    self.add(entry)
+            finally:
+                _TELLING.reset(token)
 
     async def run(self) -> None:
         """Write what comes, until cancelled."""

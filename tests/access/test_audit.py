@@ -6,16 +6,18 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from login_book import Clock, fill_up, make_room, wait_until
+from msgspec.structs import replace
 
 from kalam.access import audit as audit_module
 from kalam.access.audit import Audit
 from kalam.access.entry import Entry
 from kalam.errors import AlreadyExists, StorageFull
-from kalam.storage.log.database import Database
+from kalam.storage.log.database import Database, now_us
+from kalam.storage.work.housekeeping import Housekeeping
 from kalam.tasks import running
 
 CREATE = Entry(at_us=0, user="ada", door="http", address="10.0.0.1", action="CREATE USER", object="ben")
@@ -153,6 +155,34 @@ async def test_within_a_change_the_outer_one_tells(database: Database) -> None:
     with audit.telling(CREATE), audit.telling(Entry(at_us=0, user="ben", action="end session")):
         await database.write(note)
     assert rows(database) == [("ada", "CREATE USER", "ben", "ok", "")]
+
+
+async def test_a_task_that_outlives_a_change_tells_of_its_own(database: Database) -> None:
+    audit = Audit(database)
+    told = asyncio.Event()
+
+    async def later() -> None:
+        await told.wait()
+        with audit.telling(Entry(at_us=0, user="ben", action="end session")):
+            await database.write(note)
+
+    with audit.telling(CREATE):
+        task = asyncio.create_task(later())
+    told.set()
+    await task
+    await audit.drain()
+    assert sorted(row[1] for row in rows(database)) == ["CREATE USER", "end session"]
+
+
+async def test_what_is_old_goes(database: Database) -> None:
+    audit = Audit(database)
+    day_us = 86_400_000_000
+    for days in (91, 89, 0):
+        audit.add(replace(CREATE, at_us=now_us() - days * day_us, object=f"{days} days"))
+    await audit.drain()
+    housekeeping = Housekeeping(database, cast("Any", None), job_history_s=60, audit_s=90 * 86_400)
+    await database.write(housekeeping._forget_old)  # noqa: SLF001 - what the loop does now and then
+    assert [row[2] for row in rows(database)] == ["89 days", "0 days"]
 
 
 async def test_changes_side_by_side_tell_of_themselves(database: Database) -> None:
