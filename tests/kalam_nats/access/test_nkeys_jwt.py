@@ -167,13 +167,21 @@ def test_a_sealed_message_is_for_its_recipient_alone() -> None:
         ours.open(b"hello", theirs.public)
 
 
-@pytest.mark.parametrize("key", ["", "X", "é", "A" * 56, ISSUER.public, "0" * 56])
+@pytest.mark.parametrize(
+    "key",
+    ["", "X", "é", "A" * 56, ISSUER.public, "0" * 56],
+    ids=["none", "short", "no ASCII", "A", "another kind", "0"],
+)
 def test_a_wrong_key_of_a_sender_is_told(key: str) -> None:
     with pytest.raises(Unreadable):
         SealingPair.new().open(b"xkv1" + bytes(60), key)
 
 
-@pytest.mark.parametrize("seed", ["", "SUA", ISSUER.public, new_seed(USER)[:-1] + "1", "é" * 58])
+@pytest.mark.parametrize(
+    "seed",
+    ["", "SUA", ISSUER.public, new_seed(USER)[:-1] + "1", "é" * 58],
+    ids=["none", "short", "public", "damaged", "no ASCII"],
+)
 def test_a_wrong_seed_is_told(seed: str) -> None:
     with pytest.raises(Unreadable):
         SigningPair(seed)
