@@ -6,19 +6,25 @@ from functools import partial
 
 import msgspec
 
+from kalam.access.identity import Identity
 from kalam.access.opened import Access
 from kalam.engine import Engine
+from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.dispatch import Dispatch
+from kalam.engine.gate import Gate
+from kalam.engine.grants import Grants
 from kalam.engine.health import Health
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
+from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
+from kalam.engine.users import Users
 from kalam.lake.lake import Lake
 from kalam.live import LiveBounds, Registry
 from kalam.live.judge import JudgeProcess
@@ -27,8 +33,10 @@ from kalam.metrics import statistics
 from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
-from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, SystemTables, running_rows
+from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, Shown, SystemTables, running_rows
+from kalam.schema import Table
 from kalam.settings import Settings
+from kalam.sql.text.statements import Delete, TableRef
 from kalam.storage.opened import Storage
 from kalam.storage.work.background import Background
 from kalam.tables.kinds import Rows, Tables, Upkeep
@@ -64,18 +72,18 @@ class Assembly(msgspec.Struct, frozen=True):
             stored=StoredRows(stored, storage.catalogue, self.broker.replay),
             streams=StreamRows(self.streams, storage.codecs),
         )
-        system = SystemTables(storage.database, storage.catalogue, background.jobs.progress)
+        system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
         queries = Queries(settings, storage.catalogue, storage.folders, tables, system)
         background.compactor.listeners.append(queries.release)
         registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
         dispatch = self._dispatch(stored, tables, queries, registry, delivery)
-        system.add("audit", AUDIT, self.access.audit.rows)
-        system.add("sessions", SESSIONS, self.access.logins.session_rows)
-        system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database))
-        system.add("live_queries", LIVE_QUERIES, dispatch.live.rows)
-        system.add("queries", QUERIES, partial(running_rows, dispatch.running))
+        system.add("audit", AUDIT, self.access.audit.rows, Shown.NONE)
+        system.add("sessions", SESSIONS, self.access.logins.session_rows, Shown.OWN)
+        system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database), Shown.NONE)
+        system.add("live_queries", LIVE_QUERIES, dispatch.live.rows, Shown.OWN)
+        system.add("queries", QUERIES, partial(running_rows, dispatch.running), Shown.OWN)
         stats = self._stats(dispatch, registry)
         return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery
 
@@ -109,23 +117,37 @@ class Assembly(msgspec.Struct, frozen=True):
             streams=StreamUpkeep(storage.database, catalogue, streams),
         )
         jobs, notices = background.jobs, self.broker.notices
+        gate = Gate(self.access.rights, catalogue)
+        changes = Changes(settings, catalogue, codecs, tables, queries)
+
+        async def remove_rows(table: Table, user: str) -> None:
+            ref = TableRef(table.name.namespace, table.name.table)
+            await changes.delete(Delete(ref=ref, where=None), Request(Session(Identity(user)), ()))
+
+        users = Users(self.access, gate, catalogue, remove_rows)
+        live, running = Live(registry, texts, gate, delivery), RunningQueries()
+        self.access.book.on_narrowed(live.narrowed)
+        self.access.book.on_narrowed(running.narrowed)
         return Dispatch(
             settings=settings,
             catalogue=catalogue,
             tables=tables,
             queries=queries,
             points=Points(catalogue, stored),
-            changes=Changes(settings, catalogue, codecs, tables, queries),
-            definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles),
-            inserts=Inserts(settings, catalogue, codecs, tables, merges, self.broker.rejections.rows),
-            live=Live(registry, texts, delivery),
-            lake=LakeStatements(catalogue, self.lake),
+            changes=changes,
+            definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
+            inserts=Inserts(settings, catalogue, codecs, tables, merges, gate, self.broker.rejections.rows),
+            live=live,
+            lake=LakeStatements(catalogue, gate, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
             jobs=jobs,
             texts=texts,
-            running=RunningQueries(),
+            running=running,
             sql_counts=SqlCounts(),
+            gate=gate,
+            access=AccessStatements(users, Grants(self.access.book, gate, catalogue)),
+            audited=Audited(self.access.audit, on=self.access.rights.on),
         )
 
     def _stats(self, dispatch: Dispatch, registry: Registry) -> Stats:

@@ -30,6 +30,8 @@ STATEMENTS = (
         namespace TEXT NOT NULL,
         PRIMARY KEY (grantee, privilege, table_id, namespace)
     ) WITHOUT ROWID""",
+    # Users that were dropped while USER tables had rows of theirs: nobody else gets these by taking the name.
+    "CREATE TABLE dropped_users (name TEXT PRIMARY KEY) WITHOUT ROWID",
     # `hash` is the SHA-256 of the secret, which is random and therefore needs no slower one.
     """CREATE TABLE tokens (
         token_id TEXT PRIMARY KEY,

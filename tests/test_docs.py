@@ -16,6 +16,8 @@ import typer.main
 from pydantic.fields import FieldInfo
 
 from kalam import __version__
+from kalam.access.book import Book
+from kalam.access.rights import Rights
 from kalam.cli.main import app
 from kalam.errors import KalamError
 from kalam.manual_pages import ORDER, read_pages
@@ -167,8 +169,8 @@ def test_the_manual_has_the_system_tables_and_their_columns(tmp_path: Path) -> N
     path = tmp_path / "kalam.db"
     migrate(path)
     database = Database(path, commit_rows_max=1)
-    system = SystemTables(database, Catalogue(database), dict)
-    schemas = {name.table: system.table(name.table).schema for name in system.names()}
+    system = SystemTables(database, Catalogue(database), Rights(Book(database), on=False), dict)
+    schemas = {name.table: system.table(name.table, "admin").schema for name in system.names()}
     database.close()
     shown = {
         name: [(f"`{field.name}`", f"`{SHOWN_TYPES[str(field.type)]}`") for field in schema]

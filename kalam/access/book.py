@@ -106,6 +106,28 @@ class Book:
             return frozenset((name,))
         return frozenset(user for user in self.users if name in self.roles_of(user))
 
+    def members_under(self, name: str) -> frozenset[str]:
+        """The users and roles that are members of a role, directly and through others."""
+        return frozenset(other for other in (*self.users, *self.roles) if name in self.roles_of(other))
+
+    async def rows_left(self, name: str) -> bool:
+        """Whether USER tables hold rows of a user who was dropped."""
+
+        def look(conn: sqlite3.Connection) -> bool:
+            dropped = "SELECT 1 FROM dropped_users WHERE name = ?"
+            return conn.execute(dropped, (name,)).fetchone() is not None and bool(copies_of(conn, name))
+
+        return bool(await self._database.write(look))
+
+    async def tables_with_rows(self, name: str) -> list[int]:
+        """The ids of the USER tables that hold rows of a user."""
+
+        def look(conn: sqlite3.Connection) -> list[int]:
+            return copies_of(conn, name)
+
+        found: list[int] = await self._database.write(look)
+        return found
+
     async def put_user(self, user: User) -> None:
         """Add a user, or change one."""
         values = (
@@ -117,9 +139,16 @@ class Book:
             user.password_us,
             _us(user.created_at),
         )
-        await self._write(("INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", values))
+        await self._write(
+            ("INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", values),
+            ("DELETE FROM dropped_users WHERE name = ?", (user.name,)),
+        )
         self.users[user.name] = user
         self._changed()
+
+    async def release(self, name: str) -> None:
+        """Let the name of a user who was dropped be taken again."""
+        await self._write(("DELETE FROM dropped_users WHERE name = ?", (name,)))
 
     async def put_role(self, role: Role) -> None:
         """Add a role."""
@@ -136,6 +165,7 @@ class Book:
             if name in policy.grantees
         ]
         await self._write(
+            *([("INSERT OR IGNORE INTO dropped_users VALUES (?)", (name,))] if name in self.users else []),
             ("DELETE FROM users WHERE name = ?", (name,)),
             ("DELETE FROM roles WHERE name = ?", (name,)),
             ("DELETE FROM members WHERE role = ?1 OR member = ?1", (name,)),
@@ -269,6 +299,17 @@ class Book:
                 conn.execute(text, values)
 
         await self._database.write(execute)
+
+
+def copies_of(conn: sqlite3.Connection, user: str) -> list[int]:
+    """The ids of the USER tables that hold rows of a user."""
+    found = conn.execute(
+        """SELECT DISTINCT table_id FROM copies WHERE user_id = ?1 AND user_id <> '' AND (
+            EXISTS (SELECT 1 FROM log WHERE log.copy_id = copies.copy_id AND op <> 'delete') OR
+            EXISTS (SELECT 1 FROM segments WHERE segments.copy_id = copies.copy_id AND deleted = 0))""",
+        (user,),
+    )
+    return [table_id for (table_id,) in found]
 
 
 def _users(conn: sqlite3.Connection) -> Iterable[User]:

@@ -3,11 +3,12 @@
 A door makes an ``Identity``, gets a ``Caller`` for each request of its, and needs nothing else.
 """
 
+from kalam.access.identity import DEFAULT_USER, Identity
 from kalam.engine.caller import Caller
 from kalam.engine.departures import Departure
 from kalam.engine.engine import Engine
 from kalam.engine.health import Check
-from kalam.engine.session import DEFAULT_USER, Identity, Session
+from kalam.engine.session import Session
 from kalam.engine.stats import Stats
 from kalam.tables.insert_batch import InsertMessage
 

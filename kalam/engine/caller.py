@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from kalam.access.identity import Identity
 from kalam.engine.departures import Departure, ended_by
 from kalam.engine.dispatch import Dispatch
-from kalam.engine.session import Identity, Session
+from kalam.engine.session import Session
 from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
 from kalam.query.results import Result
@@ -84,16 +85,22 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     # Tables and their rows.
 
     def namespaces(self) -> list[str]:
-        """The names of the namespaces."""
-        return list(self._dispatch.catalogue.namespaces)
+        """The names of the namespaces that exist for the caller."""
+        return self._dispatch.gate.namespaces(self.session.identity)
 
     def tables(self) -> list[Table]:
-        """The tables, oldest first."""
-        return list(self._dispatch.catalogue.tables.values())
+        """The tables that exist for the caller, oldest first."""
+        return self._dispatch.gate.visible(self.session.identity, self._dispatch.catalogue.tables.values())
+
+    def privileges(self, table: Table) -> frozenset[str]:
+        """What the caller may do with the rows of a table, and ``OWN`` where it is the caller's own."""
+        gate, identity = self._dispatch.gate, self.session.identity
+        own = {"OWN"} if gate.owns(identity, table) else set()
+        return frozenset(own | {each.value for each in gate.privileges(identity, table)})
 
     def table(self, name: TableName) -> Table:
         """The table of a name; raises TableNotFound."""
-        return self._dispatch.catalogue.table(name)
+        return self._dispatch.gate.named(name, self.session.identity)
 
     async def insert(
         self,
@@ -116,9 +123,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """
         if into is not None:
             self._dispatch.catalogue.newest(into)
-        users = None if senders is None else [sender.user for sender in senders]
         inserts = self._dispatch.inserts
-        return await inserts.insert(self.session.user, name, messages, users, traced=traced, asking=asking)
+        return await inserts.insert(self.session.identity, name, messages, senders, traced=traced, asking=asking)
 
     async def judge(self, name: TableName, message: InsertMessage, taken: set[Key]) -> tuple[int, Sequence[RefusedRow]]:
         """How many rows of a message would be stored, and which would be refused alone; nothing is stored.
@@ -126,7 +132,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         Raises what the sender would be told. ``taken`` are the keys of the messages before it, to which its own are
         added.
         """
-        return await self._dispatch.inserts.judge(self.session.user, name, message, taken)
+        return await self._dispatch.inserts.judge(self.session.identity, name, message, taken)
 
     def refuse_rows(self, table: Table, rows: Sequence[RefusedRow]) -> None:
         """Count and publish rows that came into no message."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.live import Registry
@@ -17,7 +18,7 @@ from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import Column, Table, TableDefinition, load_columns
+from kalam.schema import FIRST_OWNER, Column, Table, TableDefinition, load_columns
 from kalam.sql import create_table_sql, describe_options, table_options
 from kalam.sql.text.statements import (
     AlterTable,
@@ -53,7 +54,9 @@ class Definitions:
         jobs: Jobs,
         notices: NoticePort,
         troubles: Troubles,
+        gate: Gate,
     ) -> None:
+        self._gate, self._book = gate, gate.rights.book
         self._store, self._database, self._catalogue = store, store.database, store.catalogue
         self._upkeep, self._queries, self._live = upkeep, queries, live
         self._jobs, self._notices, self._troubles = jobs, notices, troubles
@@ -68,7 +71,7 @@ class Definitions:
             await self._catalogue.create_namespace(statement.name)
         return Result(message=f"namespace {statement.name} created")
 
-    async def drop_namespace(self, statement: DropNamespace) -> Result:
+    async def drop_namespace(self, statement: DropNamespace, session: Session) -> Result:
         """DROP NAMESPACE, with its tables where CASCADE says so."""
         name = statement.name
         if name not in self._catalogue.namespaces:
@@ -80,20 +83,24 @@ class Definitions:
             listed = ", ".join(str(table.name) for table in tables[:50])
             raise TableInUse(f"namespace {name} is not empty; its tables are {listed}", hint="add CASCADE to drop them")
         for table in tables:
-            self._check_unwatched(table)
+            self._check_unwatched(table, session)
         while tables := self._catalogue.tables_in(name):  # while one is dropped others may come and go
             with contextlib.suppress(TableNotFound):
-                await self._drop(tables[0])
+                await self._drop(tables[0], session)
         async with self._changing:
             await self._catalogue.drop_namespace(name)
+            self._book.forget_namespace(name)
         return Result(message=f"namespace {name} dropped")
 
-    def show_namespaces(self) -> Result:
+    def show_namespaces(self, session: Session) -> Result:
         """SHOW NAMESPACES."""
         fields = (("namespace", TEXT), ("created_at", TIMESTAMP_ARROW))
-        return list_result(fields, sorted(self._catalogue.namespaces.items()))
+        namespaces = self._catalogue.namespaces
+        return list_result(
+            fields, [(name, namespaces[name]) for name in sorted(self._gate.namespaces(session.identity))]
+        )
 
-    def show_tables(self, namespace: str | None) -> Result:
+    def show_tables(self, namespace: str | None, session: Session) -> Result:
         """SHOW TABLES, of one namespace or of all."""
         rows: list[tuple[str, str, str, datetime | None]]
         if namespace == SYSTEM_NAMESPACE:
@@ -103,11 +110,14 @@ class Definitions:
         else:
             rows = [
                 (table.name.namespace, table.name.table, table.kind.value, table.created_at)
-                for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
+                for table in sorted(self._visible(session), key=lambda table: table.name)
                 if namespace in (None, table.name.namespace)
             ]
         fields = (("namespace", TEXT), ("table_name", TEXT), ("table_type", TEXT), ("created_at", TIMESTAMP_ARROW))
         return list_result(fields, rows)
+
+    def _visible(self, session: Session) -> list[Table]:
+        return self._gate.visible(session.identity, self._catalogue.tables.values())
 
     async def create_table(self, statement: CreateTable, session: Session) -> Result:
         """CREATE TABLE."""
@@ -117,7 +127,12 @@ class Definitions:
             raise Unsupported(f"namespace {name.namespace} is the server's own; no table can be created there")
         options = table_options(statement.kind, statement.options, statement.columns)
         definition = TableDefinition(
-            name=name, kind=statement.kind, columns=statement.columns, key=statement.key, options=options
+            name=name,
+            kind=statement.kind,
+            columns=statement.columns,
+            key=statement.key,
+            options=options,
+            owned_by=self._owner(session),
         )
         async with self._changing:
             existing = self._catalogue.tables.get(name)
@@ -127,15 +142,21 @@ class Definitions:
         self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
         return Result(message=f"{table.kind} table {name} created")
 
+    def _owner(self, session: Session) -> str:
+        """Who owns what somebody makes: without authentication nobody has proven to be who they say."""
+        return session.user if self._gate.rights.on else FIRST_OWNER
+
     async def drop_table(self, statement: DropTable, session: Session) -> Result:
         """DROP TABLE: rows, segments, stream, definition."""
         name = resolve(statement.ref, session.namespace)
-        if statement.if_exists and name not in self._catalogue.tables:
+        if statement.if_exists and not self._gate.sees(session.identity, self._catalogue.tables.get(name)):
             return Result(message=f"skipped: there is no table {name}")
         table = self._catalogue.table(name)
         if statement.kind is not None and statement.kind is not table.kind:
             raise Unsupported(f"table {name} is a {table.kind} table, not a {statement.kind} table")
-        await self._drop(table)
+        if statement.cascade:
+            self._live.close_table(table, "the table was dropped")
+        await self._drop(table, session)
         return Result(message=f"{table.kind} table {name} dropped")
 
     async def alter_table(self, statement: AlterTable, session: Session) -> Result:
@@ -152,15 +173,16 @@ class Definitions:
         """The ids of the open live queries that show a column or judge by it."""
         return [query.id for query in self._live.open_on(table) if name in query.column_names]
 
-    async def _drop(self, table: Table) -> None:
-        self._check_unwatched(table)
+    async def _drop(self, table: Table, session: Session) -> None:
+        self._check_unwatched(table, session)
         upkeep = self._upkeep.of(table)
         async with upkeep.dropping(table), self._changing:
             table = self._catalogue.newest(table)
-            self._check_unwatched(table)
+            self._check_unwatched(table, session)
             garbage = await upkeep.garbage(table)
             await self._database.submit(TableDrop(self._store, table, garbage))
             self._catalogue.forget(table)
+            self._book.forget_table(table.table_id)
             self._queries.forget(table)
             self._troubles.forget(table.table_id)
             self._live.close_table(table, "the table was dropped")
@@ -171,13 +193,14 @@ class Definitions:
         with disk_may_fail("the record of a DROP"):  # which is done, whether or not a job can tell of it
             await self._jobs.record("table_deletion", name, {"kind": table.kind}, {"segments": segments})
 
-    def _check_unwatched(self, table: Table) -> None:
+    def _check_unwatched(self, table: Table, session: Session) -> None:
         watching = self._live.open_on(table)
         if watching:
             listed = ", ".join(f"{query.id} (user {query.user})" for query in watching[:20])
             more = f" and {len(watching) - 20} more" if len(watching) > 20 else ""
             raise TableInUse(
-                f"table {table.name} has live queries open: {listed}{more}", hint="close them, or KILL LIVE QUERY 'id'"
+                f"table {table.name} has live queries open: {listed}{more}",
+                hint="close them, KILL LIVE QUERY 'id', or DROP TABLE … CASCADE",
             )
 
     async def describe(self, statement: DescribeTable, session: Session) -> Result:
@@ -185,12 +208,16 @@ class Definitions:
         table = self._catalogue.table(resolve(statement.ref, session.namespace))
         if statement.history:
             return await in_thread(Purpose.CATALOGUE, self._history, table)
-        rows: list[tuple[str, str, str]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
+        rows: list[tuple[str, str, str | None]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
         rows += [("column", column.name, _column_text(column, column.name == table.key)) for column in table.columns]
-        rows += [("option", name, value) for name, value in describe_options(table.options)]
+        owns = self._gate.owns(session.identity, table)
+        options = [("option", name, value) for name, value in describe_options(table.options)]
+        rows += [option for option in options if owns or option[1] != "location"]
+        if self._gate.rights.on:
+            rows.append(("table", "owner", table.owned_by))
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
-        rows += [("state", name, str(value)) for name, value in await self.state(table)]
+        rows += [("state", name, str(value) if owns else None) for name, value in await self.state(table)]
         described = [(section, name, value, f"{name} = {value}") for section, name, value in rows]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
 
@@ -211,7 +238,8 @@ class Definitions:
     async def show_stats(self, ref: TableRef, session: Session) -> Result:
         """SHOW STATS FOR TABLE."""
         table = self._catalogue.table(resolve(ref, session.namespace))
-        rows = [(name, str(value)) for name, value in await self.state(table)]
+        owns = self._gate.owns(session.identity, table)  # how much others have is not told
+        rows = [(name, str(value) if owns else None) for name, value in await self.state(table)]
         return list_result((("name", TEXT), ("value", TEXT)), rows)
 
     def show_create_table(self, ref: TableRef, session: Session) -> Result:

@@ -12,8 +12,11 @@ import pyarrow as pa
 import structlog
 from msgspec.structs import replace
 
+from kalam.access.identity import Identity
+from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
+from kalam.engine.gate import Gate
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
@@ -25,6 +28,7 @@ from kalam.errors import (
     Internal,
     KalamError,
     NamespaceNotFound,
+    NotFound,
     SyntaxFault,
     TableNotFound,
     Unsupported,
@@ -32,10 +36,11 @@ from kalam.errors import (
 from kalam.query.points import Points
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result, rows_result
-from kalam.query.running import RunningQueries
+from kalam.query.running import RunningQueries, RunningQuery
 from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table
 from kalam.settings import Settings
+from kalam.sql.access.statements import ShowSessions
 from kalam.sql.parsed import ParsedText
 from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.named_places import locate
@@ -51,12 +56,14 @@ from kalam.sql.text.statements import (
     DescribeTable,
     DropNamespace,
     DropTable,
+    ExecuteAs,
     FlushAllTables,
     FlushTable,
     Insert,
     KillJob,
     KillLiveQuery,
     KillQuery,
+    OnAccess,
     QueryText,
     RefreshLake,
     Select,
@@ -88,8 +95,6 @@ from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
 
-JOBS_QUERY = "SELECT * FROM system.jobs ORDER BY created_at"
-
 
 class Dispatch(msgspec.Struct, frozen=True):
     """Carries out statements and inserts for sessions; what it holds is for this package."""
@@ -110,6 +115,9 @@ class Dispatch(msgspec.Struct, frozen=True):
     texts: Texts
     running: RunningQueries
     sql_counts: SqlCounts
+    gate: Gate
+    access: AccessStatements
+    audited: Audited
 
     async def execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         """Run the statements of a text in order and return a result for each.
@@ -155,6 +163,8 @@ class Dispatch(msgspec.Struct, frozen=True):
             return None
         started = time.perf_counter()
         try:
+            if self.gate.rights.on:
+                self.gate.check(Select(query), session)
             answer = self.points.answer_nowait(query, session.user, session.namespace, params)
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)
@@ -176,8 +186,9 @@ class Dispatch(msgspec.Struct, frozen=True):
                 hint="ask for application/json, or send one statement",
             )
         try:
-            statement = await self._statement(parsed, 0, session)
+            statement, session = await self._statement(parsed, 0, session)
             if isinstance(statement, Select):
+                self._check(statement, session)
                 # How long it takes is up to the reader.
                 with self.sql_counts.one(timed=False), span("kalam.sql", apart=True):
                     async with aclosing(self._stream(statement.query, Request(session, params))) as tables:
@@ -203,19 +214,37 @@ class Dispatch(msgspec.Struct, frozen=True):
     async def _run(
         self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session
     ) -> tuple[Result, Session]:
-        statement = await self._statement(parsed, place, session)
+        statement, asking = await self._statement(parsed, place, session)
         if isinstance(statement, Use):
+            self._check(statement, asking)
             if statement.namespace not in self.catalogue.namespaces:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
             return Result(message=f"using {statement.namespace}"), replace(session, namespace=statement.namespace)
-        return await self._dispatch(statement, Request(session, params)), session
+        with self.audited.telling(statement, asking):
+            self._check(statement, asking)
+            return await self._dispatch(statement, Request(asking, params)), session
 
-    async def _statement(self, parsed: ParsedText, place: int, session: Session) -> Statement:
-        """A statement of a text, in which ``CURRENT_USER()`` is who asks."""
+    def _check(self, statement: Statement, session: Session) -> None:
+        self.gate.check(statement, session)
+
+    async def _statement(self, parsed: ParsedText, place: int, session: Session) -> tuple[Statement, Session]:
+        """A statement of a text, in which ``CURRENT_USER()`` is on whose rows it works, and for whom it is run."""
         statement = await self.texts.statement(parsed, place, session.user)
+        if isinstance(statement, ExecuteAs):
+            session = replace(session, identity=self._acting(statement, session.identity))
+            statement = statement.statement
         if "current_user" in parsed.texts[place].text.lower():
             statement = await reading(parsed.texts[place].text, with_user, statement, session.user)
-        return statement
+        return statement, session
+
+    def _acting(self, statement: ExecuteAs, identity: Identity) -> Identity:
+        """An administrator on the rows of another user; raises what keeps somebody from it."""
+        self.gate.administrator(identity, "only administrators act for others: EXECUTE AS USER")
+        if isinstance(statement.statement, OnAccess):
+            raise Unsupported("EXECUTE AS USER stands before statements on rows and tables, not on users and rights")
+        if self.gate.rights.on and statement.user not in self.gate.rights.book.users:
+            raise NotFound(f"there is no user {statement.user[:64]!r}", hint="SHOW USERS lists them")
+        return replace(identity, user=statement.user, actor=identity.rights_of)
 
     async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
         session = request.session
@@ -224,18 +253,16 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._select(query, request)
             case Insert():
                 return await self._insert(statement, request)
-            case Update():
-                return await self.changes.update(statement, request)
-            case Delete():
-                return await self.changes.delete(statement, request)
+            case Update() | Delete():
+                return await self._change(statement, request)
             case CreateNamespace():
                 return await self.definitions.create_namespace(statement)
             case DropNamespace():
-                return await self.definitions.drop_namespace(statement)
+                return await self.definitions.drop_namespace(statement, session)
             case ShowNamespaces():
-                return self.definitions.show_namespaces()
+                return self.definitions.show_namespaces(session)
             case ShowTables(namespace):
-                return self.definitions.show_tables(namespace or session.namespace or None)
+                return self.definitions.show_tables(namespace or session.namespace or None, session)
             case CreateTable():
                 return await self.definitions.create_table(statement, session)
             case DropTable():
@@ -251,20 +278,19 @@ class Dispatch(msgspec.Struct, frozen=True):
             case FlushTable(ref):
                 return await self._flush_table(ref, session)
             case FlushAllTables(namespace):
-                return await self._flush_all(namespace)
-            case ShowJobs():
-                return await self._show_jobs(request)
+                return await self._flush_all(namespace, session.identity)
+            case ShowJobs() | ShowSessions():
+                return await self._show_system("jobs" if isinstance(statement, ShowJobs) else "sessions", request)
             case ShowQueries():
-                return list_result(QUERIES, running_rows(self.running))
+                return list_result(QUERIES, running_rows(self._shown_queries(session.identity)))
             case KillQuery(query_id):
-                self.cancel(query_id, session)
-                return Result(message=f"query {query_id} cancelled")
+                return self._kill_query(query_id, session)
             case Subscribe():
                 return await self.live.subscribe(statement, session, request.parameters)
             case ShowLiveQueries():
-                return self.live.show()
+                return self.live.show(session)
             case KillLiveQuery(query_id):
-                return self.live.kill(query_id)
+                return self.live.kill(query_id, session)
             case CompactTable(ref):
                 return await self._compact_table(ref, session)
             case CheckTable(ref):
@@ -273,8 +299,10 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self.lake.answer(statement, session)
             case KillJob(job_id):
                 return await self._kill_job(job_id)
-            case Use():
-                raise AssertionError("USE is carried out by _run")
+            case OnAccess():
+                return await self.access.execute(statement, request)
+            case Use() | ExecuteAs():
+                raise AssertionError("carried out by _run")
             case other:
                 assert_never(other)
 
@@ -282,6 +310,11 @@ class Dispatch(msgspec.Struct, frozen=True):
         result = await self.changes.insert(statement, request)
         self.inserts.accepted_rows += result.row_count
         return result
+
+    async def _change(self, statement: Update | Delete, request: Request) -> Result:
+        if isinstance(statement, Update):
+            return await self.changes.update(statement, request)
+        return await self.changes.delete(statement, request)
 
     async def _select(self, query: QueryText, request: Request) -> Result:
         user, namespace = request.session.user, request.session.namespace
@@ -305,11 +338,12 @@ class Dispatch(msgspec.Struct, frozen=True):
         self.tables.of(table).stored(table, "FLUSH")
         return flush_result([(table, await self.flusher.flush(table))])
 
-    async def _flush_all(self, namespace: str | None) -> Result:
+    async def _flush_all(self, namespace: str | None, identity: Identity) -> Result:
         if namespace is not None and namespace not in self.catalogue.namespaces:
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
         tables = sorted(self.catalogue.stored(), key=lambda table: table.name)
-        chosen = [table for table in tables if namespace in (None, table.name.namespace)]
+        owned = [table for table in tables if self.gate.owns(identity, table)]
+        chosen = [table for table in owned if namespace in (None, table.name.namespace)]
         done: list[tuple[Table, Flushed]] = []
         failures: list[tuple[Table, Exception]] = []
         for table in chosen:
@@ -339,11 +373,20 @@ class Dispatch(msgspec.Struct, frozen=True):
         await self.jobs.kill(job_id)
         return Result(message=f"job {job_id} killed")
 
-    async def _show_jobs(self, request: Request) -> Result:
-        start = JOBS_QUERY.index("system.jobs")
-        use = TableUse(TableRef("system", "jobs"), start, start + len("system.jobs"), aliased=False, sees_deleted=False)
-        return await self._select(QueryText(JOBS_QUERY, (use,)), request)
+    async def _show_system(self, table: str, request: Request) -> Result:
+        head = "SELECT * FROM "
+        place = len(head), len(f"{head}system.{table}")
+        use = TableUse(TableRef("system", table), *place, aliased=False, sees_deleted=False)
+        return await self._select(QueryText(f"{head}system.{table} ORDER BY created_at", (use,)), request)
+
+    def _kill_query(self, query_id: str, session: Session) -> Result:
+        self.cancel(query_id, session)
+        return Result(message=f"query {query_id} cancelled")
 
     def cancel(self, query_id: str, session: Session) -> None:
         """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
-        self.running.cancel(query_id, session.may_end)
+        self.running.cancel(query_id, lambda running: self.gate.may_end(session.identity, running.user))
+
+    def _shown_queries(self, identity: Identity) -> list[RunningQuery]:
+        """The running requests that somebody may see."""
+        return [each for each in self.running if self.gate.may_end(identity, each.user)]

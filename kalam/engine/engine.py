@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kalam.engine.caller import Caller
 from kalam.engine.departures import Departure
 from kalam.engine.dispatch import Dispatch
@@ -32,6 +34,8 @@ class Engine:
         departure: Departure | None = None,
     ) -> Caller:
         """A request at a door (``Caller`` says what the others are)."""
+        if session.door != door:
+            session = replace(session, door=door)
         return Caller(self._dispatch, session, door, request_id, departure)
 
     def known(self, name: TableName) -> Table | None:

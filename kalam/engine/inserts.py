@@ -15,6 +15,8 @@ from operator import attrgetter
 
 from msgspec.structs import replace
 
+from kalam.access.identity import Identity
+from kalam.engine.gate import Gate
 from kalam.engine.merges import Merges
 from kalam.engine.message_reader import MessageReader
 from kalam.errors import KalamError, TableNotFound, TooBusy
@@ -22,6 +24,7 @@ from kalam.latency import Latency
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.judged import judged
+from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.storage.log.catalogue import Catalogue
@@ -46,10 +49,11 @@ class Inserts:
         codecs: Codecs,
         tables: Tables[Rows],
         merges: Merges,
+        gate: Gate,
         on_refused: RefusedSink,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
-        self._tables, self._merges, self._on_refused = tables, merges, on_refused
+        self._tables, self._merges, self._gate, self._on_refused = tables, merges, gate, on_refused
         self._reader = MessageReader(settings.batch_rows_max)
         self.rows_inflight = 0
         self.bytes_inflight = 0
@@ -59,17 +63,17 @@ class Inserts:
 
     async def insert(
         self,
-        user: str,
+        identity: Identity,
         name: TableName,
         messages: Sequence[InsertMessage],
-        users: Sequence[str] | None = None,
+        senders: Sequence[Identity] | None = None,
         *,
         traced: bool = False,
         asking: bool = False,
     ) -> list[Answer]:
         """Store what is valid of a batch; the answer or the error of each message, in order.
 
-        ``users`` are the senders of the messages, where they are not all ``user``'s; not for a USER table. ``traced``
+        ``senders`` sent the messages, where they are not all of ``identity``; not for a USER table. ``traced``
         says that one of them names a trace, ``asking`` that one asks for another taking than the rule.
 
         The rows are handed to the store before the first pause, so batches that are handed in one after another are
@@ -78,12 +82,18 @@ class Inserts:
         started = time.perf_counter()
         byte_count = sum(map(len, map(_PAYLOAD, messages)))
         try:
+            if self._gate.rights.on:
+                refused = self._refused(name, identity, senders, messages, asking=asking)
+                if refused:
+                    return await self._without(refused, identity, name, messages, senders, traced=traced, asking=asking)
             table = self._catalogue.table(name)
-            if users is not None and table.per_user:  # each row is its sender's
+            if senders is not None and table.per_user:  # each row is its sender's
                 raise TableNotFound(f"table {name} was created anew while the message came; send it again")
             self._check_room(byte_count)
         except KalamError as exc:
             return [exc.as_value()] * len(messages)
+        user = identity.user
+        users = None if senders is None else [sender.user for sender in senders]
         self.bytes_inflight += byte_count
         try:
             if not asking:
@@ -92,6 +102,58 @@ class Inserts:
         finally:
             self.bytes_inflight -= byte_count
             self.latency.record(time.perf_counter() - started, len(messages))
+
+    def _refused(
+        self,
+        name: TableName,
+        identity: Identity,
+        senders: Sequence[Identity] | None,
+        messages: Sequence[InsertMessage],
+        *,
+        asking: bool,
+    ) -> dict[int, KalamError]:
+        """Why messages are not taken for their senders' want of rights, by their places; each sender is asked once."""
+        asked: dict[tuple[Identity, Conflict | None], KalamError | None] = {}
+        found: dict[int, KalamError] = {}
+        if senders is None and not asking:
+            self._gate.may_insert(name, identity)
+            return found
+        for place, message in enumerate(messages):
+            sender, conflict = identity if senders is None else senders[place], message.taking.conflict
+            if (sender, conflict) not in asked:
+                asked[sender, conflict] = self._wrong(name, sender, conflict)
+            if (wrong := asked[sender, conflict]) is not None:
+                found[place] = wrong
+        return found
+
+    def _wrong(self, name: TableName, sender: Identity, conflict: Conflict | None) -> KalamError | None:
+        try:
+            self._gate.may_insert(name, sender, conflict)
+        except KalamError as exc:
+            return exc.as_value()
+        return None
+
+    async def _without(
+        self,
+        refused: dict[int, KalamError],
+        identity: Identity,
+        name: TableName,
+        messages: Sequence[InsertMessage],
+        senders: Sequence[Identity] | None,
+        *,
+        traced: bool,
+        asking: bool,
+    ) -> list[Answer]:
+        """The answers of a batch of which some messages are refused."""
+        left = [place for place in range(len(messages)) if place not in refused]
+        answers: list[Answer] = [refused.get(place, b"") for place in range(len(messages))]
+        if left:
+            sent = [messages[place] for place in left]
+            whose = None if senders is None else [senders[place] for place in left]
+            taken = await self.insert(identity, name, sent, whose, traced=traced, asking=asking)
+            for place, answer in zip(left, taken, strict=True):
+                answers[place] = answer
+        return answers
 
     async def _insert(
         self, table: Table, user: str, users: Sequence[str] | None, messages: Sequence[InsertMessage], traced: bool
@@ -148,14 +210,15 @@ class Inserts:
             self._on_refused(table, user, rows)
 
     async def judge(
-        self, user: str, name: TableName, message: InsertMessage, taken: set[Key]
+        self, identity: Identity, name: TableName, message: InsertMessage, taken: set[Key]
     ) -> tuple[int, Sequence[RefusedRow]]:
         """How many rows of a message would be stored and which would be refused alone, judged as ``insert`` would.
 
         Nothing is stored; raises what the sender would be told. ``taken`` are the keys of the messages before it, to
         which its own are added.
         """
-        table = self._catalogue.table(name)
+        self._gate.may_insert(name, identity, message.taking.conflict)
+        table, user = self._catalogue.table(name), identity.user
         batch = await self._reader.read_asking(self._codecs.of(table), [user], [message])
         [(_, decoded)] = batch.each()
         if isinstance(decoded, KalamError):

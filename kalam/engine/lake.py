@@ -11,8 +11,10 @@ from contextlib import suppress
 
 import pyarrow as pa
 
+from kalam.access.model import Privilege
+from kalam.engine.gate import Gate
 from kalam.engine.session import Session
-from kalam.errors import NamespaceNotFound, TableNotFound
+from kalam.errors import TableNotFound
 from kalam.lake.lake import Lake, Shown
 from kalam.names import TableName
 from kalam.query.queries import resolve
@@ -36,17 +38,19 @@ LAKE_FIELDS = (
 class LakeStatements:
     """What callers ask of the lake."""
 
-    def __init__(self, catalogue: Catalogue, lake: Lake) -> None:
-        self._catalogue, self._lake = catalogue, lake
+    def __init__(self, catalogue: Catalogue, gate: Gate, lake: Lake) -> None:
+        self._catalogue, self._gate, self._lake = catalogue, gate, lake
 
     def sees(self, table: Table, session: Session) -> bool:
         """Whether the caller may read the lake of a table."""
-        return session.administers if table.per_user else True
+        identity = session.identity
+        if table.per_user:
+            return self._gate.administers(identity)
+        return self._gate.rights.may(identity.rights_of, Privilege.SELECT, table)
 
     def listed(self, namespace: str, session: Session) -> list[TableName]:
         """The tables of a namespace whose lake the caller may read; raises NamespaceNotFound."""
-        if namespace not in self._catalogue.namespaces:
-            raise NamespaceNotFound(f"there is no namespace {namespace!r}")
+        self._gate.namespace(namespace, session.identity)
         tables = self._catalogue.tables_in(namespace)
         return [table.name for table in tables if self._lake.covers(table) and self.sees(table, session)]
 

@@ -10,8 +10,11 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import replace
 
+from kalam.access.model import Ends, Narrowed, Privilege
+from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.engine.texts import Texts
+from kalam.errors import NotFound, PermissionDenied
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
 from kalam.names import TableName
 from kalam.query.queries import check_parameters, resolve
@@ -27,8 +30,8 @@ TEXT, COUNT = pa.string(), pa.int64()
 class Live:
     """Opens live queries for the doors and for SQL. ``sink`` is where those of SUBSCRIBE TO go."""
 
-    def __init__(self, registry: Registry, texts: Texts, sink: Sink) -> None:
-        self.registry, self._texts, self._sink = registry, texts, sink
+    def __init__(self, registry: Registry, texts: Texts, gate: Gate, sink: Sink) -> None:
+        self.registry, self._texts, self._gate, self._sink = registry, texts, gate, sink
 
     async def open(
         self,
@@ -47,6 +50,7 @@ class Live:
     ) -> LiveQuery:
         """Open the live query of a bare SELECT; the options win over those of an OPTIONS clause."""
         statement = await self._texts.live(sql, session.user)
+        self._gate.check(statement, session)
         request = _request(
             statement,
             session,
@@ -60,7 +64,14 @@ class Live:
         if events_only:
             wanted = None if keys is None else tuple(keys)
             request = replace(request, last_per_key=last_per_key, events_only=True, keys=wanted)
-        return await self.registry.open(request, sink)
+        return await self._opened(request, sink)
+
+    async def _opened(self, request: LiveRequest, sink: Sink) -> LiveQuery:
+        query = await self.registry.open(request, sink)
+        if not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table):  # it was taken meanwhile
+            self.registry.close(query.id, None, "permission")
+            raise PermissionDenied(f"{query.rights_of} may not SELECT on {query.table.name} any more")
+        return query
 
     async def subscribe(self, statement: Subscribe, session: Session, parameters: Sequence[Any]) -> Result:
         """SUBSCRIBE TO: opens a live query and answers with its subject."""
@@ -72,22 +83,44 @@ class Live:
             from_seq=statement.from_seq,
             from_time=statement.from_time,
         )
-        query = await self.registry.open(request, self._sink)
+        query = await self._opened(request, self._sink)
         self.registry.begin(query)
         fields = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
         return list_result(fields, [(query.id, self._sink.subject(query), query.table.table_id)])
 
-    def kill(self, query_id: str) -> Result:
-        """KILL LIVE QUERY."""
+    def kill(self, query_id: str, session: Session) -> Result:
+        """KILL LIVE QUERY: one's own, one on a table of one's own, or any by an administrator."""
+        found = next((query for query in self.registry.queries() if query.id == query_id), None)
+        if found is None or not self._gate.may_end(session.identity, found.user, found.table):
+            raise NotFound(f"there is no live query {query_id[:80]!r}", hint="SHOW LIVE QUERIES lists them")
         self.registry.close(query_id, None, "killed")
         return Result(message=f"live query {query_id} killed")
 
-    def show(self) -> Result:
+    def show(self, session: Session) -> Result:
         """SHOW LIVE QUERIES."""
-        return list_result(LIVE_QUERIES, self.rows())
+        shown = [
+            query for query in self.registry.queries() if self._gate.may_end(session.identity, query.user, query.table)
+        ]
+        return list_result(LIVE_QUERIES, self.rows(shown))
 
-    def rows(self) -> list[tuple[Any, ...]]:
-        """The rows of ``system.live_queries``."""
+    async def narrowed(self, narrowed: Narrowed) -> None:
+        """End the live queries of those who may not have them any more."""
+        for query in self.registry.queries():
+            if self._ends(query, narrowed):
+                self.registry.close(query.id, None, "permission")
+
+    def _ends(self, query: LiveQuery, narrowed: Narrowed) -> bool:
+        users = (query.user, query.rights_of)
+        if narrowed.users is not None and narrowed.users.isdisjoint(users):
+            return False
+        if narrowed.logins == Ends.ALL:
+            return True
+        if narrowed.tables is not None and query.table.table_id not in narrowed.tables:
+            return False
+        return not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table)
+
+    def rows(self, queries: Sequence[LiveQuery] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of ``system.live_queries``, of all or of these."""
         return [
             (
                 query.id,
@@ -101,7 +134,7 @@ class Live:
                 query.resyncs,
                 max(query.last_seq, query.seq if not query.queued else 0),
             )
-            for query in self.registry.queries()
+            for query in (self.registry.queries() if queries is None else queries)
         ]
 
 
@@ -120,6 +153,7 @@ def _request(
     name = resolve(statement.ref, session.namespace)
     return LiveRequest(
         user=session.user,
+        rights_of=session.identity.rights_of,
         sql=_sql(name, statement),
         table=name,
         columns=statement.columns,

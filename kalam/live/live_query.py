@@ -67,9 +67,11 @@ class LiveQuery:
         created_at: datetime,
         queue_bytes_max: int,
         held_bytes_max: int,
+        rights_of: str | None = None,
     ) -> None:
         self.id, self.user, self.table, self.sql, self.options = query_id, user, table, sql, options
         self.predicate, self.shape, self.sink, self.created_at = predicate, shape, sink, created_at
+        self.rights_of = rights_of or user
         self.progress = Progress()
         self.delivered = self.resyncs = self.last_seq = 0
         self.opener: asyncio.Task[None] | None = None

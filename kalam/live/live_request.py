@@ -20,10 +20,12 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     It begins with the rows that match, or with the changes behind ``from_seq``, from ``from_time`` on, or with the last
     event of each key. With ``events_only`` it is for a STREAM table, and ``keys`` are the values of its SUBJECT_KEY
-    that are wanted, instead of a WHERE. With ``bigint_as_text`` its JSON has BIGINT as text.
+    that are wanted, instead of a WHERE. With ``bigint_as_text`` its JSON has BIGINT as text. ``rights_of`` is the user
+    whose grants count, who is another where an administrator acts for ``user``.
     """
 
     user: str
+    rights_of: str
     sql: str
     table: TableName
     columns: tuple[str, ...] | None

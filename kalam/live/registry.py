@@ -175,6 +175,7 @@ class Registry:
             created_at=datetime.now(UTC),
             queue_bytes_max=self._bounds.live_queue_bytes_max,
             held_bytes_max=self._bounds.live_held_bytes_max,
+            rights_of=request.rights_of,
         )
         watch.add(query)
         self._queries[query.id] = query

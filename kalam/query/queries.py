@@ -202,7 +202,7 @@ class Queries:
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
         for name in set(names) - tables.keys():
-            sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table)
+            sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
         for rows, alike in self._own.parts(tables):
             sources |= await rows.sources(alike, user, with_key=query.names_key)
         relations: dict[tuple[TableName, bool], Relation] = {}

@@ -15,13 +15,17 @@ from contextvars import ContextVar
 
 import msgspec
 
+from kalam.access.model import Ends, Narrowed
 from kalam.errors import AlreadyExists, Cancelled, NotFound
 
 SHOWN_CHARACTERS_MAX = 10_000
 
 
 class RunningQuery(msgspec.Struct, eq=False):
-    """A request that may be cancelled. ``query_id`` names it; ``rows`` counts what was read for it."""
+    """A request that may be cancelled.
+
+    ``query_id`` names it; ``rows`` counts what was read for it, ``tables`` are the ids of what it reads.
+    """
 
     query_id: str
     user: str
@@ -31,6 +35,7 @@ class RunningQuery(msgspec.Struct, eq=False):
     rows: int = 0
     state: str = "working"
     memory_bytes: Callable[[], int] = lambda: 0
+    tables: set[int] = msgspec.field(default_factory=set)
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
 
@@ -94,6 +99,13 @@ def in_state(state: str, memory_bytes: Callable[[], int] = lambda: 0) -> Iterato
         running.state, running.memory_bytes = former
 
 
+def note_table(table_id: int) -> None:
+    """Note that the query of this context reads a table."""
+    running = _CURRENT.get()
+    if running is not None:
+        running.tables.add(table_id)
+
+
 def note_rows(rows: int) -> None:
     """Count rows that were read for the query of this context."""
     running = _CURRENT.get()
@@ -135,6 +147,14 @@ class RunningQueries:
         if running is None or not may_cancel(running):
             raise NotFound(f"no query with the id {query_id[:80]} is running", hint="SHOW QUERIES lists them")
         running.cancel()
+
+    async def narrowed(self, narrowed: Narrowed) -> None:
+        """Cancel what reads for somebody who may not any more; not the statement that takes the right away."""
+        for running in self:
+            if running is _CURRENT.get() or (narrowed.users is not None and running.user not in narrowed.users):
+                continue
+            if narrowed.logins == Ends.ALL or narrowed.tables is None or not running.tables.isdisjoint(narrowed.tables):
+                running.cancel()
 
     def __iter__(self) -> Iterator[RunningQuery]:
         """All of them, oldest first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import pyarrow as pa
 
+from kalam.access.rights import Rights
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.running import SHOWN_CHARACTERS_MAX, RunningQuery
 from kalam.rows.types import TIMESTAMP_ARROW
@@ -123,6 +125,20 @@ def build(fields: Fields, rows: Sequence[Sequence[Any]]) -> pa.Table:
     )
 
 
+def _kept(made: pa.Table, names: Sequence[str], keep: Callable[[Any], bool]) -> pa.Table:
+    """The rows whose values in these columns are to be kept."""
+    rows = zip(*(made.column(name).to_pylist() for name in names), strict=True)
+    return made.filter(pa.array([keep(row) for row in rows], pa.bool_()))
+
+
+def _without_options(made: pa.Table, owned: set[tuple[str, str]]) -> pa.Table:
+    """The rows of ``system.tables`` in which what may name a LOCATION is shown for these tables only."""
+    columns = (made.column(name).to_pylist() for name in ("namespace", "table_name", "options"))
+    options = [text if (namespace, name) in owned else None for namespace, name, text in zip(*columns, strict=True)]
+    place = made.column_names.index("options")
+    return made.set_column(place, made.schema.field(place), pa.array(options, pa.string()))
+
+
 def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
     """The rows of ``system.queries``."""
     return [
@@ -140,11 +156,31 @@ def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
     ]
 
 
+class Shown(enum.Enum):
+    """Who is shown which rows of a system table, besides administrators, who are shown all."""
+
+    VISIBLE = "those of the tables that one may see"
+    OWNED = "those of the tables that one owns"
+    NAMESPACES = "those of the namespaces that one may see"
+    OWN = "one's own, and those on tables that one owns"
+    NONE = "none"
+
+
 class SystemTables:
     """Makes system tables; ``progress`` says of running jobs, by their id, how far they are. Blocking."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, progress: Callable[[], Mapping[str, str]]) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, catalogue: Catalogue, rights: Rights, progress: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._database, self._rights = database, rights
+        self._shown = {
+            "namespaces": Shown.NAMESPACES,
+            "tables": Shown.VISIBLE,
+            "columns": Shown.VISIBLE,
+            "table_schemas": Shown.VISIBLE,
+            "segments": Shown.OWNED,
+            "jobs": Shown.VISIBLE,
+        }
         self._catalogue = catalogue
         self._progress = progress
         self._makers: dict[str, Callable[[], pa.Table]] = {
@@ -168,9 +204,10 @@ class SystemTables:
             "jobs": self._jobs,
         }
 
-    def add(self, name: str, fields: Fields, rows: Callable[[], Sequence[Sequence[Any]]]) -> None:
+    def add(self, name: str, fields: Fields, rows: Callable[[], Sequence[Sequence[Any]]], shown: Shown) -> None:
         """Have one more system table, whose rows somebody else knows."""
         self._makers[name] = lambda: build(fields, rows())
+        self._shown[name] = shown
 
     def names(self) -> list[TableName]:
         """The system tables that there are."""
@@ -180,9 +217,37 @@ class SystemTables:
         """Whether this is a system table."""
         return name.namespace == SYSTEM_NAMESPACE and name.table in self._makers
 
-    def table(self, name: str) -> pa.Table:
-        """The rows of ``system.<name>``."""
-        return self._makers[name]()
+    def table(self, name: str, user: str) -> pa.Table:
+        """The rows of ``system.<name>`` that a user is shown."""
+        made = self._makers[name]()
+        return made if self._rights.administers(user) else self.seen(made, self._shown[name], user)
+
+    def seen(self, made: pa.Table, shown: Shown, user: str) -> pa.Table:
+        """The rows that a user is shown who is no administrator; without options where a table is another's."""
+        tables = list(self._catalogue.tables.values())  # this is a thread, and the loop goes on
+        rights = self._rights
+        match shown:
+            case Shown.VISIBLE | Shown.OWNED:
+                sees = rights.sees if shown is Shown.VISIBLE else rights.owns
+                names = {(each.name.namespace, each.name.table) for each in tables if sees(user, each)}
+                kept = _kept(made, ("namespace", "table_name"), names.__contains__)
+                if "options" in kept.column_names:
+                    owned = {(each.name.namespace, each.name.table) for each in tables if rights.owns(user, each)}
+                    kept = _without_options(kept, owned)
+                return kept
+            case Shown.NAMESPACES:
+                seen = {name for name in self._catalogue.namespaces if rights.sees_namespace(user, name, tables)}
+                return _kept(made, ("namespace",), lambda row: row[0] in seen)
+            case Shown.OWN:
+                owned_names = {str(each.name) for each in tables if rights.owns(user, each)}
+                users = "user" if "user" in made.column_names else "user_id"
+                if "table" not in made.column_names:
+                    return _kept(made, (users,), lambda row: row[0] == user)
+                return _kept(made, (users, "table"), lambda row: row[0] == user or row[1] in owned_names)
+            case Shown.NONE:
+                return made.slice(0, 0)
+            case other:
+                assert_never(other)
 
     def _query(self, fields: Fields, sql: str) -> pa.Table:
         with self._database.reading() as conn:

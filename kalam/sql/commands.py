@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from kalam.sql.access import grants, users
+from kalam.sql.access.statements import KillSession, ShowRoles, ShowSessions, ShowTokens, ShowUsers
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.statements import (
     CheckTable,
@@ -25,10 +29,20 @@ from kalam.sql.text.statements import (
     Use,
 )
 
-_SHOW = "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t and CREATE TABLE t"
-_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE")
+_SHOW = (
+    "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t, CREATE TABLE t, "
+    "USERS, ROLES, GRANTS [FOR u | ON t], TOKENS and SESSIONS"
+)
+_OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
+    "USERS": lambda _: ShowUsers(),
+    "ROLES": lambda _: ShowRoles(),
+    "GRANTS": grants.show_grants,
+    "TOKENS": lambda _: ShowTokens(),
+    "SESSIONS": lambda _: ShowSessions(),
+}
+_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE", *_OF_ACCESS)
 _FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
-_KILL = "KILL takes JOB 'id', QUERY 'id' or LIVE QUERY 'id'"
+_KILL = "KILL takes JOB 'id', QUERY 'id', LIVE QUERY 'id' or SESSION 'id'"
 
 
 def show(cursor: Cursor) -> Statement:
@@ -50,6 +64,8 @@ def show(cursor: Cursor) -> Statement:
         return ShowStats(cursor.table())
     if cursor.take("CREATE", "TABLE"):
         return ShowCreateTable(cursor.table())
+    if word := cursor.take_one(_OF_ACCESS):
+        return _OF_ACCESS[word](cursor)
     raise cursor.refusal(_SHOW, hint=did_you_mean(cursor.token.word, _SHOW_WORDS))
 
 
@@ -96,8 +112,8 @@ def check(cursor: Cursor) -> CheckTable:
     return CheckTable(cursor.table())
 
 
-def kill(cursor: Cursor) -> KillJob | KillQuery | KillLiveQuery:
-    """Read KILL JOB 'id', KILL QUERY 'id' or KILL LIVE QUERY 'id'."""
+def kill(cursor: Cursor) -> KillJob | KillQuery | KillLiveQuery | KillSession:
+    """Read KILL JOB 'id', KILL QUERY 'id', KILL LIVE QUERY 'id' or KILL SESSION 'id'."""
     cursor.expect("KILL")
     if cursor.take("JOB"):
         return KillJob(cursor.string("the job's id"))
@@ -105,6 +121,8 @@ def kill(cursor: Cursor) -> KillJob | KillQuery | KillLiveQuery:
         return KillQuery(cursor.string("the query's id"))
     if cursor.take("LIVE", "QUERY"):
         return KillLiveQuery(cursor.string("the live query's id"))
+    if cursor.take("SESSION"):
+        return users.kill_session(cursor)
     raise cursor.refusal(_KILL)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kalam.sql import changes, commands, live
+from kalam.sql.access import grants
 from kalam.sql.queries.readers import select
 from kalam.sql.tables import definitions
 from kalam.sql.text.cursor import Cursor, did_you_mean
@@ -41,16 +42,17 @@ _STATEMENTS: dict[str, Callable[[Cursor], Statement]] = {
     "REFRESH": commands.refresh,
     "KILL": commands.kill,
     "SUBSCRIBE": live.subscribe,
+    "GRANT": grants.grant,
+    "REVOKE": grants.revoke,
 }
 _SUPPORTED = f"the statements begin with {', '.join(sorted(_STATEMENTS))}"
 
 _TRANSACTION = "there are no transactions over several statements; each statement is one"
 _PROGRAM = "there are no stored programs and prepared statements; send the text with parameters $1, $2, …"
-_RIGHTS = "there are no users and rights in SQL yet: who may do what is for the permissions of your NATS to say"
 _REFUSED = {
     **dict.fromkeys(("BEGIN", "START", "COMMIT", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "END"), _TRANSACTION),
     **dict.fromkeys(("EXECUTE", "EXEC", "PREPARE", "DEALLOCATE", "CALL", "DO", "DECLARE", "FETCH", "CLOSE"), _PROGRAM),
-    **dict.fromkeys(("GRANT", "REVOKE", "DENY"), _RIGHTS),
+    "DENY": "what is not granted is not allowed: use REVOKE",
     "COPY": "files are read by `kalam insert` and written by `kalam export`",
     "TRUNCATE": "use DELETE FROM t, or drop the table and create it again",
     "SET": "settings are the server's; a table's are changed by ALTER TABLE t SET (option = value)",
@@ -145,6 +147,8 @@ def _one(text: str) -> StatementText:
 
 def _statement(cursor: Cursor) -> Statement:
     word = cursor.token.word
+    if cursor.at("EXECUTE", "AS"):
+        return grants.execute_as(cursor, _statement)
     read = select if cursor.at_symbol("(") else _STATEMENTS.get(word)
     if read is not None:
         return read(cursor)

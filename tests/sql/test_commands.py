@@ -80,7 +80,7 @@ def test_a_request_is_a_list_of_statements() -> None:
         ("COMPACT t", SyntaxFault),
         ("KILL JOB x", SyntaxFault),
         ("KILL JOB 'a' 'b'", SyntaxFault),
-        ("DROP TABLE t CASCADE", SyntaxFault),
+        ("DROP TABLE t RESTRICT", SyntaxFault),
         ("DROP TABLE", SyntaxFault),
         ("DROP TABLE 't'", Unsupported),
     ],

@@ -358,7 +358,7 @@ def test_a_table_is_altered_by_one_action(action: str, value: object) -> None:
         ("RENAME COLUMN a TO _b", InvalidName),
         ("RENAME TO b", Unsupported),
         ("ALTER COLUMN a TYPE TEXT", Unsupported),
-        ("OWNER TO me", Unsupported),
+        ("ENABLE ROW LEVEL SECURITY", Unsupported),
         ("SET", SyntaxFault),
         ("RENAME COLUMN a", SyntaxFault),
     ],

@@ -235,7 +235,7 @@ def test_a_query_has_a_bounded_size() -> None:
             "CREATE OR REPLACE TABLE t (a INT)",
             "CREATE TEMP TABLE t (a INT)",
             "CREATE TABLE t AS SELECT 1",
-            "GRANT a TO b",
+            "DENY a TO b",
         ),
         *("EXECUTE p", "PREPARE p AS SELECT 1", "DEALLOCATE p", "CALL f()", "MERGE INTO t USING u ON TRUE", "LOAD x"),
         *(

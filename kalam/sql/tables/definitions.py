@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kalam.errors import InvalidName
 from kalam.names import RESERVED_NAMESPACES, check_new_namespace
 from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKind, TypeName
+from kalam.sql.access import grants, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
 from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.text.cursor import Cursor
@@ -20,21 +22,44 @@ from kalam.sql.text.statements import (
     DropTable,
     RenameColumn,
     SetOptions,
+    Statement,
     TableRef,
 )
 
 _KINDS = {kind.value: kind for kind in TableKind}
-_CREATE = "only namespaces and tables can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…)"
-_DROP = "only namespaces and tables can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t"
-_ALTER = "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b and SET (option = value, …)"
+_CREATE = (
+    "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), CREATE USER u, CREATE ROLE r, "
+    "CREATE TOKEN 'name'"
+)
+_DROP = (
+    "what can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t, DROP USER u, DROP ROLE r, "
+    "DROP TOKEN 'name'"
+)
+_ALTER = (
+    "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, SET (option = value, …) and "
+    "OWNER TO u; ALTER USER u changes a user"
+)
+_OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
+    "ROLE": users.create_role,
+    "TOKEN": users.create_token,
+}
+_OWN_DROPS: dict[str, Callable[[Cursor], Statement]] = {
+    "ROLE": users.drop_role,
+    "TOKEN": users.drop_token,
+}
 _ROW_ID_DEFAULT = Default(kind=DefaultKind.SNOWFLAKE_ID)
 
 
-def create(cursor: Cursor) -> CreateNamespace | CreateTable:
-    """Read CREATE NAMESPACE or CREATE TABLE."""
+def create(cursor: Cursor) -> Statement:
+    """Read CREATE of a namespace, a table, a user, a role, a token or a policy."""
     cursor.expect("CREATE")
     if cursor.take("NAMESPACE"):
         return _create_namespace(cursor)
+    if word := cursor.take_one(_OWN_CREATIONS):
+        return _OWN_CREATIONS[word](cursor)
+    if cursor.at("USER") and not cursor.at("USER", "TABLE"):  # a USER table is not a user
+        cursor.expect("USER")
+        return users.create_user(cursor)
     kind = _kind_of_table(cursor)
     if kind is None and not cursor.at("TABLE"):
         raise cursor.refusal(_CREATE)
@@ -42,26 +67,36 @@ def create(cursor: Cursor) -> CreateNamespace | CreateTable:
     return _create_table(cursor, kind or TableKind.SHARED)
 
 
-def drop(cursor: Cursor) -> DropNamespace | DropTable:
-    """Read DROP NAMESPACE or DROP TABLE."""
+def drop(cursor: Cursor) -> Statement:
+    """Read DROP of a namespace, a table, a user, a role, a token or a policy."""
     cursor.expect("DROP")
     if cursor.take("NAMESPACE"):
         if_exists = cursor.take("IF", "EXISTS")
         return DropNamespace(cursor.name("namespace"), if_exists, cursor.take("CASCADE"))
+    if word := cursor.take_one(_OWN_DROPS):
+        return _OWN_DROPS[word](cursor)
+    if cursor.at("USER") and not cursor.at("USER", "TABLE"):
+        cursor.expect("USER")
+        return users.drop_user(cursor)
     kind = _kind_of_table(cursor)
     if kind is None and not cursor.at("TABLE"):
         raise cursor.refusal(_DROP)
     cursor.expect("TABLE")
     if_exists = cursor.take("IF", "EXISTS")
-    return DropTable(cursor.table(), kind, if_exists)
+    return DropTable(cursor.table(), kind, if_exists, cursor.take("CASCADE"))
 
 
-def alter(cursor: Cursor) -> AlterTable:
-    """Read ALTER TABLE with its one action."""
+def alter(cursor: Cursor) -> Statement:
+    """Read ALTER USER, or ALTER TABLE with its one action."""
     cursor.expect("ALTER")
+    if cursor.take("USER"):
+        return users.alter_user(cursor)
     if not cursor.take("TABLE"):
         raise cursor.refusal(_ALTER)
     ref = cursor.table()
+    access = grants.set_access(cursor, ref)
+    if access is not None:
+        return access
     action = _alter_action(cursor)
     if cursor.at_symbol(","):
         raise cursor.refusal("an ALTER TABLE does one thing; write one statement for each")

@@ -143,9 +143,12 @@ class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DropTable(msgspec.Struct, frozen=True):
+    """``cascade`` closes the live queries that are open on it."""
+
     ref: TableRef
     kind: TableKind | None
     if_exists: bool
+    cascade: bool = False
 
 
 class AddColumn(msgspec.Struct, frozen=True):
@@ -294,6 +297,17 @@ class KillLiveQuery(msgspec.Struct, frozen=True):
     query_id: str
 
 
+class OnAccess(msgspec.Struct, frozen=True):
+    """A statement on users and their rights; ``kalam.sql.access.statements`` has them all."""
+
+
+class ExecuteAs(msgspec.Struct, frozen=True):
+    """A statement that an administrator has carried out for another user, on that user's rows."""
+
+    user: str
+    statement: Statement
+
+
 Statement = (
     CreateNamespace
     | DropNamespace
@@ -323,4 +337,6 @@ Statement = (
     | Subscribe
     | ShowLiveQueries
     | KillLiveQuery
+    | OnAccess
+    | ExecuteAs
 )

@@ -1,0 +1,265 @@
+"""The one place that asks whether somebody may do something: every statement and every batch of rows passes here.
+
+Law: what one may not see does not exist. A table on which somebody has no privilege is answered as one that is not
+there, and no hint names it; what they see and may not do is ``permission_denied``. A statement of a new kind does not
+pass before it is said here what it needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
+
+import msgspec
+
+from kalam.access.identity import Identity
+from kalam.access.model import ALL_PRIVILEGES, Privilege
+from kalam.access.rights import Rights
+from kalam.engine.session import Session
+from kalam.errors import NamespaceNotFound, PermissionDenied, TableNotFound
+from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.query.queries import resolve
+from kalam.query.running import note_table
+from kalam.rows.taking import Conflict
+from kalam.schema import Table
+from kalam.sql.text.statements import (
+    AlterTable,
+    CheckTable,
+    CompactTable,
+    CreateNamespace,
+    CreateTable,
+    Delete,
+    DescribeTable,
+    DropNamespace,
+    DropTable,
+    ExecuteAs,
+    FlushAllTables,
+    FlushTable,
+    Insert,
+    KillJob,
+    KillLiveQuery,
+    KillQuery,
+    OnAccess,
+    QueryText,
+    RefreshLake,
+    Select,
+    ShowCreateTable,
+    ShowJobs,
+    ShowLake,
+    ShowLiveQueries,
+    ShowNamespaces,
+    ShowQueries,
+    ShowStats,
+    ShowTables,
+    Statement,
+    Subscribe,
+    TableRef,
+    Update,
+    Use,
+)
+from kalam.storage.log.catalogue import Catalogue
+
+LOCATION = "LOCATION"
+
+
+class Gate:
+    """Asks the rights of who asks."""
+
+    def __init__(self, rights: Rights, catalogue: Catalogue) -> None:
+        self.rights, self._catalogue = rights, catalogue
+
+    def check(self, statement: Statement, session: Session) -> None:  # noqa: C901 - one case a statement
+        """Raise what keeps somebody from a statement: TableNotFound, NamespaceNotFound or PermissionDenied."""
+        if not self.rights.on:
+            return
+        identity = session.identity
+        for ref in sorted(set(_read_tables(statement)), key=str):
+            if resolve(ref, session.namespace).namespace != SYSTEM_NAMESPACE:
+                note_table(self.table(ref, session, Privilege.SELECT).table_id)
+        match statement:
+            case Select() | Subscribe():
+                pass
+            case Insert():
+                self.table(statement.ref, session, Privilege.INSERT)
+                if statement.on_conflict is not None and statement.on_conflict.assignments:
+                    self.table(statement.ref, session, Privilege.UPDATE, Privilege.SELECT)
+                elif statement.returning is not None:
+                    self.table(statement.ref, session, Privilege.SELECT)
+            case Update():
+                self.table(statement.ref, session, Privilege.UPDATE)
+                if _reads(statement):
+                    self.table(statement.ref, session, Privilege.SELECT)
+            case Delete():
+                self.table(statement.ref, session, Privilege.DELETE)
+                if _reads(statement):
+                    self.table(statement.ref, session, Privilege.SELECT)
+            case CreateNamespace() | DropNamespace():
+                self.administrator(identity, "namespaces are made and dropped by administrators")
+            case CreateTable():
+                self._create(statement, session)
+            case DropTable() | AlterTable() | FlushTable() | CompactTable() | CheckTable():
+                self._owned(statement, session)
+            case DescribeTable(ref) | ShowStats(ref) | ShowCreateTable(ref):
+                self.table(ref, session)
+            case RefreshLake():
+                if statement.ref is not None:
+                    self.owned(statement.ref, session, "refresh its lake")
+            case Use(namespace) | ShowTables(str(namespace)) | FlushAllTables(str(namespace)):
+                if namespace != SYSTEM_NAMESPACE:
+                    self.namespace(namespace, identity)
+            case KillJob(job_id):
+                self.administrator(identity, f"job {job_id} can be killed by administrators")
+            case ShowTables() | FlushAllTables() | ShowNamespaces() | ShowJobs() | ShowQueries() | ShowLiveQueries():
+                pass  # they show and touch what one may
+            case KillQuery() | KillLiveQuery() | ShowLake():
+                pass  # likewise: what belongs to others is not found
+            case OnAccess() | ExecuteAs():
+                pass  # their own part asks
+            case other:
+                assert_never(other)
+
+    def _create(self, statement: CreateTable, session: Session) -> None:
+        namespace = resolve(statement.ref, session.namespace).namespace
+        self.namespace(namespace, session.identity)
+        if not self.rights.may_create(session.identity.rights_of, namespace):
+            raise PermissionDenied(
+                f"to make tables in {namespace} needs CREATE on it", hint=f"GRANT CREATE ON NAMESPACE {namespace} TO …"
+            )
+        if LOCATION in statement.options:
+            self.administrator(session.identity, "LOCATION is set by administrators")
+
+    def _owned(
+        self, statement: DropTable | AlterTable | FlushTable | CompactTable | CheckTable, session: Session
+    ) -> None:
+        match statement:
+            case DropTable(ref):
+                name = resolve(ref, session.namespace)
+                if statement.if_exists and not self.sees(session.identity, self._catalogue.tables.get(name)):
+                    return
+                self.owned(ref, session, "drop it")
+            case AlterTable(ref):
+                self.owned(ref, session, "alter it")
+            case FlushTable(ref):
+                self.owned(ref, session, "flush it")
+            case CompactTable(ref):
+                self.owned(ref, session, "compact it")
+            case CheckTable(ref):
+                self.owned(ref, session, "check it")
+
+    # What others ask.
+
+    def sees(self, identity: Identity, table: Table | None) -> bool:
+        """Whether a table exists for somebody."""
+        return table is not None and (not self.rights.on or self.rights.sees(identity.rights_of, table))
+
+    def visible(self, identity: Identity, tables: Iterable[Table]) -> list[Table]:
+        """Those of the tables that exist for somebody."""
+        if not self.rights.on:
+            return list(tables)
+        return [table for table in tables if self.rights.sees(identity.rights_of, table)]
+
+    def namespaces(self, identity: Identity) -> list[str]:
+        """The namespaces that exist for somebody."""
+        tables = self._catalogue.tables.values()
+        sees = self.rights.sees_namespace
+        return [name for name in self._catalogue.namespaces if sees(identity.rights_of, name, tables)]
+
+    def namespace(self, name: str, identity: Identity) -> None:
+        """Raise NamespaceNotFound unless a namespace exists for somebody."""
+        if name not in self._catalogue.namespaces or not self.rights.sees_namespace(
+            identity.rights_of, name, self._catalogue.tables.values()
+        ):
+            raise NamespaceNotFound(f"there is no namespace {name!r}", hint=_near(name, self.namespaces(identity)))
+
+    def named(self, name: TableName, identity: Identity) -> Table:
+        """The table of a name, if it exists for somebody; raises NamespaceNotFound and TableNotFound."""
+        if not self.rights.on:
+            return self._catalogue.table(name)
+        table = self._catalogue.tables.get(name)
+        if table is not None and self.rights.sees(identity.rights_of, table):
+            return table
+        self.namespace(name.namespace, identity)
+        names = [str(other.name) for other in self.visible(identity, self._catalogue.tables_in(name.namespace))]
+        raise TableNotFound(f"there is no table {name}", hint=_near(str(name), names))
+
+    def table(self, ref: TableRef, session: Session, *privileges: Privilege) -> Table:
+        """The table that a statement names; raises what keeps somebody from seeing it or doing this to it."""
+        return self.may(self.named(resolve(ref, session.namespace), session.identity), session.identity, *privileges)
+
+    def may(self, table: Table, identity: Identity, *privileges: Privilege) -> Table:
+        """The table; raises PermissionDenied without all of these privileges."""
+        missing = [each.value for each in privileges if not self.rights.may(identity.rights_of, each, table)]
+        if missing:
+            raise PermissionDenied(
+                f"{identity.rights_of} may not {' and '.join(missing)} on {table.name}",
+                hint=f"its owner or an administrator can GRANT {', '.join(missing)} ON TABLE {table.name}",
+            )
+        return table
+
+    def may_insert(self, name: TableName, identity: Identity, conflict: Conflict | None = None) -> None:
+        """Raise what keeps somebody from sending rows into a table: TableNotFound or PermissionDenied."""
+        table = self.named(name, identity)
+        merging = (Privilege.UPDATE, Privilege.SELECT) if conflict == "update" else ()
+        self.may(table, identity, Privilege.INSERT, *merging)
+
+    def owned(self, ref: TableRef, session: Session, what: str) -> Table:
+        """The table that a statement names; raises PermissionDenied unless it is somebody's own."""
+        table = self.table(ref, session)
+        if not self.rights.owns(session.identity.rights_of, table):
+            raise PermissionDenied(f"only the owner of {table.name} and administrators may {what}")
+        return table
+
+    def owns(self, identity: Identity, table: Table) -> bool:
+        """Whether a table is somebody's own, or somebody is an administrator."""
+        return self.rights.owns(identity.rights_of, table)
+
+    def administers(self, identity: Identity) -> bool:
+        """Whether somebody is an administrator."""
+        return self.rights.administers(identity.rights_of)
+
+    def administrator(self, identity: Identity, rule: str) -> None:
+        """Raise PermissionDenied, with the rule, unless somebody is an administrator."""
+        if not self.administers(identity):
+            raise PermissionDenied(rule)
+
+    def counts(self, identity: Identity, table: Table) -> bool:
+        """Whether somebody is told of all that is stored of a table: its owner and administrators are."""
+        return self.owns(identity, table)
+
+    def privileges(self, identity: Identity, table: Table) -> frozenset[Privilege]:
+        """What somebody may do with the rows of a table."""
+        return frozenset(each for each in ALL_PRIVILEGES if self.rights.may(identity.rights_of, each, table))
+
+    def may_end(self, identity: Identity, owner: str, table: Table | None = None) -> bool:
+        """Whether somebody may end what a user has started, on a table where it is on one."""
+        if not self.rights.on or identity.user == owner or self.administers(identity):
+            return True
+        return table is not None and self.owns(identity, table)
+
+
+def _reads(statement: Update | Delete) -> bool:
+    """Whether a change asks what is in the rows."""
+    if statement.where is not None or statement.returning is not None:
+        return True
+    return isinstance(statement, Update) and any(each.value.constant is None for each in statement.assignments)
+
+
+def _read_tables(part: object) -> Iterator[TableRef]:
+    """The tables that the queries in a statement read, wherever in it they stand."""
+    if isinstance(part, QueryText):
+        for use in part.tables:
+            yield use.ref
+    elif isinstance(part, Subscribe):
+        yield part.ref
+    elif isinstance(part, tuple):
+        for member in part:
+            yield from _read_tables(member)
+    elif isinstance(part, msgspec.Struct) and not isinstance(part, (CreateTable, ExecuteAs, OnAccess)):
+        for name in part.__struct_fields__:
+            yield from _read_tables(getattr(part, name))
+
+
+def _near(name: str, names: Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else None

@@ -1,0 +1,1 @@
+"""Statements on users, roles, grants, tokens, policies and sessions."""

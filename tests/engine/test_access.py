@@ -1,0 +1,225 @@
+"""Users, roles, grants and tokens by SQL, on a server that asks who one is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from server_process import ServerProcess
+
+PASSWORD = "a right good password"
+
+
+class Asker:
+    """Asks over HTTP as one user."""
+
+    def __init__(self, url: str, user: str, secret: str) -> None:
+        self._url = url
+        bare = base64.b64encode(f"{user}:{secret}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {bare}"}
+
+    def answer(self, sql: str, params: list[Any] | None = None, **headers: str) -> httpx.Response:
+        body = {"sql": sql, "params": params or []}
+        return httpx.post(f"{self._url}/v1/sql", json=body, headers=self._headers | headers, timeout=30)
+
+    def rows(self, sql: str, params: list[Any] | None = None, **headers: str) -> list[list[Any]]:
+        answer = self.answer(sql, params, **headers)
+        assert answer.status_code == 200, answer.text
+        found: list[list[Any]] = answer.json()["results"][-1].get("rows", [])
+        return found
+
+    def code(self, sql: str, **headers: str) -> str:
+        return str(self.answer(sql, **headers).json().get("code", "ok"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with authentication, the tables of two teams, and somebody of each kind."""
+    data: Path = tmp_path_factory.mktemp("guarded") / "data"
+    server = ServerProcess(data, flags=("--auth", "on")).start(KALAM_ADMIN_PASSWORD=PASSWORD)
+    admin = Asker(server.announcement["http_url"], "admin", PASSWORD)
+    for name in ("ada", "ben", "cleo", "mia"):
+        admin.rows(f"CREATE USER {name} PASSWORD $1", [PASSWORD])
+    admin.rows(
+        "CREATE ROLE readers; GRANT readers TO mia; CREATE NAMESPACE lab; CREATE NAMESPACE shop;"
+        "GRANT CREATE ON NAMESPACE lab TO ada"
+    )
+    ada = Asker(server.announcement["http_url"], "ada", PASSWORD)
+    ada.rows(
+        "CREATE TABLE lab.t (id INT PRIMARY KEY, v TEXT); INSERT INTO lab.t VALUES (1, 'one');"
+        "CREATE USER TABLE lab.notes (id INT PRIMARY KEY, v TEXT);"
+        "GRANT SELECT ON TABLE lab.t TO ben, readers; GRANT ALL ON TABLE lab.notes TO PUBLIC"
+    )
+    yield server
+    server.stop()
+
+
+def asker(server: ServerProcess, user: str) -> Asker:
+    return Asker(server.announcement["http_url"], user, PASSWORD)
+
+
+@pytest.mark.parametrize("user", ["ada", "ben", "mia", "admin"])
+def test_who_was_granted_select_reads(guarded: ServerProcess, user: str) -> None:
+    assert asker(guarded, user).rows("SELECT id, v FROM lab.t WHERE id = 1") == [[1, "one"]]
+    assert asker(guarded, user).rows("SELECT count(*) FROM lab.t WHERE id < 2") == [[1]]
+
+
+def test_what_one_may_not_see_does_not_exist(guarded: ServerProcess) -> None:
+    cleo = asker(guarded, "cleo")
+    for statement in (
+        "SELECT * FROM lab.t",
+        "SELECT * FROM lab.t WHERE id = 1",
+        "INSERT INTO lab.t VALUES (2, 'two')",
+        "UPDATE lab.t SET v = 'x'",
+        "DELETE FROM lab.t",
+        "DESCRIBE lab.t",
+        "DROP TABLE lab.t",
+        "ALTER TABLE lab.t ADD COLUMN w INT",
+        "FLUSH TABLE lab.t",
+        "SHOW STATS FOR TABLE lab.t",
+        "SUBSCRIBE TO SELECT * FROM lab.t",
+        "INSERT INTO lab.notes SELECT id, v FROM lab.t",
+        "SELECT (SELECT max(id) FROM lab.t)",
+        "GRANT SELECT ON TABLE lab.t TO cleo",
+    ):
+        answer = cleo.answer(statement)
+        assert answer.json()["code"] == "table_not_found", statement
+        assert "lab.t" not in answer.json().get("hint", "")
+    assert cleo.rows("SHOW TABLES") == [row for row in cleo.rows("SHOW TABLES") if row[1] == "notes"]
+    assert cleo.rows("SELECT table_name FROM system.tables") == [["notes"]]
+    assert cleo.rows("SELECT * FROM system.audit") == []
+    assert cleo.rows("SELECT * FROM system.segments") == []
+    assert cleo.code("USE shop") == "namespace_not_found"
+
+
+def test_what_one_sees_and_may_not_do_is_denied(guarded: ServerProcess) -> None:
+    ben = asker(guarded, "ben")
+    for statement in (
+        "INSERT INTO lab.t VALUES (2, 'two')",
+        "UPDATE lab.t SET v = 'x'",
+        "DELETE FROM lab.t",
+        "DROP TABLE lab.t",
+        "ALTER TABLE lab.t ADD COLUMN w INT",
+        "FLUSH TABLE lab.t",
+        "COMPACT TABLE lab.t",
+        "CHECK TABLE lab.t",
+        "GRANT SELECT ON TABLE lab.t TO cleo",
+        "ALTER TABLE lab.t OWNER TO ben",
+        "CREATE TABLE lab.mine (id INT PRIMARY KEY)",
+        "CREATE NAMESPACE mine",
+        "DROP NAMESPACE lab",
+        "CREATE USER eve PASSWORD 'password of eve'",
+        "ALTER USER ben ADMIN",
+        "ALTER USER ada PASSWORD 'another password'",
+        "CREATE ROLE mine",
+        "GRANT readers TO ben",
+        "CREATE TOKEN 'ci' FOR ada",
+        "EXECUTE AS USER 'ada' SELECT 1",
+        "GRANT SELECT ON NAMESPACE lab TO ben",
+        "KILL JOB 'x'",
+    ):
+        assert ben.code(statement) == "permission_denied", statement
+    assert ben.code("SELECT 1", **{"X-Kalam-User": "ada"}) == "permission_denied"
+    told = asker(guarded, "admin").rows("SELECT action FROM system.audit WHERE user = 'ben' AND outcome <> 'ok'")
+    assert ["DROP TABLE"] in told
+    assert ["CREATE USER"] in told
+
+
+def test_an_administrator_acts_on_the_rows_of_another(guarded: ServerProcess) -> None:
+    admin, ben = asker(guarded, "admin"), asker(guarded, "ben")
+    ben.rows("INSERT INTO lab.notes VALUES (7, 'of ben')")
+    assert admin.rows("SELECT v FROM lab.notes") == []
+    assert admin.rows("EXECUTE AS USER 'ben' SELECT v, CURRENT_USER() FROM lab.notes") == [["of ben", "ben"]]
+    assert admin.rows("SELECT v FROM lab.notes", **{"X-Kalam-User": "ben"}) == [["of ben"]]
+    assert admin.code("EXECUTE AS USER 'nobody' SELECT 1") == "not_found"
+    assert admin.code("EXECUTE AS USER 'ben' DROP USER ada") == "unsupported"
+
+
+def test_a_grant_and_its_end_count_at_once(guarded: ServerProcess) -> None:
+    ada, cleo = asker(guarded, "ada"), asker(guarded, "cleo")
+    ada.rows("GRANT SELECT, INSERT ON TABLE lab.t TO cleo")
+    cleo.rows("INSERT INTO lab.t VALUES (50, 'of cleo')")
+    assert cleo.rows("SELECT v FROM lab.t WHERE id = 50") == [["of cleo"]]
+    assert cleo.code("INSERT INTO lab.t VALUES (50, 'x') ON CONFLICT (id) DO UPDATE SET v = 'x'") == "permission_denied"
+    ada.rows("REVOKE INSERT ON TABLE lab.t FROM cleo")
+    assert cleo.code("INSERT INTO lab.t VALUES (51, 'x')") == "permission_denied"
+    ada.rows("REVOKE ALL ON TABLE lab.t FROM cleo")
+    assert cleo.code("SELECT v FROM lab.t WHERE id = 50") == "table_not_found"
+
+
+def test_a_token_logs_in_until_it_is_dropped(guarded: ServerProcess) -> None:
+    ben, url = asker(guarded, "ben"), guarded.announcement["http_url"]
+    [[secret, _, name, user, expires]] = ben.rows("CREATE TOKEN 'ci' EXPIRES '1h'")
+    assert (name, user) == ("ci", "ben")
+    assert expires
+    by_token = Asker(url, "ben", secret)
+    assert by_token.rows("SELECT CURRENT_USER()") == [["ben"]]
+    assert by_token.code("ALTER USER ben PASSWORD 'another password'") == "permission_denied"
+    [[_, _, _, _, ends]] = by_token.rows("CREATE TOKEN 'longer'")
+    assert ends == expires
+    assert ben.code("CREATE TOKEN 'ci'") == "already_exists"
+    ben.rows("DROP TOKEN 'ci'")
+    assert by_token.code("SELECT 1") == "unauthenticated"
+
+
+def test_the_last_administrator_stays(guarded: ServerProcess) -> None:
+    admin = asker(guarded, "admin")
+    for statement in ("DROP USER admin", "ALTER USER admin LOCK", "ALTER USER admin NOADMIN"):
+        assert admin.code(statement) == "permission_denied", statement
+    assert admin.code("ALTER USER admin VALID UNTIL '2099-01-01'") == "permission_denied"
+
+
+def test_bad_input_changes_nothing(guarded: ServerProcess) -> None:
+    admin = asker(guarded, "admin")
+    before = admin.rows("SHOW USERS"), admin.rows("SHOW ROLES"), admin.rows("SHOW GRANTS")
+    for statement, code in (
+        ("CREATE USER public PASSWORD 'password of it'", "invalid_name"),
+        ("CREATE USER ada PASSWORD 'another password'", "already_exists"),
+        ("CREATE USER readers", "already_exists"),
+        ("CREATE USER \"a b\" PASSWORD 'password of it'", "invalid_name"),
+        ("CREATE USER eve PASSWORD ''", "invalid_value"),
+        ("CREATE USER eve PASSWORD 'seven77'", "invalid_value"),
+        (f"CREATE USER eve PASSWORD '{'x' * 100_000}'", "invalid_value"),
+        ("CREATE USER eve VALID UNTIL 'never'", "invalid_value"),
+        ("GRANT readers TO readers", "invalid_option"),
+        ("GRANT readers TO nobody", "not_found"),
+        ("GRANT nothing TO ada", "not_found"),
+        ("GRANT CREATE ON TABLE lab.t TO ben", "unsupported"),
+        ("GRANT JETSTREAM ON TABLE lab.t TO ben", "unsupported"),
+        ("GRANT SELECT ON TABLE lab.nothing TO ben", "table_not_found"),
+        ("GRANT SELECT ON TABLE lab.t TO nobody", "not_found"),
+        ("DROP USER ada", "table_in_use"),
+        ("DROP USER nobody", "not_found"),
+    ):
+        assert admin.code(statement) == code, statement
+    assert (admin.rows("SHOW USERS"), admin.rows("SHOW ROLES"), admin.rows("SHOW GRANTS")) == before
+
+
+def test_a_user_who_is_dropped_is_out_and_her_rows_are_nobodys(guarded: ServerProcess) -> None:
+    admin, eve = asker(guarded, "admin"), asker(guarded, "eve")
+    admin.rows("CREATE USER eve PASSWORD $1", [PASSWORD])
+    eve.rows("INSERT INTO lab.notes VALUES (1, 'of eve')")
+    admin.rows("DROP USER eve")
+    assert eve.code("SELECT 1") == "unauthenticated"
+    assert admin.code("CREATE USER eve PASSWORD 'another password'") == "already_exists"
+    admin.rows("DROP USER eve CASCADE")
+    admin.rows("CREATE USER eve PASSWORD $1", [PASSWORD])
+    assert eve.rows("SELECT * FROM lab.notes") == []
+    admin.rows("DROP USER eve")
+
+
+async def test_the_broker_knows_grants_too(guarded: ServerProcess) -> None:
+    ben = await nats.connect(
+        guarded.announcement["nats_url"], user="ben", password=PASSWORD, inbox_prefix=b"_INBOX.ben"
+    )
+    heard = await ben.subscribe("kalam.shared.lab.t.>")
+    reply = await ben.request("kalam.api.ben.insert.lab.t", b'{"id": 90, "v": "x"}', timeout=10)
+    assert b"permission_denied" in reply.data
+    asker(guarded, "ada").rows("INSERT INTO lab.t VALUES (91, 'heard')")
+    assert b"heard" in (await heard.next_msg(timeout=10)).data
+    await ben.close()
