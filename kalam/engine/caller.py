@@ -92,12 +92,6 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """The tables that exist for the caller, oldest first."""
         return self._dispatch.gate.visible(self.session.identity, self._dispatch.catalogue.tables.values())
 
-    def privileges(self, table: Table) -> frozenset[str]:
-        """What the caller may do with the rows of a table, and ``OWN`` where it is the caller's own."""
-        gate, identity = self._dispatch.gate, self.session.identity
-        own = {"OWN"} if gate.owns(identity, table) else set()
-        return frozenset(own | {each.value for each in gate.privileges(identity, table)})
-
     def table(self, name: TableName) -> Table:
         """The table of a name; raises TableNotFound."""
         return self._dispatch.gate.named(name, self.session.identity)

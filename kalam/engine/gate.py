@@ -14,7 +14,7 @@ from typing import assert_never
 import msgspec
 
 from kalam.access.identity import Identity
-from kalam.access.model import ALL_PRIVILEGES, Privilege
+from kalam.access.model import Privilege
 from kalam.access.rights import Rights
 from kalam.engine.session import Session
 from kalam.errors import NamespaceNotFound, PermissionDenied, TableNotFound
@@ -222,14 +222,6 @@ class Gate:
         """Raise PermissionDenied, with the rule, unless somebody is an administrator."""
         if not self.administers(identity):
             raise PermissionDenied(rule)
-
-    def counts(self, identity: Identity, table: Table) -> bool:
-        """Whether somebody is told of all that is stored of a table: its owner and administrators are."""
-        return self.owns(identity, table)
-
-    def privileges(self, identity: Identity, table: Table) -> frozenset[Privilege]:
-        """What somebody may do with the rows of a table."""
-        return frozenset(each for each in ALL_PRIVILEGES if self.rights.may(identity.rights_of, each, table))
 
     def may_end(self, identity: Identity, owner: str, table: Table | None = None) -> bool:
         """Whether somebody may end what a user has started, on a table where it is on one."""

@@ -21,9 +21,6 @@ const LISTS = [
   { title: "Grants", statement: "SHOW GRANTS", none: "Nothing is granted yet: only owners and administrators may do something.", actions: (row) => [
     ["Revoke", { title: "Revoke", statement: revoked(row), danger: true }],
   ] },
-  { title: "Policies", statement: "SHOW POLICIES", none: "No policy yet: one says which rows of a table somebody sees and writes.", actions: (row) => [
-    ["Drop", { title: "Drop policy", statement: `DROP POLICY ${quoted(row.policy)} ON ${tableName(`${row.namespace}.${row.table_name}`)}`, danger: true }],
-  ] },
   { title: "Tokens", statement: "SHOW TOKENS", none: "No token yet: a program logs in with one.", actions: (row) => [
     ["Drop", { title: "Drop token", statement: `DROP TOKEN ${literal(row.name, "TEXT")} FOR ${quoted(row.user)}`, danger: true }],
   ] },
@@ -56,7 +53,6 @@ export function UsersPage({ known, me }) {
     ["Create user", { password: true, statement: "CREATE USER ada WITH PASSWORD $1" }],
     ["Create role", { statement: "CREATE ROLE analyst" }],
     ["Grant", { statement: `GRANT SELECT, INSERT ON TABLE ${table} TO ada` }],
-    ["Create policy", { statement: `CREATE POLICY own ON ${table}\n    FOR SELECT TO PUBLIC USING (owner = CURRENT_USER());\nALTER TABLE ${table} ENABLE ROW LEVEL SECURITY` }],
     ["Create token", { statement: `CREATE TOKEN 'ci' FOR ${quoted(me.user)} EXPIRES '90d'` }],
   ];
   return (
