@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
@@ -18,7 +19,7 @@ from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import FIRST_OWNER, Column, Table, TableDefinition, load_columns
+from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, load_columns
 from kalam.sql import create_table_sql, describe_options, table_options
 from kalam.sql.text.statements import (
     AlterTable,
@@ -245,6 +246,9 @@ class Definitions:
     def show_create_table(self, ref: TableRef, session: Session) -> Result:
         """SHOW CREATE TABLE."""
         table = self._catalogue.table(resolve(ref, session.namespace))
+        options = table.options
+        if isinstance(options, StoredOptions) and not self._gate.owns(session.identity, table):
+            table = replace(table, options=replace(options, location=None))  # where files lie is its owner's business
         return list_result((("statement", TEXT),), [(create_table_sql(table),)])
 
 

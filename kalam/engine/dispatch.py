@@ -163,8 +163,8 @@ class Dispatch(msgspec.Struct, frozen=True):
             return None
         started = time.perf_counter()
         try:
-            if self.gate.rights.on:
-                self.gate.check(Select(query), session)
+            if not self.gate.may_read(query, session):
+                return None
             answer = self.points.answer_nowait(query, session.user, session.namespace, params)
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)

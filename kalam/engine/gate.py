@@ -149,6 +149,14 @@ class Gate:
 
     # What others ask.
 
+    def may_read(self, query: QueryText, session: Session) -> bool:
+        """Whether somebody may read all tables that a query names; False too where ``check`` has to say."""
+        if not self.rights.on:
+            return True
+        user, tables = session.identity.rights_of, self._catalogue.tables
+        found = (tables.get(resolve(use.ref, session.namespace)) for use in query.tables)
+        return all(table is not None and self.rights.may(user, Privilege.SELECT, table) for table in found)
+
     def sees(self, identity: Identity, table: Table | None) -> bool:
         """Whether a table exists for somebody."""
         return table is not None and (not self.rights.on or self.rights.sees(identity.rights_of, table))
