@@ -293,7 +293,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server whose crash points are armed by writing into a file."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "armed").write_text("")
-    server = ServerProcess(folder / "data", environment={"KALAM_CRASHPOINT": f"@{folder / 'armed'}"}).start()
+    server = ServerProcess(
+        folder / "data", environment={"KALAM_CRASHPOINT": f"@{folder / 'armed'}", "KALAM_ICEBERG": "false"}
+    ).start()
     server.sql("CREATE NAMESPACE model")
     yield server
     server.kill()
