@@ -339,7 +339,7 @@ FOREIGN = [
 
 
 async def test_a_statement_that_is_not_kalams_is_refused(program: Program, table: str, namespace: str) -> None:
-    codes = {"unsupported", "syntax_error", "table_not_found", "namespace_not_found", "invalid_name"}
+    codes = {"unsupported", "syntax_error", "table_not_found", "namespace_not_found", "invalid_name", "not_found"}
     told = {text: await refused(program, text.format(t=table, n=namespace)) for text in FOREIGN}
     assert {text: answer.detail for text, answer in told.items() if answer.code not in codes} == {}
 
