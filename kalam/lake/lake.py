@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.util import find_spec
 
 import msgspec
@@ -135,11 +136,18 @@ class Lake:
 
     async def run(self) -> None:
         """Follow what is flushed, until cancelled."""
-        await self._look_at_start()
+        await self._guarded(self._look_at_start)
         while True:
             await asyncio.sleep(min(LOOK_S, self._settings.iceberg_interval_s or LOOK_S))
-            await self._look()
+            await self._guarded(self._look)
             await self.process.stop_if_idle()
+
+    async def _guarded(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Look, and try again the next time where the disk or the database does not answer: nobody waits for a lake."""
+        try:
+            await look()
+        except (OSError, sqlite3.Error, KalamError) as exc:
+            log_failure("the lake was not looked at", exc)
 
     async def _look_at_start(self) -> None:
         """Know what there is: lakes that fit are left alone, all others are due."""

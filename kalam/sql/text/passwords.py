@@ -16,7 +16,7 @@ HIDDEN: Final = "'…'"
 _COMMENT: Final = r"(?>--[^\n]{0,200}\n|/\*.{0,200}?\*/)"
 _BLANK: Final = rf"(?:\s|{_COMMENT})"
 _HEAD: Final = re.compile(
-    rf"\b(?:CREATE|ALTER){_BLANK}++USER\b(?:{_BLANK}++IF{_BLANK}++NOT{_BLANK}++EXISTS\b)?+(?:{_BLANK}*+[\w\"-]++)?+",
+    rf"\b(?:CREATE|ALTER){_BLANK}++USER\b(?!{_BLANK}++TABLE\b)(?:{_BLANK}++IF{_BLANK}++NOT{_BLANK}++EXISTS\b)?+(?:{_BLANK}*+[\w\"-]++)?+",
     re.IGNORECASE | re.DOTALL,
 )
 _COMMENTS: Final = re.compile(_COMMENT, re.DOTALL)

@@ -36,6 +36,7 @@ from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE, RESTORING, locked_data_dir
 from kalam.storage.log.database import fsync_directory
 from kalam.storage.log.generation import NAME, STREAMS_NAME
+from kalam.storage.log.migrate import migrate
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -139,6 +140,7 @@ def _make_own(database: Path) -> tuple[TableName, ...]:
         (state,) = conn.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise Internal(f"the backup is damaged: its database says {state}")
+        migrate(database)  # an earlier release may have made it
         conn.execute("UPDATE meta SET value = ? WHERE name = 'data_id'", (uuid.uuid4().hex[:12],))
         conn.execute("DELETE FROM meta WHERE name IN (?, ?)", (NAME, STREAMS_NAME))  # they count the original's starts
         conn.execute("DELETE FROM garbage")
