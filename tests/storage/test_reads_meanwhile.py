@@ -75,7 +75,9 @@ def test_no_count_moves_while_flushes_and_compactions_pass(shared_server: Server
 async def test_a_reader_that_began_before_a_compaction_ends_on_its_old_files(
     start_kalam: Callable[..., ServerProcess], wait_until: Any
 ) -> None:
-    server = start_kalam(KALAM_COMPACTION_SEGMENTS_MIN="1000000", KALAM_COMPACTION_OVERRIDES_PERCENT="1000000")
+    server = start_kalam(
+        KALAM_COMPACTION_SEGMENTS_MIN="1000000", KALAM_COMPACTION_OVERRIDES_PERCENT="1000000", KALAM_ICEBERG="false"
+    )
     server.sql("CREATE NAMESPACE n")
     many = 300_000
     for table, count in (("n.t", many), ("n.other", 10)):
