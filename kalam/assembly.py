@@ -125,10 +125,7 @@ class Assembly(msgspec.Struct, frozen=True):
             await changes.delete(Delete(ref=ref, where=None), Request(Session(Identity(user)), ()))
 
         users = Users(self.access, gate, catalogue, remove_rows)
-        live, running = Live(registry, texts, gate, delivery), RunningQueries()
-        self.access.book.on_narrowed(live.narrowed)
-        self.access.book.on_narrowed(running.narrowed)
-        return Dispatch(
+        dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
             tables=tables,
@@ -137,18 +134,21 @@ class Assembly(msgspec.Struct, frozen=True):
             changes=changes,
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, gate, self.broker.rejections.rows),
-            live=live,
+            live=Live(registry, texts, gate, delivery),
             lake=LakeStatements(catalogue, gate, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
             jobs=jobs,
             texts=texts,
-            running=running,
+            running=RunningQueries(),
             sql_counts=SqlCounts(),
             gate=gate,
             access=AccessStatements(users, Grants(self.access.book, gate, catalogue)),
             audited=Audited(self.access.audit, on=self.access.rights.on),
         )
+        self.access.book.on_narrowed(dispatch.live.narrowed)
+        self.access.book.on_narrowed(dispatch.narrowed)
+        return dispatch
 
     def _stats(self, dispatch: Dispatch, registry: Registry) -> Stats:
         storage, background = self.storage, self.background

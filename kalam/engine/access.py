@@ -100,20 +100,18 @@ class Audited:
 
     def telling(self, statement: Statement, session: Session) -> AbstractContextManager[None]:
         """Tell of the statement that the block carries out, in its transaction, or of what keeps it from it."""
-        changes = isinstance(statement, _AUDITED) or (
-            isinstance(statement, OnAccess) and not isinstance(statement, _SHOWN)
-        )
         if not self._on:
             return nullcontext()
-        entry = _entry(statement, session)
-        return self._audit.telling(entry) if changes else self._refusals(entry)
+        if isinstance(statement, _AUDITED) or (isinstance(statement, OnAccess) and not isinstance(statement, _SHOWN)):
+            return self._audit.telling(_entry(statement, session))
+        return self._refusals(statement, session)
 
     @contextmanager
-    def _refusals(self, entry: Entry) -> Iterator[None]:
+    def _refusals(self, statement: Statement, session: Session) -> Iterator[None]:
         try:
             yield
         except PermissionDenied as exc:
-            self._audit.add(replace(entry, outcome=exc.code))
+            self._audit.add(replace(_entry(statement, session), outcome=exc.code))
             raise
 
 

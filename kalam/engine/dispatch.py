@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from kalam.access.identity import Identity
+from kalam.access.model import Narrowed
 from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
@@ -36,52 +37,17 @@ from kalam.errors import (
 from kalam.query.points import Points
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result, rows_result
-from kalam.query.running import RunningQueries, RunningQuery
+from kalam.query.running import RunningQueries, RunningQuery, running_query
 from kalam.query.system import QUERIES, running_rows
 from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.sql.access.statements import ShowSessions
 from kalam.sql.parsed import ParsedText
 from kalam.sql.queries.readers import postgresql_names
+from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
 from kalam.sql.text.replaced import with_user
-from kalam.sql.text.statements import (
-    AlterTable,
-    CheckTable,
-    CompactTable,
-    CreateNamespace,
-    CreateTable,
-    Delete,
-    DescribeTable,
-    DropNamespace,
-    DropTable,
-    ExecuteAs,
-    FlushAllTables,
-    FlushTable,
-    Insert,
-    KillJob,
-    KillLiveQuery,
-    KillQuery,
-    OnAccess,
-    QueryText,
-    RefreshLake,
-    Select,
-    ShowCreateTable,
-    ShowJobs,
-    ShowLake,
-    ShowLiveQueries,
-    ShowNamespaces,
-    ShowQueries,
-    ShowStats,
-    ShowTables,
-    Statement,
-    Subscribe,
-    TableRef,
-    TableUse,
-    Update,
-    Use,
-)
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
 from kalam.storage.log.troubles import log_failure
@@ -187,7 +153,7 @@ class Dispatch(msgspec.Struct, frozen=True):
             )
         try:
             statement, session = await self._statement(parsed, 0, session)
-            if isinstance(statement, Select):
+            if isinstance(statement, sql.Select):
                 self._check(statement, session)
                 # How long it takes is up to the reader.
                 with self.sql_counts.one(timed=False), span("kalam.sql", apart=True):
@@ -203,7 +169,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         (result,) = await self.execute(text, params, session)
         yield pa.table({}) if result.data is None else result.data
 
-    async def _stream(self, query: QueryText, request: Request) -> AsyncGenerator[pa.Table, None]:
+    async def _stream(self, query: sql.QueryText, request: Request) -> AsyncGenerator[pa.Table, None]:
         session, names = request.session, None
         async with aclosing(self.queries.stream(query, session.user, session.namespace, request.parameters)) as tables:
             async for table in tables:
@@ -215,7 +181,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session
     ) -> tuple[Result, Session]:
         statement, asking = await self._statement(parsed, place, session)
-        if isinstance(statement, Use):
+        if isinstance(statement, sql.Use):
             self._check(statement, asking)
             if statement.namespace not in self.catalogue.namespaces:
                 raise NamespaceNotFound(f"there is no namespace {statement.namespace!r}")
@@ -224,99 +190,100 @@ class Dispatch(msgspec.Struct, frozen=True):
             self._check(statement, asking)
             return await self._dispatch(statement, Request(asking, params)), session
 
-    def _check(self, statement: Statement, session: Session) -> None:
+    def _check(self, statement: sql.Statement, session: Session) -> None:
         self.gate.check(statement, session)
 
-    async def _statement(self, parsed: ParsedText, place: int, session: Session) -> tuple[Statement, Session]:
+    async def _statement(self, parsed: ParsedText, place: int, session: Session) -> tuple[sql.Statement, Session]:
         """A statement of a text, in which ``CURRENT_USER()`` is on whose rows it works, and for whom it is run."""
         statement = await self.texts.statement(parsed, place, session.user)
-        if isinstance(statement, ExecuteAs):
-            session = replace(session, identity=self._acting(statement, session.identity))
+        if isinstance(statement, sql.ExecuteAs):
+            with self.audited.telling(statement, session):
+                session = replace(session, identity=self._acting(statement, session.identity))
             statement = statement.statement
         if "current_user" in parsed.texts[place].text.lower():
             statement = await reading(parsed.texts[place].text, with_user, statement, session.user)
         return statement, session
 
-    def _acting(self, statement: ExecuteAs, identity: Identity) -> Identity:
+    def _acting(self, statement: sql.ExecuteAs, identity: Identity) -> Identity:
         """An administrator on the rows of another user; raises what keeps somebody from it."""
         self.gate.administrator(identity, "only administrators act for others: EXECUTE AS USER")
-        if isinstance(statement.statement, OnAccess):
+        if isinstance(statement.statement, sql.OnAccess):
             raise Unsupported("EXECUTE AS USER stands before statements on rows and tables, not on users and rights")
         if self.gate.rights.on and statement.user not in self.gate.rights.book.users:
             raise NotFound(f"there is no user {statement.user[:64]!r}", hint="SHOW USERS lists them")
         return replace(identity, user=statement.user, actor=identity.rights_of)
 
-    async def _dispatch(self, statement: Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
+    async def _dispatch(self, statement: sql.Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
         session = request.session
         match statement:
-            case Select(query):
+            case sql.Select(query):
                 return await self._select(query, request)
-            case Insert():
+            case sql.Insert():
                 return await self._insert(statement, request)
-            case Update() | Delete():
+            case sql.Update() | sql.Delete():
                 return await self._change(statement, request)
-            case CreateNamespace():
+            case sql.CreateNamespace():
                 return await self.definitions.create_namespace(statement)
-            case DropNamespace():
+            case sql.DropNamespace():
                 return await self.definitions.drop_namespace(statement, session)
-            case ShowNamespaces():
+            case sql.ShowNamespaces():
                 return self.definitions.show_namespaces(session)
-            case ShowTables(namespace):
+            case sql.ShowTables(namespace):
                 return self.definitions.show_tables(namespace or session.namespace or None, session)
-            case CreateTable():
+            case sql.CreateTable():
                 return await self.definitions.create_table(statement, session)
-            case DropTable():
+            case sql.DropTable():
                 return await self.definitions.drop_table(statement, session)
-            case AlterTable():
+            case sql.AlterTable():
                 return await self.definitions.alter_table(statement, session)
-            case DescribeTable():
+            case sql.DescribeTable():
                 return await self.definitions.describe(statement, session)
-            case ShowStats(ref):
+            case sql.ShowStats(ref):
                 return await self.definitions.show_stats(ref, session)
-            case ShowCreateTable(ref):
+            case sql.ShowCreateTable(ref):
                 return self.definitions.show_create_table(ref, session)
-            case FlushTable(ref):
+            case sql.FlushTable(ref):
                 return await self._flush_table(ref, session)
-            case FlushAllTables(namespace):
+            case sql.FlushAllTables(namespace):
                 return await self._flush_all(namespace, session.identity)
-            case ShowJobs() | ShowSessions():
-                return await self._show_system("jobs" if isinstance(statement, ShowJobs) else "sessions", request)
-            case ShowQueries():
+            case sql.ShowJobs() | ShowSessions():
+                return await self._show_system("jobs" if isinstance(statement, sql.ShowJobs) else "sessions", request)
+            case sql.ShowQueries():
                 return list_result(QUERIES, running_rows(self._shown_queries(session.identity)))
-            case KillQuery(query_id):
+            case sql.KillQuery(query_id):
                 return self._kill_query(query_id, session)
-            case Subscribe():
+            case sql.Subscribe():
                 return await self.live.subscribe(statement, session, request.parameters)
-            case ShowLiveQueries():
+            case sql.ShowLiveQueries():
                 return self.live.show(session)
-            case KillLiveQuery(query_id):
+            case sql.KillLiveQuery(query_id):
                 return self.live.kill(query_id, session)
-            case CompactTable(ref):
+            case sql.CompactTable(ref):
                 return await self._compact_table(ref, session)
-            case CheckTable(ref):
+            case sql.CheckTable(ref):
                 return await self._check_table(ref, session)
-            case ShowLake() | RefreshLake():
+            case sql.ShowLake() | sql.RefreshLake():
                 return await self.lake.answer(statement, session)
-            case KillJob(job_id):
+            case sql.KillJob(job_id):
                 return await self._kill_job(job_id)
-            case OnAccess():
+            case sql.OnAccess():
                 return await self.access.execute(statement, request)
-            case Use() | ExecuteAs():
+            case sql.Use() | sql.ExecuteAs():
                 raise AssertionError("carried out by _run")
             case other:
                 assert_never(other)
 
-    async def _insert(self, statement: Insert, request: Request) -> Result:
+    async def _insert(self, statement: sql.Insert, request: Request) -> Result:
         result = await self.changes.insert(statement, request)
         self.inserts.accepted_rows += result.row_count
         return result
 
-    async def _change(self, statement: Update | Delete, request: Request) -> Result:
-        if isinstance(statement, Update):
+    async def _change(self, statement: sql.Update | sql.Delete, request: Request) -> Result:
+        if isinstance(statement, sql.Update):
             return await self.changes.update(statement, request)
         return await self.changes.delete(statement, request)
 
-    async def _select(self, query: QueryText, request: Request) -> Result:
+    async def _select(self, query: sql.QueryText, request: Request) -> Result:
         user, namespace = request.session.user, request.session.namespace
         found = await self.points.select(query, user, namespace, request.parameters)
         if found is not None:
@@ -333,7 +300,7 @@ class Dispatch(msgspec.Struct, frozen=True):
             data = data.rename_columns(await reading(query.text, postgresql_names, query, data.column_names))
         return await beside(max(data.shape), rows_result, data)
 
-    async def _flush_table(self, ref: TableRef, session: Session) -> Result:
+    async def _flush_table(self, ref: sql.TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "FLUSH")
         return flush_result([(table, await self.flusher.flush(table))])
@@ -343,6 +310,8 @@ class Dispatch(msgspec.Struct, frozen=True):
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
         tables = sorted(self.catalogue.stored(), key=lambda table: table.name)
         owned = [table for table in tables if self.gate.owns(identity, table)]
+        if tables and not owned:
+            return Result(message="nothing was flushed: none of the tables is yours")
         chosen = [table for table in owned if namespace in (None, table.name.namespace)]
         done: list[tuple[Table, Flushed]] = []
         failures: list[tuple[Table, Exception]] = []
@@ -358,12 +327,12 @@ class Dispatch(msgspec.Struct, frozen=True):
             raise not_flushed(failures, len(done))
         return flush_result(done)
 
-    async def _compact_table(self, ref: TableRef, session: Session) -> Result:
+    async def _compact_table(self, ref: sql.TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "COMPACT")
         return compact_result(table, await self.compactor.compact(table))
 
-    async def _check_table(self, ref: TableRef, session: Session) -> Result:
+    async def _check_table(self, ref: sql.TableRef, session: Session) -> Result:
         table = self.catalogue.table(resolve(ref, session.namespace))
         self.tables.of(table).stored(table, "CHECK")
         check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
@@ -376,8 +345,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     async def _show_system(self, table: str, request: Request) -> Result:
         head = "SELECT * FROM "
         place = len(head), len(f"{head}system.{table}")
-        use = TableUse(TableRef("system", table), *place, aliased=False, sees_deleted=False)
-        return await self._select(QueryText(f"{head}system.{table} ORDER BY created_at", (use,)), request)
+        use = sql.TableUse(sql.TableRef("system", table), *place, aliased=False, sees_deleted=False)
+        return await self._select(sql.QueryText(f"{head}system.{table} ORDER BY created_at", (use,)), request)
 
     def _kill_query(self, query_id: str, session: Session) -> Result:
         self.cancel(query_id, session)
@@ -386,6 +355,13 @@ class Dispatch(msgspec.Struct, frozen=True):
     def cancel(self, query_id: str, session: Session) -> None:
         """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
         self.running.cancel(query_id, lambda running: self.gate.may_end(session.identity, running.user))
+
+    async def narrowed(self, narrowed: Narrowed) -> None:
+        """Cancel what reads for somebody who may not any more, but for the statement that takes the right away."""
+        current = running_query()
+        for running in self.running:
+            if running is not current and self.gate.ends(running, narrowed):
+                running.cancel()
 
     def _shown_queries(self, identity: Identity) -> list[RunningQuery]:
         """The running requests that somebody may see."""

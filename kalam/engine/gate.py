@@ -14,50 +14,16 @@ from typing import assert_never
 import msgspec
 
 from kalam.access.identity import Identity
-from kalam.access.model import Privilege
+from kalam.access.model import Ends, Narrowed, Privilege
 from kalam.access.rights import Rights
 from kalam.engine.session import Session
 from kalam.errors import NamespaceNotFound, PermissionDenied, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
-from kalam.query.running import note_table
+from kalam.query.running import RunningQuery, note_read
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
-from kalam.sql.text.statements import (
-    AlterTable,
-    CheckTable,
-    CompactTable,
-    CreateNamespace,
-    CreateTable,
-    Delete,
-    DescribeTable,
-    DropNamespace,
-    DropTable,
-    ExecuteAs,
-    FlushAllTables,
-    FlushTable,
-    Insert,
-    KillJob,
-    KillLiveQuery,
-    KillQuery,
-    OnAccess,
-    QueryText,
-    RefreshLake,
-    Select,
-    ShowCreateTable,
-    ShowJobs,
-    ShowLake,
-    ShowLiveQueries,
-    ShowNamespaces,
-    ShowQueries,
-    ShowStats,
-    ShowTables,
-    Statement,
-    Subscribe,
-    TableRef,
-    Update,
-    Use,
-)
+from kalam.sql.text import statements as sql
 from kalam.storage.log.catalogue import Catalogue
 
 LOCATION = "LOCATION"
@@ -69,57 +35,64 @@ class Gate:
     def __init__(self, rights: Rights, catalogue: Catalogue) -> None:
         self.rights, self._catalogue = rights, catalogue
 
-    def check(self, statement: Statement, session: Session) -> None:  # noqa: C901 - one case a statement
+    def check(self, statement: sql.Statement, session: Session) -> None:  # noqa: C901 - one case a statement
         """Raise what keeps somebody from a statement: TableNotFound, NamespaceNotFound or PermissionDenied."""
         if not self.rights.on:
             return
         identity = session.identity
         for ref in sorted(set(_read_tables(statement)), key=str):
             if resolve(ref, session.namespace).namespace != SYSTEM_NAMESPACE:
-                note_table(self.table(ref, session, Privilege.SELECT).table_id)
+                note_read(identity.rights_of, self.table(ref, session, Privilege.SELECT).table_id)
         match statement:
-            case Select() | Subscribe():
+            case sql.Select() | sql.Subscribe():
                 pass
-            case Insert():
+            case sql.Insert():
                 self.table(statement.ref, session, Privilege.INSERT)
                 if statement.on_conflict is not None and statement.on_conflict.assignments:
                     self.table(statement.ref, session, Privilege.UPDATE, Privilege.SELECT)
                 elif statement.returning is not None:
                     self.table(statement.ref, session, Privilege.SELECT)
-            case Update():
+            case sql.Update():
                 self.table(statement.ref, session, Privilege.UPDATE)
                 if _reads(statement):
                     self.table(statement.ref, session, Privilege.SELECT)
-            case Delete():
+            case sql.Delete():
                 self.table(statement.ref, session, Privilege.DELETE)
                 if _reads(statement):
                     self.table(statement.ref, session, Privilege.SELECT)
-            case CreateNamespace() | DropNamespace():
+            case sql.CreateNamespace() | sql.DropNamespace():
                 self.administrator(identity, "namespaces are made and dropped by administrators")
-            case CreateTable():
+            case sql.CreateTable():
                 self._create(statement, session)
-            case DropTable() | AlterTable() | FlushTable() | CompactTable() | CheckTable():
+            case sql.DropTable() | sql.AlterTable() | sql.FlushTable() | sql.CompactTable() | sql.CheckTable():
                 self._owned(statement, session)
-            case DescribeTable(ref) | ShowStats(ref) | ShowCreateTable(ref):
+            case sql.DescribeTable(ref) | sql.ShowStats(ref) | sql.ShowCreateTable(ref):
                 self.table(ref, session)
-            case RefreshLake():
+            case sql.RefreshLake():
                 if statement.ref is not None:
                     self.owned(statement.ref, session, "refresh its lake")
-            case Use(namespace) | ShowTables(str(namespace)) | FlushAllTables(str(namespace)):
+            case sql.Use(namespace) | sql.ShowTables(str(namespace)) | sql.FlushAllTables(str(namespace)):
                 if namespace != SYSTEM_NAMESPACE:
                     self.namespace(namespace, identity)
-            case KillJob(job_id):
+            case sql.KillJob(job_id):
                 self.administrator(identity, f"job {job_id} can be killed by administrators")
-            case ShowTables() | FlushAllTables() | ShowNamespaces() | ShowJobs() | ShowQueries() | ShowLiveQueries():
+            case (
+                sql.ShowTables()
+                | sql.FlushAllTables()
+                | sql.ShowNamespaces()
+                | sql.ShowJobs()
+                | sql.ShowQueries()
+                | sql.ShowLiveQueries()
+            ):
                 pass  # they show and touch what one may
-            case KillQuery() | KillLiveQuery() | ShowLake():
+            case sql.KillQuery() | sql.KillLiveQuery() | sql.ShowLake():
                 pass  # likewise: what belongs to others is not found
-            case OnAccess() | ExecuteAs():
+            case sql.OnAccess() | sql.ExecuteAs():
                 pass  # their own part asks
             case other:
                 assert_never(other)
 
-    def _create(self, statement: CreateTable, session: Session) -> None:
+    def _create(self, statement: sql.CreateTable, session: Session) -> None:
         namespace = resolve(statement.ref, session.namespace).namespace
         self.namespace(namespace, session.identity)
         if not self.rights.may_create(session.identity.rights_of, namespace):
@@ -130,26 +103,28 @@ class Gate:
             self.administrator(session.identity, "LOCATION is set by administrators")
 
     def _owned(
-        self, statement: DropTable | AlterTable | FlushTable | CompactTable | CheckTable, session: Session
+        self,
+        statement: sql.DropTable | sql.AlterTable | sql.FlushTable | sql.CompactTable | sql.CheckTable,
+        session: Session,
     ) -> None:
         match statement:
-            case DropTable(ref):
+            case sql.DropTable(ref):
                 name = resolve(ref, session.namespace)
                 if statement.if_exists and not self.sees(session.identity, self._catalogue.tables.get(name)):
                     return
                 self.owned(ref, session, "drop it")
-            case AlterTable(ref):
+            case sql.AlterTable(ref):
                 self.owned(ref, session, "alter it")
-            case FlushTable(ref):
+            case sql.FlushTable(ref):
                 self.owned(ref, session, "flush it")
-            case CompactTable(ref):
+            case sql.CompactTable(ref):
                 self.owned(ref, session, "compact it")
-            case CheckTable(ref):
+            case sql.CheckTable(ref):
                 self.owned(ref, session, "check it")
 
     # What others ask.
 
-    def may_read(self, query: QueryText, session: Session) -> bool:
+    def may_read(self, query: sql.QueryText, session: Session) -> bool:
         """Whether somebody may read all tables that a query names; False too where ``check`` has to say."""
         if not self.rights.on:
             return True
@@ -191,7 +166,7 @@ class Gate:
         names = [str(other.name) for other in self.visible(identity, self._catalogue.tables_in(name.namespace))]
         raise TableNotFound(f"there is no table {name}", hint=_near(str(name), names))
 
-    def table(self, ref: TableRef, session: Session, *privileges: Privilege) -> Table:
+    def table(self, ref: sql.TableRef, session: Session, *privileges: Privilege) -> Table:
         """The table that a statement names; raises what keeps somebody from seeing it or doing this to it."""
         return self.may(self.named(resolve(ref, session.namespace), session.identity), session.identity, *privileges)
 
@@ -211,7 +186,7 @@ class Gate:
         merging = (Privilege.UPDATE, Privilege.SELECT) if conflict == "update" else ()
         self.may(table, identity, Privilege.INSERT, *merging)
 
-    def owned(self, ref: TableRef, session: Session, what: str) -> Table:
+    def owned(self, ref: sql.TableRef, session: Session, what: str) -> Table:
         """The table that a statement names; raises PermissionDenied unless it is somebody's own."""
         table = self.table(ref, session)
         if not self.rights.owns(session.identity.rights_of, table):
@@ -231,6 +206,17 @@ class Gate:
         if not self.administers(identity):
             raise PermissionDenied(rule)
 
+    def ends(self, running: RunningQuery, narrowed: Narrowed) -> bool:
+        """Whether a running request ends with what was taken: its user is out, or may not read what it reads."""
+        users, tables = narrowed.users, self._catalogue.by_id
+        if narrowed.logins == Ends.ALL and (users is None or running.user in users):
+            return True
+        return any(
+            table_id in tables and not self.rights.may(user, Privilege.SELECT, tables[table_id])
+            for user, table_id in running.reads
+            if users is None or user in users
+        )
+
     def may_end(self, identity: Identity, owner: str, table: Table | None = None) -> bool:
         """Whether somebody may end what a user has started, on a table where it is on one."""
         if not self.rights.on or identity.user == owner or self.administers(identity):
@@ -238,24 +224,24 @@ class Gate:
         return table is not None and self.owns(identity, table)
 
 
-def _reads(statement: Update | Delete) -> bool:
+def _reads(statement: sql.Update | sql.Delete) -> bool:
     """Whether a change asks what is in the rows."""
     if statement.where is not None or statement.returning is not None:
         return True
-    return isinstance(statement, Update) and any(each.value.constant is None for each in statement.assignments)
+    return isinstance(statement, sql.Update) and any(each.value.constant is None for each in statement.assignments)
 
 
-def _read_tables(part: object) -> Iterator[TableRef]:
+def _read_tables(part: object) -> Iterator[sql.TableRef]:
     """The tables that the queries in a statement read, wherever in it they stand."""
-    if isinstance(part, QueryText):
+    if isinstance(part, sql.QueryText):
         for use in part.tables:
             yield use.ref
-    elif isinstance(part, Subscribe):
+    elif isinstance(part, sql.Subscribe):
         yield part.ref
     elif isinstance(part, tuple):
         for member in part:
             yield from _read_tables(member)
-    elif isinstance(part, msgspec.Struct) and not isinstance(part, (CreateTable, ExecuteAs, OnAccess)):
+    elif isinstance(part, msgspec.Struct) and not isinstance(part, (sql.CreateTable, sql.ExecuteAs, sql.OnAccess)):
         for name in part.__struct_fields__:
             yield from _read_tables(getattr(part, name))
 

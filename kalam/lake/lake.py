@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 import msgspec
@@ -31,6 +30,7 @@ from kalam.lake.worker import LakeAnswer, LakeRequest
 from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.storage.log.database import now_us
+from kalam.storage.log.disk_faults import disk_may_fail
 from kalam.storage.log.troubles import log_failure
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import list_garbage, remove_garbage
@@ -136,18 +136,16 @@ class Lake:
 
     async def run(self) -> None:
         """Follow what is flushed, until cancelled."""
-        await self._guarded(self._look_at_start)
+        while not self._known.is_set():
+            with disk_may_fail("the lake"):
+                await self._look_at_start()
+                break
+            await asyncio.sleep(LOOK_S)
         while True:
             await asyncio.sleep(min(LOOK_S, self._settings.iceberg_interval_s or LOOK_S))
-            await self._guarded(self._look)
+            with disk_may_fail("the lake"):
+                await self._look()
             await self.process.stop_if_idle()
-
-    async def _guarded(self, look: Callable[[], Awaitable[None]]) -> None:
-        """Look, and try again the next time where the disk or the database does not answer: nobody waits for a lake."""
-        try:
-            await look()
-        except (OSError, sqlite3.Error, KalamError) as exc:
-            log_failure("the lake was not looked at", exc)
 
     async def _look_at_start(self) -> None:
         """Know what there is: lakes that fit are left alone, all others are due."""

@@ -15,7 +15,6 @@ from contextvars import ContextVar
 
 import msgspec
 
-from kalam.access.model import Ends, Narrowed
 from kalam.errors import AlreadyExists, Cancelled, NotFound
 
 SHOWN_CHARACTERS_MAX = 10_000
@@ -24,7 +23,8 @@ SHOWN_CHARACTERS_MAX = 10_000
 class RunningQuery(msgspec.Struct, eq=False):
     """A request that may be cancelled.
 
-    ``query_id`` names it; ``rows`` counts what was read for it, ``tables`` are the ids of what it reads.
+    ``query_id`` names it; ``rows`` counts what was read for it, ``reads`` are the tables
+    (ids) that it reads, each with the user who may.
     """
 
     query_id: str
@@ -35,7 +35,7 @@ class RunningQuery(msgspec.Struct, eq=False):
     rows: int = 0
     state: str = "working"
     memory_bytes: Callable[[], int] = lambda: 0
-    tables: set[int] = msgspec.field(default_factory=set)
+    reads: set[tuple[str, int]] = msgspec.field(default_factory=set)
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
 
@@ -99,11 +99,11 @@ def in_state(state: str, memory_bytes: Callable[[], int] = lambda: 0) -> Iterato
         running.state, running.memory_bytes = former
 
 
-def note_table(table_id: int) -> None:
-    """Note that the query of this context reads a table."""
+def note_read(user: str, table_id: int) -> None:
+    """Note that the query of this context reads a table, by the right of a user."""
     running = _CURRENT.get()
     if running is not None:
-        running.tables.add(table_id)
+        running.reads.add((user, table_id))
 
 
 def note_rows(rows: int) -> None:
@@ -147,14 +147,6 @@ class RunningQueries:
         if running is None or not may_cancel(running):
             raise NotFound(f"no query with the id {query_id[:80]} is running", hint="SHOW QUERIES lists them")
         running.cancel()
-
-    async def narrowed(self, narrowed: Narrowed) -> None:
-        """Cancel what reads for somebody who may not any more; not the statement that takes the right away."""
-        for running in self:
-            if running is _CURRENT.get() or (narrowed.users is not None and running.user not in narrowed.users):
-                continue
-            if narrowed.logins == Ends.ALL or narrowed.tables is None or not running.tables.isdisjoint(narrowed.tables):
-                running.cancel()
 
     def __iter__(self) -> Iterator[RunningQuery]:
         """All of them, oldest first."""

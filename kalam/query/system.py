@@ -179,7 +179,7 @@ class SystemTables:
             "columns": Shown.VISIBLE,
             "table_schemas": Shown.VISIBLE,
             "segments": Shown.OWNED,
-            "jobs": Shown.VISIBLE,
+            "jobs": Shown.OWNED,
         }
         self._catalogue = catalogue
         self._progress = progress

@@ -145,6 +145,18 @@ def test_it_finds_what_is_wrong_with_a_data_directory(data: Path, what: str) -> 
     assert content(data) == before
 
 
+def test_files_that_other_engines_may_still_read_are_no_strays(start_kalam: Callable[..., ServerProcess]) -> None:
+    server = start_kalam()
+    server.sql("CREATE NAMESPACE k; CREATE TABLE k.t (id BIGINT PRIMARY KEY)")
+    for number in range(2):
+        server.sql(f"INSERT INTO k.t VALUES ({number}); FLUSH TABLE k.t")
+    server.sql("REFRESH LAKE FOR TABLE k.t; COMPACT TABLE k.t")
+    assert server.stop() == 0
+    assert len(list((server.data_dir / "shared/k/t").glob("batch-*.parquet"))) == 3
+    _, lines = doctor(server.data_dir)
+    assert finds(lines, "ok", "unclaimed files", "none"), "\n".join(lines)
+
+
 def test_it_finds_a_port_that_is_taken_and_a_disk_that_is_full(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ class Asker:
     def answer(self, sql: str, params: list[Any] | None = None, **headers: str) -> httpx.Response:
         body = {"sql": sql, "params": params or []}
         return httpx.post(f"{self._url}/v1/sql", json=body, headers=self._headers | headers, timeout=30)
+
+    def stream(self, method: str, path: str, **asked: Any) -> AbstractContextManager[httpx.Response]:
+        headers = self._headers | asked.pop("headers", {})
+        return httpx.stream(method, f"{self._url}{path}", headers=headers, timeout=30, **asked)
 
     def rows(self, sql: str, params: list[Any] | None = None, **headers: str) -> list[list[Any]]:
         answer = self.answer(sql, params, **headers)
@@ -128,6 +134,7 @@ def test_what_one_sees_and_may_not_do_is_denied(guarded: ServerProcess) -> None:
     told = asker(guarded, "admin").rows("SELECT action FROM system.audit WHERE user = 'ben' AND outcome <> 'ok'")
     assert ["DROP TABLE"] in told
     assert ["CREATE USER"] in told
+    assert ["EXECUTE AS"] in told
 
 
 def test_an_administrator_acts_on_the_rows_of_another(guarded: ServerProcess) -> None:
@@ -211,6 +218,63 @@ def test_a_user_who_is_dropped_is_out_and_her_rows_are_nobodys(guarded: ServerPr
     admin.rows("CREATE USER eve PASSWORD $1", [PASSWORD])
     assert eve.rows("SELECT * FROM lab.notes") == []
     admin.rows("DROP USER eve")
+
+
+@contextmanager
+def answering(asker: Asker, method: str, path: str, **asked: Any) -> Iterator[Iterator[str]]:
+    """The lines of an answer while they come."""
+    with asker.stream(method, path, **asked) as response:
+        assert response.status_code == 200, response.read()
+        yield response.iter_lines()
+
+
+def test_what_reads_and_what_listens_ends_with_the_right_and_what_others_do_goes_on(guarded: ServerProcess) -> None:
+    admin, ada = asker(guarded, "admin"), asker(guarded, "ada")
+    ada.rows("CREATE TABLE lab.much (id BIGINT PRIMARY KEY, v TEXT)")
+    ada.rows("INSERT INTO lab.much SELECT value, repeat('x', 100) FROM range(0, 300000)")
+    ada.rows("GRANT SELECT ON TABLE lab.much TO cleo, ben")
+    query = {"json": {"sql": "SELECT * FROM lab.much"}, "headers": {"Accept": "application/x-ndjson"}}
+    live = {"params": {"sql": "SELECT id FROM lab.much WHERE id < 0"}}
+    with (
+        answering(asker(guarded, "cleo"), "POST", "/v1/sql", **query) as of_cleo,
+        answering(asker(guarded, "ben"), "POST", "/v1/sql", **query) as of_ben,
+        answering(asker(guarded, "cleo"), "GET", "/v1/live", **live) as heard_by_cleo,
+        answering(asker(guarded, "ben"), "GET", "/v1/live", **live) as heard_by_ben,
+    ):
+        for lines in (of_cleo, of_ben, heard_by_cleo, heard_by_ben):
+            next(lines)
+        admin.rows("REVOKE SELECT ON TABLE lab.much FROM cleo")
+        assert any("permission" in line for line in heard_by_cleo)
+        with suppress(httpx.RemoteProtocolError):  # it is broken off
+            assert sum(1 for _ in of_cleo) < 299_999
+        assert sum(1 for _ in of_ben) == 299_999
+        ada.rows("INSERT INTO lab.much VALUES (-1, 'told')")
+        assert any('"id":-1' in line.replace(" ", "") for line in heard_by_ben)
+
+
+def test_an_owner_changes_while_columns_do(guarded: ServerProcess) -> None:
+    admin = asker(guarded, "admin")
+    admin.rows("CREATE TABLE shop.t (id INT PRIMARY KEY)")
+    for number in range(10):
+        statements = (
+            f"ALTER TABLE shop.t ADD COLUMN c{number} INT",
+            f"ALTER TABLE shop.t OWNER TO {('ada', 'ben')[number % 2]}",
+        )
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(admin.rows, statements))
+    columns = {name for [section, name, *_] in admin.rows("DESCRIBE shop.t") if section == "column"}
+    assert columns == {"id", *(f"c{number}" for number in range(10))}
+    assert ["owner", "ben"] in [row[1:3] for row in admin.rows("DESCRIBE shop.t")]
+    admin.rows("DROP TABLE shop.t")
+
+
+def test_jobs_and_flushes_are_their_owners(guarded: ServerProcess) -> None:
+    ada, ben = asker(guarded, "ada"), asker(guarded, "ben")
+    ada.rows("INSERT INTO lab.t VALUES (300, 'flushed'); FLUSH TABLE lab.t")
+    assert ada.rows("SELECT job_type FROM system.jobs WHERE table_name = 't'")
+    assert ben.rows("SHOW JOBS") == []
+    told = ben.answer("FLUSH ALL TABLES").json()["results"][0]
+    assert told["message"] == "nothing was flushed: none of the tables is yours"
 
 
 async def test_the_broker_knows_grants_too(guarded: ServerProcess) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import AlreadyExists, CorruptSegment, Internal, NotFound, TooBusy, Unavailable
-from kalam.storage.backup.backup import Backup, back_up
+from kalam.storage.backup.backup import MANIFEST, Backup, back_up
 from kalam.storage.backup.restore import restore
 from kalam.storage.log.data_dir import RESTORING, prepare_database
 
@@ -243,6 +245,24 @@ def test_what_is_restored_equals_what_was_backed_up_and_is_written_like_any_othe
     ]
     restored.sql("DROP TABLE b.shared")
     assert not folder.exists()
+
+
+def test_a_backup_of_a_release_before_is_restored(stopped, backup, start_kalam, tmp_path) -> None:
+    with closing(sqlite3.connect(backup / "kalam.db")) as conn:
+        added = ("users", "dropped_users", "roles", "members", "grants", "tokens", "policies", "sessions", "audit")
+        for name in (*added, "replaced_segments"):
+            conn.execute(f"DROP TABLE {name}")
+        for name in ("owner", "row_security"):
+            conn.execute(f"ALTER TABLE tables DROP COLUMN {name}")
+        conn.execute("DELETE FROM _sqlite_migrations WHERE name IN ('access', 'replaced_segments')")
+        conn.execute("PRAGMA user_version = 4")
+        conn.commit()
+    database = (backup / "kalam.db").read_bytes()
+    manifest = json.loads((backup / MANIFEST).read_bytes())
+    manifest |= {"database_bytes": len(database), "database_checksum": zlib.crc32(database)}
+    (backup / MANIFEST).write_text(json.dumps(manifest))
+    restore(backup, tmp_path / "restored", quiet)
+    assert everything(start_kalam("restored")) == stopped.rows
 
 
 def test_a_target_that_is_not_empty_is_refused_and_left_alone(stopped, backup, tmp_path) -> None:

@@ -123,6 +123,8 @@ def _strays(data_dir: Path) -> list[Path]:
     with closing(connect(data_dir / DATABASE, read_only=True)) as conn:
         [data_id] = conn.execute("SELECT value FROM meta WHERE name = 'data_id'").fetchone()
         named = {path for (path,) in conn.execute("SELECT path FROM segments")}
+        if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'replaced_segments'").fetchone():
+            named |= {path for (path,) in conn.execute("SELECT path FROM replaced_segments")}
         garbage = {Path(path).name for (path,) in conn.execute("SELECT path FROM garbage")}
     ours = re.compile(rf"(batch|deleted)-{re.escape(data_id)}-\d+-")
     found = (path for home in HOMES for path in (data_dir / home).rglob("*.parquet"))

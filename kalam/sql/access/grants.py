@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from kalam.sql.access.statements import (
     GrantPrivileges,
@@ -16,6 +17,9 @@ from kalam.sql.access.users import user_name, user_names
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import ExecuteAs, Statement, TableRef
 
+OfRole = TypeVar("OfRole", GrantRole, RevokeRole)
+OfPrivileges = TypeVar("OfPrivileges", GrantPrivileges, RevokePrivileges)
+
 ALL = "ALL"
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "JETSTREAM")
 _GRANT = "GRANT takes privileges ON TABLE t or ON NAMESPACE n TO somebody, or a role TO somebody"
@@ -24,27 +28,30 @@ _GRANT = "GRANT takes privileges ON TABLE t or ON NAMESPACE n TO somebody, or a 
 def grant(cursor: Cursor) -> GrantRole | GrantPrivileges:
     """Read GRANT."""
     cursor.expect("GRANT")
-    privileges = _privileges(cursor)
-    if privileges is None:
-        role = user_name(cursor, "role")
-        cursor.expect("TO")
-        return GrantRole(role, user_names(cursor))
-    on = _object(cursor)
-    cursor.expect("TO")
-    return GrantPrivileges(privileges, on, user_names(cursor))
+    return _of_role_or_privileges(cursor, "TO", GrantRole, GrantPrivileges)
 
 
 def revoke(cursor: Cursor) -> RevokeRole | RevokePrivileges:
     """Read REVOKE."""
     cursor.expect("REVOKE")
+    return _of_role_or_privileges(cursor, "FROM", RevokeRole, RevokePrivileges)
+
+
+def _of_role_or_privileges(
+    cursor: Cursor,
+    word: str,
+    of_role: Callable[[str, tuple[str, ...]], OfRole],
+    of_privileges: Callable[[tuple[str, ...], TableRef | str, tuple[str, ...]], OfPrivileges],
+) -> OfRole | OfPrivileges:
+    """Read a role or privileges on something, the word, and to or from whom."""
     privileges = _privileges(cursor)
     if privileges is None:
         role = user_name(cursor, "role")
-        cursor.expect("FROM")
-        return RevokeRole(role, user_names(cursor))
+        cursor.expect(word)
+        return of_role(role, user_names(cursor))
     on = _object(cursor)
-    cursor.expect("FROM")
-    return RevokePrivileges(privileges, on, user_names(cursor))
+    cursor.expect(word)
+    return of_privileges(privileges, on, user_names(cursor))
 
 
 def _privileges(cursor: Cursor) -> tuple[str, ...] | None:

@@ -88,6 +88,7 @@ def _fill(backup: Path, target: Path, manifest: Manifest, progress: Progress) ->
 
     unfinished = target / RESTORING
     _copy(backup / DATABASE, unfinished, manifest.database_bytes, manifest.database_checksum, note)
+    _bring_up_to_date(unfinished)
     _check_named(unfinished, manifest)
     for segment in manifest.segments:
         _copy(backup / segment.place, _place(target, segment), segment.byte_count, segment.checksum, note)
@@ -98,6 +99,16 @@ def _fill(backup: Path, target: Path, manifest: Manifest, progress: Progress) ->
     unfinished.rename(target / DATABASE)
     fsync_directory(target)
     return Restored(manifest, moved)
+
+
+def _bring_up_to_date(database: Path) -> None:
+    """Have a database that an earlier release may have written as this one reads it."""
+    try:
+        migrate(database)
+    except sqlite3.DatabaseError as exc:
+        raise Internal(f"the backup is damaged: {exc}") from exc
+    finally:
+        database.with_suffix(".migrating").unlink(missing_ok=True)  # what is locked is not there yet
 
 
 def _check_named(database: Path, manifest: Manifest) -> None:
@@ -140,7 +151,6 @@ def _make_own(database: Path) -> tuple[TableName, ...]:
         (state,) = conn.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise Internal(f"the backup is damaged: its database says {state}")
-        migrate(database)  # an earlier release may have made it
         conn.execute("UPDATE meta SET value = ? WHERE name = 'data_id'", (uuid.uuid4().hex[:12],))
         conn.execute("DELETE FROM meta WHERE name IN (?, ?)", (NAME, STREAMS_NAME))  # they count the original's starts
         conn.execute("DELETE FROM garbage")

@@ -141,13 +141,17 @@ class Catalogue:
         version = table.schema_version + 1
         altered = replace(table, columns=columns, key=key, options=options, schema_version=version)
         await self._database.submit(Alteration(self.altered, altered))
+        newest = self.by_id.get(table.table_id, altered)  # who owns it may have changed meanwhile
+        altered = replace(altered, owned_by=newest.owned_by, row_security=newest.row_security)
         self._remember(altered)
         self.note_changed(altered.table_id)
         return altered
 
     async def set_access(self, table: Table, *, owned_by: str, row_security: bool) -> Table:
-        """Change who owns a table, and whether policies hide its rows; its schema version stays."""
-        changed = replace(table, owned_by=owned_by, row_security=row_security)
+        """Change who owns a table, and whether policies hide its rows; its schema version stays.
+
+        Raises TableNotFound where the table was dropped meanwhile.
+        """
 
         def update(conn: sqlite3.Connection) -> None:
             conn.execute(
@@ -156,6 +160,7 @@ class Catalogue:
             )
 
         await self._database.write(update)
+        changed = replace(self.newest(table), owned_by=owned_by, row_security=row_security)  # an ALTER may have come
         self._remember(changed)
         self.note_changed(changed.table_id)
         return changed
