@@ -65,7 +65,8 @@ class Settings(BaseSettings):
         "`*.name` and `*` match more",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="web origins, separated by commas, whose pages may use the HTTP API; `*` for all"
+        default=(),
+        description="web origins, separated by commas, whose pages may use the HTTP API; `*` for all, with `auth` on",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -320,7 +321,15 @@ def exposed(settings: Settings) -> dict[str, str]:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise InvalidOption for a server that would take anybody from anywhere, unless that is meant."""
+    """Raise InvalidOption for a server that would take anybody from anywhere, unless that is meant.
+
+    That pages of every site may drive it is meant by nobody: each visitor's browser could, from the visitor's machine.
+    """
+    if settings.auth == "off" and "*" in settings.cors_origins:
+        raise InvalidOption(
+            "cors_origins is *, so a page of any site could use the server, and nobody would be asked who they are",
+            hint="name the origins, or ask by --auth on",
+        )
     for name, host in () if settings.insecure else exposed(settings).items():
         raise InvalidOption(
             f"other machines could connect ({name} is {host}), and nobody would be asked who they are",

@@ -109,3 +109,11 @@ def test_an_address_is_open_to_other_machines_unless_it_is_loopback(settings: di
         with pytest.raises(InvalidOption, match=told[0]):
             check_exposure(made)
     check_exposure(made.model_copy(update={"insecure": True}))
+
+
+def test_pages_of_every_site_are_let_in_only_where_somebody_is_asked() -> None:
+    every = Settings.model_construct(**Settings(cors_origins=("*",)).model_dump())
+    for refused in (every, every.model_copy(update={"insecure": True})):
+        with pytest.raises(InvalidOption, match=r"cors_origins is \*"):
+            check_exposure(refused)
+    check_exposure(every.model_copy(update={"auth": "on"}))
