@@ -32,8 +32,9 @@ from kalam.lake.lake import Lake
 from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.queries import Queries
-from kalam.settings import Settings, check_exposure, doubts, fitted, with_http_port
+from kalam.settings import Settings, fitted, with_http_port
 from kalam.spans import open_spans
+from kalam.start_checks import check_exposure, doubts
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
 from kalam.storage.log.open_files import raise_limit

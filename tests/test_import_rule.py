@@ -34,6 +34,7 @@ LAYERS = (
             "kalam.latency",
             "kalam.tracing",
             "kalam.manual_pages",
+            "kalam.start_checks",
             "kalam.sql_words",
         ),
     ),

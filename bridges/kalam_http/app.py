@@ -14,7 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 from kalam.engine import Engine
 from kalam.errors import KalamError
 from kalam.rows.taking import WORDS
-from kalam.settings import Settings, is_loopback
+from kalam.settings import Settings
+from kalam.start_checks import is_loopback
 from kalam_http.body_bounds import BodyBounds
 from kalam_http.console_routes import OverviewDocument, console_routes
 from kalam_http.description_routes import description_routes

@@ -12,7 +12,8 @@ import structlog
 from kalam.access.first_admin import make_first_administrator
 from kalam.access.opened import Access
 from kalam.errors import InvalidOption
-from kalam.settings import Settings, exposed
+from kalam.settings import Settings
+from kalam.start_checks import exposed
 
 WARNED_S: Final = 60.0
 

@@ -48,12 +48,18 @@ def show(data_dir: DataDir = None, nats_url: NatsUrl = None, config: Config = No
 
 def check(data_dir: DataDir = None, nats_url: NatsUrl = None, config: Config = None) -> None:
     """Say what is wrong with the settings, of which a server would not start or not take notice; exit status 1 then."""
-    from kalam.settings import doubts, faults, load_settings
+    from kalam.settings import faults, load_settings
+    from kalam.start_checks import check_exposure, doubts
 
     if config is not None and not config.is_file():
         raise WrongUsage(f"the settings file {config} does not exist")
     flags = {"data_dir": data_dir, "nats_url": nats_url}
     wrong = faults(config, **flags)
+    if not wrong:
+        try:
+            check_exposure(load_settings(config, **flags))
+        except InvalidOption as exc:
+            wrong = [f"{exc.detail}; {exc.fields['hint']}"]
     for text in wrong:
         typer.echo(f"fail  {masked(text)}")
     if not wrong:

@@ -14,7 +14,8 @@ import pytest
 from server_process import ServerProcess
 
 from kalam.errors import InvalidOption
-from kalam.settings import Settings, check_exposure, exposed
+from kalam.settings import Settings
+from kalam.start_checks import check_exposure, exposed
 
 FIRST = "the first password"
 
