@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held_process import held
 from server_process import ServerProcess
 from warm_start import run_kalam
 
@@ -213,11 +213,8 @@ def test_a_server_that_runs_and_its_tables(start_kalam: Callable[..., ServerProc
 
 def test_a_server_that_is_not_ready(start_kalam: Callable[..., ServerProcess], nats_server: Any) -> None:
     server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
-    os.kill(nats_server.pid, signal.SIGSTOP)
-    try:
+    with held(nats_server.pid):
         _, lines = doctor(server.data_dir)
-    finally:
-        os.kill(nats_server.pid, signal.SIGCONT)
     assert finds(lines, "fail", "server", "not ready: nats", "does not answer")
     assert finds(lines, "fail", "broker", "no connection")
 

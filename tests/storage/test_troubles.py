@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import resource
-import signal
 import time
 import urllib.error
 import urllib.parse
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from failing_calls import SYNC, failing_calls, log_of, pid_of
+from held_process import held
 from server_process import ServerProcess, SqlFailed
 
 ROWS = "(id BIGINT PRIMARY KEY)"
@@ -195,14 +195,11 @@ async def test_a_broker_that_is_stopped_is_not_said_to_be_connected(
 ) -> None:
     server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
     assert readiness(server)["ready"]
-    os.kill(nats_server.pid, signal.SIGSTOP)
-    try:
+    with held(nats_server.pid):
         told = readiness(server)
         [nats] = [check for check in told["checks"] if check["name"] == "nats"]
         assert (told["ready"], nats["ok"]) == (False, False)
         assert "does not answer" in nats["detail"]
-    finally:
-        os.kill(nats_server.pid, signal.SIGCONT)
     await wait_until(lambda: readiness(server)["ready"])
 
 
