@@ -27,9 +27,9 @@ from kalam.engine.texts import Texts
 from kalam.engine.users import Users
 from kalam.lake.lake import Lake
 from kalam.live import LiveBounds, Registry
-from kalam.live.judge import JudgeProcess
 from kalam.live.snapshots import Snapshots
 from kalam.metrics import statistics
+from kalam.query.judge import JudgeProcess
 from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries

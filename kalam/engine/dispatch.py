@@ -47,7 +47,7 @@ from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
-from kalam.sql.text.replaced import with_user
+from kalam.sql.text.replaced import names_session, with_session
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
 from kalam.storage.log.troubles import log_failure
@@ -194,14 +194,16 @@ class Dispatch(msgspec.Struct, frozen=True):
         self.gate.check(statement, session)
 
     async def _statement(self, parsed: ParsedText, place: int, session: Session) -> tuple[sql.Statement, Session]:
-        """A statement of a text, in which ``CURRENT_USER()`` is on whose rows it works, and for whom it is run."""
+        """A statement of a text, which names on whose rows it works (``CURRENT_USER()``), and for whom it is run."""
         statement = await self.texts.statement(parsed, place, session.user)
         if isinstance(statement, sql.ExecuteAs):
             with self.audited.telling(statement, session):
                 session = replace(session, identity=self._acting(statement, session.identity))
             statement = statement.statement
-        if "current_user" in parsed.texts[place].text.lower():
-            statement = await reading(parsed.texts[place].text, with_user, statement, session.user)
+        text = parsed.texts[place].text
+        if names_session(text):
+            roles = self.gate.rights.roles(session.user)
+            statement = await reading(text, with_session, statement, session.user, roles)
         return statement, session
 
     def _acting(self, statement: sql.ExecuteAs, identity: Identity) -> Identity:

@@ -21,7 +21,7 @@ from kalam.query.queries import check_parameters, resolve
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.schema import PayloadFormat
-from kalam.sql.text.replaced import with_user
+from kalam.sql.text.replaced import with_session
 from kalam.sql.text.statements import Subscribe
 
 TEXT, COUNT = pa.string(), pa.int64()
@@ -54,6 +54,7 @@ class Live:
         request = _request(
             statement,
             session,
+            self._gate.rights.roles(session.user),
             (),
             last_rows=statement.last_rows if last_rows is None else last_rows,
             from_seq=statement.from_seq if from_seq is None else from_seq,
@@ -78,6 +79,7 @@ class Live:
         request = _request(
             statement,
             session,
+            self._gate.rights.roles(session.user),
             parameters,
             last_rows=statement.last_rows,
             from_seq=statement.from_seq,
@@ -141,6 +143,7 @@ class Live:
 def _request(
     statement: Subscribe,
     session: Session,
+    roles: Sequence[str],
     parameters: Sequence[Any],
     *,
     last_rows: int | None,
@@ -157,7 +160,7 @@ def _request(
         sql=_sql(name, statement),
         table=name,
         columns=statement.columns,
-        where=with_user(statement.where, session.user),
+        where=with_session(statement.where, session.user, roles),
         parameters=tuple(parameters),
         last_rows=last_rows,
         from_seq=from_seq,

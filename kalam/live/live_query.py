@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from kalam.live.predicate import Predicate
 from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX, Shape
+from kalam.query.predicate import Predicate
 from kalam.schema import Table
 
 CHANGE_OVERHEAD_BYTES = 64

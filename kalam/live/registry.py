@@ -24,15 +24,15 @@ from kalam.errors import (
 )
 from kalam.live.follower import Follower
 from kalam.live.handover import hand_over, resume
-from kalam.live.judge import Judge, JudgeProcess
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
-from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
 from kalam.live.snapshots import Snapshot, Snapshots
 from kalam.live.tally import Tally
 from kalam.live.watch import Watch, WatchName
 from kalam.names import listed
+from kalam.query.judge import Judge, JudgeProcess
+from kalam.query.predicate import Predicate
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import msgspec
 import pyarrow as pa
 
-from kalam.live.predicate import Predicate
 from kalam.names import TableName
 from kalam.query.composed import from_table, quoted
 from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.names import DELETED_SUFFIX
+from kalam.query.predicate import Predicate
 from kalam.query.queries import Queries
 from kalam.rows.columns import arrow_schema
 from kalam.schema import STREAM_KEY, Table

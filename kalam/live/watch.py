@@ -16,11 +16,12 @@ import msgspec
 import structlog
 
 from kalam.errors import Internal, KalamError
-from kalam.live.judge import Judge
 from kalam.live.live_query import LiveQuery, Progress
-from kalam.live.predicate import Predicate, PredicateIndex
+from kalam.live.predicate_index import PredicateIndex
 from kalam.live.shape import Shape
 from kalam.live.transitions import Pick, transitions
+from kalam.query.judge import Judge
+from kalam.query.predicate import Predicate
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, Column, Table

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kalam.live.live_query import LiveQuery
-from kalam.live.predicate import Predicate
 from kalam.live.shape import Shape
 from kalam.names import TableName
+from kalam.query.predicate import Predicate
 from kalam.schema import PayloadFormat, Table
 from kalam.sql import parse_statement, split, table_options
 from kalam.sql.text.statements import CreateTable

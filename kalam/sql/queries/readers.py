@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from kalam.schema import TableDefinition
 from kalam.sql.queries.pins import Condition
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import QueryText, Select
 
+if TYPE_CHECKING:
+    from kalam.sql.queries.policy import PolicyText
+
 
 def import_readers() -> None:
     """Import what the functions below would import; takes some 0.1 s of CPU."""
-    for name in ("select", "select_names", "condition"):
+    for name in ("select", "select_names", "condition", "policy"):
         import_module(f"{__package__}.{name}")
 
 
@@ -75,3 +79,10 @@ def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[objec
     from kalam.sql.queries.condition import read_shape
 
     return read_shape(where, table, parameters)
+
+
+def read_policy(text: str, table: TableDefinition) -> PolicyText:
+    """``policy.read_policy``."""
+    from kalam.sql.queries.policy import read_policy
+
+    return read_policy(text, table)

@@ -106,7 +106,7 @@ def read_condition(cursor: Cursor, *stops: str) -> QueryText:
     tree, text = _read_expression(cursor, stops)
     if any(isinstance(node, (exp.Query, exp.Values, exp.Exists)) for node in tree.walk()):
         raise cursor.refusal("the WHERE of a live query cannot hold a sub-query", at=token)
-    if any(isinstance(node, exp.Window) or _is_aggregate(node) for node in tree.walk()):
+    if any(isinstance(node, exp.Window) or is_aggregate(node) for node in tree.walk()):
         raise cursor.refusal("the WHERE of a live query cannot hold an aggregate or window function", at=token)
     return text
 
@@ -188,7 +188,7 @@ def _casts(tree: exp.Expr) -> tuple[int, ...]:
 def _keeps_order(tree: exp.Expr) -> bool:
     """Whether rows come in the order of their table, if they are read in it."""
     return not any(
-        isinstance(node, _REORDERING) or (_is_aggregate(node) and not isinstance(node.parent, exp.Window))
+        isinstance(node, _REORDERING) or (is_aggregate(node) and not isinstance(node.parent, exp.Window))
         for node in tree.walk()
     )
 
@@ -218,7 +218,7 @@ def _survey(tree: exp.Expr, statement: StatementText, start: int) -> _Survey:
 def _visit(node: exp.Expr, survey: _Survey, statement: StatementText, start: int) -> None:
     survey.relations += isinstance(node, _RELATIONS)
     survey.selects += isinstance(node, (exp.Select, exp.Values, exp.SetOperation))
-    survey.aggregates |= isinstance(node, exp.Window) or _is_aggregate(node)
+    survey.aggregates |= isinstance(node, exp.Window) or is_aggregate(node)
     survey.refused = survey.refused or _refusal(node)
     match node:
         case exp.Identifier():
@@ -247,7 +247,8 @@ def _refusal(node: exp.Expr) -> str | None:
     return None
 
 
-def _is_aggregate(node: exp.Expr) -> bool:
+def is_aggregate(node: exp.Expr) -> bool:
+    """Whether it gathers rows, as DataFusion has it."""
     return isinstance(node, exp.AggFunc) or (isinstance(node, exp.Anonymous) and fold(node.name) in _AGGREGATES)
 
 

@@ -1,7 +1,8 @@
-"""A query text with some of its tokens replaced: by the session's user, or by the name of the row that was proposed."""
+"""A query text with tokens replaced: by what the session is, or by the name of the row that was proposed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,16 +13,26 @@ from kalam.sql.text.lexer import StatementText, Token, read_tokens
 from kalam.sql.text.statements import QueryText
 
 _Statement = TypeVar("_Statement")
-_FUNCTION = "current_user"
+_FUNCTIONS = ("current_user", "current_roles")
 _BEHIND_ITEM = frozenset({"", ",", "FROM", "WHERE", "ORDER", "LIMIT", "UNION"})
 
 
-def with_user(statement: _Statement, user: str) -> _Statement:
-    """The statement with ``CURRENT_USER()`` as the text that it means for this user."""
+def names_session(text: str) -> bool:
+    """Whether a text may name a parameter of the session."""
+    folded = text.lower()
+    return any(name in folded for name in _FUNCTIONS)
+
+
+def with_session(statement: _Statement, user: str, roles: Sequence[str]) -> _Statement:
+    """The statement with ``CURRENT_USER()`` and ``CURRENT_ROLES()`` as what they mean for this user."""
+    return _replaced(statement, {"CURRENT_USER": _literal(user), "CURRENT_ROLES": _list(roles)})
+
+
+def _replaced(statement: _Statement, values: Mapping[str, str]) -> _Statement:
     if isinstance(statement, QueryText):
-        return _query_with_user(statement, user)  # type: ignore[return-value] # it is of the same class
+        return _query_replaced(statement, values)  # type: ignore[return-value] # it is of the same class
     if isinstance(statement, tuple):
-        members = tuple(with_user(member, user) for member in statement)
+        members = tuple(_replaced(member, values) for member in statement)
         same = all(new is old for new, old in zip(members, statement, strict=True))
         return statement if same else members  # type: ignore[return-value] # as above
     if not isinstance(statement, msgspec.Struct):
@@ -29,22 +40,31 @@ def with_user(statement: _Statement, user: str) -> _Statement:
     changed: dict[str, Any] = {}
     for name in statement.__struct_fields__:
         old = getattr(statement, name)
-        if (new := with_user(old, user)) is not old:
+        if (new := _replaced(old, values)) is not old:
             changed[name] = new
     return replace(statement, **changed) if changed else statement
 
 
-def _query_with_user(query: QueryText, user: str) -> QueryText:
-    if _FUNCTION not in query.text.lower():
+def _query_replaced(query: QueryText, values: Mapping[str, str]) -> QueryText:
+    if not names_session(query.text):
         return query
-    literal = "'" + user.replace("'", "''") + "'"
     tokens, edits = list(read_tokens(StatementText(query.text))), Edits(query.text)
     for place, token in enumerate(tokens[:-3]):
-        if token.word == "CURRENT_USER" and tokens[place + 1].text == "(" and tokens[place + 2].text == ")":
+        value = values.get(token.word)
+        if value is not None and tokens[place + 1].text == "(" and tokens[place + 2].text == ")":
             shown = place > 0 and tokens[place - 1].word == "SELECT" and _ends_item(tokens[place + 3])
-            text = f"{literal} AS {_FUNCTION}" if shown else literal
+            text = f"{value} AS {token.word.lower()}" if shown else value
             edits.replace((token.start, tokens[place + 2].end), text)
     return edits.applied(query)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _list(texts: Sequence[str]) -> str:
+    """A list of TEXT, also of none."""
+    return f"make_array({', '.join(map(_literal, texts))})" if texts else "arrow_cast(make_array(), 'List(Utf8)')"
 
 
 def _ends_item(token: Token) -> bool:

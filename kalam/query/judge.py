@@ -18,10 +18,10 @@ import pyarrow as pa
 import structlog
 
 from kalam.errors import Internal, KalamError, Timeout
-from kalam.live.predicate import Predicate
 from kalam.names import TableName
 from kalam.query.forks import Fork, Forks
 from kalam.query.handed import schema_bytes, stream_bytes
+from kalam.query.predicate import Predicate
 from kalam.query.wire import (
     FAILURES,
     HEAD,
