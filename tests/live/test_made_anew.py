@@ -98,31 +98,55 @@ async def told_after_the_store_changed(
     async with connected(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05) as client:
         live = await subscribe(client, "SELECT id FROM lost.t")
         await insert(client, "lost.t", 0, keep)
+        await live.wait_changes(keep)  # what is on its way to a broker that ends is lost
         await asyncio.to_thread(broker.stop)
         change_store()
         await asyncio.to_thread(broker.start)
-        await ask_until_answered(client)
+        await ask_until_answered(client, "lost.t")
         await insert(client, "lost.t", keep, 20 - keep)
         await live.wait_changes(20)
         await asyncio.to_thread(broker.stop)
         change_store()
         await asyncio.to_thread(broker.start)
-        await ask_until_answered(client)
+        await ask_until_answered(client, "lost.t")
         await insert(client, "lost.t", 100, 50)
         await live.wait(lambda: live.changes[-1]["row"]["id"] == 149)
         return runs(live)
 
 
-async def ask_until_answered(client: Client) -> None:
+async def ask_until_answered(client: Client, table: str) -> None:
     """Wait until the server is back on the broker."""
     async with asyncio.timeout(30):
         while True:
             try:
-                await ask(client, "kalam.api.ada.sql", {"sql": "SELECT count(*) FROM lost.t"})
+                await ask(client, "kalam.api.ada.sql", {"sql": f"SELECT count(*) FROM {table}"})
             except Exception:  # noqa: BLE001 - it is not back yet
                 await asyncio.sleep(0.05)
             else:
                 return
+
+
+async def test_a_subscriber_that_returns_after_the_server_misses_nothing(
+    nats_server: NatsServer, start_kalam: Callable[..., ServerProcess]
+) -> None:
+    server = start_kalam(flags=(f"--nats-url={nats_server.url}",))
+    server.sql("CREATE NAMESPACE late; CREATE STREAM TABLE late.t (id BIGINT)")
+    slow = {"max_reconnect_attempts": -1, "reconnect_time_wait": 2.0}
+    async with connected(nats_server.url, **slow) as client:
+        changed = await subscribe(client, "SELECT id FROM late.t")
+        quiet = await subscribe(client, "SELECT id FROM late.t WHERE id < 0")
+        await insert(client, "late.t", 0, 5)
+        await changed.wait_changes(5)
+        await asyncio.to_thread(nats_server.stop)
+        await asyncio.to_thread(nats_server.start)
+        async with connected(nats_server.url) as other:
+            await ask_until_answered(other, "late.t")
+            await insert(other, "late.t", 5, 5)
+            assert not client.is_connected
+        await changed.wait_changes(10)
+        assert runs(changed) == [list(range(10))]
+        beats = len(quiet.of("heartbeat"))
+        await quiet.wait(lambda: len(quiet.of("heartbeat")) > beats)
 
 
 async def test_a_broker_that_lost_its_store_begins_anew_and_nothing_comes_twice(

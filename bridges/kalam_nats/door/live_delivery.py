@@ -52,8 +52,9 @@ Outgoing = tuple[str, str, bytes, bytes]
 class Delivery(msgspec.Struct):
     """How far a live query's subscriber is known to be there.
 
-    ``first`` is its message until that is known; while ``awaited`` it is on its way, and must not be sent again. While
-    ``held`` nothing is sent: of the last ``unproven`` bytes the broker has too many left.
+    ``first`` is its message until that is known; while ``awaited`` it is on its way, and must not be sent again. One
+    that ``returns`` was known to be there until the connection broke. While ``held`` nothing is sent: of the last
+    ``unproven`` bytes the broker has too many left.
     """
 
     query: LiveQuery
@@ -64,6 +65,7 @@ class Delivery(msgspec.Struct):
     awaited: bool = False
     refused: bool = False
     confirmed: bool = False
+    returns: bool = False
     beat_s: float = 0.0
     unproven: int = 0
     held: bool = False
@@ -114,12 +116,15 @@ class LiveDelivery:
         await client.subscribe(f"{self._inbox}.*", cb=self._take_back, pending_msgs_limit=1 << 18)
 
     def _reconnected(self) -> None:
-        """Subscribers come back after us: nobody is asked for before they had their time."""
+        """Subscribers come back after us: what is told next is tried until they are there, as the first message was."""
         self._give_up_tries()
         now = self._clock()
         for delivery in self._deliveries.values():
             delivery.beat_s = now + HEARTBEAT_S
-            delivery.tried_s = 0.0
+            delivery.tried_s, delivery.opened_s = 0.0, now
+            if delivery.confirmed:
+                delivery.confirmed, delivery.returns = False, True
+                self._unconfirmed[delivery.query.id] = delivery
         self._wake.set()
 
     async def _take_back(self, msg: Msg) -> None:
@@ -143,7 +148,7 @@ class LiveDelivery:
         if delivery.refused or delivery.confirmed:
             delivery.refused = False
             return
-        delivery.confirmed, delivery.first = True, None
+        delivery.confirmed, delivery.returns, delivery.first = True, False, None
         delivery.beat_s = self._clock() + HEARTBEAT_S
         self._unconfirmed.pop(delivery.query.id, None)
         self.note(delivery.query)
@@ -204,7 +209,7 @@ class LiveDelivery:
                 self._new = True  # the others in the next turn
                 break
             if delivery.first is None:
-                delivery.first = delivery.query.take()
+                delivery.first, delivery.opened_s = delivery.query.take(), now
             if delivery.first is None or delivery.awaited or now - delivery.tried_s < FIRST_TRY_PAUSE_S:
                 continue
             if now - delivery.opened_s > FIRST_TRY_S:
@@ -263,11 +268,17 @@ class LiveDelivery:
 
     def _heartbeats(self, now: float) -> Iterator[Outgoing]:
         for delivery in list(self._deliveries.values()):
-            if not delivery.confirmed or now < delivery.beat_s:
+            returns = delivery.returns and delivery.first is None
+            if now < delivery.beat_s or not (delivery.confirmed or returns):
                 continue
             message = delivery.query.heartbeat()
-            if message is not None:
-                delivery.beat_s = now + HEARTBEAT_S
+            if message is None:
+                continue
+            delivery.beat_s = now + HEARTBEAT_S
+            if returns:
+                delivery.first, delivery.opened_s, self._new = message, now, True
+                self._wake.set()
+            else:
                 yield self._message(delivery, message, ask=True)
 
     def _message(self, delivery: Delivery, message: Message, *, ask: bool) -> Outgoing:
