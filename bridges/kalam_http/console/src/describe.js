@@ -21,7 +21,7 @@ export async function describe(full) {
     kind,
     columns,
     options: of("option"),
-    state: of("state"),
+    state: of("state").filter((line) => line.value !== null), // counts are told to whom they concern
     key: keys.length ? keys : kind === "STREAM" ? [] : ["_row_id"],
     create: results[1].rows[0][0],
     subject: one("state", "subject"),
