@@ -36,6 +36,7 @@ def versions(patient: Patient) -> Iterator[Finding]:
         except PackageNotFoundError:
             yield Finding("fail", "versions", f"the package {package} is not installed", "install kalam-server again")
     yield Finding("ok", "versions", ", ".join(found))
+    yield from _client_of_another_release()
     running = (patient.announced or {}).get("version")
     if running not in (None, __version__):
         yield Finding(
@@ -44,6 +45,17 @@ def versions(patient: Patient) -> Iterator[Finding]:
             f"the server that runs is {running}, and this command {__version__}",
             "restart the server",
         )
+
+
+def _client_of_another_release() -> Iterator[Finding]:
+    """The distribution kalam-client has files of kalam-server, under the same names."""
+    try:
+        client, server = version("kalam-client"), version("kalam-server")
+    except PackageNotFoundError:
+        return
+    if client != server:
+        text = f"kalam-client {client} was installed over kalam-server {server}, which has the client itself"
+        yield Finding("fail", "versions", text, "pip uninstall kalam-client, then install kalam-server again")
 
 
 def nats_server(patient: Patient) -> Iterator[Finding]:
