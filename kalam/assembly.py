@@ -169,6 +169,7 @@ class Assembly(msgspec.Struct, frozen=True):
             schedule=background.schedule,
             troubles=storage.troubles,
             unclaimed=storage.unclaimed,
+            lake=self.lake,
             broker_connected=self._connected,
         )
 

@@ -10,6 +10,7 @@ import msgspec
 
 from kalam.engine.inserts import Inserts
 from kalam.engine.sql_counts import SqlCounts
+from kalam.lake.lake import Lake
 from kalam.live import Registry
 from kalam.query.running import RunningQueries
 from kalam.schema import STORED_KINDS, TableKind
@@ -63,6 +64,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     schedule: FlushSchedule
     troubles: Troubles
     unclaimed: Unclaimed
+    lake: Lake
     broker_connected: Callable[[], bool]
 
     def hot(self) -> Hot:

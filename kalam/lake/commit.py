@@ -51,7 +51,7 @@ class Committer:
         if without_ids:
             return Commit(waiting=without_ids)
         new.add_deletes()
-        return Commit(state=self._record(folder, basis, new, known), marked=basis.marked)
+        return Commit(state=self._record(folder, basis, new, known, thoroughly=thoroughly), marked=basis.marked)
 
     def _known(self, folder: LakeFolder, table: Table, *, thoroughly: bool) -> State | None:
         """What was committed last, if it is of here and whole."""
@@ -68,13 +68,17 @@ class Committer:
         whole = (folder.is_whole(name, state.notes[name], thoroughly=thoroughly) for name in named)
         return state if all(whole) else None
 
-    def _record(self, folder: LakeFolder, basis: Basis, new: NewSnapshot, known: State | None) -> State:
+    def _record(
+        self, folder: LakeFolder, basis: Basis, new: NewSnapshot, known: State | None, *, thoroughly: bool
+    ) -> State:
         snapshots = list(known.snapshots) if known else []
         if new.changed:
             snapshots.append(new.snapshot(snapshots[-1].snapshot_id if snapshots else None))
         now = max(now_us(), new.snapshot_id)
         snapshots = kept_snapshots(snapshots, now_us=now, kept_us=self._kept_us)
         if known and known.head.schema_version == basis.table.schema_version and snapshots == known.snapshots:
+            if thoroughly and not _is_hinted(folder, known.head.number):
+                folder.publish(_hint(folder, known.head.number))
             return self._same(folder, basis, known)
         present = set(folder.names())
         number = 1 + max([_number(name) for name in present], default=0)
@@ -94,7 +98,7 @@ class Committer:
         )
         folder.write(metadata, msgspec.json.encode(document))
         folder.publish([*folder.written])
-        folder.publish([*_hint(folder, number)])
+        folder.publish(_hint(folder, number))
         kept = {metadata, *(name for _, name in former), *(name for one in snapshots for name in one.files)}
         notes = {name: _note(name, folder, known) for name in kept}
         state = State(
@@ -170,6 +174,13 @@ def _note(name: str, folder: LakeFolder, known: State | None) -> FileNote:
 def _number(metadata: str) -> int:
     number = metadata.removeprefix("v").removesuffix(".metadata.json")
     return int(number) if metadata.endswith(".metadata.json") and number.isdigit() else 0
+
+
+def _is_hinted(folder: LakeFolder, number: int) -> bool:
+    try:
+        return folder.read(HINT) == str(number).encode()
+    except OSError:
+        return False
 
 
 def _hint(folder: LakeFolder, number: int) -> list[str]:

@@ -7,9 +7,11 @@ and made anew.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -72,6 +74,17 @@ class LakeFolder:
     def of(cls, folders: Folders, table: Table) -> LakeFolder:
         """The folder of a table."""
         return cls(lake_location(folders, table), lake_folder(folders, table))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until no other process commits here, and keep it so: that of a server that was killed may still work."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def called(self, name: str) -> str:
         """A file's name for other engines."""

@@ -9,7 +9,7 @@ from kalam.schema import Table
 from kalam.storage.log.database import Database, now_us
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.garbage import list_garbage, remove_garbage
-from kalam.storage.segments.replaced import Marked, ReplacedFiles, read_marked
+from kalam.storage.segments.replaced import Marked, ReplacedFiles, read_marked, read_marked_bytes
 from kalam.threads import Purpose, in_thread
 
 
@@ -18,6 +18,8 @@ class KeptFiles:
 
     def __init__(self, database: Database, folders: Folders, replaced: ReplacedFiles) -> None:
         self._database, self._folders, self._replaced = database, folders, replaced
+        self.byte_count = 0
+        """The bytes of all of them, as of the last look at one table's."""
 
     async def listed(self, table_id: int | None = None) -> list[Marked]:
         """Those of a table or of all, oldest first."""
@@ -25,6 +27,7 @@ class KeptFiles:
 
     def _listed(self, table_id: int | None) -> list[Marked]:
         with self._database.reading() as conn:
+            self.byte_count = read_marked_bytes(conn)
             return read_marked(conn, table_id)
 
     async def note_unnamed(self, table: Table, upto_id: int, commit_us: int) -> None:
@@ -53,5 +56,6 @@ class KeptFiles:
 
         if free:
             await self._database.write(forget)
+            self.byte_count -= sum(one.byte_count for one in free)
             await remove_garbage(self._database, garbage)
         return [one for one in marked if one not in free]

@@ -20,9 +20,10 @@ import msgspec
 import structlog
 
 from kalam.backoff import Backoffs
-from kalam.errors import Internal, KalamError, TableNotFound, Unavailable, Unsupported
+from kalam.errors import Internal, StorageFull, TableNotFound, Unavailable, Unsupported
 from kalam.lake import worker
 from kalam.lake.basis import read_summaries
+from kalam.lake.figures import Figures, Work
 from kalam.lake.folder import LakeFolder, lake_folder, lake_location
 from kalam.lake.kept import KeptFiles
 from kalam.lake.state import Head, load_head
@@ -31,7 +32,7 @@ from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.storage.log.database import now_us
 from kalam.storage.log.disk_faults import disk_may_fail
-from kalam.storage.log.troubles import log_failure
+from kalam.storage.log.troubles import log_failure, reason_of
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import list_garbage, remove_garbage
 from kalam.storage.work.compaction import Compactor
@@ -45,6 +46,8 @@ ROUNDS_MAX = 5
 """How often segments are written again for one commit: each time others may have come meanwhile."""
 RETRY_S = (1.0, 300.0)
 READ_RETRY_S = 30.0
+TROUBLE = "lake"
+"""Its word among the troubles of a table (``storage/log/troubles.py``)."""
 MISSING = "the library pyiceberg is not installed, without which other engines cannot read the tables"
 
 
@@ -66,11 +69,11 @@ class Lake:
         self._kept = KeptFiles(storage.database, storage.folders, compactor.replaced)
         self._heads: dict[int, Head] = {}
         self._changed_at: dict[int, float] = {}
-        self._faults: dict[int, str] = {}
         self._due_at: dict[int, float] = {}
         self._compared: set[int] = set()
         self._locks: dict[int, asyncio.Lock] = {}
         self._retries = Backoffs(*RETRY_S)
+        self.work = Work()
         self._is_missing = find_spec("pyiceberg") is None
         self._known = asyncio.Event()
         compactor.keeps = self.covers
@@ -100,7 +103,20 @@ class Lake:
             table=table,
             head=self._heads.get(own),
             lag_s=0.0 if since is None else round(time.monotonic() - since, 3),
-            error=MISSING if self._is_missing else self._faults.get(own),
+            error=MISSING if self._is_missing else dict(self._storage.troubles.of(own)).get(TROUBLE),
+        )
+
+    def figures(self) -> Figures:
+        """The lakes of all tables in numbers."""
+        wanted = [table.table_id for table in self._storage.catalogue.stored() if self.wanted(table)]
+        heads = [head for own in wanted if (head := self._heads.get(own)) is not None]
+        notes = {**self._storage.catalogue.changed_at, **self._changed_at}
+        since = min((notes[own] for own in wanted if own in notes), default=None)
+        return Figures(
+            tables=len(wanted),
+            lag_s=0.0 if since is None else time.monotonic() - since,
+            metadata_bytes=sum(head.metadata_bytes for head in heads),
+            kept_bytes=self._kept.byte_count,
         )
 
     async def refresh(self, table: Table) -> Shown:
@@ -160,10 +176,12 @@ class Lake:
                 summaries.get(own, ""),
                 table.schema_version,
             )
-            if not fits and own in summaries:
+            if (not fits and own in summaries) or (own in heads and not self.covers(table)):
                 self._storage.catalogue.note_changed(own)
         for marked in await self._kept.listed():
             self._note_due(marked.table_id, [marked.unnamed_us])
+            if marked.unnamed_us is None:  # the commit that named it no more was cut off before it was noted
+                self._storage.catalogue.note_changed(marked.table_id)
         self._known.set()
 
     def _read_heads(self) -> tuple[dict[int, str], dict[int, Head]]:
@@ -207,15 +225,16 @@ class Lake:
             return
         for marked in (await self._kept.listed())[:1]:
             table = self._storage.catalogue.by_id.get(marked.table_id)
-            if table is not None:
+            if table is not None and self._retries.is_due(table.table_id):
                 log.warning("replaced segments go early, for the disk is nearly full", table=str(table.name))
                 await self._try(table, kept_s=0)
 
     def _forget(self, table_id: int) -> None:
         """The table is gone."""
-        for known in (self._heads, self._changed_at, self._faults, self._due_at, self._locks):
+        for known in (self._heads, self._changed_at, self._due_at, self._locks):
             known.pop(table_id, None)
         self._compared.discard(table_id)
+        self._storage.troubles.clear(table_id, TROUBLE)
         self._retries.succeeded(table_id)
 
     # How it is done.
@@ -225,7 +244,8 @@ class Lake:
         async with self._locks.setdefault(own, asyncio.Lock()):
             since = self._take_note(own)
             try:
-                answer = await self._answer(table, thoroughly=thoroughly, kept_s=kept_s)
+                with self.work.timed():
+                    answer = await self._answer(table, thoroughly=thoroughly, kept_s=kept_s)
                 if answer.head is None:  # it was dropped meanwhile
                     await self._remove_folder(table)
                     self._forget(own)
@@ -235,10 +255,11 @@ class Lake:
             except BaseException as exc:
                 if since is not None:
                     self._changed_at[own] = since
-                if isinstance(exc, Exception):
-                    self._faults[own] = exc.detail if isinstance(exc, KalamError) else f"{type(exc).__name__}"
+                if isinstance(exc, Exception) and own in self._storage.catalogue.by_id:
+                    self.work.failures += 1
+                    self._storage.troubles.note(own, TROUBLE, reason_of(exc))
                 raise
-            self._faults.pop(own, None)
+            self._storage.troubles.clear(own, TROUBLE)
             self._compared.add(own)
 
     def _take_note(self, table_id: int) -> float | None:
@@ -250,7 +271,7 @@ class Lake:
         for _ in range(ROUNDS_MAX):
             answer = await self.process.run(self._request(table, thoroughly, kept_s), LakeAnswer)
             if answer.fault is not None:
-                raise Internal(answer.fault)
+                raise (StorageFull if answer.disk_failed else Internal)(answer.fault)
             if not answer.waiting:
                 return answer
             await self._compactor.rewrite(self._storage.catalogue.newest(table), answer.waiting, reason="lake")

@@ -6,6 +6,7 @@ It reads ``kalam.db`` itself, by a connection that cannot write, so that no inse
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from kalam.lake.state import Head
 from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.database import connect
 from kalam.storage.segments.folders import Folders
-from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
+from kalam.storage.work.worker_process import DISK_FAILURES, WorkerAnswer, serve_requests
 
 TRIES_MAX = 5
 
@@ -60,9 +61,11 @@ def commit(request: LakeRequest) -> LakeAnswer:
     except ImportError as exc:
         return LakeAnswer(fault=f"the lake needs pyiceberg, which cannot be imported ({exc}): pip install pyiceberg")
     except Exception as exc:  # noqa: BLE001 - the server tells it in SHOW LAKE and tries again
-        traceback.print_exc()
+        with suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
         said = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc  # without the file's path
-        return LakeAnswer(fault=f"{type(exc).__name__}: {said}")
+        disk_failed = isinstance(exc, DISK_FAILURES) and not isinstance(exc, FileNotFoundError)
+        return LakeAnswer(fault=f"{type(exc).__name__}: {said}", disk_failed=disk_failed)
 
 
 def _commit(request: LakeRequest) -> LakeAnswer:
@@ -76,8 +79,10 @@ def _commit(request: LakeRequest) -> LakeAnswer:
             if table is None:
                 return LakeAnswer()
             committer = Committer(conn, folders, request.table_id, request.kept_us)
+            folder = LakeFolder.of(folders, table)
             try:
-                done = committer.commit(LakeFolder.of(folders, table), table, thoroughly=request.thoroughly)
+                with folder.held():
+                    done = committer.commit(folder, table, thoroughly=request.thoroughly)
             except TableNotFound:
                 return LakeAnswer()
             except FileNotFoundError:  # a compaction replaced what was being looked at

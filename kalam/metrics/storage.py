@@ -31,6 +31,7 @@ class StorageMetrics(Collector):
         yield from self._hot()
         yield from self._jobs()
         yield from self._outbox()
+        yield from self._lake()
         yield from self._disk()
 
     def _commits(self) -> Iterator[Metric]:
@@ -77,6 +78,19 @@ class StorageMetrics(Collector):
                 ("kalam_outbox_changes", "Committed changes that are not yet published.", waiting.changes),
                 ("kalam_outbox_bytes", "Their bytes.", outbox.byte_count),
                 ("kalam_outbox_oldest_seconds", "Age of the oldest of them.", age_s),
+            )
+        )
+
+    def _lake(self) -> Iterator[Metric]:
+        work, now = self._stats.lake.work, self._stats.lake.figures()
+        yield histogram("kalam_lake_commit_seconds", "How long commits to the lake took.", work.durations)
+        yield from counters((("kalam_lake_failures", "Commits to the lake that failed.", work.failures),))
+        yield from gauges(
+            (
+                ("kalam_lake_tables", "Tables that other engines can read.", now.tables),
+                ("kalam_lake_lag_seconds", "How long the lake has been behind a flush, at most.", now.lag_s),
+                ("kalam_lake_metadata_bytes", "Bytes of the lake's metadata.", now.metadata_bytes),
+                ("kalam_lake_kept_bytes", "Replaced segments kept for other engines.", now.kept_bytes),
             )
         )
 

@@ -14,6 +14,7 @@ from kalam.settings import Settings
 from kalam.storage.log.disk_faults import disk_may_fail
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import garbage_of, remove_garbage
+from kalam.storage.segments.replaced import read_marked_bytes
 from kalam.storage.work.background import Background
 from kalam.tables.alterations import Action, ColumnUsers, altered
 from kalam.tables.dropped_feeds import events_may_stay
@@ -91,6 +92,7 @@ class StoredUpkeep:
                 "ifnull(sum(byte_count), 0) FROM segments JOIN copies USING (copy_id) WHERE table_id = ?",
                 table,
             )
+            replaced_bytes = read_marked_bytes(conn, table.table_id)
             [copies] = _one(conn, "SELECT count(*) FROM copies WHERE table_id = ?", table)
         return [
             ("hot_rows", sum(known.get(copy_id, versions) for copy_id, versions, _ in logged)),
@@ -98,6 +100,7 @@ class StoredUpkeep:
             ("cold_rows", cold),
             ("segments", segments),
             ("segment_bytes", cold_bytes),
+            ("replaced_bytes", replaced_bytes),
             ("damaged_segments", folders.checks.shown(table.table_id)),
             *([("users", copies)] if table.per_user else []),
             ("location", folders.location(table)),

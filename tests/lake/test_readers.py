@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from lake_readers import READERS, lake_of, rows_of, selected
+from lake_values import KEYS, VALUES
 from server_process import ServerProcess
 
 QUIET = {
     "KALAM_ICEBERG_INTERVAL_S": "86400",  # commits when told to
     "KALAM_COMPACTION_SEGMENTS_MIN": "1000000",
     "KALAM_COMPACTION_OVERRIDES_PERCENT": "1000000",
-}
-KEYS: dict[str, Callable[[int], str]] = {
-    "BIGINT": lambda n: str(n * 2**40 - 2**45),
-    "INT": str,
-    "SMALLINT": str,
-    "TEXT": lambda n: "'" + "key ß ''"[: 3 + n % 3] + f"{n}'",
-    "UUID": lambda n: f"'018f2b6e-7c1a-7e3d-9b1f-{n:012x}'",
-    "TIMESTAMP": lambda n: f"'{1900 + n}-01-01T00:00:00.000001Z'",
-    "DATE": lambda n: f"'{1900 + n}-02-28'",
-    "DECIMAL(20,3)": lambda n: f"{n - 50}.125",
-}
-VALUES = {
-    "flag BOOLEAN": ("true", "false"),
-    "small SMALLINT": ("-32768", "32767"),
-    "middle INT": ("-2147483648", "2147483647"),
-    "big BIGINT": ("-9223372036854775808", "9223372036854775807"),
-    "single FLOAT": ("CAST('NaN' AS FLOAT)", "CAST('-Infinity' AS FLOAT)", "0.1"),
-    "double DOUBLE": ("CAST('NaN' AS DOUBLE)", "CAST('Infinity' AS DOUBLE)", "-0.0", "0.1"),
-    "price DECIMAL(9,2)": ("-9999999.99", "0.01"),
-    "amount DECIMAL(38,10)": ("9999999999999999999999999999.9999999999",),
-    "words TEXT": ("''", "'ß😀'", "'" + "x" * 300 + "'"),
-    "bytes BLOB": ("X''", "X'00ff'"),
-    "moment TIMESTAMP": ("'0001-01-01T00:00:00Z'", "'9999-12-31T23:59:59.999999Z'", "'1969-12-31T23:59:59.5Z'"),
-    "day DATE": ("'0001-01-01'", "'9999-12-31'"),
-    "body JSON": ("""'{"a":[1,null]}'""", "'null'"),
-    "uuid UUID": ("'018f2b6e-7c1a-7e3d-9b1f-6a2c4d5e6f70'",),
 }
 
 
@@ -140,41 +115,3 @@ def test_altered_columns_are_those_that_they_were(server: ServerProcess) -> None
     sql("COMPACT TABLE n.a")
     refresh(server, "n.a")
     compare(server, "n.a", "key")
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_random_run_is_read_as_it_is_selected(server: ServerProcess, seed: int) -> None:
-    rng, name = random.Random(seed), f"n.r{seed}"
-    server.sql(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, v TEXT)")
-    for turn in range(12):
-        for _ in range(rng.randrange(4)):
-            first = rng.randrange(2_000)
-            match rng.randrange(4):
-                case 0 | 1:
-                    server.sql(
-                        f"INSERT INTO {name} (id, v) SELECT value, '{turn}' FROM range({first}, {first + 300}) "
-                        "ON CONFLICT (id) DO UPDATE SET v = excluded.v"
-                    )
-                case 2:
-                    server.sql(f"UPDATE {name} SET v = v || '+' WHERE id % 7 = {first % 7}")
-                case 3:
-                    server.sql(f"DELETE FROM {name} WHERE id BETWEEN {first} AND {first + 50}")
-        server.sql(f"FLUSH TABLE {name}")
-        match rng.randrange(6):
-            case 0:
-                server.sql(f"COMPACT TABLE {name}")
-            case 1:
-                server.kill()
-                server.restart()
-            case 2:
-                server.sql(f"ALTER TABLE {name} ADD COLUMN c{turn} INT DEFAULT {turn}")
-        refresh(server, name)
-        assert_same(server, name, "duckdb" if turn < 11 else None)
-
-
-def assert_same(server: ServerProcess, name: str, engine: str | None) -> None:
-    """One engine, or all of them, read what SELECT shows."""
-    seen = selected(server, f"SELECT * FROM {name}")
-    wanted = rows_of(seen, seen.schema, "id")
-    for own in [engine] if engine else READERS:
-        assert rows_of(READERS[own](lake_of(server, name)), seen.schema, "id") == wanted, own

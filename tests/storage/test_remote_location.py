@@ -21,55 +21,16 @@ from kalam.names import TableName
 from kalam.storage.backup.restore import restore
 from kalam.storage.segments.remote import MARKER, Remote, cache_folder, check_remote_location, evict, matching, readable
 
-s3fs = pytest.importorskip("s3fs", reason="the extra s3 is not installed")
+pytest.importorskip("s3fs", reason="the extra s3 is not installed")
 pytest.importorskip("moto.server", reason="moto's S3 server is not installed")
 
-BUCKET = "kalam-test"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-class S3:
-    """A running S3 server with one bucket."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.files = s3fs.S3FileSystem(endpoint_url=url, key="test", secret="test", skip_instance_cache=True)
-        self.files.mkdir(BUCKET)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**KEYS, "FSSPEC_S3_ENDPOINT_URL": self.url, "KALAM_LOCATION_ROOTS": f"s3://{BUCKET}/tables"}
-
-    def names(self, prefix: str = "") -> list[str]:
-        self.files.invalidate_cache()
-        return sorted(self.files.find(f"{BUCKET}/{prefix}"))
-
-
-def start_moto(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    log = folder / "moto.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-            stdout=file,
-            stderr=file,
-            env={**os.environ, **KEYS},
-        )
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        for word in log.read_text().split():
-            if word.startswith("http://127.0.0.1:"):
-                return process, word.rstrip("/")
-        time.sleep(0.05)
+from object_store import BUCKET, S3, s3_server
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    process, url = start_moto(tmp_path_factory.mktemp("moto"))
-    yield S3(url)
-    process.kill()
-    process.wait()
+    with s3_server(tmp_path_factory.mktemp("moto")) as s3:
+        yield s3
 
 
 @pytest.fixture(scope="module")

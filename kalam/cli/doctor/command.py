@@ -28,7 +28,7 @@ def doctor(
 
     Looks at the machine, the data directory, the broker and the server, and changes nothing.
     """
-    from kalam.cli.doctor import broker, directory, machine, running, segments
+    from kalam.cli.doctor import broker, directory, lake, machine, running, segments
     from kalam.cli.doctor.finding import Patient, examine
     from kalam.settings import load_settings
 
@@ -53,6 +53,7 @@ def doctor(
         running.server,
         running.tables,
         running.lost_events,
+        lake.lake,
     ):
         for finding in examine(examination, patient):
             _print(finding)

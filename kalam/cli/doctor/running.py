@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from kalam.cli.doctor.finding import Finding, Patient
+from kalam.cli.doctor.finding import Finding, Level, Patient
 from kalam.names import numbered
 from kalam.rows.lone_values import timestamp_text
 from kalam.storage.log.catalogue import from_us
@@ -21,6 +21,7 @@ TIME_S = 10.0
 TROUBLE = re.compile(r'^kalam_table_trouble\{table="([^"]+)",what="([^"]+)"\} 1', re.MULTILINE)
 DAMAGED = re.compile(r'^kalam_damaged_segments\{table="([^"]+)"\} ([1-9]\S*)', re.MULTILINE)
 LOST_TOLD_US = 7 * 86_400_000_000
+TROUBLE_OF_LAKE = "lake"
 ADVICE = "SHOW STATS FOR TABLE and the log say more"
 
 
@@ -64,14 +65,14 @@ def tables(patient: Patient) -> Iterator[Finding]:
 
 
 def _told_by_server(url: str) -> Iterator[Finding]:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=TIME_S) as response:  # noqa: S310 - as above
-        metrics = response.read().decode()
+    metrics = metrics_of(url)
     for table, count in DAMAGED.findall(metrics):
         number = round(float(count))
         text = f"table {table}: {numbered(number, 'segment')} {'is' if number == 1 else 'are'} damaged"
         yield Finding("fail", "tables", text, "CHECK TABLE names them; put the files back from a backup")
     for table, what in TROUBLE.findall(metrics):
-        yield Finding("fail", "tables", f"table {table}: {what} fails", ADVICE)
+        level: Level = "warn" if what == TROUBLE_OF_LAKE else "fail"  # no row is lost or refused by it
+        yield Finding(level, "tables", f"table {table}: {what} fails", ADVICE)
 
 
 def _told_by_jobs(patient: Patient) -> Iterator[Finding]:
@@ -87,6 +88,12 @@ def _told_by_jobs(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "warn", "tables", f"table {table}: the last {what} failed: {error}", "it is tried again at the start"
         )
+
+
+def metrics_of(url: str) -> str:
+    """What a server tells Prometheus."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=TIME_S) as response:  # noqa: S310 - the server's own address
+        return str(response.read().decode())
 
 
 def lost_events(patient: Patient) -> Iterator[Finding]:

@@ -80,6 +80,13 @@ def mark_replaced(conn: sqlite3.Connection, table_id: int, user: str, segments: 
     )
 
 
+def read_marked_bytes(conn: sqlite3.Connection, table_id: int | None = None) -> int:
+    """The bytes of the marked files of a table or of all."""
+    where = "" if table_id is None else f"WHERE table_id = {table_id:d}"
+    [byte_count] = conn.execute(f"SELECT ifnull(sum(byte_count), 0) FROM replaced_segments {where}").fetchone()  # noqa: S608
+    return int(byte_count)
+
+
 def read_marked(conn: sqlite3.Connection, table_id: int | None = None) -> list[Marked]:
     """The marked files of a table or of all, oldest first."""
     where = "" if table_id is None else f"WHERE table_id = {table_id:d}"
