@@ -118,6 +118,7 @@ class Assembly(msgspec.Struct, frozen=True):
         )
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
+        audited = Audited(self.access.audit, on=self.access.rights.on)
         changes = Changes(settings, catalogue, codecs, tables, queries)
 
         async def remove_rows(table: Table, user: str) -> None:
@@ -133,8 +134,8 @@ class Assembly(msgspec.Struct, frozen=True):
             points=Points(catalogue, stored),
             changes=changes,
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
-            inserts=Inserts(settings, catalogue, codecs, tables, merges, gate, self.broker.rejections.rows),
-            live=Live(registry, texts, gate, delivery),
+            inserts=Inserts(settings, catalogue, codecs, tables, merges, gate, audited, self.broker.rejections.rows),
+            live=Live(registry, texts, gate, audited, delivery),
             lake=LakeStatements(catalogue, gate, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
@@ -144,7 +145,7 @@ class Assembly(msgspec.Struct, frozen=True):
             sql_counts=SqlCounts(),
             gate=gate,
             access=AccessStatements(users, Grants(self.access.book, gate, catalogue)),
-            audited=Audited(self.access.audit, on=self.access.rights.on),
+            audited=audited,
         )
         self.access.book.on_narrowed(dispatch.live.narrowed)
         self.access.book.on_narrowed(dispatch.narrowed)

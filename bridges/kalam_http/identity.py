@@ -87,7 +87,9 @@ class Entrance:
         """Whether somebody may still be here."""
         if self.access is None or visit.login is None:
             return True
-        return self.access.logins.stands(visit.login) and visit.identity.user in self.access.book.users
+        if not self.access.logins.stands(visit.login) or visit.identity.user not in self.access.book.users:
+            return False
+        return visit.identity.actor is None or self.access.rights.administers(visit.identity.actor)
 
     async def _login(self, logins: Logins, told: Told, address: str) -> Login:
         if told.secret is not None:

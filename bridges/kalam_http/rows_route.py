@@ -89,7 +89,7 @@ def rows_routes(engine: Engine) -> Routes:
         key = _checked_key(request.headers.get(KEY_HEADER))
         dry_run = _flag(request.query_params, "dry_run")
         name = TableName(request.path_params["namespace"].lower(), request.path_params["table"].lower())
-        table = caller.table(name)
+        table = caller.taking(name, taking.conflict)
         insert: Bulk = Trial(caller, name, taking) if dry_run else BulkInsert(caller, table, key, taking)
         try:
             async for batch in batches(request, media_type, insert.refuse if taking.skip else None):

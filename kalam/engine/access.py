@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from kalam.access.audit import Audit
 from kalam.access.entry import Entry
+from kalam.access.identity import Identity
 from kalam.engine.grants import Grants
 from kalam.engine.session import Request, Session
 from kalam.engine.users import Users
 from kalam.errors import PermissionDenied
+from kalam.names import TableName
 from kalam.query.results import Result
 from kalam.sql.access import statements as access
 from kalam.sql.text.statements import (
@@ -104,27 +106,35 @@ class Audited:
             return nullcontext()
         if isinstance(statement, _AUDITED) or (isinstance(statement, OnAccess) and not isinstance(statement, _SHOWN)):
             return self._audit.telling(_entry(statement, session))
-        return self._refusals(statement, session)
+        return self._refusals(_entry(statement, session))
+
+    def inserting(self, name: TableName, identity: Identity, door: str) -> AbstractContextManager[None]:
+        """Tell of what keeps somebody from sending rows into a table, if that is what the block raises."""
+        return self._refusals(_entry_of(identity, door, "INSERT", str(name))) if self._on else nullcontext()
 
     @contextmanager
-    def _refusals(self, statement: Statement, session: Session) -> Iterator[None]:
+    def _refusals(self, entry: Entry) -> Iterator[None]:
         try:
             yield
         except PermissionDenied as exc:
-            self._audit.add(replace(_entry(statement, session), outcome=exc.code))
+            self._audit.add(replace(entry, outcome=exc.code))
             raise
 
 
 def _entry(statement: Statement, session: Session) -> Entry:
-    identity = session.identity
+    action = _WORD.sub(" ", type(statement).__name__).upper()
+    return _entry_of(session.identity, session.door, action, _object(statement, session))
+
+
+def _entry_of(identity: Identity, door: str, action: str, about: str) -> Entry:
     return Entry(
         at_us=0,
         user=identity.rights_of,
         acting_for=None if identity.actor is None else identity.user,
-        door=session.door,
+        door=door,
         address=identity.address,
-        action=_WORD.sub(" ", type(statement).__name__).upper(),
-        object=_object(statement, session),
+        action=action,
+        object=about,
     )
 
 

@@ -19,6 +19,7 @@ from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
 from kalam.query.results import Result
 from kalam.query.running import RunningQuery
+from kalam.rows.taking import Conflict
 from kalam.schema import PayloadFormat, Table
 from kalam.storage.log.copies import Key
 from kalam.tables.insert_batch import Answer, InsertMessage
@@ -96,6 +97,11 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """The table of a name; raises TableNotFound."""
         return self._dispatch.gate.named(name, self.session.identity)
 
+    def taking(self, name: TableName, conflict: Conflict | None = None) -> Table:
+        """The table of a name, into which the caller may send rows; raises what keeps the caller from it."""
+        self._dispatch.inserts.check(name, self.session.identity, self.door, conflict)
+        return self.table(name)
+
     async def insert(
         self,
         name: TableName,
@@ -118,7 +124,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         if into is not None:
             self._dispatch.catalogue.newest(into)
         inserts = self._dispatch.inserts
-        return await inserts.insert(self.session.identity, name, messages, senders, traced=traced, asking=asking)
+        identity = self.session.identity
+        return await inserts.insert(identity, name, messages, senders, door=self.door, traced=traced, asking=asking)
 
     async def judge(self, name: TableName, message: InsertMessage, taken: set[Key]) -> tuple[int, Sequence[RefusedRow]]:
         """How many rows of a message would be stored, and which would be refused alone; nothing is stored.
@@ -126,7 +133,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         Raises what the sender would be told. ``taken`` are the keys of the messages before it, to which its own are
         added.
         """
-        return await self._dispatch.inserts.judge(self.session.identity, name, message, taken)
+        return await self._dispatch.inserts.judge(self.session.identity, name, message, taken, door=self.door)
 
     def refuse_rows(self, table: Table, rows: Sequence[RefusedRow]) -> None:
         """Count and publish rows that came into no message."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 import pyarrow as pa
@@ -60,6 +60,8 @@ from kalam.threads import beside, reading
 from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
+
+ONESELF: Final = "for another user statements on rows and tables are run, not those on users and rights"
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -154,7 +156,8 @@ class Dispatch(msgspec.Struct, frozen=True):
         try:
             statement, session = await self._statement(parsed, 0, session)
             if isinstance(statement, sql.Select):
-                self._check(statement, session)
+                with self.audited.telling(statement, session):
+                    self._check(statement, session)
                 # How long it takes is up to the reader.
                 with self.sql_counts.one(timed=False), span("kalam.sql", apart=True):
                     async with aclosing(self._stream(statement.query, Request(session, params))) as tables:
@@ -200,6 +203,8 @@ class Dispatch(msgspec.Struct, frozen=True):
             with self.audited.telling(statement, session):
                 session = replace(session, identity=self._acting(statement, session.identity))
             statement = statement.statement
+        elif isinstance(statement, sql.OnAccess) and session.identity.actor is not None:
+            raise Unsupported(ONESELF)
         text = parsed.texts[place].text
         if names_session(text):
             roles = self.gate.rights.roles(session.user)
@@ -210,7 +215,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         """An administrator on the rows of another user; raises what keeps somebody from it."""
         self.gate.administrator(identity, "only administrators act for others: EXECUTE AS USER")
         if isinstance(statement.statement, sql.OnAccess):
-            raise Unsupported("EXECUTE AS USER stands before statements on rows and tables, not on users and rights")
+            raise Unsupported(ONESELF)
         if self.gate.rights.on and statement.user not in self.gate.rights.book.users:
             raise NotFound(f"there is no user {statement.user[:64]!r}", hint="SHOW USERS lists them")
         return replace(identity, user=statement.user, actor=identity.rights_of)

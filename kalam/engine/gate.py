@@ -212,10 +212,15 @@ class Gate:
         if narrowed.logins == Ends.ALL and (users is None or running.user in users):
             return True
         return any(
-            table_id in tables and not self.rights.may(user, Privilege.SELECT, tables[table_id])
+            not self.may_act(user, running.user)
+            or (table_id in tables and not self.rights.may(user, Privilege.SELECT, tables[table_id]))
             for user, table_id in running.reads
             if users is None or user in users
         )
+
+    def may_act(self, user: str, other: str) -> bool:
+        """Whether a user may work on the rows of another, or they are the same."""
+        return user == other or self.rights.administers(user)
 
     def may_end(self, identity: Identity, owner: str, table: Table | None = None) -> bool:
         """Whether somebody may end what a user has started, on a table where it is on one."""

@@ -16,6 +16,7 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from kalam.access.identity import Identity
+from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.merges import Merges
 from kalam.engine.message_reader import MessageReader
@@ -50,10 +51,12 @@ class Inserts:
         tables: Tables[Rows],
         merges: Merges,
         gate: Gate,
+        audited: Audited,
         on_refused: RefusedSink,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
         self._tables, self._merges, self._gate, self._on_refused = tables, merges, gate, on_refused
+        self._audited = audited
         self._reader = MessageReader(settings.batch_rows_max)
         self.rows_inflight = 0
         self.bytes_inflight = 0
@@ -68,13 +71,15 @@ class Inserts:
         messages: Sequence[InsertMessage],
         senders: Sequence[Identity] | None = None,
         *,
+        door: str = "",
         traced: bool = False,
         asking: bool = False,
     ) -> list[Answer]:
         """Store what is valid of a batch; the answer or the error of each message, in order.
 
-        ``senders`` sent the messages, where they are not all of ``identity``; not for a USER table. ``traced``
-        says that one of them names a trace, ``asking`` that one asks for another taking than the rule.
+        ``senders`` sent the messages, where they are not all of ``identity``; not for a USER table. They came in at
+        ``door``. ``traced`` says that one of them names a trace, ``asking`` that one asks for another taking than the
+        rule.
 
         The rows are handed to the store before the first pause, so batches that are handed in one after another are
         stored in that order.
@@ -83,9 +88,10 @@ class Inserts:
         byte_count = sum(map(len, map(_PAYLOAD, messages)))
         try:
             if self._gate.rights.on:
-                refused = self._refused(name, identity, senders, messages, asking=asking)
+                refused = self._refused(name, identity, senders, messages, door, asking=asking)
                 if refused:
-                    return await self._without(refused, identity, name, messages, senders, traced=traced, asking=asking)
+                    whose = (name, messages, senders, door)
+                    return await self._without(refused, identity, *whose, traced=traced, asking=asking)
             table = self._catalogue.table(name)
             if senders is not None and table.per_user:  # each row is its sender's
                 raise TableNotFound(f"table {name} was created anew while the message came; send it again")
@@ -109,6 +115,7 @@ class Inserts:
         identity: Identity,
         senders: Sequence[Identity] | None,
         messages: Sequence[InsertMessage],
+        door: str,
         *,
         asking: bool,
     ) -> dict[int, KalamError]:
@@ -116,19 +123,24 @@ class Inserts:
         asked: dict[tuple[Identity, Conflict | None], KalamError | None] = {}
         found: dict[int, KalamError] = {}
         if senders is None and not asking:
-            self._gate.may_insert(name, identity)
+            self.check(name, identity, door)
             return found
         for place, message in enumerate(messages):
             sender, conflict = identity if senders is None else senders[place], message.taking.conflict
             if (sender, conflict) not in asked:
-                asked[sender, conflict] = self._wrong(name, sender, conflict)
+                asked[sender, conflict] = self._wrong(name, sender, door, conflict)
             if (wrong := asked[sender, conflict]) is not None:
                 found[place] = wrong
         return found
 
-    def _wrong(self, name: TableName, sender: Identity, conflict: Conflict | None) -> KalamError | None:
-        try:
+    def check(self, name: TableName, sender: Identity, door: str, conflict: Conflict | None = None) -> None:
+        """Raise what keeps somebody from sending rows into a table, and have the audit tell of it."""
+        with self._audited.inserting(name, sender, door):
             self._gate.may_insert(name, sender, conflict)
+
+    def _wrong(self, name: TableName, sender: Identity, door: str, conflict: Conflict | None) -> KalamError | None:
+        try:
+            self.check(name, sender, door, conflict)
         except KalamError as exc:
             return exc.as_value()
         return None
@@ -140,6 +152,7 @@ class Inserts:
         name: TableName,
         messages: Sequence[InsertMessage],
         senders: Sequence[Identity] | None,
+        door: str,
         *,
         traced: bool,
         asking: bool,
@@ -150,7 +163,7 @@ class Inserts:
         if left:
             sent = [messages[place] for place in left]
             whose = None if senders is None else [senders[place] for place in left]
-            taken = await self.insert(identity, name, sent, whose, traced=traced, asking=asking)
+            taken = await self.insert(identity, name, sent, whose, door=door, traced=traced, asking=asking)
             for place, answer in zip(left, taken, strict=True):
                 answers[place] = answer
         return answers
@@ -210,14 +223,14 @@ class Inserts:
             self._on_refused(table, user, rows)
 
     async def judge(
-        self, identity: Identity, name: TableName, message: InsertMessage, taken: set[Key]
+        self, identity: Identity, name: TableName, message: InsertMessage, taken: set[Key], *, door: str = ""
     ) -> tuple[int, Sequence[RefusedRow]]:
         """How many rows of a message would be stored and which would be refused alone, judged as ``insert`` would.
 
         Nothing is stored; raises what the sender would be told. ``taken`` are the keys of the messages before it, to
         which its own are added.
         """
-        self._gate.may_insert(name, identity, message.taking.conflict)
+        self.check(name, identity, door, message.taking.conflict)
         table, user = self._catalogue.table(name), identity.user
         batch = await self._reader.read_asking(self._codecs.of(table), [user], [message])
         [(_, decoded)] = batch.each()

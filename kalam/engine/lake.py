@@ -56,7 +56,7 @@ class LakeStatements:
 
     async def metadata(self, name: TableName, session: Session) -> tuple[str, bytes]:
         """Where the Iceberg metadata of a table lies, and its JSON text; raises TableNotFound where it has none."""
-        table = self._catalogue.table(name)
+        table = self._gate.named(name, session.identity)
         if not self._lake.covers(table) or not self.sees(table, session):
             raise TableNotFound(f"there is no table {name}")
         return await self._lake.metadata(table)
@@ -74,7 +74,7 @@ class LakeStatements:
         return _result([shown for shown in self._lake.shown() if self.sees(shown.table, session)])
 
     async def refresh(self, ref: TableRef | None, session: Session) -> Result:
-        """Bring one lake, or all, to the last flush; raises what keeps the one from it."""
+        """Bring one lake, or all of the caller's, to the last flush; raises what keeps the one from it."""
         if ref is not None:
             table = self._catalogue.table(resolve(ref, session.namespace))
             if not self.sees(table, session):
@@ -82,7 +82,7 @@ class LakeStatements:
             return _result([await self._lake.refresh(table)])
         done: list[Shown] = []
         for shown in self._lake.shown():
-            if self.sees(shown.table, session):
+            if self.sees(shown.table, session) and self._gate.owns(session.identity, shown.table):
                 with suppress(TableNotFound):  # it was dropped meanwhile
                     done.append(await self._lake.refresh(shown.table))
         return _result(done)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.access.model import Ends, Narrowed, Privilege
+from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.engine.texts import Texts
@@ -30,8 +31,9 @@ TEXT, COUNT = pa.string(), pa.int64()
 class Live:
     """Opens live queries for the doors and for SQL. ``sink`` is where those of SUBSCRIBE TO go."""
 
-    def __init__(self, registry: Registry, texts: Texts, gate: Gate, sink: Sink) -> None:
+    def __init__(self, registry: Registry, texts: Texts, gate: Gate, audited: Audited, sink: Sink) -> None:
         self.registry, self._texts, self._gate, self._sink = registry, texts, gate, sink
+        self._audited = audited
 
     async def open(
         self,
@@ -50,7 +52,8 @@ class Live:
     ) -> LiveQuery:
         """Open the live query of a bare SELECT; the options win over those of an OPTIONS clause."""
         statement = await self._texts.live(sql, session.user)
-        self._gate.check(statement, session)
+        with self._audited.telling(statement, session):
+            self._gate.check(statement, session)
         request = _request(
             statement,
             session,
@@ -115,7 +118,7 @@ class Live:
         users = (query.user, query.rights_of)
         if narrowed.users is not None and narrowed.users.isdisjoint(users):
             return False
-        if narrowed.logins == Ends.ALL:
+        if narrowed.logins == Ends.ALL or not self._gate.may_act(query.rights_of, query.user):
             return True
         if narrowed.tables is not None and query.table.table_id not in narrowed.tables:
             return False

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guarded_world import World, open_world
 from login_book import CHEAP, Clock, open_database
 
 from kalam.access.book import Book
@@ -35,3 +36,12 @@ def book(database: Database) -> Book:
     book = Book(database)
     book.load()
     return book
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A server with somebody of each kind, which many tests share: each makes what it changes, and users, anew."""
+    world = open_world(tmp_path_factory.mktemp("world"))
+    yield world
+    world.close()
+    world.server.kill()
