@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 from prometheus_client import CollectorRegistry, Metric
@@ -17,6 +17,9 @@ from kalam.errors import Unauthenticated
 from kalam_http.bodies import JSON, HealthCheck, Readiness
 from kalam_http.identity import Entrance
 from kalam_http.routes import Routes
+
+NAMING: Final = frozenset(("table", "stream"))
+"""Labels that name a table: a STREAM table's stream is called by its name."""
 
 
 def health_routes(
@@ -80,7 +83,7 @@ class WithoutTables:
     def collect(self) -> Iterator[Metric]:
         """As a registry does."""
         for metric in self._registry.collect():
-            metric.samples = [sample for sample in metric.samples if "table" not in sample.labels]
+            metric.samples = [sample for sample in metric.samples if NAMING.isdisjoint(sample.labels)]
             if metric.samples:
                 yield metric
 

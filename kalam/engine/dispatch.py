@@ -361,7 +361,8 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     def cancel(self, query_id: str, session: Session) -> None:
         """Cancel a running request of the session's user, or of others where the user may; raises NotFound."""
-        self.running.cancel(query_id, lambda running: self.gate.may_end(session.identity, running.user))
+        identity = session.identity
+        self.running.cancel(query_id, session.user, lambda running: self.gate.may_end(identity, running.user))
 
     async def narrowed(self, narrowed: Narrowed) -> None:
         """Cancel what reads for somebody who may not any more, but for the statement that takes the right away."""

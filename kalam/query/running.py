@@ -114,22 +114,22 @@ def note_rows(rows: int) -> None:
 
 
 class RunningQueries:
-    """The requests that run, by id."""
+    """The requests that run. Ids are each user's own: what others call theirs is not told, and is in nobody's way."""
 
     def __init__(self) -> None:
-        self._running: dict[str, RunningQuery] = {}
+        self._running: dict[tuple[str, str], RunningQuery] = {}
 
     def start(self, query_id: str, user: str, door: str, sql: str) -> RunningQuery:
-        """Take a request up and make it this context's; raises AlreadyExists for an id that is in use."""
-        if query_id in self._running:
+        """Take a request up and make it this context's; raises AlreadyExists for an id that the user has in use."""
+        if (user, query_id) in self._running:
             raise AlreadyExists(f"a query with the id {query_id} is running")
-        running = self._running[query_id] = RunningQuery(query_id, user, door, sql)
+        running = self._running[user, query_id] = RunningQuery(query_id, user, door, sql)
         _CURRENT.set(running)
         return running
 
     def end(self, running: RunningQuery) -> None:
         """The request is answered."""
-        self._running.pop(running.query_id, None)
+        self._running.pop((running.user, running.query_id), None)
 
     @contextmanager
     def running(self, query_id: str, user: str, door: str, sql: str) -> Iterator[RunningQuery]:
@@ -141,12 +141,15 @@ class RunningQueries:
             self.end(running)
             _CURRENT.set(None)
 
-    def cancel(self, query_id: str, may_cancel: Callable[[RunningQuery], bool]) -> None:
-        """Cancel a request that the caller may cancel; raises NotFound, for one of others too."""
-        running = self._running.get(query_id)
-        if running is None or not may_cancel(running):
+    def cancel(self, query_id: str, user: str, may_cancel: Callable[[RunningQuery], bool]) -> None:
+        """Cancel a request of a user's own, else those of others that may be cancelled; raises NotFound."""
+        own = self._running.get((user, query_id))
+        others = (each for each in self if each.query_id == query_id and may_cancel(each))
+        found = list(others) if own is None else [own]
+        if not found:
             raise NotFound(f"no query with the id {query_id[:80]} is running", hint="SHOW QUERIES lists them")
-        running.cancel()
+        for running in found:
+            running.cancel()
 
     def __iter__(self) -> Iterator[RunningQuery]:
         """All of them, oldest first."""

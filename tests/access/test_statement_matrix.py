@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import get_args
 
 import pytest
 from guarded_world import INSIDE, OUTSIDE, World, user_of
 from patience import PATIENCE_S
+from statement_table import Line, lines
 
 from kalam.sql import parse_statement, split
 from kalam.sql.access.statements import AccessStatement
@@ -21,104 +21,6 @@ CODES = {
     "u": {"unsupported"},
 }
 """``+`` it is carried out, ``-`` it is denied, ``0`` what it is about does not exist for them, ``u`` nobody may."""
-
-TABLE = """
-none reader writer owner member admin trusted
-
--- reading
-0 + - + + + 0   SELECT v FROM lab.t WHERE id = 1
-0 + - + + + 0   SELECT count(*) FROM lab.t
-0 + - + + + 0   SELECT v FROM lab.notes
-0 + - + + + -   SELECT v FROM lab.logs
-0 0 0 0 0 + 0   SELECT bars FROM vault.gold WHERE id = 1
-0 0 0 0 0 + 0   SELECT (SELECT max(bars) FROM vault.gold)
-0 + - + + + 0   EXPLAIN SELECT v FROM lab.t
-0 + - + + + 0   SUBSCRIBE TO SELECT v FROM lab.t
-0 + + + + + 0   DESCRIBE lab.t
-0 + + + + + 0   DESCRIBE TABLE lab.t HISTORY
-0 + + + + + 0   SHOW STATS FOR TABLE lab.t
-0 + + + + + 0   SHOW CREATE TABLE lab.t
-0 0 0 0 0 + 0   DESCRIBE vault.gold
-+ + + + + + +   SHOW TABLES
-0 + + + + + +   SHOW TABLES IN lab
-0 0 0 0 0 + 0   SHOW TABLES IN vault
-+ + + + + + +   SHOW NAMESPACES
-+ + + + + + +   SHOW JOBS
-+ + + + + + +   SHOW QUERIES
-+ + + + + + +   SHOW LIVE QUERIES
-+ + + + + + +   SHOW LAKE
-0 + + + + + +   USE lab
-0 0 0 0 0 + 0   USE vault
-
--- writing
-0 - + + - + 0   INSERT INTO lab.t VALUES (100, 'x')
-0 - + + - + 0   INSERT INTO lab.t VALUES (1, 'x') ON CONFLICT (id) DO NOTHING
-0 - - + - + 0   INSERT INTO lab.t VALUES (100, 'x') ON CONFLICT (id) DO UPDATE SET v = excluded.v
-0 - - + - + 0   INSERT INTO lab.t VALUES (100, 'x') RETURNING v
-0 - - + - + 0   INSERT INTO lab.spare SELECT id, v FROM lab.t
-0 - + + - + 0   INSERT INTO lab.notes VALUES (100, 'x')
-0 - + + - + -   INSERT INTO lab.logs VALUES (100, 'x')
-0 - + + - + 0   UPDATE lab.spare SET v = 'x'
-0 - - + - + 0   UPDATE lab.t SET v = 'x' WHERE id = 100
-0 - - + - + 0   UPDATE lab.spare SET v = v
-0 - + + - + 0   DELETE FROM lab.spare
-0 - - + - + 0   DELETE FROM lab.t WHERE id = 100
-0 - - + - + 0   DELETE FROM lab.spare RETURNING id
-0 0 0 0 0 + 0   INSERT INTO vault.gold VALUES (100, 'x')
-0 0 0 0 0 + 0   DELETE FROM vault.gold WHERE id = 100
-
--- tables and namespaces; {table} is lab.t, or a new one of the owner's where it is carried out
-- - - - - + -   CREATE NAMESPACE fresh
-- - - - - + -   DROP NAMESPACE doomed CASCADE
-0 - - + - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY)
-0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
-0 - - + - + 0   DROP TABLE {table}
-+ + + + + + +   DROP TABLE IF EXISTS lab.nothing
-0 - - + - + 0   ALTER TABLE {table} ADD COLUMN w INT
-0 - - + - + 0   ALTER TABLE {table} DROP COLUMN v
-0 - - - - + 0   ALTER TABLE {table} OWNER TO bystander
-0 - - + - + 0   FLUSH TABLE {table}
-+ + + + + + +   FLUSH ALL TABLES
-0 + + + + + +   FLUSH ALL TABLES IN lab
-0 - - + - + 0   COMPACT TABLE {table}
-0 - - + - + 0   CHECK TABLE {table}
-0 - - + - + 0   REFRESH LAKE FOR TABLE {table}
-+ + + + + + +   REFRESH LAKE
-- - - - - 0 -   KILL JOB 'nothing'
-0 0 0 0 0 0 0   KILL QUERY 'nothing'
-0 0 0 0 0 0 0   KILL LIVE QUERY 'nothing'
-- - - - - + -   EXECUTE AS USER 'reader' SELECT 1
-- - - - - u -   EXECUTE AS USER 'reader' SHOW USERS
-
--- users and rights
-- - - - - + -   CREATE USER fresh PASSWORD 'a password of fresh'
-- - - - - + -   ALTER USER bystander LOCK
-- - - - - + -   ALTER USER bystander PASSWORD 'another good password'
-+ + + + + + +   ALTER USER {me} PASSWORD 'a right good password'
-- - - - - + -   ALTER USER {me} ADMIN
-- - - - - + -   DROP USER doomed
-- - - - - + -   CREATE ROLE fresh
-- - - - - + -   DROP ROLE doomed
-- - - - - + -   GRANT readers TO bystander
-- - - - - + -   REVOKE readers FROM bystander
-0 - - + - + 0   GRANT SELECT ON TABLE lab.t TO bystander
-0 - - + - + 0   REVOKE SELECT ON TABLE lab.t FROM bystander
-0 - - - - + -   GRANT SELECT ON NAMESPACE lab TO bystander
-0 - - - - + -   REVOKE SELECT ON NAMESPACE lab FROM bystander
-0 - - - - + -   GRANT JETSTREAM ON TABLE lab.logs TO bystander
-0 0 0 0 0 + 0   GRANT SELECT ON TABLE vault.gold TO bystander
-+ + + + + + +   CREATE TOKEN 'fresh'
-- - - - - + -   CREATE TOKEN 'fresh' FOR bystander
-0 0 0 0 0 0 0   DROP TOKEN 'nothing'
-- - - - - + -   DROP TOKEN 'doomed' FOR bystander
-+ + + + + + +   SHOW USERS
-+ + + + + + +   SHOW ROLES
-+ + + + + + +   SHOW GRANTS
-0 + + + + + 0   SHOW GRANTS ON TABLE lab.t
-+ + + + + + +   SHOW TOKENS
-+ + + + + + +   SHOW SESSIONS
-0 0 0 0 0 0 0   KILL SESSION 'nothing'
-"""
 
 BEFORE = {
     "DROP NAMESPACE doomed CASCADE": "CREATE NAMESPACE doomed",
@@ -146,29 +48,6 @@ AFTER = {
     "INSERT INTO vault.gold": "DELETE FROM vault.gold WHERE id > 1",
 }
 """What an administrator does after a statement that begins so was carried out, the first that fits."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A statement, and what it is answered to each of ``INSIDE``."""
-
-    text: str
-    expected: str
-
-    def of(self, person: str) -> str:
-        return self.expected[INSIDE.index(person)]
-
-
-def lines() -> list[Line]:
-    """The lines of the table."""
-    found = []
-    head, *rest = [line for line in TABLE.strip().splitlines() if line and not line.startswith("--")]
-    assert tuple(head.split()) == INSIDE
-    for line in rest:
-        cells, text = line[: 2 * len(INSIDE)].split(), line[2 * len(INSIDE) :].strip()
-        assert len(cells) == len(INSIDE), line
-        found.append(Line(text, "".join(cells)))
-    return found
 
 
 def kind_of(line: Line) -> str:
