@@ -6,6 +6,7 @@ The clients are plain: HTTP by ``httpx``, NATS by nats-py, neither of which know
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -104,8 +105,8 @@ class World:
     @asynccontextmanager
     async def plain(self, person: str, **options: Any) -> AsyncIterator[Plain]:
         """A plain NATS client of somebody."""
-        user = user_of(person)
-        client = await Plain.connect(self.server.nats_url, user, **({"password": PASSWORD} | options))
+        url = options.pop("url", self.server.nats_url)
+        client = await Plain.connect(url, user_of(person), **({"password": PASSWORD} | options))
         try:
             yield client
         finally:
@@ -119,8 +120,15 @@ class World:
         return self.asker(name)
 
     def close(self) -> None:
+        """Close what is open; whoever asks next opens it anew, where the server is by then."""
         for client in self._http.values():
             client.close()
+        self._http.clear()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def user_of(person: str) -> str:
@@ -128,9 +136,9 @@ def user_of(person: str) -> str:
     return {"admin": "root", "wrong": "bystander"}.get(person, person)
 
 
-def open_world(folder: Path, *flags: str, **environment: str) -> World:
+def open_world(folder: Path, *flags: str) -> World:
     """Start the server and make everybody."""
-    server = ServerProcess(folder / "data", flags=("--auth", "on", *flags), environment=dict(environment))
+    server = ServerProcess(folder / "data", flags=("--auth", "on", f"--nats-ws-port={free_port()}", *flags))
     world = World(server.start(KALAM_ADMIN_PASSWORD=PASSWORD))
     for name in (*INSIDE, "locked", "expired", "keeper", "bystander"):
         extra = {"admin": " ADMIN", "expired": " VALID UNTIL '2020-01-01T00:00:00Z'"}.get(name, "")

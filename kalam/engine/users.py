@@ -98,7 +98,10 @@ class Users:
             changed, ends, done = _altered(user, statement, encoded, until)
             self._check_an_administrator_stays(user, changed)
             await self._book.put_user(changed)
-        if ends is not Ends.NONE or (user.admin and not changed.admin):
+        less = user.admin and not changed.admin
+        if (
+            ends is not Ends.NONE or less or user.valid_until != changed.valid_until
+        ):  # the broker learns of it at a login
             tables = NO_TABLES if ends is not Ends.NONE else None
             await self._book.narrowed(Narrowed(users=frozenset((user.name,)), tables=tables, logins=ends))
         return Result(message=f"user {user.name}: {done}")
