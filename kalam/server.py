@@ -218,7 +218,7 @@ async def _open_live(
         live.replay_endpoint,
         live.close_endpoint,
     )
-    await Discovery(broker.connection, identity, endpoints).open()
+    await Discovery(broker.connection, broker.subjects, senders, identity, endpoints).open()
 
 
 async def _open_streams(

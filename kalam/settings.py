@@ -34,7 +34,7 @@ PREFIX = "KALAM_"
 NO_SETTINGS = frozenset(
     {
         *("KALAM_URL", "KALAM_CA", "KALAM_CLIENT_CERT", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"),
-        *("KALAM_ADMIN_PASSWORD", "KALAM_ADMIN_PASSWORD_FILE"),
+        *("KALAM_USER", "KALAM_PASSWORD", "KALAM_TOKEN", "KALAM_ADMIN_PASSWORD", "KALAM_ADMIN_PASSWORD_FILE"),
     }
 )
 """Variables of the same form that others read: the command line's, the tests', and those that only a first start heeds,

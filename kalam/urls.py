@@ -59,6 +59,11 @@ def http_connection(url: str, timeout_s: float) -> tuple[HTTPConnection, str]:
     return HTTPSConnection(host, port, timeout=timeout_s, context=tls_context()), path
 
 
+def tls_options() -> dict[str, SSLContext]:
+    """What nats-py's ``connect`` takes where KALAM_CA or KALAM_CLIENT_CERT is set; raises ValueError as below."""
+    return {"tls": tls_context()} if os.environ.get(CA) or os.environ.get(CLIENT_CERT) else {}
+
+
 def tls_context() -> SSLContext:
     """How servers are checked, over HTTPS and NATS: by the system's authorities and the one that KALAM_CA names.
 

@@ -30,6 +30,8 @@ LAYERS = (
             "kalam.tasks",
             "kalam.backoff",
             "kalam.urls",
+            "kalam.kept_logins",
+            "kalam.credentials",
             "kalam.tls",
             "kalam.latency",
             "kalam.tracing",

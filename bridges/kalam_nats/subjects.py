@@ -63,6 +63,10 @@ class Subjects:
         """The subject that closes a live query."""
         return f"{self.prefix}.api.{user}.live.{query_id}.close"
 
+    def info_subject(self, user: str = "*") -> str:
+        """The subject that answers which server this is and where else it is found."""
+        return f"{self.prefix}.api.{user}.info"
+
     def parse_user(self, subject: str) -> str:
         """Take the user from any request's subject; raise InvalidName if it is none."""
         match = self._request.match(subject)

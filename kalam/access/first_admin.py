@@ -13,6 +13,7 @@ from kalam.access.book import Book
 from kalam.access.entry import Entry
 from kalam.access.model import ADMIN, User
 from kalam.access.passwords import Passwords
+from kalam.credentials import read_password
 from kalam.errors import InvalidOption, InvalidValue
 
 PASSWORD: Final = "KALAM_ADMIN_PASSWORD"  # noqa: S105 - the variable's name
@@ -51,18 +52,3 @@ def given_password(environment: Mapping[str, str]) -> str | None:
     if password and file:
         raise InvalidOption(f"{PASSWORD} and {PASSWORD_FILE} are both set; leave one out")
     return read_password(Path(file), PASSWORD_FILE) if file else password or None
-
-
-def read_password(path: Path, named: str) -> str:
-    """The password in a file, without the line end behind it; raises InvalidOption, which says what named the file."""
-    try:
-        return without_line_end(path.read_text("utf-8"))
-    except UnicodeDecodeError as exc:
-        raise InvalidOption(f"{named}: {path} is no UTF-8 text") from exc
-    except OSError as exc:
-        raise InvalidOption(f"{named}: {path} cannot be read: {exc.strerror}") from exc
-
-
-def without_line_end(text: str) -> str:
-    """A text without the one line end that an editor or ``echo`` puts behind it."""
-    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text

@@ -45,7 +45,7 @@ def http_of(nats_url: str, options: Mapping[str, Any], prefix: str) -> str:
     """Where the server with these subjects answers HTTP; raises CommandFailed."""
 
     async def identity(client: Client) -> dict[str, str]:
-        return await ask_identity(client, prefix, ANSWER_S)
+        return await ask_identity(client, prefix, "admin", ANSWER_S)
 
     told = _at_nats(nats_url, options, identity)
     url = told.get("http_url")

@@ -38,7 +38,7 @@ def reset_password(
 
 
 def _new_password(name: str, file: Path | None) -> str:
-    from kalam.access.first_admin import read_password, without_line_end
+    from kalam.credentials import read_password, without_line_end
 
     if file is not None:
         try:

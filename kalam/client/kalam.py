@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,21 +19,28 @@ from kalam.client.link import Link
 from kalam.client.live import LiveRows
 from kalam.client.streamed import ARROW_STREAM, NDJSON, Address, Item, Streamed, batch_pieces, row_pieces
 from kalam.client.values import plain
-from kalam.errors import InvalidValue
-from kalam.names import NAME_PATTERN, check_user
+from kalam.client.whereabouts import found_by_http
+from kalam.credentials import Credentials, find_credentials
+from kalam.errors import InvalidOption, InvalidValue
+from kalam.names import NAME_PATTERN
+from kalam.urls import tls_options
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
 LINGER_S = 0.002
 TIMEOUT_S = 30.0
+CONNECT_S = 10.0
 
 
 @asynccontextmanager
 async def connect(
     url: str = "nats://127.0.0.1:4222",
     *,
-    user: str = "admin",
+    user: str | None = None,
+    password: str | None = None,
+    password_file: Path | None = None,
+    token: str | None = None,
     namespace: str | None = None,
     prefix: str = "kalam",
     linger_s: float = LINGER_S,
@@ -42,27 +51,48 @@ async def connect(
     """Connect to a Kalam server through its NATS while the block runs.
 
     Args:
-        url: the broker, Kalam's own or an outside one.
-        user: as whom; with NATS permissions it must be the user that they allow.
+        url: the broker, Kalam's own or an outside one: ``nats://``, ``tls://``, ``ws://``; or the server itself,
+            ``http://``, which says where its broker is.
+        user: who logs in, or with authentication off as whom. Left out it is KALAM_USER, whom the URL or a login of
+            ``kalam login`` names, or ``admin``.
+        password: what they log in with. Where neither it nor the next two are given it is what the URL holds,
+            KALAM_TOKEN, KALAM_PASSWORD, or what ``kalam login`` keeps for this server.
+        password_file: a file with the password.
+        token: in its place; where ``url`` is a broker's it needs its ``user`` too.
         namespace: where tables without a namespace are looked up.
         prefix: the server's setting ``subject_prefix``.
         linger_s: how long an insert waits for others to share its message.
         timeout_s: how long a request may take, reconnects included, before it fails.
         http_url: where the server answers HTTP, over which ``stream`` and ``batches`` come; without it the server is
             asked.
-        nats_options: what nats-py's ``connect`` takes for signing in (``user_credentials``, ``token``, ``tls``, …).
+        nats_options: what nats-py's ``connect`` takes besides (``user_credentials``, ``tls``, …).
 
-    Raises BrokerUnavailable if there is no connection in time.
+    Raises Unauthenticated where the login is refused, BrokerUnavailable if there is no connection in time.
     """
-    check_user(user)
-    link = Link(url, nats_options)
-    await link.open(min(timeout_s, 10.0))
-    kalam = Kalam(link, user, namespace, prefix, linger_s, timeout_s, http_url)
+    login = find_credentials(
+        [url, *filter(None, [http_url])], user=user, password=password, password_file=password_file, token=token
+    )
+    if url.startswith(("http://", "https://")):
+        http_url = http_url or url
+        url, named = await asyncio.to_thread(found_by_http, url, login, min(timeout_s, CONNECT_S))
+        login = msgspec.structs.replace(login, user=named, in_address=False)
+    elif login.is_nameless:
+        raise InvalidOption("NATS does not tell whose token this is", hint="connect(…, user=…, token=…), or KALAM_USER")
+    link = Link(url, _tls() | nats_options, login)
+    await link.open(min(timeout_s, CONNECT_S))
+    kalam = Kalam(link, login, namespace, prefix, linger_s, timeout_s, http_url)
     try:
         yield kalam
     finally:
         await kalam.drain()
         await link.close()
+
+
+def _tls() -> dict[str, Any]:
+    try:
+        return tls_options()
+    except ValueError as exc:
+        raise InvalidOption(str(exc)) from exc
 
 
 class Kalam:
@@ -71,14 +101,15 @@ class Kalam:
     def __init__(
         self,
         link: Link,
-        user: str,
+        login: Credentials,
         namespace: str | None,
         prefix: str,
         linger_s: float,
         timeout_s: float,
         http_url: str | None = None,
     ) -> None:
-        self._link, self._user, self._namespace, self._prefix = link, user, namespace, prefix
+        self._link, self._login, self._namespace, self._prefix = link, login, namespace, prefix
+        self._user = login.name
         self._linger_s, self._timeout_s, self._http_url = linger_s, timeout_s, http_url
         self._inserters: dict[str, Inserter] = {}
 
@@ -140,7 +171,7 @@ class Kalam:
         params: Sequence[Any],
         namespace: str | None,
     ) -> Streamed[Item]:
-        headers = {"Content-Type": "application/json", "Accept": form, "X-Kalam-User": self._user}
+        headers = {"Content-Type": "application/json", "Accept": form, **self._login.headers()}
         return Streamed(self._address, self._question(text, params, namespace, None), headers, pieces)
 
     async def _address(self) -> Address:

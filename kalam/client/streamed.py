@@ -129,7 +129,7 @@ class Streamed(Generic[Item]):
                 raise ConnectionAbortedError("the stream was closed")
             connection.sock.settimeout(None)  # a query may rightly take long, and the server bounds it
             if address.id is not None:
-                _check_identity(connection, path, address)
+                _check_identity(connection, path, address, self._headers)
             connection.request("POST", f"{path}/v1/sql", self._question, self._headers)
             answer = connection.getresponse()
             if answer.status == 200:
@@ -140,8 +140,8 @@ class Streamed(Generic[Item]):
         raise _error_of(body) or Internal(f"{shown} answered with HTTP status {answer.status}")
 
 
-def _check_identity(connection: HTTPConnection, path: str, address: Address) -> None:
-    connection.request("GET", f"{path}/readyz")
+def _check_identity(connection: HTTPConnection, path: str, address: Address, headers: dict[str, str]) -> None:
+    connection.request("GET", f"{path}/readyz", headers=headers)
     body = connection.getresponse().read()
     try:
         found = msgspec.json.decode(body)["server"]["id"]

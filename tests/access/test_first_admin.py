@@ -10,8 +10,9 @@ from login_book import CHEAP
 
 from kalam.access.audit import Audit
 from kalam.access.book import Book
-from kalam.access.first_admin import make_first_administrator, without_line_end
+from kalam.access.first_admin import make_first_administrator
 from kalam.access.passwords import Passwords
+from kalam.credentials import without_line_end
 from kalam.errors import InvalidOption
 from kalam.storage.log.database import Database
 

@@ -26,7 +26,10 @@ async def test_the_service_is_found_with_its_endpoints_and_counts(shared_server:
             "live": "kalam.api.*.live",
             "replay": "kalam.api.*.replay",
             "live-close": "kalam.api.*.live.*.close",
+            "info": "kalam.api.*.info",
         }
+        asked = await client.request("kalam.api.ada.info", b"")
+        assert json.loads(asked.data) == info
         [counts] = [endpoint for endpoint in stats["endpoints"] if endpoint["name"] == "sql"]
         assert (counts["num_requests"], counts["num_errors"]) == (2, 1)
         assert counts["last_error"].startswith("400:")

@@ -118,6 +118,7 @@ async def test_an_answer_goes_nowhere_but_into_an_inbox_of_the_senders(
             "live_subject": {"sql": "SELECT * FROM app.notes"},
             "replay_subject": {"table": "app.logs", "from_seq": 1},
             "live_close_subject": {},
+            "info_subject": {},
             "insert_subject": {"id": 8},
         }
         for name, subject in REQUESTS.items():
@@ -135,6 +136,7 @@ REQUESTS = {
     "live_subject": "kalam.api.{}.live",
     "replay_subject": "kalam.api.{}.replay",
     "live_close_subject": "kalam.api.{}.live.1.close",
+    "info_subject": "kalam.api.{}.info",
 }
 
 

@@ -1,12 +1,17 @@
 """Kalam as a NATS micro service: answers ``$SRV.PING``, ``$SRV.INFO`` and ``$SRV.STATS`` (NATS ADR-32).
 
+Where users log in nobody may publish on these: a user asks ``kalam.api.<user>.info``, which
+answers what ``$SRV.INFO`` does.
+
 nats-py's own micro services would subscribe to the endpoints themselves, a second time and one message at a time; so
 the discovery subjects are answered here, and the endpoints count what their requests did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +23,15 @@ from nats.aio.msg import Msg
 from kalam import __version__
 from kalam.errors import KalamError
 from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.door.error_replies import reply_error
+from kalam_nats.door.senders import Senders
+from kalam_nats.subjects import Subjects
 
 NAME = "kalam"
 DESCRIPTION = "SQL tables on NATS"
 TYPES = {"PING": "ping_response", "INFO": "info_response", "STATS": "stats_response"}
 NANOSECONDS = 1_000_000_000
+QUEUE_GROUP = "kalam"
 log = structlog.get_logger(__name__)
 
 
@@ -66,15 +75,22 @@ class Endpoint(msgspec.Struct):
 
 
 class Discovery:
-    """Answers the discovery subjects for the given endpoints.
+    """Answers the discovery subjects for the given endpoints, and for one of its own.
 
     ``identity`` has the ``id`` of this server's data, and where else it is found, once that is known.
     """
 
     def __init__(
-        self, connection: BrokerConnection, identity: Mapping[str, str], endpoints: Sequence[Endpoint]
+        self,
+        connection: BrokerConnection,
+        subjects: Subjects,
+        senders: Senders,
+        identity: Mapping[str, str],
+        endpoints: Sequence[Endpoint],
     ) -> None:
-        self._connection, self._endpoints = connection, tuple(endpoints)
+        self._connection, self._senders = connection, senders
+        self._info = Endpoint("info", subjects.info_subject(), QUEUE_GROUP)
+        self._endpoints = (*endpoints, self._info)
         self._identity = {"name": NAME, "id": identity["id"], "version": __version__, "metadata": identity}
         self._started = datetime.now(UTC)
 
@@ -86,16 +102,26 @@ class Discovery:
         for verb in TYPES:
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{NAME}", f"$SRV.{verb}.{NAME}.{self._identity['id']}"):
                 await client.subscribe(subject, cb=self._answer)
+        await client.subscribe(self._info.subject, queue=QUEUE_GROUP, cb=self._answer_user)
 
     async def _answer(self, msg: Msg) -> None:
-        if not msg.reply:
-            return
-        verb = msg.subject.split(".")[1]
+        if msg.reply:
+            with _told():
+                await self._connection.client.publish(msg.reply, self._body(msg.subject.split(".")[1]))
+
+    async def _answer_user(self, msg: Msg) -> None:
+        started = time.perf_counter()
+        error, reply = self._senders.fault(msg.subject.encode(), msg.reply.encode(), msg.headers) or (None, b"")
+        with _told():
+            if error is None and msg.reply:
+                await self._connection.client.publish(msg.reply, self._body("INFO"))
+            elif error is not None and reply:
+                await reply_error(self._connection, reply.decode(), error)
+        self._info.note(time.perf_counter() - started, [error])
+
+    def _body(self, verb: str) -> bytes:
         body = {"type": f"io.nats.micro.v1.{TYPES[verb]}", **self._identity, **self._details(verb)}
-        try:
-            await self._connection.client.publish(msg.reply, msgspec.json.encode(body))
-        except Exception as exc:  # noqa: BLE001 - who asked is out of reach
-            log.debug("service discovery not answered", error=str(exc))
+        return msgspec.json.encode(body)
 
     def _details(self, verb: str) -> dict[str, Any]:
         match verb:
@@ -105,3 +131,11 @@ class Discovery:
                 return {"started": self._started, "endpoints": [endpoint.stats() for endpoint in self._endpoints]}
             case _:
                 return {}
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - who asked is out of reach
+        log.debug("service discovery not answered", error=str(exc))

@@ -18,11 +18,11 @@ from kalam.live import LiveQuery
 from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.interest import Interest
-from kalam_nats.door.discovery import Endpoint
+from kalam_nats.door.discovery import QUEUE_GROUP, Endpoint
 from kalam_nats.door.error_replies import reply_error
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.live_payloads import OpenRequest, ReplayRequest, read_open, read_replay
-from kalam_nats.door.requests import DRAIN_S, QUEUE_GROUP
+from kalam_nats.door.requests import DRAIN_S
 from kalam_nats.door.senders import Senders, caller_of
 from kalam_nats.subjects import Subjects
 

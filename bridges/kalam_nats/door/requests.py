@@ -28,7 +28,7 @@ from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.guarded_client import GuardedClient
 from kalam_nats.broker.interest import Interest
-from kalam_nats.door.discovery import Endpoint
+from kalam_nats.door.discovery import QUEUE_GROUP, Endpoint
 from kalam_nats.door.error_replies import HEADER_BYTES, reply_error, reply_whole
 from kalam_nats.door.rejections import Rejections
 from kalam_nats.door.senders import Senders, caller_of
@@ -36,7 +36,6 @@ from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
 
-QUEUE_GROUP = "kalam"
 SQL_INFLIGHT_MAX = 1_024
 DRAIN_S = 5.0
 """How long the end of a subscription is waited for."""

@@ -32,6 +32,7 @@ FOREIGN_REQUESTS = [
     SUBJECTS.sql_subject("ada"),
     SUBJECTS.live_subject("ada"),
     SUBJECTS.live_close_subject("ada", "1"),
+    SUBJECTS.info_subject("ada"),
     SUBJECTS.sql_subject("*"),
     "kalam.api.>",
     "kalam.api",
