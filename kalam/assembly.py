@@ -20,6 +20,7 @@ from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
+from kalam.engine.policies import PolicyStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
@@ -31,6 +32,7 @@ from kalam.live.snapshots import Snapshots
 from kalam.metrics import statistics
 from kalam.query.judge import JudgeProcess
 from kalam.query.points import Points
+from kalam.query.policies import Policies
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
 from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, Shown, SystemTables, running_rows
@@ -126,6 +128,9 @@ class Assembly(msgspec.Struct, frozen=True):
             await changes.delete(Delete(ref=ref, where=None), Request(Session(Identity(user)), ()))
 
         users = Users(self.access, gate, catalogue, remove_rows)
+        grants = Grants(self.access.book, gate, catalogue)
+        judged = Policies(self.access.rights, JudgeProcess(queries.pool.forks))
+        policies = PolicyStatements(judged, self.access.book, gate, catalogue)
         dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
@@ -144,7 +149,7 @@ class Assembly(msgspec.Struct, frozen=True):
             running=RunningQueries(),
             sql_counts=SqlCounts(),
             gate=gate,
-            access=AccessStatements(users, Grants(self.access.book, gate, catalogue)),
+            access=AccessStatements(users, grants, policies),
             audited=audited,
         )
         self.access.book.on_narrowed(dispatch.live.narrowed)

@@ -91,6 +91,14 @@ none reader writer owner member admin trusted
 0 - - - - + -   REVOKE SELECT ON NAMESPACE lab FROM bystander
 0 - - - - + -   GRANT JETSTREAM ON TABLE lab.logs TO bystander
 0 0 0 0 0 + 0   GRANT SELECT ON TABLE vault.gold TO bystander
+0 - - + - + 0   CREATE POLICY fresh ON {table} USING (v = CURRENT_USER())
+0 - - 0 - 0 0   DROP POLICY nothing ON lab.t
++ - - + - + +   DROP POLICY IF EXISTS nothing ON lab.t
+0 0 0 0 0 + 0   CREATE POLICY fresh ON vault.gold USING (true)
+0 - - u - u 0   ALTER TABLE {table} ENABLE ROW LEVEL SECURITY
+0 - - + - + 0   ALTER TABLE {table} DISABLE ROW LEVEL SECURITY
++ + + + + + +   SHOW POLICIES
+0 + + + + + 0   SHOW POLICIES ON lab.t
 + + + + + + +   CREATE TOKEN 'fresh'
 - - - - - + -   CREATE TOKEN 'fresh' FOR bystander
 0 0 0 0 0 0 0   DROP TOKEN 'nothing'

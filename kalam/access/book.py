@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 
 from kalam.access.model import Command, Grant, Narrowed, Policy, Privilege, Role, Token, User
-from kalam.storage.log.catalogue import from_us
+from kalam.storage.log.catalogue import Sql, from_us
 from kalam.storage.log.database import Database
 
 NARROWED_S_MAX = 5.0
 """How long a statement waits for what it ends elsewhere."""
 
 Listener = Callable[[Narrowed], Awaitable[None]]
-Sql = tuple[str, Sequence[Any]]
 log = structlog.get_logger(__name__)
 
 
@@ -253,6 +251,16 @@ class Book:
         self._put_policy(policy)
         self._changed()
 
+    def policy_sql(self, policies: Iterable[Policy]) -> list[Sql]:
+        """What changes these policies in somebody else's transaction, who then tells of it by ``policies_changed``."""
+        return [_policy_sql(policy) for policy in policies]
+
+    def policies_changed(self, policies: Iterable[Policy]) -> None:
+        """Take over policies that were changed in the database."""
+        for policy in policies:
+            self._put_policy(policy)
+        self._changed()
+
     async def drop_policy(self, policy: Policy) -> None:
         """Remove a policy."""
         await self._write(("DELETE FROM policies WHERE table_id = ? AND name = ?", (policy.table_id, policy.name)))
@@ -288,6 +296,10 @@ class Book:
             grantee: frozenset(grant for grant in grants if grant.namespace != namespace)
             for grantee, grants in self.grants.items()
         }
+        self._changed()
+
+    def touch(self) -> None:
+        """Note that something has changed that the book does not hold: whether a table's policies are asked."""
         self._changed()
 
     def _changed(self) -> None:

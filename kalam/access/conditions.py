@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.access.model import Command, Policy
 from kalam.access.rights import Rights
-from kalam.errors import KalamError
+from kalam.errors import KalamError, TableInUse
+from kalam.names import listed
 from kalam.schema import Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.pins import Condition, Pin
-from kalam.sql.queries.readers import read_policy, read_shape
+from kalam.sql.queries.readers import read_policy, read_shape, with_column_renamed
 from kalam.sql.text.replaced import with_session
 
 KEYS_MAX = 100
@@ -38,6 +40,36 @@ def check_condition(table: Table, text: str) -> frozenset[str]:
     Raises SyntaxFault, Unsupported (sub-queries, volatile functions, parameters) and ColumnNotFound. Whether it is
     BOOLEAN, and its functions exist, is told where it is planned (``kalam.query.policies``).
     """
+    return read_policy(text, table).columns
+
+
+def check_unused(table: Table, name: str, policies: Iterable[Policy]) -> None:
+    """Raise TableInUse where policies name a column."""
+    users = [policy.name for policy in policies if any(name in _columns(table, text) for text in _texts(policy))]
+    if users:
+        raise TableInUse(
+            f"column {name} of table {table.name} is named by its policies {listed(users)}",
+            hint=f"DROP POLICY {users[0]} ON {table.name} first",
+        )
+
+
+def renamed(policies: Iterable[Policy], name: str, new_name: str) -> list[Policy]:
+    """Those of a table's policies that name a column, as they read when it is called otherwise."""
+    found = []
+    for policy in policies:
+        using, check = (
+            None if text is None else with_column_renamed(text, name, new_name) for text in (policy.using, policy.check)
+        )
+        if (using, check) != (policy.using, policy.check):
+            found.append(replace(policy, using=using, check=check))
+    return found
+
+
+def _texts(policy: Policy) -> list[str]:
+    return [text for text in (policy.using, policy.check) if text is not None]
+
+
+def _columns(table: Table, text: str) -> frozenset[str]:
     return read_policy(text, table).columns
 
 

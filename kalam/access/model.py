@@ -108,12 +108,15 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody may do less than before: what they have open has to end.
 
     ``users`` and ``tables`` (ids) say of whom and on what, None for all. ``logins`` says what of these users ends as a
-    whole: nothing, what logged in by password, by one token or session (their id), or all.
+    whole: nothing, what logged in by password, by one token or session (their id), or all. ``policies`` says that
+    others of the rows may be seen now: what reads the ``tables``, or where none is named those whose rows policies
+    decide over, ends though the right stays.
     """
 
     users: frozenset[str] | None
     tables: frozenset[int] | None = None
     logins: str = "none"
+    policies: bool = False
     reason: str = "permission"
 
 

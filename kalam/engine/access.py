@@ -13,6 +13,7 @@ from kalam.access.audit import Audit
 from kalam.access.entry import Entry
 from kalam.access.identity import Identity
 from kalam.engine.grants import Grants
+from kalam.engine.policies import PolicyStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.users import Users
 from kalam.errors import PermissionDenied
@@ -35,10 +36,12 @@ from kalam.sql.text.statements import (
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _AUDITED = (CreateNamespace, DropNamespace, CreateTable, DropTable, AlterTable, KillJob, KillQuery, KillLiveQuery)
+_OF_POLICIES = (access.CreatePolicy, access.DropPolicy)
 _SHOWN = (
     access.ShowUsers,
     access.ShowRoles,
     access.ShowGrants,
+    access.ShowPolicies,
     access.ShowTokens,
     access.ShowSessions,
 )
@@ -47,12 +50,12 @@ _SHOWN = (
 class AccessStatements:
     """Carries out what is asked about users and their rights."""
 
-    def __init__(self, users: Users, grants: Grants) -> None:
-        self._users, self._grants = users, grants
+    def __init__(self, users: Users, grants: Grants, policies: PolicyStatements) -> None:
+        self._users, self._grants, self._policies = users, grants, policies
 
     async def execute(self, asked: OnAccess, request: Request) -> Result:  # noqa: C901 - one case a statement
         """Carry out a statement, but for SHOW SESSIONS, which is a query."""
-        users, grants = self._users, self._grants
+        users, grants, policies = self._users, self._grants, self._policies
         match statement := cast("access.AccessStatement", asked):
             case access.CreateUser():
                 return await users.create_user(statement, request)
@@ -78,6 +81,16 @@ class AccessStatements:
                 return await users.drop_token(statement, request)
             case access.SetOwner():
                 return await grants.set_owner(statement, request)
+            case access.CreatePolicy():
+                return await policies.create(statement, request)
+            case access.DropPolicy():
+                return await policies.drop(statement, request)
+            case access.EnableRowLevelSecurity():
+                return await policies.enable(statement, request)
+            case access.DisableRowLevelSecurity():
+                return await policies.disable(statement, request)
+            case access.ShowPolicies():
+                return policies.show(statement, request)
             case access.ShowUsers():
                 return users.show_users(request)
             case access.ShowRoles():
@@ -142,7 +155,8 @@ def _object(statement: Statement, session: Session) -> str:
     """What a statement is about: names of what is there or is made by it, and never a value."""
     ref = getattr(statement, "ref", None) or getattr(statement, "on", None)
     if isinstance(ref, TableRef):
-        return f"{ref.namespace or session.namespace or ''}.{ref.table}"
+        table = f"{ref.namespace or session.namespace or ''}.{ref.table}"
+        return f"{statement.name} on {table}" if isinstance(statement, _OF_POLICIES) else table
     if isinstance(ref, str):
         return f"namespace {ref}"
     for name in ("name", "role", "job_id", "query_id", "session_id"):

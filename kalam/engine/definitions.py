@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 from msgspec.structs import replace
 
+from kalam.access.conditions import check_unused, renamed
+from kalam.access.model import Policy
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
@@ -26,8 +28,10 @@ from kalam.sql.text.statements import (
     CreateNamespace,
     CreateTable,
     DescribeTable,
+    DropColumn,
     DropNamespace,
     DropTable,
+    RenameColumn,
     TableRef,
 )
 from kalam.storage.log.catalogue import from_us
@@ -36,6 +40,7 @@ from kalam.storage.log.disk_faults import disk_may_fail
 from kalam.storage.log.troubles import Troubles
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.table_drop import TableDrop
+from kalam.tables.alterations import Action
 from kalam.tables.kinds import Tables, Upkeep
 from kalam.tables.ports import NoticePort
 from kalam.threads import Purpose, in_thread
@@ -164,11 +169,25 @@ class Definitions:
         """ALTER TABLE."""
         table = self._catalogue.table(resolve(statement.ref, session.namespace))
         upkeep = self._upkeep.of(table)
-        async with upkeep.altering(table), self._changing:
+        async with upkeep.altering(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
-            table, done = await upkeep.alter(table, statement.action, session.user, self._column_users)
+            policies = self._policies_after(table, statement.action)
+            also = self._book.policy_sql(policies)
+            table, done = await upkeep.alter(table, statement.action, session.user, self._column_users, also)
+            if policies:
+                self._book.policies_changed(policies)
             self._live.altered(table)
         return Result(message=f"{table.name}: {done}, schema version {table.schema_version}")
+
+    def _policies_after(self, table: Table, action: Action) -> list[Policy]:
+        """The policies that read otherwise after an ALTER; raises TableInUse for a column that one of them names."""
+        policies = self._book.policies.get(table.table_id, ())
+        match action:
+            case DropColumn(name):
+                check_unused(table, name, policies)
+            case RenameColumn(name, new_name):
+                return renamed(policies, name, new_name)
+        return []
 
     def _column_users(self, table: Table, name: str) -> list[str]:
         """The ids of the open live queries that show a column or judge by it."""
@@ -177,7 +196,7 @@ class Definitions:
     async def _drop(self, table: Table, session: Session) -> None:
         self._check_unwatched(table, session)
         upkeep = self._upkeep.of(table)
-        async with upkeep.dropping(table), self._changing:
+        async with upkeep.dropping(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
             garbage = await upkeep.garbage(table)

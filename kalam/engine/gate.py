@@ -24,6 +24,8 @@ from kalam.query.running import RunningQuery, note_read
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
+from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.lexer import StatementText
 from kalam.storage.log.catalogue import Catalogue
 
 LOCATION = "LOCATION"
@@ -44,7 +46,9 @@ class Gate:
             if resolve(ref, session.namespace).namespace != SYSTEM_NAMESPACE:
                 note_read(identity.rights_of, self.table(ref, session, Privilege.SELECT).table_id)
         match statement:
-            case sql.Select() | sql.Subscribe():
+            case sql.Select(query):
+                self._explaining(query, session)
+            case sql.Subscribe():
                 pass
             case sql.Insert():
                 self.table(statement.ref, session, Privilege.INSERT)
@@ -92,6 +96,15 @@ class Gate:
             case other:
                 assert_never(other)
 
+    def _explaining(self, query: sql.QueryText, session: Session) -> None:
+        """Raise PermissionDenied where the figures of an EXPLAIN ANALYZE would count rows that policies hide."""
+        if query.text[:1] not in "eE" or not Cursor(StatementText(query.text)).at("EXPLAIN", "ANALYZE"):
+            return
+        for use in query.tables:
+            table = self._catalogue.tables.get(resolve(use.ref, session.namespace))
+            if table is not None and table.row_security:
+                raise PermissionDenied(f"EXPLAIN ANALYZE would count rows of {table.name} that its policies hide")
+
     def _create(self, statement: sql.CreateTable, session: Session) -> None:
         namespace = resolve(statement.ref, session.namespace).namespace
         self.namespace(namespace, session.identity)
@@ -135,6 +148,10 @@ class Gate:
     def sees(self, identity: Identity, table: Table | None) -> bool:
         """Whether a table exists for somebody."""
         return table is not None and (not self.rights.on or self.rights.sees(identity.rights_of, table))
+
+    def known(self, name: TableName) -> Table | None:
+        """The table of a name as it is now, whoever asks."""
+        return self._catalogue.tables.get(name)
 
     def visible(self, identity: Identity, tables: Iterable[Table]) -> list[Table]:
         """Those of the tables that exist for somebody."""
@@ -216,6 +233,14 @@ class Gate:
             or (table_id in tables and not self.rights.may(user, Privilege.SELECT, tables[table_id]))
             for user, table_id in running.reads
             if users is None or user in users
+        ) or (narrowed.policies and (users is None or running.user in users) and self._restricted(running, narrowed))
+
+    def _restricted(self, running: RunningQuery, narrowed: Narrowed) -> bool:
+        """Whether policies decide over what a request reads, of the tables that are named or of any."""
+        found = (self._catalogue.by_id.get(table_id) for _, table_id in running.reads)
+        return any(
+            table is not None and table.row_security and (narrowed.tables is None or table.table_id in narrowed.tables)
+            for table in found
         )
 
     def may_act(self, user: str, other: str) -> bool:

@@ -40,7 +40,7 @@ class Grants:
         """GRANT of privileges on a table or a namespace."""
         async with self._book.changing:
             grants, named = self._grants(statement, request)
-            self._check_grantees(statement.grantees)
+            check_grantees(self._book, statement.grantees)
             if any(grant.privilege is Privilege.JETSTREAM for grant in grants) and PUBLIC in statement.grantees:
                 raise Unsupported("JETSTREAM is for a trusted service: grant it to a user or role")
             await self._book.grant(statement.grantees, grants)
@@ -51,7 +51,7 @@ class Grants:
         """REVOKE of privileges on a table or a namespace."""
         async with self._book.changing:
             grants, named = self._grants(statement, request)
-            self._check_grantees(statement.grantees)
+            check_grantees(self._book, statement.grantees)
             await self._book.revoke(statement.grantees, grants)
         tables = None if isinstance(statement.on, str) else frozenset(grant.table_id for grant in grants)
         await self._book.narrowed(Narrowed(users=self._users(statement.grantees), tables=tables))
@@ -80,11 +80,8 @@ class Grants:
         self._gate.administrator(identity, "JETSTREAM is granted by administrators: who has it can forge events")
         if table.is_stored:
             raise Unsupported(f"JETSTREAM is for STREAM tables: {table.name} shares one stream with other tables")
-
-    def _check_grantees(self, grantees: Iterable[str]) -> None:
-        for grantee in grantees:
-            if grantee != PUBLIC and self._book.taken(grantee) is None:
-                raise NotFound(f"there is no user or role {grantee}", hint="SHOW USERS and SHOW ROLES list them")
+        if table.row_security:
+            raise Unsupported(f"JETSTREAM shows every row, and policies hide some of {table.name}")
 
     def _users(self, grantees: Iterable[str]) -> frozenset[str] | None:
         """The users whom grantees mean; None for all."""
@@ -102,7 +99,7 @@ class Grants:
         identity = request.session.identity
         async with self._book.changing:
             table = self._owned(statement.ref, request, "give it away")
-            self._check_grantees((statement.owner,))
+            check_grantees(self._book, (statement.owner,))
             if statement.owner == PUBLIC:
                 raise Unsupported("a table is owned by a user or a role")
             own = (identity.rights_of, *self._gate.rights.roles(identity.rights_of))
@@ -147,6 +144,13 @@ class Grants:
             self._gate.namespace(on, request.session.identity)
             return TableName(on, "")
         return None
+
+
+def check_grantees(book: Book, grantees: Iterable[str]) -> None:
+    """Raise NotFound unless all of these are users and roles, or everybody."""
+    for grantee in grantees:
+        if grantee != PUBLIC and book.taken(grantee) is None:
+            raise NotFound(f"there is no user or role {grantee}", hint="SHOW USERS and SHOW ROLES list them")
 
 
 def _words(grants: Iterable[Grant]) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import replace
 
-from kalam.access.model import Ends, Narrowed, Privilege
+from kalam.access.model import Command, Ends, Narrowed, Privilege
 from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
@@ -71,11 +71,21 @@ class Live:
         return await self._opened(request, sink)
 
     async def _opened(self, request: LiveRequest, sink: Sink) -> LiveQuery:
+        deciding = self._deciding(request)
         query = await self.registry.open(request, sink)
+        if self._deciding(request) != deciding:
+            self.registry.close(query.id, None, "permission")
+            raise PermissionDenied(f"the policies of {query.table.name} were changed meanwhile", hint="ask again")
         if not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table):  # it was taken meanwhile
             self.registry.close(query.id, None, "permission")
             raise PermissionDenied(f"{query.rights_of} may not SELECT on {query.table.name} any more")
         return query
+
+    def _deciding(self, request: LiveRequest) -> object:
+        """What decides which rows of its table a request is shown, to compare; None where nothing does."""
+        rights, table = self._gate.rights, self._gate.known(request.table)
+        policies = None if table is None else rights.policies(request.user, table, Command.SELECT)
+        return None if policies is None else (policies, rights.roles(request.user))
 
     async def subscribe(self, statement: Subscribe, session: Session, parameters: Sequence[Any]) -> Result:
         """SUBSCRIBE TO: opens a live query and answers with its subject."""
@@ -122,6 +132,8 @@ class Live:
             return True
         if narrowed.tables is not None and query.table.table_id not in narrowed.tables:
             return False
+        if narrowed.policies and (narrowed.tables is not None or query.table.row_security):
+            return True
         return not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table)
 
     def rows(self, queries: Sequence[LiveQuery] | None = None) -> list[tuple[Any, ...]]:

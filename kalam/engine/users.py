@@ -208,7 +208,7 @@ class Users:
             self._check_owns_nothing(statement.name)
             members = self._book.members_of(statement.name)
             await self._book.drop(statement.name)
-        await self._book.narrowed(Narrowed(users=members))
+        await self._book.narrowed(Narrowed(users=members, policies=True))
         return Result(message=f"role {statement.name} dropped")
 
     async def grant_role(self, statement: GrantRole, request: Request) -> Result:
@@ -229,7 +229,7 @@ class Users:
             self._check_role_and_members(statement.role, statement.members)
             users = frozenset().union(*map(self._book.members_of, statement.members))
             await self._book.remove_members(statement.role, statement.members)
-        await self._book.narrowed(Narrowed(users=users))
+        await self._book.narrowed(Narrowed(users=users, policies=True))
         return Result(message=f"{statement.role} revoked from {', '.join(statement.members)}")
 
     def _check_role_and_members(self, role: str, members: tuple[str, ...]) -> None:

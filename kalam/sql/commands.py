@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kalam.sql.access import grants, users
+from kalam.sql.access import grants, policies, users
 from kalam.sql.access.statements import KillSession, ShowRoles, ShowSessions, ShowTokens, ShowUsers
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.statements import (
@@ -31,12 +31,13 @@ from kalam.sql.text.statements import (
 
 _SHOW = (
     "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t, CREATE TABLE t, "
-    "USERS, ROLES, GRANTS [FOR u | ON t], TOKENS and SESSIONS"
+    "USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
 )
 _OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
     "USERS": lambda _: ShowUsers(),
     "ROLES": lambda _: ShowRoles(),
     "GRANTS": grants.show_grants,
+    "POLICIES": policies.show_policies,
     "TOKENS": lambda _: ShowTokens(),
     "SESSIONS": lambda _: ShowSessions(),
 }

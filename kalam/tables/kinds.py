@@ -18,6 +18,7 @@ from kalam.errors import DuplicateKey
 from kalam.names import TableName
 from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
+from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.copies import Key, View
 from kalam.tables.alterations import Action, ColumnUsers
 from kalam.tables.insert_batch import Answer, Batch, Tally
@@ -155,8 +156,10 @@ class Upkeep(Protocol):
     def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
         """Held while the table is altered; to be entered before anything else is held."""
 
-    async def alter(self, table: Table, action: Action, user: str, column_users: ColumnUsers) -> tuple[Table, str]:
-        """The new state of the table, which is stored, and what was done to it in words."""
+    async def alter(
+        self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
+    ) -> tuple[Table, str]:
+        """The new state of the table, which is stored with what changes ``also``, and what was done to it in words."""
 
     def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
         """Held while the table is dropped, when nothing works on its files any more; to be entered likewise."""

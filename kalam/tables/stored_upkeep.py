@@ -11,6 +11,7 @@ from typing import Any, Final
 from kalam.lake.lake import lake_garbage
 from kalam.schema import Table, TableDefinition
 from kalam.settings import Settings
+from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.disk_faults import disk_may_fail
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import garbage_of, remove_garbage
@@ -47,12 +48,14 @@ class StoredUpkeep:
         """No flush runs meanwhile."""
         return self._flusher.lock(table)
 
-    async def alter(self, table: Table, action: Action, user: str, column_users: ColumnUsers) -> tuple[Table, str]:
-        """A new schema version."""
+    async def alter(
+        self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
+    ) -> tuple[Table, str]:
+        """A new schema version, and what changes with it."""
         catalogue = self._storage.catalogue
         ids = [column.column_id for columns in catalogue.history(table).values() for column in columns]
         new = altered(table, action, user=user, now=datetime.now(UTC), used_ids=ids, column_users=column_users)
-        return await catalogue.alter_table(table, new.columns, new.key, new.options), new.message
+        return await catalogue.alter_table(table, new.columns, new.key, new.options, also), new.message
 
     @asynccontextmanager
     async def dropping(self, table: Table) -> AsyncIterator[None]:

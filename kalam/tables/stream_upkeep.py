@@ -14,7 +14,7 @@ from kalam.rows.lone_values import timestamp_text
 from kalam.schema import Table, TableDefinition
 from kalam.sql import table_options
 from kalam.sql.text.statements import SetOptions
-from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import Action, ColumnUsers
@@ -43,7 +43,9 @@ class StreamUpkeep:
         """Nothing has to hold still."""
         return nullcontext()
 
-    async def alter(self, table: Table, action: Action, user: str, column_users: ColumnUsers) -> tuple[Table, str]:
+    async def alter(
+        self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
+    ) -> tuple[Table, str]:
         """New options for the stream, changed in place; if the catalogue refuses them, it is changed back."""
         if not isinstance(action, SetOptions):
             raise Unsupported(

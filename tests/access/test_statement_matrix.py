@@ -42,6 +42,7 @@ AFTER = {
     "GRANT SELECT ON NAMESPACE": "REVOKE SELECT ON NAMESPACE lab FROM bystander",
     "GRANT SELECT ON TABLE lab.t": "REVOKE SELECT ON TABLE lab.t FROM bystander",
     "GRANT SELECT ON TABLE vault.gold": "REVOKE SELECT ON TABLE vault.gold FROM bystander",
+    "CREATE POLICY fresh ON vault.gold": "DROP POLICY fresh ON vault.gold",
     "GRANT JETSTREAM": "REVOKE JETSTREAM ON TABLE lab.logs FROM bystander",
     "INSERT INTO lab.t": "DELETE FROM lab.t WHERE id > 2",
     "INSERT INTO lab.spare": "DELETE FROM lab.spare",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from kalam.sql.access.policies import row_level_security
 from kalam.sql.access.statements import (
     GrantPrivileges,
     GrantRole,
@@ -88,11 +89,11 @@ def _object(cursor: Cursor) -> TableRef | str:
     return cursor.table()
 
 
-def set_access(cursor: Cursor, ref: TableRef) -> SetOwner | None:
-    """Read OWNER TO u of an ALTER TABLE; None where it is another."""
+def set_access(cursor: Cursor, ref: TableRef) -> Statement | None:
+    """Read OWNER TO u, ENABLE or DISABLE ROW LEVEL SECURITY of an ALTER TABLE; None where it is another."""
     if cursor.take("OWNER", "TO"):
         return SetOwner(ref, user_name(cursor, "user or role"))
-    return None
+    return row_level_security(cursor, ref)
 
 
 def show_grants(cursor: Cursor) -> ShowGrants:

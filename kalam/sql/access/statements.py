@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal as Word
 
+import msgspec
+
 from kalam.sql.text.statements import Literal, OnAccess, Parameter, TableRef
 
 
@@ -88,6 +90,46 @@ class SetOwner(OnAccess, frozen=True):
     owner: str
 
 
+class PolicyExpression(msgspec.Struct, frozen=True):
+    """An expression as it is written between its brackets, and where in the request it begins."""
+
+    text: str
+    line: int
+    column: int
+
+
+class CreatePolicy(OnAccess, frozen=True, kw_only=True):
+    """``command`` is one word, or ALL; ``using`` is None for INSERT, ``check`` where ``using`` stands for it."""
+
+    name: str
+    ref: TableRef
+    command: str
+    grantees: tuple[str, ...]
+    using: PolicyExpression | None
+    check: PolicyExpression | None
+
+
+class DropPolicy(OnAccess, frozen=True):
+    name: str
+    ref: TableRef
+    if_exists: bool
+
+
+class EnableRowLevelSecurity(OnAccess, frozen=True):
+    """``cascade`` takes along what shows the table's rows without asking its policies."""
+
+    ref: TableRef
+    cascade: bool
+
+
+class DisableRowLevelSecurity(OnAccess, frozen=True):
+    ref: TableRef
+
+
+class ShowPolicies(OnAccess, frozen=True):
+    on: TableRef | None = None
+
+
 class ShowUsers(OnAccess, frozen=True):
     pass
 
@@ -128,6 +170,11 @@ AccessStatement = (
     | CreateToken
     | DropToken
     | SetOwner
+    | CreatePolicy
+    | DropPolicy
+    | EnableRowLevelSecurity
+    | DisableRowLevelSecurity
+    | ShowPolicies
     | ShowUsers
     | ShowRoles
     | ShowGrants

@@ -17,6 +17,7 @@ from kalam.schema import TableDefinition
 from kalam.sql.queries.select import is_aggregate, read_expression
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression
+from kalam.sql.text.edits import Edits
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_tokens
 from kalam.sql.text.mentions import name_of
 from kalam.sql.text.statements import QueryText
@@ -46,6 +47,15 @@ def read_policy(text: str, table: TableDefinition) -> PolicyText:
         _refuse(node)
     columns = frozenset(_column(node, table) for node in tree.find_all(exp.Column))
     return PolicyText(query, columns)
+
+
+def with_column_renamed(text: str, name: str, new_name: str) -> str:
+    """The expression of a policy in which a column has its new name."""
+    edits = Edits(text)
+    for node in parse_expression(StatementText(text), 0, len(text)).find_all(exp.Column):
+        if isinstance(node.this, exp.Identifier) and name_of(node.this) == name:
+            edits.replace((node.this.meta["start"], node.this.meta["end"] + 1), f'"{new_name}"')
+    return edits.whole
 
 
 def _refuse_tokens(statement: StatementText) -> None:

@@ -86,3 +86,10 @@ def read_policy(text: str, table: TableDefinition) -> PolicyText:
     from kalam.sql.queries.policy import read_policy
 
     return read_policy(text, table)
+
+
+def with_column_renamed(text: str, name: str, new_name: str) -> str:
+    """``policy.with_column_renamed``."""
+    from kalam.sql.queries.policy import with_column_renamed
+
+    return with_column_renamed(text, name, new_name)

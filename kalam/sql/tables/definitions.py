@@ -8,7 +8,7 @@ from typing import Any
 from kalam.errors import InvalidName
 from kalam.names import RESERVED_NAMESPACES, check_new_namespace
 from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKind, TypeName
-from kalam.sql.access import grants, users
+from kalam.sql.access import grants, policies, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
 from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.text.cursor import Cursor
@@ -29,23 +29,25 @@ from kalam.sql.text.statements import (
 _KINDS = {kind.value: kind for kind in TableKind}
 _CREATE = (
     "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), CREATE USER u, CREATE ROLE r, "
-    "CREATE TOKEN 'name'"
+    "CREATE TOKEN 'name', CREATE POLICY p ON t"
 )
 _DROP = (
     "what can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t, DROP USER u, DROP ROLE r, "
-    "DROP TOKEN 'name'"
+    "DROP TOKEN 'name', DROP POLICY p ON t"
 )
 _ALTER = (
-    "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, SET (option = value, …) and "
-    "OWNER TO u; ALTER USER u changes a user"
+    "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, SET (option = value, …), "
+    "OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; ALTER USER u changes a user"
 )
 _OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
     "ROLE": users.create_role,
     "TOKEN": users.create_token,
+    "POLICY": policies.create_policy,
 }
 _OWN_DROPS: dict[str, Callable[[Cursor], Statement]] = {
     "ROLE": users.drop_role,
     "TOKEN": users.drop_token,
+    "POLICY": policies.drop_policy,
 }
 _ROW_ID_DEFAULT = Default(kind=DefaultKind.SNOWFLAKE_ID)
 

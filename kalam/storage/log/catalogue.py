@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,8 @@ from kalam.storage.log.database import Database, now_us
 from kalam.storage.log.drop_notes import note_drop
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Sql = tuple[str, Sequence[Any]]
+"""A statement of SQLite and its values."""
 
 
 def from_us(us: int) -> datetime:
@@ -135,12 +137,20 @@ class Catalogue:
         return replace(table, columns=columns, key=key, options=options, schema_version=schema_version)
 
     async def alter_table(
-        self, table: Table, columns: tuple[Column, ...], key: str | None, options: TableOptions
+        self,
+        table: Table,
+        columns: tuple[Column, ...],
+        key: str | None,
+        options: TableOptions,
+        also: Sequence[Sql] = (),
     ) -> Table:
-        """Store a new schema version of a table; the caller holds what keeps the table from changing meanwhile."""
+        """Store a new schema version of a table; the caller holds what keeps the table from changing meanwhile.
+
+        ``also`` is what changes with it, in the same transaction.
+        """
         version = table.schema_version + 1
         altered = replace(table, columns=columns, key=key, options=options, schema_version=version)
-        await self._database.submit(Alteration(self.altered, altered))
+        await self._database.submit(Alteration(self.altered, altered, also))
         newest = self.by_id.get(table.table_id, altered)  # who owns it may have changed meanwhile
         altered = replace(altered, owned_by=newest.owned_by, row_security=newest.row_security)
         self._remember(altered)
@@ -242,8 +252,8 @@ class Alteration:
 
     cost = 1
 
-    def __init__(self, altered: dict[int, int], table: Table) -> None:
-        self._altered, self._table = altered, table
+    def __init__(self, altered: dict[int, int], table: Table, also: Sequence[Sql]) -> None:
+        self._altered, self._table, self._also = altered, table, also
 
     def apply(self, conn: sqlite3.Connection) -> None:
         """Change the table, and add its columns to the versions."""
@@ -254,6 +264,8 @@ class Alteration:
         )
         values = (table.table_id, table.schema_version, dump_columns(table.columns), now_us())
         conn.execute("INSERT INTO table_schemas VALUES (?, ?, ?, ?)", values)
+        for text, parameters in self._also:
+            conn.execute(text, parameters)
         self._altered[table.table_id] = table.schema_version
 
     def committed(self) -> None:
