@@ -46,7 +46,7 @@ def test_what_is_hidden_is_answered_as_what_is_not_there(world: World) -> None:
     texts = [line.text for line in lines() if "lab.t" in line.text or "{table}" in line.text]
     about_table = [text.replace("lab.t", "{}").replace("{table}", "{}") for text in texts if "{me}" not in text]
     for text in (*about_table, *MORE):
-        if "DROP TABLE IF" in text:
+        if " IF EXISTS " in text:
             continue
         hidden = asked(reader, text.replace("{}", "vault.gold"))
         missing = asked(reader, text.replace("{}", "empty.gold"))
