@@ -140,6 +140,7 @@ async def _open_engine(
     identity: dict[str, str],
 ) -> tuple[Engine, Requests, Queries, Access]:
     storage = await open_storage(settings, database, start.data_id)
+    stack.callback(storage.row_cache.close)
     broker = await open_ports(settings, start, storage)
     stack.push_async_callback(_last_look, storage, broker)
     settings = fitted(settings, broker.feeds.payload_bytes_max)
@@ -168,9 +169,8 @@ async def _open_engine(
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
-    housekeeping = Housekeeping(
-        database, storage.unclaimed, job_history_s=settings.job_history_s, audit_s=settings.audit_s
-    )
+    history = {"job_history_s": settings.job_history_s, "audit_s": settings.audit_s}
+    housekeeping = Housekeeping(database, storage.unclaimed, storage.cold_keys, **history)
     for loop, name in (
         *background.loops(),
         *access.loops(),

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         default=10 * GIB, ge=MIB, description="local copies of segments whose LOCATION is a URL, in bytes"
     )
     key_cache_bytes_max: int = Field(
-        default=64 * MIB, ge=0, description="columns of segments that are kept in memory for reads by key, in bytes"
+        default=GIB, ge=0, description="files of rows that are kept ready for reads by key from segments, in bytes"
     )
     iceberg: bool = Field(
         default=True,

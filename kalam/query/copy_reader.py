@@ -75,6 +75,7 @@ class CopyReader:
     def __init__(self, links: LinkFolders, checks: SegmentChecks, table: Table, folder: Path, history: History) -> None:
         self._links, self._checks = links, checks
         self._table, self._folder, self._history = table, folder, history
+        self._place = str(folder)
         self._hot = HotRows(table, history)
         self._cold: dict[Alike, tuple[tuple[Segment, ...], HandedFiles]] = {}
         self._known: _Known | None = None
@@ -113,7 +114,7 @@ class CopyReader:
         if self._hot.known_state(view) is not known.state or len(view.segments) > LOOKED_AT_MAX:
             return None
         read = [segment for segment in view.segments if sees_deleted or not segment.deleted]
-        if any(self._checks.stamp_nowait(self._folder, segment) is None for segment in read):
+        if any(self._checks.stamp_nowait(self._place, segment) is None for segment in read):
             return None
         return known.relation
 

@@ -15,6 +15,7 @@ from kalam.storage.log.troubles import Troubles
 from kalam.storage.segments.cold_keys import ColdKeyIndex
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_reader import KeyReader
+from kalam.storage.segments.row_cache import KEY_ROWS, RowCache
 from kalam.storage.segments.unclaimed import Unclaimed
 from kalam.threads import Purpose, in_thread
 
@@ -27,7 +28,7 @@ class Storage(msgspec.Struct, frozen=True):
     store: CopyStore
     folders: Folders
     codecs: Codecs
-    key_reader: KeyReader
+    row_cache: RowCache
     cold_keys: ColdKeyIndex
     unclaimed: Unclaimed
     troubles: Troubles
@@ -41,7 +42,8 @@ async def open_storage(settings: Settings, database: Database, data_id: str) -> 
     await in_thread(Purpose.CATALOGUE, store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
     folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
-    key_reader = KeyReader(settings.key_cache_bytes_max)
-    cold_keys = ColdKeyIndex(database, catalogue, key_reader, folders.checks)
+    bounds = (settings.key_cache_bytes_max, settings.disk_free_bytes_min)
+    row_cache = await in_thread(Purpose.FILES, RowCache, folders.data_dir / KEY_ROWS, *bounds)
+    cold_keys = ColdKeyIndex(database, catalogue, KeyReader(row_cache), folders.checks)
     unclaimed = Unclaimed(database, catalogue, folders)
-    return Storage(database, catalogue, store, folders, codecs, key_reader, cold_keys, unclaimed, Troubles())
+    return Storage(database, catalogue, store, folders, codecs, row_cache, cold_keys, unclaimed, Troubles())

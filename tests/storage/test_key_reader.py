@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_process import ServerProcess, SqlFailed
 
+from kalam.storage.segments.key_filter import KeyHashes
 from kalam.storage.segments.key_reader import FEW_KEYS, KeyReader, NotKept
+from kalam.storage.segments.row_cache import RowCache, Wanted
 from kalam.storage.segments.segment_file import stamp_of
 
 MIB = 1 << 20
@@ -42,18 +44,33 @@ def write(path: Path, kind: pa.DataType, keys: Sequence[Any], note: str = "n", g
     return table
 
 
-def mappings() -> list[str]:
-    """The mappings of this process that are of no file, as the kernel lists them."""
-    return [line for line in Path("/proc/self/maps").read_text().splitlines() if len(line.split()) == 5]
-
-
-def mapped_bytes() -> int:
-    ends = [line.split()[0].split("-") for line in mappings()]
-    return sum(int(end, 16) - int(start, 16) for start, end in ends)
-
-
 def numbers(path: Path, note: str = "n") -> pa.Schema:
     return write(path, pa.int64(), range(100), note).schema
+
+
+class Reads:
+    """Reads of one file, with a cache beside it."""
+
+    def __init__(self, path: Path, schema: pa.Schema, bytes_max: int = MIB) -> None:
+        self.path, self.schema = path, schema
+        self.cache = RowCache(path.with_name("rows"), bytes_max)
+        self.reader = KeyReader(self.cache)
+
+    def wanted(self, *names: str) -> Wanted:
+        schema = pa.schema([self.schema.field(name) for name in names]) if names else self.schema
+        return Wanted.of(schema, "key")
+
+    def read(self, *keys: Any, names: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        hashes = dict(zip(keys, KeyHashes.of(keys).tolist(), strict=True))
+        return self.reader.read(self.path, stamp_of(self.path), self.wanted(*names), hashes)
+
+    def kept(self, key: Any, *names: str) -> list[tuple[Any, ...]]:
+        """What is read without waiting; raises NotKept."""
+        [key_hash] = KeyHashes.of([key]).tolist()
+        return self.reader.kept(stamp_of(self.path), self.wanted(*names), key, key_hash)
+
+    def files(self) -> list[Path]:
+        return sorted(self.path.with_name("rows").iterdir()) if self.path.with_name("rows").exists() else []
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,105 +79,158 @@ def test_what_is_found_is_what_a_filter_finds(tmp_path: Path, data: st.DataObjec
     keys = data.draw(st.lists(KINDS[kind], min_size=1, max_size=60))
     foreign = data.draw(st.lists(KINDS[kind], max_size=5))
     table = write(tmp_path / "segment", kind, keys)
-    reader = KeyReader(MIB)
+    reads = Reads(tmp_path / "segment", table.schema)
     for few in (1, 3, len(keys)):
-        wanted = [*data.draw(st.permutations(keys))[:few], *foreign]
+        wanted = list({*data.draw(st.permutations(keys))[:few], *foreign})
         expected = table.filter(pc.is_in(table["key"], pa.array(wanted, kind)))
-        for _ in range(2):  # decoded, then kept
-            found = reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), table.schema, "key", wanted)
-            assert found.sort_by("note").equals(expected.sort_by("note"))
+        for _ in range(3):  # decoded, packed, kept
+            found = reads.read(*wanted)
+            assert sorted(found) == sorted(zip(*(column.to_pylist() for column in expected.columns), strict=True))
+        for key in wanted:
+            assert sorted(reads.kept(key)) == sorted(row for row in found if row[0] == key)
 
 
 def test_many_keys_are_read_and_not_kept(tmp_path: Path) -> None:
-    schema = numbers(tmp_path / "segment")
-    reader = KeyReader(MIB)
-    assert (
-        reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), schema, "key", range(FEW_KEYS + 1)).num_rows
-        == FEW_KEYS + 1
-    )
-    assert reader.byte_count == 0
+    reads = Reads(tmp_path / "segment", numbers(tmp_path / "segment"))
+    for _ in range(3):
+        assert len(reads.read(*range(FEW_KEYS + 1))) == FEW_KEYS + 1
+    assert (reads.cache.byte_count, reads.files()) == (0, [])
 
 
-def test_what_was_decoded_is_kept_and_nothing_else_is_read(tmp_path: Path) -> None:
-    schema = numbers(tmp_path / "segment")
-    reader = KeyReader(MIB)
-
-    def kept(key: int, *names: str) -> list[dict[str, Any]]:
-        wanted = pa.schema([schema.field(name) for name in names])
-        return list(
-            reader.read(
-                tmp_path / "segment", stamp_of(tmp_path / "segment"), wanted, "key", [key], kept_only=True
-            ).to_pylist()
-        )
-
+def test_a_row_group_that_is_asked_for_again_is_kept_with_the_columns_that_were_wanted(tmp_path: Path) -> None:
+    reads = Reads(tmp_path / "segment", numbers(tmp_path / "segment"))
     with pytest.raises(NotKept):
-        kept(3, "key")
-    reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), pa.schema([schema.field("key")]), "key", [3])
-    assert kept(3, "key") == [{"key": 3}]
-    assert kept(4, "key") == [{"key": 4}]  # of the same row group
+        reads.kept(3, "key")
+    assert reads.read(3, names=("key",)) == [(3,)]
     with pytest.raises(NotKept):
-        kept(3, "key", "note")
+        reads.kept(3, "key")
+    assert reads.read(3, names=("key",)) == reads.kept(3, "key") == [(3,)]
+    assert reads.kept(4, "key") == [(4,)]  # of the same row group
     with pytest.raises(NotKept):
-        kept(50, "key")
-    assert kept(1_000, "key") == []  # the footer alone tells
+        reads.kept(3, "key", "note")
+    for _ in range(2):
+        assert reads.read(4, names=("note", "key")) == [("n4", 4)]
+    assert (reads.kept(3, "note", "key"), reads.kept(3, "key"), reads.kept(3)) == ([("n3", 3)], [(3,)], [(3, "n3")])
+    assert len(reads.files()) == 1
+    with pytest.raises(NotKept):
+        reads.kept(50, "key")
+    assert reads.kept(1_000, "key") == []  # the footer alone tells
 
 
 def test_a_file_that_is_another_one_is_read_anew_and_a_missing_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "batch-1.parquet"
-    schema = numbers(path)
-    reader = KeyReader(MIB)
-    assert reader.read(path, stamp_of(path), schema, "key", [3]).to_pylist() == [{"key": 3, "note": "n3"}]
+    reads = Reads(path, numbers(path))
+    for _ in range(3):
+        assert reads.read(3) == [(3, "n3")]
     numbers(tmp_path / "other", "m")
     (tmp_path / "other").replace(path)
-    assert reader.read(path, stamp_of(path), schema, "key", [3]).to_pylist() == [{"key": 3, "note": "m3"}]
+    for _ in range(3):
+        assert reads.read(3) == [(3, "m3")]
     damaged = path.read_bytes()
     path.write_bytes(bytes(len(damaged)))
     os.utime(path, ns=(0, 0))
     with pytest.raises(pa.ArrowInvalid):
-        reader.read(path, stamp_of(path), schema, "key", [3])
+        reads.read(3)
     path.unlink()
 
 
-def test_what_is_kept_does_not_lie_between_what_others_allocate(tmp_path: Path) -> None:
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "removed": Path.unlink,
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path: os.truncate(path, 0),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a bit": lambda path: path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes())),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_rows_that_are_damaged_are_packed_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "segment"
-    schema = write(path, pa.int64(), range(50_000), group_rows=50_000).schema
-    reader, before = KeyReader(2 * MIB), pa.total_allocated_bytes()
-    assert reader.read(path, stamp_of(path), schema, "key", [7]).to_pylist() == [{"key": 7, "note": "n7"}]
-    gc.collect()
-    assert reader.byte_count > 50_000 * 8
-    assert pa.total_allocated_bytes() == before
+    reads = Reads(path, write(path, pa.int64(), range(5_000), group_rows=5_000).schema)
+    for _ in range(2):
+        reads.read(3)
+    [file] = reads.files()
+    DAMAGES[damage](file)
+    for key in range(0, 5_000, 99):
+        assert reads.read(key) == [(key, f"n{key}")]
+    for key in range(5_000):
+        assert reads.kept(key) == [(key, f"n{key}")]
+    assert [file.name for file in reads.files()] == ([] if damage == "removed" else ["2"])  # it stays open
 
 
-def test_a_column_that_is_let_go_gives_its_pages_back_though_others_of_its_rows_are_kept(tmp_path: Path) -> None:
+def test_rows_that_are_not_in_memory_are_waited_for_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "segment"
-    schema = write(path, pa.int64(), range(50_000), group_rows=50_000).schema
-    reader = KeyReader(600_000)  # room for the keys and not for the notes as well
-    before = mapped_bytes()
-    for _ in range(3):
-        assert reader.read(path, stamp_of(path), schema, "key", [7]).num_rows == 1
-        assert reader.read(path, stamp_of(path), pa.schema([schema.field("key")]), "key", [8]).num_rows == 1
-    gc.collect()
-    assert reader.byte_count <= 600_000
-    assert mapped_bytes() - before < MIB
-
-
-def test_many_small_columns_are_not_many_mappings(tmp_path: Path) -> None:
-    path = tmp_path / "segment"
-    schema = write(path, pa.int64(), range(1_000), group_rows=2).schema
-    reader, before = KeyReader(MIB), len(mappings())
-    for key in range(1_000):
-        assert reader.read(path, stamp_of(path), schema, "key", [key]).num_rows == 1
-    assert len(mappings()) - before < 100  # of 1,000 columns; a process may have some 65,000
+    reads = Reads(path, write(path, pa.int64(), range(5_000), group_rows=5_000).schema)
+    for _ in range(2):
+        reads.read(3)
+    with reads.files()[0].open("rb+") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with suppress(NotKept):  # some file systems keep it, or cannot tell
+        assert reads.kept(3) == [(3, "n3")]
+    assert reads.read(3) == reads.kept(3) == [(3, "n3")]
+    assert [file.name for file in reads.files()] == ["1"], "it was not packed again"
 
 
 def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:
-    schema = numbers(tmp_path / "segment")
-    for bound in (0, 500):
-        reader = KeyReader(bound)
-        for key in range(100):
-            assert reader.read(tmp_path / "segment", stamp_of(tmp_path / "segment"), schema, "key", [key]).num_rows == 1
-            assert reader.byte_count <= bound
-    assert reader.byte_count > 0
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(1_000), group_rows=100).schema
+    for bound, most in ((0, 0), (5_000, 0), (30_000, 7), (MIB, 10)):
+        reads = Reads(path, schema, bound)
+        for _ in range(3):
+            for key in range(0, 1_000, 10):
+                assert reads.read(key) == [(key, f"n{key}")]
+                assert sum(max(4_096, file.stat().st_size) for file in reads.files()) <= bound
+                assert reads.cache.byte_count <= bound
+        assert len(reads.files()) <= most
+        assert bool(reads.files()) is bool(most)
+
+
+def test_a_row_group_that_is_asked_for_far_more_often_takes_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    reads = Reads(path, write(path, pa.int64(), range(200), group_rows=100).schema, 11_000)  # room for one
+    for _ in range(2):
+        reads.read(3)
+    for _ in range(3):
+        reads.read(103)
+    assert reads.kept(3) == [(3, "n3")]
+    for _ in range(20):
+        reads.read(103)
+    assert reads.kept(103) == [(103, "n103")]
+    with pytest.raises(NotKept):
+        reads.kept(3)
+
+
+def test_what_is_kept_goes_with_its_segment_with_the_cache_and_with_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    reads = Reads(path, numbers(path))
+    for _ in range(2):
+        reads.read(3)
+    assert reads.files()
+    reads.reader.forget(stamp_of(path))
+    assert reads.files() == []
+    for _ in range(2):
+        reads.read(3)
+    assert reads.files()
+    again = Reads(path, reads.schema)
+    assert again.files() == []
+    for _ in range(2):
+        again.read(3)
+    again.cache.close()
+    for _ in range(3):
+        assert again.read(3) == [(3, "n3")]
+    assert not path.with_name("rows").exists()
+
+
+def test_nothing_is_kept_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    schema = numbers(path)
+    cache = RowCache(tmp_path / "rows", MIB, free_bytes_min=1 << 60)
+    reader = KeyReader(cache)
+    for _ in range(4):
+        assert reader.read(path, stamp_of(path), Wanted.of(schema, "key"), {3: 0}) == [(3, "n3")]
+    assert cache.byte_count == 0
+    assert list((tmp_path / "rows").iterdir()) == []
 
 
 def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: ServerProcess) -> None:
@@ -169,8 +239,8 @@ def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: S
     server.sql("INSERT INTO followed.t SELECT value, 'old' FROM range(0, 1000); FLUSH TABLE followed.t")
 
     def rows(key: int) -> list[list[str]]:
-        first, again = server.sql(select, key), server.sql(select, key)
-        assert first == again
+        first, *again = (server.sql(select, key) for _ in range(3))  # decoded, packed, kept
+        assert again == [first] * 2
         return first
 
     assert rows(7) == rows(8) == [["old"]]
@@ -182,7 +252,11 @@ def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: S
     server.sql("COMPACT TABLE followed.t")
     assert (rows(7), rows(8), rows(9)) == ([["new"]], [["again"]], [["old"]])
     server.sql("ALTER TABLE followed.t ADD COLUMN w INT DEFAULT 5; ALTER TABLE followed.t RENAME COLUMN v TO u")
-    assert server.sql("SELECT u, w FROM followed.t WHERE id = 9") == [["old", 5]]
+    for _ in range(3):
+        assert server.sql("SELECT u, w FROM followed.t WHERE id = 9") == [["old", 5]]
+    server.sql("ALTER TABLE followed.t DROP COLUMN w; ALTER TABLE followed.t ADD COLUMN w TEXT")
+    for _ in range(3):
+        assert server.sql("SELECT w, u, id FROM followed.t WHERE id = 9") == [[None, "old", 9]]
     files = list(server.data_dir.glob("shared/followed/t/batch-*.parquet"))
     for file in files:
         file.rename(file.with_suffix(".away"))
@@ -190,7 +264,7 @@ def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: S
         server.sql("SELECT u, w FROM followed.t WHERE id = 9")
     for file in files:
         file.with_suffix(".away").rename(file)
-    assert server.sql("SELECT u, w FROM followed.t WHERE id = 9") == [["old", 5]]
+    assert server.sql("SELECT u, w FROM followed.t WHERE id = 9") == [["old", None]]
 
 
 def test_users_read_their_own_rows_of_one_key(shared_server: ServerProcess) -> None:
@@ -198,7 +272,7 @@ def test_users_read_their_own_rows_of_one_key(shared_server: ServerProcess) -> N
     for user in ("ann", "bob"):
         shared_server.sql("INSERT INTO own.t VALUES (1, $1)", user, user=user)
     shared_server.sql("FLUSH TABLE own.t")
-    for _ in range(3):
+    for _ in range(4):
         for user in ("ann", "bob"):
             assert shared_server.sql("SELECT v FROM own.t WHERE id = 1", user=user) == [[user]]
     assert shared_server.sql("SELECT v FROM own.t WHERE id = 1", user="eve") == []
@@ -209,6 +283,6 @@ def test_the_time_of_a_kept_row_is_that_of_its_change(shared_server: ServerProce
     shared_server.sql("INSERT INTO timed.t VALUES (1)")
     [[hot]] = shared_server.sql("SELECT _updated FROM timed.t WHERE id = 1")
     shared_server.sql("FLUSH TABLE timed.t")
-    for _ in range(2):
+    for _ in range(4):
         assert shared_server.sql("SELECT _updated FROM timed.t WHERE id = 1") == [[hot]]
     assert datetime.fromisoformat(hot) > datetime.now(UTC) - timedelta(minutes=5)

@@ -282,6 +282,8 @@ INTACT = {
     "lock of a dead server": written("lock", b"12345"),
     "folders of links left": written("snapshots/1/link.parquet", b""),
     "folder of links a file": written("snapshots", b""),
+    "rows kept ready left": written("key-rows/1", b"garbage"),
+    "folder of rows kept ready a file": written("key-rows", b""),
     "files of others": both(written("shared/m/t/notes.txt", b"mine"), written("tables/placed/other.parquet", b"mine")),
     "table of others": written("shared/n/x/notes.txt", b"mine"),
     "flush not recorded": unrecorded,

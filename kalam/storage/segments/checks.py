@@ -71,10 +71,10 @@ class SegmentChecks:
             raise corrupt(table.name, segment.path, Misfit(known.reason))
         return self.check_anew(table, folder, segment)
 
-    def stamp_nowait(self, folder: Path, segment: Segment) -> Stamp | None:
+    def stamp_nowait(self, folder: str, segment: Segment) -> Stamp | None:
         """The same for a file that has passed; None for any other."""
         try:
-            found = stamp_of(folder / segment.path)
+            found = stamp_of(f"{folder}/{segment.path}")
         except (OSError, Misfit):
             return None
         return found if self._passed.get(segment.segment_id) == found else None

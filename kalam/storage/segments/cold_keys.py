@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,18 +24,20 @@ from kalam.errors import Internal
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD
 from kalam.rows.types import Row, arrow_type
 from kalam.rows.versions import Source, sources
-from kalam.schema import SEQ, UPDATED, Table
+from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY, Key, Segment, View
 from kalam.storage.log.database import Database
 from kalam.storage.log.writes import ColdKeys
 from kalam.storage.segments.checks import SegmentChecks
-from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
+from kalam.storage.segments.key_filter import Hashes, KeyFilter, KeyHashes, key_hash
 from kalam.storage.segments.key_reader import KeyReader, NotKept
+from kalam.storage.segments.row_cache import Wanted
 from kalam.storage.segments.segment_file import Stamp
 
 log = structlog.get_logger(__name__)
 
+READINGS_MAX = 4_096
 FILTERS_BYTES_MAX = 256 << 20
 """Bytes of key filters kept in memory; one has 3 bytes a row."""
 
@@ -73,6 +77,58 @@ class ColdRow(msgspec.Struct, frozen=True):
     updated: datetime
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """Keys that are looked for, and their hashes: ``one`` of a single key, ``many`` of several."""
+
+    keys: Sequence[Key]
+    one: int
+    many: Hashes | None
+
+    @classmethod
+    def of(cls, keys: Sequence[Key]) -> Asked:
+        """These keys, of which there is at least one."""
+        return cls(keys, key_hash(keys[0]), None) if len(keys) == 1 else cls(keys, 0, KeyHashes.of(keys))
+
+    def maybe_in(self, key_filter: KeyFilter) -> dict[Key, int]:
+        """The keys that a segment with this filter may have, with their hashes."""
+        if self.many is None:
+            return {self.keys[0]: self.one} if key_filter.may_contain_one(self.one) else {}
+        places = np.flatnonzero(key_filter.may_contain(self.many))
+        return {self.keys[at]: own for at, own in zip(places.tolist(), self.many[places].tolist(), strict=True)}
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How rows are read from segments of one schema version: what is wanted, and where each column's value is.
+
+    ``places`` are those in what is read, None for a column whose value is its ``fills``.
+    """
+
+    table: Table
+    wanted: Wanted
+    places: tuple[int | None, ...]
+    fills: tuple[Any, ...]
+    as_it_is: bool
+
+    @classmethod
+    def of(cls, table: Table, found: Sequence[Source]) -> Reading:
+        """How ``found`` are read, which are the sources of the table's columns."""
+        pairs = [(source.name, column) for source, column in zip(found, table.columns, strict=True)]
+        names = [name for name, _ in pairs if name is not None]
+        fields = [pa.field(name, arrow_type(column.type)) for name, column in pairs if name is not None]
+        key = found[table.key_index].name
+        assert key is not None
+        wanted = Wanted.of(pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD]), key)
+        places = tuple(None if name is None else names.index(name) for name, _ in pairs)
+        return cls(table, wanted, places, tuple(source.fill for source in found), places == tuple(range(len(places))))
+
+    def row(self, read: Row) -> ColdRow:
+        """A row of what was read."""
+        if self.as_it_is:
+            return ColdRow(read[:-2], read[-1], read[-2])
+        pairs = zip(self.places, self.fills, strict=True)
+        return ColdRow(tuple([fill if place is None else read[place] for place, fill in pairs]), read[-1], read[-2])
+
+
 class ColdKeyIndex:
     """Looks keys up in segments. Blocking; used from worker threads."""
 
@@ -81,6 +137,7 @@ class ColdKeyIndex:
         self._filters: OrderedDict[int, KeyFilter] = OrderedDict()
         self._filters_bytes = 0
         self._stamps: dict[int, Stamp] = {}
+        self._readings: dict[tuple[int, int, frozenset[str] | None], Reading] = {}
         self._gone: deque[int] = deque()
         self._lock = threading.Lock()
 
@@ -90,10 +147,9 @@ class ColdKeyIndex:
         if not candidates:
             return EMPTY
         found: dict[Key, int] = {}
-        hashes = KeyHashes.of(keys)
+        asked = Asked.of(keys)
         for segment in candidates:
-            maybe = [keys[place] for place in np.flatnonzero(self.key_filter(segment).may_contain(hashes)).tolist()]
-            for key, seq in self._read(table, folder, segment, maybe):
+            for key, seq in self._read(table, folder, segment, asked.maybe_in(self.key_filter(segment))):
                 if seq > abs(found.get(key, 0)):
                     found[key] = -seq if segment.deleted else seq
         for key in found:
@@ -110,26 +166,44 @@ class ColdKeyIndex:
         view: View,
         keys: Sequence[Key],
         columns: Collection[str] | None = None,
-        *,
-        kept_only: bool = False,
     ) -> dict[Key, ColdRow]:
         """The rows in segments that have one of ``keys`` and that nothing in segments hides.
 
-        ``columns`` are those that are wanted, None for all; the others are left None. With ``kept_only`` raises
-        NotKept where something would have to be read from the disk.
+        ``columns`` are those that are wanted, None for all; the others are left None.
         """
         assert table.key_column is not None
         found: dict[Key, ColdRow] = {}
-        live = [segment for segment in view.segments if not segment.deleted]
-        hashes = KeyHashes.of(keys)
-        for segment in may_meet(live, keys):
-            if kept_only and segment.segment_id not in self._filters:
+        asked = Asked.of(keys)
+        for segment in may_meet(view.segments, keys):
+            if segment.deleted:
+                continue
+            maybe = asked.maybe_in(self.key_filter(segment))
+            for row in self._read_rows(table, folder, segment, maybe, columns):
+                key = row.row[table.key_index]
+                if row.seq >= view.overrides.get(key, 0) and (key not in found or row.seq > found[key].seq):
+                    found[key] = row
+        return found
+
+    def row_nowait(
+        self, table: Table, folder: str, view: View, key: Key, columns: Collection[str] | None = None
+    ) -> ColdRow | None:
+        """The row with one key, likewise; raises NotKept where something would have to be waited for."""
+        found, hashed = None, key_hash(key)
+        for segment in view.segments:
+            if segment.deleted or key < segment.min_key or segment.max_key < key:
+                continue
+            if segment.segment_id not in self._filters:
                 raise NotKept
-            maybe = [keys[place] for place in np.flatnonzero(self.key_filter(segment).may_contain(hashes)).tolist()]
-            for row, updated, seq in self._read_rows(table, folder, segment, maybe, columns, kept_only):
-                key = row[table.key_index]
-                if seq >= view.overrides.get(key, 0) and (key not in found or seq > found[key].seq):
-                    found[key] = ColdRow(row, seq, updated)
+            if not self.key_filter(segment).may_contain_one(hashed):
+                continue
+            stamp = self._checks.stamp_nowait(folder, segment)
+            if stamp is None:
+                raise NotKept
+            reading = self._reading(table, segment.schema_version, columns)
+            for read in self._reader.kept(stamp, reading.wanted, key, hashed):
+                row = reading.row(read)
+                if row.seq >= view.overrides.get(key, 0) and (found is None or row.seq > found.seq):
+                    found = row
         return found
 
     def _read_rows(
@@ -137,32 +211,30 @@ class ColdKeyIndex:
         table: Table,
         folder: Path,
         segment: Segment,
-        keys: Sequence[Key],
+        keys: Mapping[Key, int],
         columns: Collection[str] | None,
-        kept_only: bool,
-    ) -> list[tuple[Row, datetime, int]]:
+    ) -> list[ColdRow]:
         if not keys:
             return []
-        found = sources(table.columns, self._catalogue.history(table)[segment.schema_version])
+        reading = self._reading(table, segment.schema_version, columns)
+        stamp = self._stamps[segment.segment_id] = self._checks.stamp(table, folder, segment)
+        with self._checks.reading(table, segment):
+            return [reading.row(row) for row in self._reader.read(folder / segment.path, stamp, reading.wanted, keys)]
+
+    def _reading(self, table: Table, schema_version: int, columns: Collection[str] | None) -> Reading:
+        """How the wanted columns are read; the same for all reads with these values."""
+        name = (table.table_id, schema_version, None if columns is None else frozenset(columns))
+        known = self._readings.get(name)
+        if known is not None and known.table is table:
+            return known
+        found = sources(table.columns, self._catalogue.history(table)[schema_version])
         if columns is not None:
             pairs = zip(found, table.columns, strict=True)
             found = tuple(at if own.name in columns or own.name == table.key else UNWANTED for at, own in pairs)
-        present = [(source.name, column) for source, column in zip(found, table.columns, strict=True) if source.name]
-        fields = [pa.field(name, arrow_type(column.type)) for name, column in present if name is not None]
-        schema = pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD])
-        key_name = found[table.key_index].name
-        assert key_name is not None
-        stamp = self._checks.stamp_nowait(folder, segment) if kept_only else self._checks.stamp(table, folder, segment)
-        if stamp is None:
-            raise NotKept
-        self._stamps[segment.segment_id] = stamp
-        with self._checks.reading(table, segment):
-            data = self._reader.read(folder / segment.path, stamp, schema, key_name, keys, kept_only=kept_only)
-        if not data.num_rows:
-            return []
-        values = {name: data.column(name).to_pylist() for name in data.column_names}
-        fill = [[source.fill] * data.num_rows if source.name is None else values[source.name] for source in found]
-        return list(zip(zip(*fill, strict=True), values[UPDATED], values[SEQ], strict=True))
+        if len(self._readings) >= READINGS_MAX:
+            self._readings.clear()
+        made = self._readings[name] = Reading.of(table, found)
+        return made
 
     def key_filter(self, segment: Segment) -> KeyFilter:
         """The key filter of a segment."""
@@ -178,9 +250,8 @@ class ColdKeyIndex:
         if row is None:  # a compaction has replaced the segment, of which the caller still holds the file
             return PASSES_ALL
         key_filter = _filter_of(segment, row[0])
+        self.let_go()
         with self._lock:
-            while self._gone:
-                self._forget(self._gone.popleft())
             if segment.segment_id not in self._filters:
                 self._filters[segment.segment_id] = key_filter
                 self._filters_bytes += key_filter.words.nbytes
@@ -190,8 +261,15 @@ class ColdKeyIndex:
                 self._drop(next(iter(self._filters)))
         return key_filter
 
+    def let_go(self) -> None:
+        """Keep nothing of segments that are gone."""
+        with suppress(IndexError):
+            while True:
+                self._forget(self._gone.popleft())
+
     def _forget(self, segment_id: int) -> None:
-        self._drop(segment_id)
+        with self._lock:
+            self._drop(segment_id)
         stamp = self._stamps.pop(segment_id, None)
         if stamp is not None:
             self._reader.forget(stamp)
@@ -201,15 +279,14 @@ class ColdKeyIndex:
         if key_filter is not None:
             self._filters_bytes -= key_filter.words.nbytes
 
-    def _read(self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key]) -> list[tuple[Key, int]]:
+    def _read(self, table: Table, folder: Path, segment: Segment, keys: Mapping[Key, int]) -> list[tuple[Key, int]]:
         if not keys:
             return []
         assert table.key_column is not None
         [source] = sources([table.key_column], self._catalogue.history(table)[segment.schema_version])
         assert source.name is not None
         key_field = pa.field(source.name, arrow_type(table.key_column.type))
-        schema = pa.schema([key_field, SEQ_FIELD])
+        wanted = Wanted.of(pa.schema([key_field, SEQ_FIELD]), source.name)
         stamp = self._stamps[segment.segment_id] = self._checks.stamp(table, folder, segment)
         with self._checks.reading(table, segment):
-            data = self._reader.read(folder / segment.path, stamp, schema, source.name, keys)
-        return list(zip(data.column(0).to_pylist(), data.column(1).to_pylist(), strict=True))
+            return [(key, seq) for key, seq in self._reader.read(folder / segment.path, stamp, wanted, keys)]

@@ -1,17 +1,16 @@
-"""Reads the rows of segments that have one of some keys, and keeps what it decoded for the next time.
+"""Reads the rows of segments that have one of some keys; row groups that are read again are packed for it.
 
 Parquet gives a column of a row group whole or not at all: 50,000 values are decoded for the one that is wanted, which
-is nearly all that a read by key costs. So the columns that were decoded last are kept, within a bound; like the file's
-footer they are good for as long as the file is the same one.
+is nearly all that a read by key costs. So a row group that is asked for again is packed (``row_cache``), after which a
+row of it is a read of a few hundred bytes. Like the file's footer that is good for as long as the file is the same one.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kalam.rows.types import Row
+from kalam.storage.log.copies import Key
+from kalam.storage.segments.key_filter import KeyHashes
 from kalam.storage.segments.remote import readable
+from kalam.storage.segments.row_cache import Group, RowCache, Wanted, WouldWait
 from kalam.storage.segments.segment_file import Stamp
 
 FEW_KEYS = 64
-"""Reads of more keys keep nothing: they would push out what single reads come back for."""
+"""Reads of more keys pack nothing: they would push out what single reads come back for."""
 SEARCHED_KEYS = 8
 """So many keys are searched one by one in a sorted column; more are looked for in one pass."""
 FOOTERS_MAX = 1_024
-OWN_PAGES_BYTES = 128 << 10
-"""From which size a kept column has pages of its own, of which a process may have some 65,000 pieces."""
-END_BYTES = 64
-"""More than the end of a stream of Arrow's IPC format takes."""
 
 
 class NotKept(Exception):
@@ -66,126 +65,99 @@ class Footer(msgspec.Struct):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A segment that is being read. Without a ``stamp`` nothing of it is kept; ``kept_only`` forbids to decode."""
+    """A segment that is being read. Without a ``stamp`` nothing of it is kept."""
 
     source: Any
     stamp: Stamp | None
     footer: Footer
-    kept_only: bool
+
+    def decoded(self, group: int, names: Sequence[str]) -> pa.Table:
+        """Columns of a row group."""
+        with pq.ParquetFile(self.source, metadata=self.footer.metadata) as file:
+            return file.read_row_group(group, columns=list(names)).select(list(names))
 
 
 class KeyReader:
-    """Reads by key. Blocking; used from worker threads. ``bytes_max`` bounds the columns that are kept."""
+    """Reads by key. For any thread; ``read`` blocks."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+    def __init__(self, cache: RowCache) -> None:
+        self._cache = cache
         self._footers: OrderedDict[Stamp, Footer] = OrderedDict()
-        self._columns: OrderedDict[tuple[Stamp, int, str], pa.Array] = OrderedDict()
         self._lock = threading.Lock()
-        self.byte_count = 0
 
-    def read(
-        self, path: Path, stamp: Stamp, schema: pa.Schema, key: str, keys: Sequence[Any], *, kept_only: bool = False
-    ) -> pa.Table:
-        """The rows of a segment whose column ``key``, by which it is sorted, is one of ``keys``.
+    def read(self, path: Path, stamp: Stamp, wanted: Wanted, keys: Mapping[Key, int]) -> list[Row]:
+        """The rows of a segment that have one of ``keys``, each with its hash; values are in the columns' order.
 
-        ``stamp`` tells the file, which has been checked, from others; ``schema`` is the wanted columns as the file
-        holds them. Raises what READ_ERRORS lists where it is not what it should be after all, and NotKept where
-        ``kept_only`` and something has to be decoded.
+        ``stamp`` tells the file, which has been checked, from others. Raises what READ_ERRORS lists where it is not
+        what it should be after all.
         """
-        ordered = sorted(set(keys))
-        opened = self._open(path, stamp, keeps=len(ordered) <= FEW_KEYS, kept_only=kept_only)
-        groups = opened.footer.groups_with(key, ordered)
-        found = [self._rows_with(opened, group, schema, key, ordered) for group in groups]
-        parts = [rows for rows in found if rows is not None]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        ordered = sorted(keys)
+        opened = self._open(path, stamp, keeps=len(ordered) <= FEW_KEYS)
+        found: list[Row] = []
+        for group in opened.footer.groups_with(wanted.key, ordered):
+            rows = None if opened.stamp is None else self._packed(opened, (opened.stamp, group), wanted, keys)
+            found += _decoded(opened, group, wanted, ordered) if rows is None else rows
+        return found
+
+    def kept(self, stamp: Stamp, wanted: Wanted, key: Key, key_hash: int) -> list[Row]:
+        """The rows with one key; raises NotKept where something would have to be waited for."""
+        footer = self._footers.get(stamp)
+        if footer is None:
+            raise NotKept
+        found: list[Row] = []
+        for group in footer.groups_with(wanted.key, (key,)):
+            try:
+                rows = self._cache.find((stamp, group), wanted, key, key_hash, nowait=True)
+            except WouldWait as exc:
+                raise NotKept from exc
+            if rows is None:
+                raise NotKept
+            found += rows
+        return found
 
     def forget(self, stamp: Stamp) -> None:
         """Keep nothing of a file that is not read any more."""
         with self._lock:
             self._footers.pop(stamp, None)
-            for place in [place for place in self._columns if place[0] == stamp]:
-                self.byte_count -= self._columns.pop(place).nbytes
+        self._cache.forget(stamp)
 
-    def _open(self, path: Path, known: Stamp, *, keeps: bool, kept_only: bool) -> Opened:
+    def _open(self, path: Path, known: Stamp, *, keeps: bool) -> Opened:
         source = readable(path)
         stamp = known if keeps and source is path else None
         with self._lock:
             footer = None if stamp is None else self._footers.get(stamp)
-        if footer is None:
-            if kept_only:
-                raise NotKept
-            footer = Footer(pq.read_metadata(source))
+        footer = footer or Footer(pq.read_metadata(source))
         if stamp is not None:
             with self._lock:
                 self._footers[stamp] = footer
                 self._footers.move_to_end(stamp)
                 if len(self._footers) > FOOTERS_MAX:
                     self._footers.popitem(last=False)
-        return Opened(source, stamp, footer, kept_only)
+        return Opened(source, stamp, footer)
 
-    def _rows_with(
-        self, opened: Opened, group: int, schema: pa.Schema, key: str, ordered: Sequence[Any]
-    ) -> pa.Table | None:
-        """The rows of a row group whose key is wanted; the other columns are decoded only if there is one."""
-        [keys] = self._decoded(opened, group, [key])
-        places = _places(keys, ordered, schema.field(key).type)
-        if not len(places):
-            return None
-        taken = [column.take(places) for column in self._decoded(opened, group, schema.names)]
-        return pa.table(taken, names=schema.names).cast(schema)
-
-    def _decoded(self, opened: Opened, group: int, names: Sequence[str]) -> list[pa.Array]:
-        """Columns of a row group: those that are kept, and the others from the file."""
-        found = {} if opened.stamp is None else self._kept(opened.stamp, group, names)
-        missing = [name for name in names if name not in found]
-        if missing:
-            if opened.kept_only:
-                raise NotKept
-            with pq.ParquetFile(opened.source, metadata=opened.footer.metadata) as file:
-                data = file.read_row_group(group, columns=missing)
-            decoded = {name: data.column(name).combine_chunks() for name in missing}
-            if opened.stamp is not None:
-                decoded = {name: _on_pages_of_its_own(column) for name, column in decoded.items()}
-                self._keep(opened.stamp, group, decoded)
-            found |= decoded
-        return [found[name] for name in names]
-
-    def _kept(self, stamp: Stamp, group: int, names: Sequence[str]) -> dict[str, pa.Array]:
-        found: dict[str, pa.Array] = {}
-        with self._lock:
-            for name in names:
-                column = self._columns.get((stamp, group, name))
-                if column is not None:
-                    self._columns.move_to_end((stamp, group, name))
-                    found[name] = column
+    def _packed(self, opened: Opened, group: Group, wanted: Wanted, keys: Mapping[Key, int]) -> list[Row] | None:
+        """The rows from what is packed of a row group, which is packed first if it is time; None if neither."""
+        schema = self._cache.missed(group, wanted)
+        if schema is not None:
+            rows = opened.decoded(group[1], schema.names).cast(schema)
+            self._cache.pack(group, rows, KeyHashes.of(rows.column(wanted.key)))
+        found: list[Row] = []
+        for key, key_hash in keys.items():
+            own = self._cache.find(group, wanted, key, key_hash)
+            if own is None:
+                return None
+            found += own
         return found
 
-    def _keep(self, stamp: Stamp, group: int, columns: dict[str, pa.Array]) -> None:
-        with self._lock:
-            for name, column in columns.items():
-                if (stamp, group, name) not in self._columns:
-                    self._columns[stamp, group, name] = column
-                    self.byte_count += column.nbytes
-            while self.byte_count > self._bytes_max and self._columns:
-                self.byte_count -= self._columns.popitem(last=False)[1].nbytes
 
-
-def _on_pages_of_its_own(column: pa.Array) -> pa.Array:
-    """A copy of a column that is given back to the system when nobody holds it; a small one as it is.
-
-    What is kept for minutes between what lives for milliseconds keeps the allocator from giving anything back: with
-    67 MB kept, the server held 95 MB that were free. It costs a seventh of what decoding them does.
-    """
-    if column.nbytes < OWN_PAGES_BYTES:
-        return column
-    batch = pa.record_batch([column], names=["column"])
-    size = batch.schema.serialize().size + pa.ipc.get_record_batch_size(batch) + END_BYTES
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
-    buffer = pa.py_buffer(pages)
-    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(buffer), batch.schema) as writer:
-        writer.write_batch(batch)
-    return pa.ipc.open_stream(buffer).read_next_batch().column(0)
+def _decoded(opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
+    """The rows of a row group from the file; of columns other than the key's only if there is one."""
+    keys = opened.decoded(group, [wanted.key]).column(0).combine_chunks()
+    places = _places(keys, ordered, wanted.schema.field(wanted.key).type)
+    if not len(places):
+        return []
+    data = opened.decoded(group, wanted.names).take(places).cast(wanted.schema)
+    return list(zip(*(column.to_pylist() for column in data.columns), strict=True))
 
 
 def _places(keys: pa.Array, ordered: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -11,14 +11,13 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
 
 import msgspec
 
-from kalam.errors import KalamError
 from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
@@ -36,6 +35,7 @@ SMALL_CHUNK_ROWS = 32
 """Chunks of so many rows are decoded whole; of a larger one only the row that is wanted."""
 COLD_KEYS_MAX = 64
 """Keys that are looked up in segments one by one; more are a matter of a query."""
+FOLDERS_MAX = 10_000
 PLACED_ROWS_MAX = 2_000_000
 """Rows of larger chunks whose places are remembered, at eight bytes each."""
 
@@ -65,6 +65,7 @@ class KeyRows:
         self._versions: dict[int, tuple[Table, StoredVersions]] = {}
         self._places: OrderedDict[tuple[int, int, int], tuple[Chunk, array[int]]] = OrderedDict()
         self._placed_rows = 0
+        self._local: dict[tuple[int, str], tuple[Table, str | None]] = {}
         self._placing = threading.Lock()
 
     def find_nowait(
@@ -108,23 +109,34 @@ class KeyRows:
                 return None
             folder = self._folders.folder(table, owner)
             cold = await in_thread(Purpose.LOOKUPS, self._cold_keys.rows, table, folder, view, missing, columns)
-            rows += _keyed(cold)
+            rows += _keyed(cold.values())
         return KeyedRows(rows, view.last_seq)
 
     def _kept_row(
         self, table: Table, owner: str, view: View, key: Key, columns: Collection[str] | None
     ) -> KeyedRows | None:
         """The row from what is kept in memory of segments."""
-        if not may_meet(view.segments, [key]):
+        if not view.segments:
             return KeyedRows([], view.last_seq)
-        if is_remote(self._folders.location(table)):
+        folder = self._local_folder(table, owner)
+        if folder is None:
             return None
-        folder = self._folders.folder(table, owner)
         try:
-            found = self._cold_keys.rows(table, folder, view, [key], columns, kept_only=True)
-        except (NotKept, KalamError):  # an error is told by who reads the file
+            found = self._cold_keys.row_nowait(table, folder, view, key, columns)
+        except NotKept:
             return None
-        return KeyedRows(_keyed(found), view.last_seq)
+        return KeyedRows([] if found is None else _keyed([found]), view.last_seq)
+
+    def _local_folder(self, table: Table, owner: str) -> str | None:
+        """Where a copy's segments lie; None if that is a URL."""
+        name = (table.table_id, owner)
+        known = self._local.get(name)
+        if known is None or known[0] is not table:
+            if len(self._local) >= FOLDERS_MAX:
+                self._local.clear()
+            remote = is_remote(self._folders.location(table))
+            known = self._local[name] = (table, None if remote else str(self._folders.folder(table, owner)))
+        return known[1]
 
     def _hot_rows(self, table: Table, view: View, seqs: Iterable[int]) -> list[KeyedRow]:
         """The rows of these versions, in their order; those of one chunk are decoded together."""
@@ -175,5 +187,5 @@ class KeyRows:
         return known[1]
 
 
-def _keyed(found: Mapping[Key, ColdRow]) -> list[KeyedRow]:
-    return [KeyedRow(cold.row, cold.seq, cold.updated) for cold in found.values()]
+def _keyed(found: Iterable[ColdRow]) -> list[KeyedRow]:
+    return [KeyedRow(cold.row, cold.seq, cold.updated) for cold in found]

@@ -19,7 +19,7 @@ from kalam.names import TableName
 PROBE: Final = ".kalam-probe-"
 NAME_LENGTH_MAX: Final = 120
 """No segment's name is longer."""
-OWN_FOLDERS = frozenset({"backup-links", "nats", "remote", "shared", "snapshots", "unclaimed", "user"})
+OWN_FOLDERS = frozenset({"backup-links", "key-rows", "nats", "remote", "shared", "snapshots", "unclaimed", "user"})
 
 
 def check_local_location(

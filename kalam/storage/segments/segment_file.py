@@ -68,9 +68,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: Path | str) -> Stamp:
     """What tells the file at ``path`` from others; raises OSError, and Misfit for what is no file."""
-    status = path.stat()
+    status = os.stat(path)  # noqa: PTH116 - a read by key has no Path, which takes longer to make than the answer
     if not stat.S_ISREG(status.st_mode):
         raise Misfit("is no file")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,307 @@
+"""Packed row groups in files of a folder, within a bound: a cache of what segments say, emptied at each start.
+
+**A file is good for as long as this process runs**, and only this process knows what it holds: one that is missing,
+cut off or damaged is noticed by its blocks' checksums, dropped, and packed anew. A full disk, or one with less than
+``free_bytes_min`` left, is a reason to keep nothing.
+
+What is kept at the bound: a row group comes in only if it was asked for more often lately than the one that was not
+asked for longest. Otherwise rows that are read all over a large table would push each other out, at 40 ms each.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import structlog
+
+from kalam.rows.types import Row
+from kalam.storage.log.copies import Key
+from kalam.storage.log.open_files import NONE_LEFT
+from kalam.storage.segments.key_filter import Hashes
+from kalam.storage.segments.packed_rows import HEAD, Damaged, block_of, pack, rows_in
+from kalam.storage.segments.row_layout import RowLayout
+from kalam.storage.segments.segment_file import Stamp
+
+log = structlog.get_logger(__name__)
+
+Group = tuple[Stamp, int]
+"""A row group: what tells its file from others, and its number."""
+
+KEY_ROWS: Final = "key-rows"
+"""The folder in a data directory."""
+PAGE_BYTES = 4_096
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+ENTRIES_MAX = 20_000
+HANDLES_MAX = 64
+PICKERS_MAX = 256
+ASKED_FOR = 2
+"""A row group is packed when it is asked for the second time …"""
+REFUSED_FOR = 1_000
+"""… and one for which there is no room after so many times more."""
+ASKED_MAX = 15
+"""Counts go so far, and are halved after ten misses for each entry, so that they tell of the last minutes."""
+COUNTED_MIN = 1_000
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is wanted of a segment: the columns of ``schema``, of rows whose column ``key`` is one of the keys.
+
+    The segment is sorted by ``key``, which is among the columns; the schema is as the file holds them.
+    """
+
+    schema: pa.Schema
+    names: tuple[str, ...]
+    key: str
+
+    @classmethod
+    def of(cls, schema: pa.Schema, key: str) -> Wanted:
+        """These columns."""
+        return cls(schema, tuple(schema.names), key)
+
+
+class WouldWait(Exception):
+    """The bytes would have to be waited for."""
+
+
+class Handle:
+    """An open file, closed with its last reader."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end``; raises OSError."""
+        return os.pread(self._descriptor, end - start, start)
+
+    def read_nowait(self, start: int, end: int) -> bytes | bytearray:
+        """The same; raises WouldWait where they are not in memory. Where the system cannot tell they are read."""
+        block = bytearray(end - start)
+        try:
+            size = os.preadv(self._descriptor, [block], start, os.RWF_NOWAIT)
+        except BlockingIOError as exc:
+            raise WouldWait from exc
+        except (AttributeError, OSError):
+            return self.read(start, end)
+        if size != len(block):
+            raise WouldWait
+        return block
+
+
+class Entry:
+    """A packed row group. ``asked`` counts how often it was read lately."""
+
+    def __init__(self, group: Group, layout: RowLayout, path: Path, places: array[int], asked: int) -> None:
+        self.group, self.layout, self.path, self.places, self.asked = group, layout, path, places, asked
+        self.byte_count = -(-places[-1] // PAGE_BYTES) * PAGE_BYTES
+        self.names = {name: place for place, name in enumerate(layout.schema.names)}
+        self._pickers: dict[tuple[str, ...], Callable[[list[Any]], Row]] = {}
+
+    def has(self, names: tuple[str, ...]) -> bool:
+        """Whether these columns are packed."""
+        return names in self._pickers or self.names.keys() >= set(names)
+
+    def picker(self, names: tuple[str, ...]) -> Callable[[list[Any]], Row]:
+        """What makes a row of these columns of one of the entry's."""
+        known = self._pickers.get(names)
+        if known is None:
+            if len(self._pickers) >= PICKERS_MAX:
+                self._pickers.clear()
+            known = self._pickers[names] = _picker([self.names[name] for name in names])
+        return known
+
+
+def _picker(places: list[int]) -> Callable[[list[Any]], Row]:
+    return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+
+
+class RowCache:
+    """The entries. For any thread; ``folder`` is emptied, made when it is needed, and nobody else's."""
+
+    def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int = 0) -> None:
+        self._folder, self._bytes_max, self._free_bytes_min = folder, bytes_max, free_bytes_min
+        self._entries: OrderedDict[Group, Entry] = OrderedDict()
+        self._handles: OrderedDict[Path, Handle] = OrderedDict()
+        self._gone: deque[Path] = deque()
+        self._asked: dict[Group, int] = {}
+        self._counted = self._made = 0
+        self._lock, self._packing = threading.Lock(), threading.Lock()
+        self.byte_count = 0
+        _empty(folder)
+
+    def find(self, group: Group, wanted: Wanted, key: Key, key_hash: int, *, nowait: bool = False) -> list[Row] | None:
+        """The rows of a row group that have a key; None if that is not kept.
+
+        With ``nowait`` raises WouldWait where it would have to be waited for.
+        """
+        entry = self._entries.get(group)
+        if entry is None or not entry.has(wanted.names):
+            return None
+        places = entry.places
+        block = block_of(key_hash, len(places) - 1)
+        try:
+            handle = self._handle(group, entry)
+            read = handle.read_nowait if nowait else handle.read
+            rows = rows_in(read(places[block], places[block + 1]), key_hash, entry.layout)
+        except (OSError, Damaged) as exc:
+            if getattr(exc, "errno", None) not in NONE_LEFT:
+                self._drop_damaged(entry, exc)
+            return None
+        entry.asked = min(entry.asked + 1, ASKED_MAX)
+        pick, place = entry.picker(wanted.names), entry.names[wanted.key]
+        return [pick(row) for row in rows if row[place] == key]
+
+    def missed(self, group: Group, wanted: Wanted) -> pa.Schema | None:
+        """Count a row group that is asked for and not kept; gives the columns to pack if it is to be packed now."""
+        if not self._bytes_max or not RowLayout.fits(wanted.schema):
+            return None
+        with self._lock:
+            known = self._entries.get(group)
+            if known is not None and known.has(wanted.names):
+                return None
+            self._counted += 1
+            if self._counted >= max(COUNTED_MIN, 10 * len(self._entries)):
+                self._age()
+            asked = self._asked[group] = min(self._asked.get(group, 0) + 1, ASKED_MAX)
+            if asked < ASKED_FOR or self._packing.locked():
+                return None
+            if known is not None:
+                return pa.schema([*known.layout.schema, *(own for own in wanted.schema if own.name not in known.names)])
+            return wanted.schema if self._has_room(asked) else None
+
+    def pack(self, group: Group, rows: pa.Table, hashes: Hashes) -> bool:
+        """Keep the rows of a row group, of which ``hashes`` are those of their keys; whether that was done.
+
+        One thread at a time does it; another one has no time to wait for that.
+        """
+        if not rows.num_rows or not self._packing.acquire(blocking=False):
+            return False
+        entry = None
+        try:
+            entry = self._packed(group, rows, hashes)
+        except OSError as exc:
+            log.warning("rows could not be kept for reads by key", reason=os.strerror(exc.errno or 0))
+        finally:
+            self._packing.release()
+        with self._lock:
+            if entry is None:
+                self._asked[group] = -REFUSED_FOR
+                return False
+            self._entries[group] = entry
+            self.byte_count += entry.byte_count
+        return True
+
+    def forget(self, stamp: Stamp) -> None:
+        """Keep nothing of a file that is not read any more."""
+        with self._lock:
+            for group in [group for group in self._entries if group[0] == stamp]:
+                self._drop(group)
+        self._unlink()
+
+    def close(self) -> None:
+        """Keep nothing; from now on nothing is packed."""
+        self._bytes_max = 0
+        with self._lock:
+            self._entries.clear()
+            self._handles.clear()
+            self.byte_count = 0
+        _empty(self._folder)
+
+    def _packed(self, group: Group, rows: pa.Table, hashes: Hashes) -> Entry | None:
+        layout = RowLayout(rows.schema)
+        size_max = rows.nbytes + rows.num_rows * (layout.record.size + HEAD.size) + PAGE_BYTES
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if size_max > self._bytes_max or shutil.disk_usage(self._folder).free < self._free_bytes_min + size_max:
+            return None
+        self._make_room(group, size_max)
+        self._made += 1
+        path = self._folder / str(self._made)
+        try:
+            with os.fdopen(os.open(path, CREATE, 0o600), "wb") as file:
+                places = pack(rows, hashes, layout, file.write)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Entry(group, layout, path, places, self._asked.pop(group, ASKED_FOR))
+
+    def _make_room(self, group: Group, size: int) -> None:
+        with self._lock:
+            self._drop(group)
+            while self._entries and (self.byte_count + size > self._bytes_max or len(self._entries) >= ENTRIES_MAX):
+                self._drop(next(iter(self._entries)))
+        self._unlink()
+
+    def _has_room(self, asked: int) -> bool:
+        """Whether what was asked for so often may come in: there is room, or the oldest was asked for far less."""
+        oldest = next(iter(self._entries.values()), None)
+        if oldest is None or self.byte_count + 2 * oldest.byte_count <= self._bytes_max:
+            return True
+        return asked > 2 * oldest.asked + ASKED_FOR
+
+    def _age(self) -> None:
+        self._counted = 0
+        self._asked = {group: asked // 2 for group, asked in self._asked.items() if not 0 <= asked < 2}
+        for entry in self._entries.values():
+            entry.asked //= 2
+
+    def _drop(self, group: Group) -> None:
+        entry = self._entries.pop(group, None)
+        if entry is not None:
+            self.byte_count -= entry.byte_count
+            self._handles.pop(entry.path, None)
+            self._gone.append(entry.path)
+
+    def _unlink(self) -> None:
+        """Remove the files of what was dropped; without the lock, which a read on the event loop may want."""
+        with suppress(IndexError):
+            while True:
+                with suppress(OSError):
+                    self._gone.popleft().unlink()
+
+    def _drop_damaged(self, entry: Entry, exc: Exception) -> None:
+        with self._lock:
+            if self._entries.get(entry.group) is not entry:  # it was dropped while it was read
+                return
+            self._drop(entry.group)
+        self._unlink()
+        log.warning("packed rows are damaged and packed anew", file=entry.path.name, reason=repr(exc))
+
+    def _handle(self, group: Group, entry: Entry) -> Handle:
+        """The open file of an entry, which from now on was read last."""
+        with self._lock:
+            if group in self._entries:
+                self._entries.move_to_end(group)
+            handle = self._handles.get(entry.path)
+            if handle is not None:
+                return handle
+        handle = Handle(entry.path)
+        with self._lock:
+            if self._entries.get(group) is entry:
+                self._handles[entry.path] = handle
+            if len(self._handles) > HANDLES_MAX:
+                self._handles.popitem(last=False)
+        return handle
+
+
+def _empty(folder: Path) -> None:
+    """Remove what was kept; what is no folder there is nobody's either."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            folder.unlink()

@@ -1,0 +1,166 @@
+"""A row that was packed is the row that Arrow gives, of every type, with NULLs, extremes and rows of any size."""
+
+from __future__ import annotations
+
+import io
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from server_process import ServerProcess
+
+from kalam.rows.column_types import TYPES
+from kalam.schema import DataType, TypeName
+from kalam.storage.segments.key_filter import KeyFilter, KeyHashes, key_hash
+from kalam.storage.segments.packed_rows import Damaged, block_of, pack, rows_in
+from kalam.storage.segments.row_layout import RowLayout
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+DIGITS = st.integers(-(10**38) + 1, 10**38 - 1)
+VALUES: dict[TypeName, tuple[DataType, st.SearchStrategy[Any]]] = {
+    TypeName.BOOLEAN: (DataType(name=TypeName.BOOLEAN), st.booleans()),
+    TypeName.SMALLINT: (DataType(name=TypeName.SMALLINT), st.integers(-(1 << 15), (1 << 15) - 1)),
+    TypeName.INT: (DataType(name=TypeName.INT), st.integers(-(1 << 31), (1 << 31) - 1)),
+    TypeName.BIGINT: (DataType(name=TypeName.BIGINT), st.integers(-(1 << 63), (1 << 63) - 1)),
+    TypeName.FLOAT: (DataType(name=TypeName.FLOAT), st.floats(width=32)),
+    TypeName.DOUBLE: (DataType(name=TypeName.DOUBLE), st.floats()),
+    TypeName.DECIMAL: (
+        DataType(name=TypeName.DECIMAL, precision=38, scale=7),
+        DIGITS.map(lambda digits: Decimal(f"{digits}E-7")),
+    ),
+    TypeName.TEXT: (DataType(name=TypeName.TEXT), TEXTS),
+    TypeName.BLOB: (DataType(name=TypeName.BLOB), st.binary(max_size=40)),
+    TypeName.TIMESTAMP: (
+        DataType(name=TypeName.TIMESTAMP),
+        st.integers((FIRST - EPOCH) // timedelta(microseconds=1), (LAST - EPOCH) // timedelta(microseconds=1)).map(
+            lambda micros: EPOCH + timedelta(microseconds=micros)
+        ),
+    ),
+    TypeName.DATE: (DataType(name=TypeName.DATE), st.dates(date.min, date.max)),
+    TypeName.JSON: (DataType(name=TypeName.JSON), TEXTS),
+    TypeName.UUID: (DataType(name=TypeName.UUID), st.uuids().map(str)),
+}
+
+
+def alike(packed: Any, own: Any) -> bool:
+    """The same value in the same form: NaN is NaN, -0.0 is not 0.0, 1.50 is not 1.5."""
+    if isinstance(own, float):
+        same = math.isnan(packed) if math.isnan(own) else packed == own
+        return same and math.copysign(1, packed) == math.copysign(1, own)
+    return type(packed) is type(own) and str(packed) == str(own) and bool(packed == own)
+
+
+def packed(table: pa.Table, keys: list[int]) -> tuple[bytes, Any, RowLayout]:
+    out, layout = io.BytesIO(), RowLayout(table.schema)
+    places = pack(table, KeyHashes.of(keys), layout, out.write)
+    return out.getvalue(), places, layout
+
+
+def test_every_type_has_a_place_in_a_record() -> None:
+    assert set(VALUES) == set(TYPES)
+    for name, (kind, _) in VALUES.items():
+        assert RowLayout.fits(pa.schema([pa.field("c", TYPES[name].arrow(kind))])), name
+    assert not RowLayout.fits(pa.schema([pa.field("c", pa.list_(pa.int64()))]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=20))
+    rows = data.draw(st.integers(1, 40))
+    columns = []
+    for name in names:
+        kind, values = VALUES[name]
+        drawn = data.draw(st.lists(st.none() | values, min_size=rows, max_size=rows))
+        columns.append(pa.array(drawn, TYPES[name].arrow(kind)))
+    table = pa.table(columns, names=[f"c{place}" for place in range(len(names))])
+    cut = data.draw(st.integers(0, rows - 1))
+    table = pa.concat_tables([table.slice(cut), table.slice(0, cut)])  # of columns in pieces, which do not begin at 0
+    written, places, layout = packed(table, list(range(rows)))
+    assert len(written) == places[-1]
+    for key in range(rows):
+        block = block_of(key_hash(key), len(places) - 1)
+        [found] = rows_in(written[places[block] : places[block + 1]], key_hash(key), layout)
+        expected = [column[key].as_py() for column in table.columns]
+        assert all(map(alike, found, expected)), (found, expected)
+    block = block_of(key_hash(-7), len(places) - 1)
+    assert rows_in(written[places[block] : places[block + 1]], key_hash(-7), layout) == []
+
+
+@pytest.mark.parametrize("text_bytes", [0, 10, 1_000, 300_000])
+def test_blocks_hold_few_rows_where_these_are_large(text_bytes: int) -> None:
+    rows = 20 if text_bytes > 1_000 else 2_000
+    table = pa.table({"id": range(rows), "text": [chr(97 + key % 26) * text_bytes for key in range(rows)]})
+    written, places, layout = packed(table, list(range(rows)))
+    sizes = [end - start for start, end in pairwise(places)]
+    assert sum(sizes) == len(written)
+    assert max(sizes) < 6_000 + 8 * text_bytes
+    for key in range(rows):
+        block = block_of(key_hash(key), len(places) - 1)
+        found = rows_in(written[places[block] : places[block + 1]], key_hash(key), layout)
+        assert found == [[key, chr(97 + key % 26) * text_bytes]]
+
+
+@settings(max_examples=200)
+@given(place=st.integers(0), flipped=st.integers(1, 255))
+def test_a_flipped_byte_is_noticed(place: int, flipped: int) -> None:
+    written, places, layout = packed(pa.table({"id": range(10), "text": ["abc"] * 10}), list(range(10)))
+    damaged = bytearray(written)
+    damaged[place % len(written)] ^= flipped
+    [block] = [block for block, (_, end) in enumerate(pairwise(places)) if end > place % len(written)][:1]
+    with pytest.raises(Damaged):
+        rows_in(damaged[places[block] : places[block + 1]], 0, layout)
+
+
+@given(keys=st.lists(st.integers(-(1 << 63), (1 << 63) - 1) | TEXTS, min_size=1), foreign=st.lists(TEXTS))
+def test_one_key_is_hashed_and_asked_for_as_many_are(keys: list[Any], foreign: list[str]) -> None:
+    for key in [*keys, date(2024, 2, 29), datetime(2024, 2, 29, 1, tzinfo=UTC), Decimal("1.50")]:
+        assert key_hash(key) == int(KeyHashes.of([key])[0])
+    texts = [key for key in keys if isinstance(key, str)]
+    key_filter = KeyFilter.build(KeyHashes.of(texts))
+    for key in [*texts, *foreign, *map(str, range(200))]:
+        assert key_filter.may_contain_one(key_hash(key)) is bool(key_filter.may_contain(KeyHashes.of([key]))[0])
+
+
+COLUMNS = {
+    "b": ("BOOLEAN", "true", "NULL", "false"),
+    "s": ("SMALLINT", "-32768", "NULL", "32767"),
+    "i": ("INT", "-2147483648", "NULL", "2147483647"),
+    "l": ("BIGINT", "-9223372036854775808", "NULL", "9223372036854775807"),
+    "f": ("FLOAT", "0.1", "NULL", "-0.0"),
+    "d": ("DOUBLE", "'NaN'", "NULL", "'-Infinity'"),
+    "n": ("DECIMAL(38,10)", "1.50", "NULL", "-9999999999999999999999999999.9999999999"),
+    "t": ("TEXT", "''", "NULL", "'zweiundzwanzig ☃ 🦉'"),
+    "x": ("BLOB", "X''", "NULL", "X'00FF10'"),
+    "z": ("TIMESTAMP", "'0001-01-01T00:00:00Z'", "NULL", "'9999-12-31T23:59:59.999999Z'"),
+    "y": ("DATE", "'0001-01-01'", "NULL", "'9999-12-31'"),
+    "j": ("JSON", """'{"a": [1, null, "ü"]}'""", "NULL", "'[]'"),
+    "u": ("UUID", "'6ba7b810-9dad-11d1-80b4-00c04fd430c8'", "NULL", "'00000000-0000-0000-0000-000000000000'"),
+}
+
+
+@pytest.mark.parametrize("key", ["BIGINT", "TEXT", "UUID"])
+def test_a_row_of_every_type_is_the_same_hot_planned_decoded_and_kept(shared_server: ServerProcess, key: str) -> None:
+    server, table = shared_server, f"packed.of_{key.lower()}"
+    server.sql("CREATE NAMESPACE IF NOT EXISTS packed")
+    server.sql(f"CREATE TABLE {table} (k {key} PRIMARY KEY, "
+               + ", ".join(f"{name} {told[0]}" for name, told in COLUMNS.items()) + ")")  # fmt: skip
+    keys: list[Any] = [1, 2, 3] if key == "BIGINT" else [f"{n}ba7b810-9dad-11d1-80b4-00c04fd430c8" for n in (1, 2, 3)]
+    for place, own in enumerate(keys):
+        literal = own if key == "BIGINT" else f"'{own}'"
+        server.sql(f"INSERT INTO {table} VALUES ({literal}, {', '.join(told[1 + place] for told in COLUMNS.values())})")
+    select = f"SELECT * FROM {table} WHERE k = $1"
+    hot = [server.sql(select, own) for own in keys]
+    server.sql(f"FLUSH TABLE {table}")
+    planned = server.sql(f"SELECT * FROM {table} ORDER BY k")
+    for _ in range(3):  # decoded, packed, kept
+        assert [server.sql(select, own) for own in keys] == hot == [[row] for row in planned]
+    assert list(server.data_dir.glob("key-rows/*"))
