@@ -8,7 +8,17 @@ import typer
 
 from kalam.cli.failure import WrongUsage
 
-MEASUREMENTS: Final = ("idle", "streams", "stream_tables", "inserts", "flush", "select", "stored_tables", "live")
+MEASUREMENTS: Final = (
+    "idle",
+    "streams",
+    "stream_tables",
+    "inserts",
+    "flush",
+    "select",
+    "stored_tables",
+    "lake",
+    "live",
+)
 
 
 def bench(

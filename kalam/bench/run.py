@@ -18,6 +18,7 @@ from kalam.bench.flush import measure_flush
 from kalam.bench.http_sql import HttpSql
 from kalam.bench.idle import measure_idle
 from kalam.bench.inserts import measure_inserts
+from kalam.bench.lake import measure_lake
 from kalam.bench.live import measure_live
 from kalam.bench.progress import Progress
 from kalam.bench.report import print_json, print_table
@@ -38,6 +39,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "flush": measure_flush,
     "select": measure_select,
     "stored_tables": measure_stored_tables,
+    "lake": measure_lake,
     "live": measure_live,
 }
 

@@ -36,6 +36,9 @@ class Sizes:
     single_updates: int = 2_000
     imported_rows: int = 1_000_000
     random_rows: int = 300_000
+    lake_rounds: int = 6
+    lake_rows: int = 100_000
+    lake_s: float = 12.0
     lasting_rows: int = 10_000_000
     live_queries: tuple[int, ...] = (10, 100, 1_000, 10_000)
     live_per_s: int = 2_000
@@ -78,6 +81,9 @@ class Sizes:
             single_updates=50,
             imported_rows=20_000,
             random_rows=5_000,
+            lake_rounds=1,
+            lake_rows=2_000,
+            lake_s=0.2,
             lasting_rows=40_000,
             live_queries=(2, 20),
             live_per_s=200,

@@ -5,6 +5,7 @@ It reads ``kalam.db`` itself, by a connection that cannot write, so that no inse
 
 from __future__ import annotations
 
+import os
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from kalam.storage.segments.folders import Folders
 from kalam.storage.work.worker_process import DISK_FAILURES, WorkerAnswer, serve_requests
 
 TRIES_MAX = 5
+NICENESS = 10
+"""How far the process steps back for others: nobody waits for it."""
 
 
 class LakeRequest(msgspec.Struct, kw_only=True):
@@ -50,7 +53,8 @@ class LakeAnswer(WorkerAnswer, kw_only=True):
 
 
 def main() -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until the input ends, behind whoever else wants the processor."""
+    os.nice(NICENESS)
     serve_requests(LakeRequest, lambda request, tell: commit(request), LakeAnswer)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,21 @@ def test_on_a_disk_that_is_nearly_full_it_goes_at_once(start_kalam: Start) -> No
     wait(lambda: len(files(server, "t")) == 1, server)
     assert "replaced segments go early" in server.log_text()
     assert_read(server, "n.t", tuple(READERS))
+
+
+def test_what_a_commit_was_cut_off_before_noting_goes_after_the_next_start(start_kalam: Start) -> None:
+    server = start_kalam(**AT_ONCE)
+    server.sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")
+    for number in range(2):
+        server.sql(f"INSERT INTO n.t VALUES ({number}); FLUSH TABLE n.t")
+    server.sql("REFRESH LAKE; COMPACT TABLE n.t; REFRESH LAKE")
+    server.stop()
+    with closing(sqlite3.connect(server.data_dir / "kalam.db")) as conn:
+        assert conn.execute("UPDATE replaced_segments SET unnamed_us = NULL").rowcount == 2
+        conn.commit()
+    server.start(KALAM_SEGMENTS_KEPT_S="0")
+    wait(lambda: len(files(server, "t")) == 1, server)
+    assert_read(server, "n.t")
 
 
 def test_where_the_lake_finds_no_room_the_last_commit_goes_on_being_read(start_kalam: Start, tmp_path: Path) -> None:
