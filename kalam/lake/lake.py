@@ -35,6 +35,7 @@ from kalam.storage.log.disk_faults import disk_may_fail
 from kalam.storage.log.troubles import log_failure, reason_of
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import list_garbage, remove_garbage
+from kalam.storage.segments.remote import is_remote
 from kalam.storage.work.compaction import Compactor
 from kalam.storage.work.worker_process import WorkerProcess
 from kalam.threads import Purpose, in_thread
@@ -68,6 +69,7 @@ class Lake:
         self.process = WorkerProcess(worker.__name__, settings.flush_worker_idle_s)
         self._kept = KeptFiles(storage.database, storage.folders, compactor.replaced)
         self._heads: dict[int, Head] = {}
+        self._metadata_bytes = 0
         self._changed_at: dict[int, float] = {}
         self._due_at: dict[int, float] = {}
         self._compared: set[int] = set()
@@ -108,14 +110,13 @@ class Lake:
 
     def figures(self) -> Figures:
         """The lakes of all tables in numbers."""
-        wanted = [table.table_id for table in self._storage.catalogue.stored() if self.wanted(table)]
-        heads = [head for own in wanted if (head := self._heads.get(own)) is not None]
+        known = self._storage.catalogue.by_id
         notes = {**self._storage.catalogue.changed_at, **self._changed_at}
-        since = min((notes[own] for own in wanted if own in notes), default=None)
+        behind = [since for own, since in notes.items() if own in known and self.wanted(known[own])]
         return Figures(
-            tables=len(wanted),
-            lag_s=0.0 if since is None else time.monotonic() - since,
-            metadata_bytes=sum(head.metadata_bytes for head in heads),
+            tables=len(self._heads),
+            lag_s=time.monotonic() - min(behind) if behind else 0.0,
+            metadata_bytes=self._metadata_bytes,
             kept_bytes=self._kept.byte_count,
         )
 
@@ -171,7 +172,7 @@ class Lake:
             own, head = table.table_id, heads.get(table.table_id)
             here = (lake_location(folders, table), folders.location(table), folders.data_id, own)
             if head and (head.location, head.segments_location, head.data_id, head.table_id) == here:
-                self._heads[own] = head
+                self._remember(own, head)
             fits = own in self._heads and (self._heads[own].basis, self._heads[own].schema_version) == (
                 summaries.get(own, ""),
                 table.schema_version,
@@ -229,9 +230,17 @@ class Lake:
                 log.warning("replaced segments go early, for the disk is nearly full", table=str(table.name))
                 await self._try(table, kept_s=0)
 
+    def _remember(self, table_id: int, head: Head | None) -> None:
+        """What was committed last; None: there is nothing any more."""
+        for one, sign in ((self._heads.pop(table_id, None), -1), (head, 1)):
+            self._metadata_bytes += sign * one.metadata_bytes if one else 0
+        if head is not None:
+            self._heads[table_id] = head
+
     def _forget(self, table_id: int) -> None:
         """The table is gone."""
-        for known in (self._heads, self._changed_at, self._due_at, self._locks):
+        self._remember(table_id, None)
+        for known in (self._changed_at, self._due_at, self._locks):
             known.pop(table_id, None)
         self._compared.discard(table_id)
         self._storage.troubles.clear(table_id, TROUBLE)
@@ -250,7 +259,7 @@ class Lake:
                     await self._remove_folder(table)
                     self._forget(own)
                     raise TableNotFound(f"table {table.name} was dropped")
-                self._heads[own] = answer.head
+                self._remember(own, answer.head)
                 await self._let_go(table, answer)
             except BaseException as exc:
                 if since is not None:
@@ -324,6 +333,9 @@ class Lake:
                 self._due_at[table.table_id] = time.monotonic() + READ_RETRY_S
 
     async def _remove_folder(self, table: Table) -> None:
+        path = lake_folder(self._storage.folders, table)
+        if not is_remote(self._storage.folders.location(table)) and not await in_thread(Purpose.FILES, path.exists):
+            return  # as after each flush of a table that never had one
         garbage = lake_garbage(self._storage, table)
         await self._storage.database.write(lambda conn: list_garbage(conn, garbage, now_us()))
         await remove_garbage(self._storage.database, garbage)

@@ -87,7 +87,7 @@ class StorageMetrics(Collector):
         yield from counters((("kalam_lake_failures", "Commits to the lake that failed.", work.failures),))
         yield from gauges(
             (
-                ("kalam_lake_tables", "Tables that other engines can read.", now.tables),
+                ("kalam_lake_tables", "Tables whose files for other engines are made.", now.tables),
                 ("kalam_lake_lag_seconds", "How long the lake has been behind a flush, at most.", now.lag_s),
                 ("kalam_lake_metadata_bytes", "Bytes of the lake's metadata.", now.metadata_bytes),
                 ("kalam_lake_kept_bytes", "Replaced segments kept for other engines.", now.kept_bytes),
