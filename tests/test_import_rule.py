@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -204,6 +205,27 @@ def test_kalam_alone_imports_nothing_of_kalam() -> None:
     command = "import kalam, sys; print([name for name in sys.modules if name.startswith('kalam')])"
     run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert run.stdout == "['kalam']\n"
+
+
+def test_the_distribution_of_the_client_has_all_that_the_client_imports() -> None:
+    modules = read_modules(CHECKOUT)
+    wanted = {name for name in modules if inside(name, (LENT,))}
+    while more := {found for name in wanted for found in imported_modules(modules[name], modules)} - wanted:
+        wanted |= more
+    project = tomllib.loads((CHECKOUT / "kalam" / "client" / "pyproject.toml").read_text())
+    files = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"].values()
+    named = {name for file in files if (name := module_name(file)) is not None}
+    assert named == wanted | {"kalam", "kalam.__main__"}, (
+        "kalam/client/pyproject.toml names others than the client imports"
+    )
+
+
+def imported_modules(module: Module, modules: Mapping[str, Module]) -> set[str]:
+    return {found for name in imported_names(module) if (found := nearest(name, modules)) is not None}
+
+
+def module_name(file: str) -> str | None:
+    return ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__") if file.endswith(".py") else None
 
 
 def test_the_migrations_are_a_part_of_kalam() -> None:
