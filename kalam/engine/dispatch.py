@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 import msgspec
 import pyarrow as pa
@@ -17,7 +17,7 @@ from kalam.access.model import Narrowed
 from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
-from kalam.engine.gate import Gate
+from kalam.engine.gate import ONESELF, Gate
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
@@ -29,7 +29,6 @@ from kalam.errors import (
     Internal,
     KalamError,
     NamespaceNotFound,
-    NotFound,
     SyntaxFault,
     TableNotFound,
     Unsupported,
@@ -60,8 +59,6 @@ from kalam.threads import beside, reading
 from kalam.tracing import span
 
 log = structlog.get_logger(__name__)
-
-ONESELF: Final = "for another user statements on rows and tables are run, not those on users and rights"
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -201,7 +198,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         statement = await self.texts.statement(parsed, place, session.user)
         if isinstance(statement, sql.ExecuteAs):
             with self.audited.telling(statement, session):
-                session = replace(session, identity=self._acting(statement, session.identity))
+                session = replace(session, identity=self.gate.acting(statement, session.identity))
             statement = statement.statement
         elif isinstance(statement, sql.OnAccess) and session.identity.actor is not None:
             raise Unsupported(ONESELF)
@@ -210,15 +207,6 @@ class Dispatch(msgspec.Struct, frozen=True):
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
         return statement, session
-
-    def _acting(self, statement: sql.ExecuteAs, identity: Identity) -> Identity:
-        """An administrator on the rows of another user; raises what keeps somebody from it."""
-        self.gate.administrator(identity, "only administrators act for others: EXECUTE AS USER")
-        if isinstance(statement.statement, sql.OnAccess):
-            raise Unsupported(ONESELF)
-        if self.gate.rights.on and statement.user not in self.gate.rights.book.users:
-            raise NotFound(f"there is no user {statement.user[:64]!r}", hint="SHOW USERS lists them")
-        return replace(identity, user=statement.user, actor=identity.rights_of)
 
     async def _dispatch(self, statement: sql.Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
         session = request.session

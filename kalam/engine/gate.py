@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.access.identity import Identity
 from kalam.access.model import Ends, Narrowed, Privilege
 from kalam.access.rights import Rights
 from kalam.engine.session import Session
-from kalam.errors import NamespaceNotFound, PermissionDenied, TableNotFound
+from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNotFound, Unsupported
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
 from kalam.query.running import RunningQuery, note_read
@@ -29,6 +30,7 @@ from kalam.sql.text.lexer import StatementText
 from kalam.storage.log.catalogue import Catalogue
 
 LOCATION = "LOCATION"
+ONESELF: Final = "for another user statements on rows and tables are run, not those on users and rights"
 
 
 class Gate:
@@ -213,6 +215,15 @@ class Gate:
     def owns(self, identity: Identity, table: Table) -> bool:
         """Whether a table is somebody's own, or somebody is an administrator."""
         return self.rights.owns(identity.rights_of, table)
+
+    def acting(self, statement: sql.ExecuteAs, identity: Identity) -> Identity:
+        """An administrator on the rows of another user; raises what keeps somebody from it."""
+        self.administrator(identity, "only administrators act for others: EXECUTE AS USER")
+        if isinstance(statement.statement, sql.OnAccess):
+            raise Unsupported(ONESELF)
+        if self.rights.on and statement.user not in self.rights.book.users:
+            raise NotFound(f"there is no user {statement.user[:64]!r}", hint="SHOW USERS lists them")
+        return replace(identity, user=statement.user, actor=identity.rights_of)
 
     def administers(self, identity: Identity) -> bool:
         """Whether somebody is an administrator."""

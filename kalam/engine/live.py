@@ -23,7 +23,7 @@ from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.schema import PayloadFormat
 from kalam.sql.text.replaced import with_session
-from kalam.sql.text.statements import Subscribe
+from kalam.sql.text.statements import ExecuteAs, Subscribe
 
 TEXT, COUNT = pa.string(), pa.int64()
 
@@ -51,7 +51,8 @@ class Live:
         payload_format: PayloadFormat = PayloadFormat.JSON,
     ) -> LiveQuery:
         """Open the live query of a bare SELECT; the options win over those of an OPTIONS clause."""
-        statement = await self._texts.live(sql, session.user)
+        asked = await self._texts.live(sql, session.user)
+        statement, session = self._acted(asked, session)
         with self._audited.telling(statement, session):
             self._gate.check(statement, session)
         request = _request(
@@ -69,6 +70,16 @@ class Live:
             wanted = None if keys is None else tuple(keys)
             request = replace(request, last_per_key=last_per_key, events_only=True, keys=wanted)
         return await self._opened(request, sink)
+
+    def _acted(self, asked: Subscribe | ExecuteAs, session: Session) -> tuple[Subscribe, Session]:
+        """What is asked for, and for whom."""
+        if isinstance(asked, Subscribe):
+            return asked, session
+        with self._audited.telling(asked, session):
+            identity = self._gate.acting(asked, session.identity)
+        statement = asked.statement
+        assert isinstance(statement, Subscribe)
+        return statement, replace(session, identity=identity)
 
     async def _opened(self, request: LiveRequest, sink: Sink) -> LiveQuery:
         deciding = self._deciding(request)

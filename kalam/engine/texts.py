@@ -11,7 +11,7 @@ from kalam.sql import parse_live
 from kalam.sql.parsed import ParsedText, ParsedTexts
 from kalam.sql.text.limits import ReadElsewhere, reading_here
 from kalam.sql.text.recognised import is_values_insert
-from kalam.sql.text.statements import QueryText, Statement, Subscribe
+from kalam.sql.text.statements import ExecuteAs, QueryText, Statement, Subscribe
 from kalam.threads import INLINE_CHARACTERS_MAX, Purpose, in_thread
 
 
@@ -70,11 +70,11 @@ class Texts:
         )
         return found
 
-    async def live(self, text: str, user: str) -> Subscribe:
+    async def live(self, text: str, user: str) -> Subscribe | ExecuteAs:
         """The live query that a text asks for."""
         if len(text) <= INLINE_CHARACTERS_MAX:
             return parse_live(text)
-        found: Subscribe = await self._parsing.parse(Parse(text=text, live=True), user)
+        found: Subscribe | ExecuteAs = await self._parsing.parse(Parse(text=text, live=True), user)
         return found
 
 

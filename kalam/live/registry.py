@@ -315,9 +315,9 @@ class Registry:
     # Ending.
 
     def close(self, query_id: str, user: str | None, reason: str) -> None:
-        """End a live query; where ``user`` is given only if it is this user's. Raises NotFound."""
+        """End a live query; where ``user`` is given only if it is this user's, or opened by them. Raises NotFound."""
         query = self._queries.get(query_id)
-        if query is None or user not in (None, query.user):
+        if query is None or user not in (None, query.user, query.rights_of):
             raise NotFound(f"there is no live query {query_id[:80]!r}", hint="SHOW LIVE QUERIES lists them")
         self._fail(query, reason)
 

@@ -16,7 +16,7 @@ from kalam.sql.tables import definitions
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import StatementText, check_unicode, split
 from kalam.sql.text.limits import TOO_DEEP
-from kalam.sql.text.statements import Statement, Subscribe
+from kalam.sql.text.statements import ExecuteAs, Statement, Subscribe
 
 Read = TypeVar("Read")
 
@@ -121,9 +121,13 @@ def parse_statement(text: str | StatementText) -> Statement:
     return _read(text, _statement)
 
 
-def parse_live(text: str) -> Subscribe:
-    """The live query that a bare ``SELECT …``, or a ``SUBSCRIBE TO SELECT …``, asks for."""
-    return _read(text, live.live_select)
+def parse_live(text: str) -> Subscribe | ExecuteAs:
+    """The live query that a bare ``SELECT …``, or a ``SUBSCRIBE TO SELECT …``, asks for, maybe for another user."""
+    return _read(text, _live)
+
+
+def _live(cursor: Cursor) -> Subscribe | ExecuteAs:
+    return grants.execute_as(cursor, live.live_select) if cursor.at("EXECUTE", "AS") else live.live_select(cursor)
 
 
 def _read(text: str | StatementText, read: Callable[[Cursor], Read]) -> Read:

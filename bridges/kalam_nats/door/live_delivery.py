@@ -91,7 +91,7 @@ class LiveDelivery:
 
     def subject(self, query: LiveQuery) -> str:
         """The subject of a live query's messages."""
-        return self._subjects.live_messages_subject(query.user, query.id)
+        return self._subjects.live_messages_subject(query.rights_of, query.id)
 
     def note(self, query: LiveQuery) -> None:
         """Send soon what waits in ``query``."""
