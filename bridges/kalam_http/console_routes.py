@@ -78,7 +78,8 @@ def console_routes(engine: Engine, overview: OverviewDocument, entrance: Entranc
         """Answer all namespaces, tables and columns, functions and keywords; 304 where `If-None-Match` still holds.
 
         While authentication is on, `may` says which of SELECT, INSERT, UPDATE and DELETE the caller may do on a table,
-        `owns` whether to alter and drop it, `may_create` whether to create tables in a namespace.
+        `owns` whether to alter and drop it, `row_security` that policies decide over its rows, `may_create` whether to
+        create tables in a namespace.
         """
         etag, body = catalogue.newest(caller_of(engine, request), identity_of(request))
         answer = _answer(request, body, JSON, etag)
@@ -172,4 +173,5 @@ def _allowed(table: Table, access: Access | None, user: str) -> dict[str, Any]:
     if access is None:
         return {}
     rights = access.rights
-    return {"may": [name for name in ROWS if rights.may(user, name, table)], "owns": rights.owns(user, table)}
+    found = {"may": [name for name in ROWS if rights.may(user, name, table)], "owns": rights.owns(user, table)}
+    return found | ({"row_security": True} if table.row_security else {})

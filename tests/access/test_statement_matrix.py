@@ -12,7 +12,9 @@ from statement_table import Line, lines
 
 from kalam.sql import parse_statement, split
 from kalam.sql.access.statements import AccessStatement
+from kalam.sql.text.lexer import StatementText, read_tokens
 from kalam.sql.text.statements import OnAccess, Statement
+from kalam.sql_words import FUNCTIONS, KEYWORDS
 
 CODES = {
     "+": {"ok"},
@@ -59,6 +61,11 @@ def kind_of(line: Line) -> str:
 def test_every_statement_of_the_language_has_a_line() -> None:
     language = {*get_args(Statement), *get_args(AccessStatement)} - {OnAccess}
     assert {kind_of(line) for line in lines()} == {kind.__name__ for kind in language}
+
+
+def test_completion_offers_every_word_of_every_statement() -> None:
+    tokens = [token for line in lines() for token in read_tokens(StatementText(line.text)) if token.text.isupper()]
+    assert {token.word for token in tokens if token.word} - {*KEYWORDS, *map(str.upper, FUNCTIONS)} == set()
 
 
 @pytest.mark.parametrize("person", INSIDE)

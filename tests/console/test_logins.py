@@ -34,7 +34,8 @@ def guarded(tmp_path_factory):
         server,
         "CREATE NAMESPACE lab; CREATE TABLE lab.readings (id BIGINT PRIMARY KEY, celsius DOUBLE);"
         "CREATE TABLE lab.secret (id BIGINT PRIMARY KEY); INSERT INTO lab.readings VALUES (1, 20.5), (2, 21.5);"
-        "GRANT SELECT ON TABLE lab.readings TO rita; ALTER TABLE lab.readings OWNER TO olga",
+        "GRANT SELECT ON TABLE lab.readings TO rita; ALTER TABLE lab.readings OWNER TO olga;"
+        "CREATE POLICY own ON lab.secret FOR SELECT TO rita, olga USING (id = 1 OR CURRENT_USER() = 'olga')",
     )
     yield server
     server.stop()
@@ -172,6 +173,29 @@ def test_an_administrator_makes_a_user_grants_and_ends_a_session(console_of, ope
     reader.page.get_by_role("heading", name="Log in").wait_for()
 
 
+def test_an_administrator_makes_a_policy_and_drops_it(console_of, guarded):
+    console = console_of("admin", "users")
+    console.button("Create policy").click()
+    dialog = console.page.get_by_role("dialog")
+    statement = dialog.get_by_role("textbox", name="Statement")
+    statement.fill("CREATE POLICY warm ON lab.readings TO rita USING (nothing > 20)")
+    dialog.get_by_role("button", name="Run", exact=True).click()
+    dialog.get_by_role("alert").get_by_text("column_not_found").wait_for()
+    statement.fill("CREATE POLICY warm ON lab.readings TO rita USING (celsius > 20)")
+    dialog.get_by_role("button", name="Run", exact=True).click()
+    dialog.wait_for(state="hidden")
+    policies = console.page.get_by_role("region", name="Policies on lab.readings")
+    policies.get_by_role("cell", name="celsius > 20", exact=True).wait_for()
+    console.button("Create policy on lab.readings").click()
+    assert statement.input_value().startswith("CREATE POLICY own ON lab.readings TO PUBLIC USING (")
+    dialog.get_by_role("button", name="Cancel").click()
+    policies.get_by_role("button", name="Drop warm").click()
+    assert statement.input_value() == "DROP POLICY warm ON lab.readings"
+    dialog.get_by_role("button", name="Run", exact=True).click()
+    policies.wait_for(state="hidden")
+    assert ask(guarded, "SHOW POLICIES ON lab.readings")["rows"] == []
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_where_one_logs_in_and_where_users_are(open_console, console_of, guarded, theme, width):
@@ -180,6 +204,7 @@ def test_axe_finds_nothing_where_one_logs_in_and_where_users_are(open_console, c
     stranger.open("login")
     administrator = console_of("admin", "users", width=width, theme=theme)
     administrator.page.get_by_role("region", name="Users").wait_for()
+    administrator.page.get_by_role("region", name="Policies on lab.secret").wait_for()
     for console in (stranger, administrator):
         console.page.wait_for_load_state("networkidle")
         found = axe.run(console.page, options={"resultTypes": ["violations"]}).response["violations"]

@@ -1,4 +1,4 @@
-// Users, roles, what they may do, and by what they log in: SQL, which the dialogs show first.
+// Users, roles, what they may do and see, and by what they log in: SQL, which the dialogs show first.
 
 import { useState } from "preact/hooks";
 import { sql } from "../api.js";
@@ -29,13 +29,17 @@ const LISTS = [
   ] },
 ];
 
+const POLICIES = "SHOW POLICIES";
+const OF_TABLE = new Set(["namespace", "table_name", "enabled"]); // what is said once for all policies of a table
+const EXPRESSIONS = new Set(["using", "with_check"]);
+
 function revoked(row) {
   const on = row.table_name ? `TABLE ${tableName(`${row.namespace}.${row.table_name}`)}` : `NAMESPACE ${quoted(row.namespace)}`;
   return `REVOKE ${row.privilege} ON ${on} FROM ${row.grantee === "public" ? "PUBLIC" : quoted(row.grantee)}`;
 }
 
-export function UsersPage({ known, me }) {
-  const lists = useLoaded(async () => (await sql(LISTS.map((list) => list.statement).join("; "))).results, []);
+export function UsersPage({ known, reloadCatalogue, me }) {
+  const lists = useLoaded(async () => (await sql([...LISTS.map((list) => list.statement), POLICIES].join("; "))).results, []);
   const [dialog, setDialog] = useState(null);
   const [made, setMade] = useState(null); // a token, which is shown once
   if (!me.admin) return <section><h1>Users</h1><p class="soft">Only administrators see the users.</p></section>;
@@ -48,11 +52,13 @@ export function UsersPage({ known, me }) {
     if (title === "Create token" && last.rows.length) setMade(secretOf(last));
     else notify(last.message ?? `${title}: done`);
     lists.reload();
+    reloadCatalogue();
   }
   const opens = [
     ["Create user", { password: true, statement: "CREATE USER ada WITH PASSWORD $1" }],
     ["Create role", { statement: "CREATE ROLE analyst" }],
     ["Grant", { statement: `GRANT SELECT, INSERT ON TABLE ${table} TO ada` }],
+    ["Create policy", { statement: newPolicy(table) }],
     ["Create token", { statement: `CREATE TOKEN 'ci' FOR ${quoted(me.user)} EXPIRES '90d'` }],
   ];
   return (
@@ -65,6 +71,7 @@ export function UsersPage({ known, me }) {
       </div>
       <Fault error={lists.error} />
       {LISTS.map((list, place) => <List {...list} result={lists.value[place]} open={setDialog} key={list.title} />)}
+      <Policies tables={withPolicies(lists.value[LISTS.length], known)} open={setDialog} />
       {dialog && <AccessDialog {...dialog} onClose={() => setDialog(null)} onDone={done} />}
       {made && (
         <Dialog title="The token" onClose={() => setMade(null)} wide>
@@ -82,39 +89,105 @@ function secretOf({ columns, rows }) {
 }
 
 function List({ title, result, none, actions, open }) {
-  const { columns, rows } = result;
   return (
     <>
       <h2>{title}</h2>
-      {rows.length === 0 && <p class="soft">{none}</p>}
-      {rows.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label={title}>
-          <table class="list">
-            <thead><tr>{columns.map((column) => <th key={column.name}>{column.name.replaceAll("_", " ")}</th>)}<th><span class="unseen">Actions</span></th></tr></thead>
-            <tbody>
-              {rows.map((values) => {
-                const row = Object.fromEntries(columns.map((column, place) => [column.name, values[place]]));
-                return (
-                  <tr key={JSON.stringify(values)}>
-                    {columns.map((column, place) => <td class="break" key={column.name}>{shown(column.name, values[place])}</td>)}
-                    <td class="nowrap">
-                      {actions(row).map(([label, dialog]) => (
-                        <button type="button" class="quiet" aria-label={`${label} ${valueText(values[0])}`} onClick={() => open(dialog)} key={label}>{label}</button>
-                      ))}
-                    </td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
-      )}
+      {result.rows.length === 0 && <p class="soft">{none}</p>}
+      {result.rows.length > 0 && <Rows title={title} result={result} actions={actions} open={open} />}
     </>
   );
 }
 
+/** A table of an answer's rows, without the columns that are `left` out, and with what can be done with each. */
+function Rows({ title, result: { columns, rows }, left = new Set(), actions, open }) {
+  const places = columns.flatMap((column, place) => (left.has(column.name) ? [] : [place]));
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={title}>
+      <table class="list">
+        <thead><tr>{places.map((place) => <th key={place}>{columns[place].name.replaceAll("_", " ")}</th>)}<th><span class="unseen">Actions</span></th></tr></thead>
+        <tbody>
+          {rows.map((values) => {
+            const row = rowOf(columns, values);
+            return (
+              <tr key={JSON.stringify(values)}>
+                {places.map((place) => <td class={EXPRESSIONS.has(columns[place].name) ? "expression" : "words"} key={place}>{shown(columns[place].name, values[place])}</td>)}
+                <td class="nowrap">
+                  {actions(row).map(([label, dialog]) => (
+                    <button type="button" class="quiet" aria-label={`${label} ${valueText(values[0])}`} onClick={() => open(dialog)} key={label}>{label}</button>
+                  ))}
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function rowOf(columns, values) {
+  return Object.fromEntries(columns.map((column, place) => [column.name, values[place]]));
+}
+
+/** The tables with policies, and those whose rows are hidden without one: name, whether policies decide, and these. */
+function withPolicies({ columns, rows }, known) {
+  const tables = new Map();
+  for (const values of rows) {
+    const { namespace, table_name: table, enabled } = rowOf(columns, values);
+    const name = `${namespace}.${table}`;
+    tables.set(name, { name, enabled, result: { columns, rows: [...(tables.get(name)?.result.rows ?? []), values] } });
+  }
+  for (const space of known?.namespaces ?? []) {
+    for (const table of space.tables) {
+      const name = `${space.name}.${table.name}`;
+      if (table.row_security && !tables.has(name)) tables.set(name, { name, enabled: true, result: { columns, rows: [] } });
+    }
+  }
+  return [...tables.values()].sort((one, other) => one.name.localeCompare(other.name));
+}
+
+/** Which rows of a table who may see and write. */
+function Policies({ tables, open }) {
+  return (
+    <>
+      <h2>Policies</h2>
+      {tables.length === 0 && <p class="soft">No policy yet: who may read a table sees all of its rows.</p>}
+      {tables.map(({ name, enabled, result }) => (
+        <div key={name}>
+          <div class="bar policies">
+            <h3>{name}</h3>
+            <span class="soft">{stateOf(enabled, result.rows.length)}</span>
+            <button type="button" class="quiet" aria-label={`Create policy on ${name}`} onClick={() => open({ title: "Create policy", statement: newPolicy(tableName(name)) })}>Create policy</button>
+            <button type="button" class="quiet" aria-label={`${enabled ? "Disable" : "Enable"} row level security of ${name}`} onClick={() => open(switched(name, enabled))}>{enabled ? "Disable" : "Enable"}</button>
+          </div>
+          {result.rows.length > 0 && (
+            <Rows title={`Policies on ${name}`} result={result} left={OF_TABLE} open={open} actions={(row) => [
+              ["Drop", { title: "Drop policy", statement: `DROP POLICY ${quoted(row.policy)} ON ${tableName(name)}`, danger: true }],
+            ]} />
+          )}
+        </div>
+      ))}
+    </>
+  );
+}
+
+function stateOf(enabled, policies) {
+  if (!enabled) return "Row level security is off: nobody asks its policies.";
+  return policies ? "Row level security is on." : "Row level security is on, and without a policy nobody sees a row.";
+}
+
+function switched(name, enabled) {
+  const word = enabled ? "Disable" : "Enable";
+  return { title: `${word} row level security`, statement: `ALTER TABLE ${tableName(name)} ${word.toUpperCase()} ROW LEVEL SECURITY`, danger: enabled };
+}
+
+function newPolicy(table) {
+  return `CREATE POLICY own ON ${table} TO PUBLIC USING (owner = CURRENT_USER())`;
+}
+
 function shown(name, value) {
   if (value === null) return "–";
+  if (EXPRESSIONS.has(name)) return <code>{value}</code>;
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (Array.isArray(value)) return value.join(", ");
   return WHEN.test(name) ? time(String(value)) : valueText(value);
