@@ -32,6 +32,8 @@ class Sizes:
     probes: int = 20
     keyed_rows: int = 100_000
     point_reads: int = 100_000
+    cold_point_rows: tuple[int, ...] = (500_000, 5_000_000)
+    cold_point_reads: int = 20_000
     updated_rows: int = 100_000
     single_updates: int = 2_000
     imported_rows: int = 1_000_000
@@ -77,6 +79,8 @@ class Sizes:
             probes=3,
             keyed_rows=5_000,
             point_reads=2_000,
+            cold_point_rows=(2_000, 5_000),
+            cold_point_reads=500,
             updated_rows=5_000,
             single_updates=50,
             imported_rows=20_000,

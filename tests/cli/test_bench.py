@@ -49,7 +49,7 @@ def check_stored_tables(figures):
     """Every figure of the group is there, of as many rows as asked for."""
     asked = [figure["asked"] for figure in figures if "asked" in figure]
     assert asked == [QUICK.point_reads, QUICK.point_reads // 4, QUICK.single_updates]
-    assert len([figure for figure in figures if figure["name"].startswith("SELECT, NATS, alone")]) == 2
+    assert len([figure for figure in figures if figure["name"].startswith("SELECT, NATS, alone, p")]) == 2
     assert [figure["updated_rows"] for figure in figures if "updated_rows" in figure] == [QUICK.updated_rows]
     assert [figure["imported_rows"] for figure in figures if "imported_rows" in figure] == [QUICK.imported_rows] * 2
     [compacted] = [figure for figure in figures if "compacted_rows" in figure]
@@ -59,7 +59,9 @@ def check_stored_tables(figures):
     assert beside["duplicate_refused"]
     lasting = [figure["lasting_rows"] for figure in figures if "lasting_rows" in figure]
     assert lasting == [QUICK.lasting_rows // 10, QUICK.lasting_rows // 2, QUICK.lasting_rows]
-    assert len(figures) == 14
+    cold = [figure["cold_rows_asked"] for figure in figures if "cold_rows_asked" in figure]
+    assert cold == [QUICK.cold_point_reads, QUICK.cold_point_reads // 10] * len(QUICK.cold_point_rows)
+    assert len(figures) == 18
 
 
 def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, temporary):

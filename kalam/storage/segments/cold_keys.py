@@ -189,12 +189,9 @@ class ColdKeyIndex:
     ) -> ColdRow | None:
         """The row with one key, likewise; raises NotKept where something would have to be waited for."""
         found, hashed = None, key_hash(key)
-        for segment in view.segments:
-            if segment.deleted or key < segment.min_key or segment.max_key < key:
-                continue
-            if segment.segment_id not in self._filters:
-                raise NotKept
-            if not self.key_filter(segment).may_contain_one(hashed):
+        candidates = [own for own in view.segments if own.min_key <= key <= own.max_key and not own.deleted]
+        for segment in candidates:
+            if len(candidates) > 1 and not self._may_have(segment, hashed):
                 continue
             stamp = self._checks.stamp_nowait(folder, segment)
             if stamp is None:
@@ -205,6 +202,12 @@ class ColdKeyIndex:
                 if row.seq >= view.overrides.get(key, 0) and (found is None or row.seq > found.seq):
                     found = row
         return found
+
+    def _may_have(self, segment: Segment, hashed: int) -> bool:
+        """Whether a segment may have a key of this hash; raises NotKept where its key filter would have to be read."""
+        if segment.segment_id not in self._filters:
+            raise NotKept
+        return self.key_filter(segment).may_contain_one(hashed)
 
     def _read_rows(
         self,

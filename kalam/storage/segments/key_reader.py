@@ -42,6 +42,7 @@ class Footer(msgspec.Struct):
 
     metadata: pq.FileMetaData
     bounds: dict[str, list[tuple[Any, Any] | None]] = msgspec.field(default_factory=dict)
+    ends: dict[str, tuple[list[Any], list[Any]]] = msgspec.field(default_factory=dict)
 
     def groups_with(self, column: str, ordered: Sequence[Any]) -> list[int]:
         """The row groups that may have one of these values, which are in order."""
@@ -54,6 +55,17 @@ class Footer(msgspec.Struct):
             if bound is None or (first < len(ordered) and ordered[first] <= bound[1]):
                 groups.append(group)
         return groups
+
+    def groups_with_one(self, column: str, value: Any) -> Sequence[int]:
+        """The same for one value of the column by which the file is sorted, without looking at each row group."""
+        ends = self.ends.get(column)
+        if ends is None:
+            self.groups_with(column, ())
+            known = [bound for bound in self.bounds[column] if bound is not None]
+            if len(known) < len(self.bounds[column]):
+                return self.groups_with(column, (value,))
+            ends = self.ends[column] = [least for least, _ in known], [greatest for _, greatest in known]
+        return range(bisect_left(ends[1], value), bisect_right(ends[0], value))
 
     def _bounds(self, column: str) -> list[tuple[Any, Any] | None]:
         place = self.metadata.schema.to_arrow_schema().get_field_index(column)
@@ -105,7 +117,7 @@ class KeyReader:
         if footer is None:
             raise NotKept
         found: list[Row] = []
-        for group in footer.groups_with(wanted.key, (key,)):
+        for group in footer.groups_with_one(wanted.key, key):
             try:
                 rows = self._cache.find((stamp, group), wanted, key, key_hash, nowait=True)
             except WouldWait as exc:

@@ -91,8 +91,8 @@ def rows_in(block: bytes | bytearray, key_hash: int, layout: RowLayout) -> list[
     checksum, count = HEAD.unpack_from(block)
     if zlib.crc32(memoryview(block)[CRC_BYTES:]) != checksum:
         raise Damaged
-    size, end = layout.record.size, HEAD.size + count * layout.record.size
-    wanted, found, place = key_hash.to_bytes(HASH_BYTES, "little"), [], HEAD.size
+    size = layout.record.size
+    wanted, found, place, end = key_hash.to_bytes(HASH_BYTES, "little"), [], HEAD.size, HEAD.size + count * size
     while (place := block.find(wanted, place, end)) >= 0:
         if not (place - HEAD.size) % size:
             found.append(layout.row(block, place))

@@ -14,10 +14,10 @@ import os
 import shutil
 import threading
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +70,10 @@ class Wanted(msgspec.Struct, frozen=True):
         return cls(schema, tuple(schema.names), key)
 
 
+_USED = attrgetter("used")
+Picker = Callable[[list[Any]], Row]
+
+
 class WouldWait(Exception):
     """The bytes would have to be waited for."""
 
@@ -104,29 +108,31 @@ class Handle:
 
 
 class Entry:
-    """A packed row group. ``asked`` counts how often it was read lately."""
+    """A packed row group.
+
+    ``asked`` counts how often it was read lately, and ``used`` is the number of its last read among all.
+    """
 
     def __init__(self, group: Group, layout: RowLayout, path: Path, places: array[int], asked: int) -> None:
-        self.group, self.layout, self.path, self.places, self.asked = group, layout, path, places, asked
+        self.group, self.layout, self.path, self.places = group, layout, path, places
+        self.asked, self.used = asked, 0
+        self.block_count = len(places) - 1
         self.byte_count = -(-places[-1] // PAGE_BYTES) * PAGE_BYTES
         self.names = {name: place for place, name in enumerate(layout.schema.names)}
-        self._pickers: dict[tuple[str, ...], Callable[[list[Any]], Row]] = {}
+        self.handle: Handle | None = None
+        self._pickers: dict[tuple[str, ...], Picker] = {}
 
-    def has(self, names: tuple[str, ...]) -> bool:
-        """Whether these columns are packed."""
-        return names in self._pickers or self.names.keys() >= set(names)
-
-    def picker(self, names: tuple[str, ...]) -> Callable[[list[Any]], Row]:
-        """What makes a row of these columns of one of the entry's."""
+    def picker(self, names: tuple[str, ...]) -> Picker | None:
+        """What makes a row of these columns of one of the entry's; None if it lacks one."""
         known = self._pickers.get(names)
-        if known is None:
+        if known is None and self.names.keys() >= set(names):
             if len(self._pickers) >= PICKERS_MAX:
                 self._pickers.clear()
             known = self._pickers[names] = _picker([self.names[name] for name in names])
         return known
 
 
-def _picker(places: list[int]) -> Callable[[list[Any]], Row]:
+def _picker(places: list[int]) -> Picker:
     return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
@@ -135,11 +141,11 @@ class RowCache:
 
     def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int = 0) -> None:
         self._folder, self._bytes_max, self._free_bytes_min = folder, bytes_max, free_bytes_min
-        self._entries: OrderedDict[Group, Entry] = OrderedDict()
-        self._handles: OrderedDict[Path, Handle] = OrderedDict()
+        self._entries: dict[Group, Entry] = {}
+        self._opened: deque[Entry] = deque()
         self._gone: deque[Path] = deque()
         self._asked: dict[Group, int] = {}
-        self._counted = self._made = 0
+        self._counted = self._made = self._reads = 0
         self._lock, self._packing = threading.Lock(), threading.Lock()
         self.byte_count = 0
         _empty(folder)
@@ -150,20 +156,23 @@ class RowCache:
         With ``nowait`` raises WouldWait where it would have to be waited for.
         """
         entry = self._entries.get(group)
-        if entry is None or not entry.has(wanted.names):
+        pick = None if entry is None else entry.picker(wanted.names)
+        if entry is None or pick is None:
             return None
-        places = entry.places
-        block = block_of(key_hash, len(places) - 1)
+        block = block_of(key_hash, entry.block_count)
+        start, end = entry.places[block], entry.places[block + 1]
         try:
-            handle = self._handle(group, entry)
-            read = handle.read_nowait if nowait else handle.read
-            rows = rows_in(read(places[block], places[block + 1]), key_hash, entry.layout)
+            handle = entry.handle or self._open(entry)
+            read = handle.read_nowait(start, end) if nowait else handle.read(start, end)
+            rows = rows_in(read, key_hash, entry.layout)
         except (OSError, Damaged) as exc:
             if getattr(exc, "errno", None) not in NONE_LEFT:
                 self._drop_damaged(entry, exc)
             return None
+        self._reads += 1
+        entry.used = self._reads
         entry.asked = min(entry.asked + 1, ASKED_MAX)
-        pick, place = entry.picker(wanted.names), entry.names[wanted.key]
+        place = entry.names[wanted.key]
         return [pick(row) for row in rows if row[place] == key]
 
     def missed(self, group: Group, wanted: Wanted) -> pa.Schema | None:
@@ -172,7 +181,7 @@ class RowCache:
             return None
         with self._lock:
             known = self._entries.get(group)
-            if known is not None and known.has(wanted.names):
+            if known is not None and known.picker(wanted.names):
                 return None
             self._counted += 1
             if self._counted >= max(COUNTED_MIN, 10 * len(self._entries)):
@@ -218,7 +227,7 @@ class RowCache:
         self._bytes_max = 0
         with self._lock:
             self._entries.clear()
-            self._handles.clear()
+            self._opened.clear()
             self.byte_count = 0
         _empty(self._folder)
 
@@ -243,15 +252,18 @@ class RowCache:
         with self._lock:
             self._drop(group)
             while self._entries and (self.byte_count + size > self._bytes_max or len(self._entries) >= ENTRIES_MAX):
-                self._drop(next(iter(self._entries)))
+                self._drop(self._oldest().group)
         self._unlink()
 
     def _has_room(self, asked: int) -> bool:
         """Whether what was asked for so often may come in: there is room, or the oldest was asked for far less."""
-        oldest = next(iter(self._entries.values()), None)
-        if oldest is None or self.byte_count + 2 * oldest.byte_count <= self._bytes_max:
+        if not self._entries or self.byte_count + 2 * self.byte_count // len(self._entries) <= self._bytes_max:
             return True
-        return asked > 2 * oldest.asked + ASKED_FOR
+        return asked > 2 * self._oldest().asked + ASKED_FOR
+
+    def _oldest(self) -> Entry:
+        """The entry that was not read for longest."""
+        return min(self._entries.values(), key=_USED)
 
     def _age(self) -> None:
         self._counted = 0
@@ -263,7 +275,7 @@ class RowCache:
         entry = self._entries.pop(group, None)
         if entry is not None:
             self.byte_count -= entry.byte_count
-            self._handles.pop(entry.path, None)
+            entry.handle = None
             self._gone.append(entry.path)
 
     def _unlink(self) -> None:
@@ -281,20 +293,13 @@ class RowCache:
         self._unlink()
         log.warning("packed rows are damaged and packed anew", file=entry.path.name, reason=repr(exc))
 
-    def _handle(self, group: Group, entry: Entry) -> Handle:
-        """The open file of an entry, which from now on was read last."""
+    def _open(self, entry: Entry) -> Handle:
+        """Open an entry's file; of so many the one that was opened first is closed, when its readers are done."""
+        handle = entry.handle = Handle(entry.path)
         with self._lock:
-            if group in self._entries:
-                self._entries.move_to_end(group)
-            handle = self._handles.get(entry.path)
-            if handle is not None:
-                return handle
-        handle = Handle(entry.path)
-        with self._lock:
-            if self._entries.get(group) is entry:
-                self._handles[entry.path] = handle
-            if len(self._handles) > HANDLES_MAX:
-                self._handles.popitem(last=False)
+            self._opened.append(entry)
+            if len(self._opened) > HANDLES_MAX:
+                self._opened.popleft().handle = None
         return handle
 
 
