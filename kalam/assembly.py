@@ -21,6 +21,7 @@ from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.policies import PolicyStatements
+from kalam.engine.row_checks import RowChecks
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
@@ -32,7 +33,6 @@ from kalam.live.snapshots import Snapshots
 from kalam.metrics import statistics
 from kalam.query.judge import JudgeProcess
 from kalam.query.points import Points
-from kalam.query.policies import Policies
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
 from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, Shown, SystemTables, running_rows
@@ -75,7 +75,7 @@ class Assembly(msgspec.Struct, frozen=True):
             streams=StreamRows(self.streams, storage.codecs),
         )
         system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
-        queries = Queries(settings, storage.catalogue, storage.folders, tables, system)
+        queries = Queries(settings, storage.catalogue, storage.folders, tables, system, self.access.rights)
         background.compactor.listeners.append(queries.release)
         registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
@@ -100,7 +100,8 @@ class Assembly(msgspec.Struct, frozen=True):
         )
         snapshots = Snapshots(queries, tables, settings.live_snapshot_rows_max)
         judging = JudgeProcess(queries.pool.forks)
-        return Registry(bounds, storage.catalogue, storage.codecs, tables, self.streams, snapshots, judging)
+        policies = queries.policies
+        return Registry(bounds, storage.catalogue, storage.codecs, tables, self.streams, snapshots, judging, policies)
 
     def _dispatch(
         self,
@@ -112,7 +113,9 @@ class Assembly(msgspec.Struct, frozen=True):
     ) -> Dispatch:
         settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
         catalogue, codecs = storage.catalogue, storage.codecs
-        merges = Merges(codecs, tables, queries, settings.batch_rows_max)
+        checks = RowChecks(queries.policies)
+        merges = Merges(codecs, tables, queries, checks, settings.batch_rows_max)
+        refused = self.broker.rejections.rows
         texts = Texts.of(settings, queries.pool)
         upkeep: Tables[Upkeep] = Tables(
             stored=StoredUpkeep(settings, storage, background, self.outbox, self.broker.feeds),
@@ -129,18 +132,17 @@ class Assembly(msgspec.Struct, frozen=True):
 
         users = Users(self.access, gate, catalogue, remove_rows)
         grants = Grants(self.access.book, gate, catalogue)
-        judged = Policies(self.access.rights, JudgeProcess(queries.pool.forks))
-        policies = PolicyStatements(judged, self.access.book, gate, catalogue)
+        policies = PolicyStatements(queries.policies, self.access.book, gate, catalogue)
         dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
             tables=tables,
             queries=queries,
-            points=Points(catalogue, stored),
+            points=Points(catalogue, stored, queries.policies),
             changes=changes,
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
-            inserts=Inserts(settings, catalogue, codecs, tables, merges, gate, audited, self.broker.rejections.rows),
-            live=Live(registry, texts, gate, audited, delivery),
+            inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
+            live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,

@@ -164,8 +164,7 @@ async def _open_engine(
     access = await open_access(database, on=start.guarded)
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
-    assembly = Assembly(settings, storage, access, broker, background, lake, outbox, streams)
-    engine, queries, delivery = assembly.engine()
+    engine, queries, delivery = Assembly(settings, storage, access, broker, background, lake, outbox, streams).engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
@@ -189,7 +188,8 @@ async def _open_engine(
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
-    await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, lambda *_: None)
+    keys_of = queries.policies.keys
+    await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, keys_of)
     return engine, requests, queries, access
 
 

@@ -32,6 +32,7 @@ class Purpose(enum.Enum):
     ANSWERS = "results, written as text", 4
     BODIES = "uploaded rows, of which each waits for its network", 64
     LIVE = "changes for live queries", 4
+    POLICIES = "rows judged by policies", 4
     FILES = "segments: flush, compaction, removal", 8
     PASSWORDS = "hashes of passwords", min(os.cpu_count() or 1, 4), 10
 

@@ -95,7 +95,7 @@ none reader writer owner member admin trusted
 0 - - 0 - 0 0   DROP POLICY nothing ON lab.t
 + - - + - + +   DROP POLICY IF EXISTS nothing ON lab.t
 0 0 0 0 0 + 0   CREATE POLICY fresh ON vault.gold USING (true)
-0 - - u - u 0   ALTER TABLE {table} ENABLE ROW LEVEL SECURITY
+0 - - + - + 0   ALTER TABLE {table} ENABLE ROW LEVEL SECURITY
 0 - - + - + 0   ALTER TABLE {table} DISABLE ROW LEVEL SECURITY
 + + + + + + +   SHOW POLICIES
 0 + + + + + 0   SHOW POLICIES ON lab.t

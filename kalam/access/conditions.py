@@ -73,6 +73,13 @@ def _columns(table: Table, text: str) -> frozenset[str]:
     return read_policy(text, table).columns
 
 
+def read_as(table: Table, text: str, user: str, roles: Sequence[str]) -> Restriction:
+    """A policy's expression as it reads for somebody, with what it compares in the columns' own forms."""
+    query = with_session(read_policy(text, table).query, user, roles)
+    query, _ = with_own_forms(query, (), (), {table.name.table: columns_of(table)})
+    return Restriction(query.text, read_shape(query, table))
+
+
 def using(rights: Rights, user: str, table: Table, commands: Iterable[Command]) -> Restriction | None:
     """What the rows of a table meet that somebody may see for all these commands at once; None where all do."""
     found = [rights.policies(user, table, command) for command in commands]
@@ -153,10 +160,8 @@ def _all(parts: Sequence[Restriction | None]) -> Restriction | None:
 
 
 def _of(table: Table, text: str, user: str, roles: Sequence[str]) -> Restriction | None:
-    """One expression as it reads for somebody; None where it cannot hold for anybody, as it stands there."""
+    """One expression as it reads for somebody; None where it can hold for no row, as it stands there."""
     try:
-        query = with_session(read_policy(text, table).query, user, roles)
-        query, _ = with_own_forms(query, (), (), {table.name.table: columns_of(table)})
-        return Restriction(query.text, read_shape(query, table))
+        return read_as(table, text, user, roles)
     except KalamError:  # of a column that is of another type by now, or a user's name that is no UUID: it hides all
         return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import compress
 
 import pyarrow as pa
 from msgspec.structs import replace
 
+from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
 from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
 from kalam.engine.returning import check_returning, returned
-from kalam.engine.session import Request
+from kalam.engine.session import Request, reads_rows
 from kalam.engine.upserts import (
     Upsert,
     assign,
@@ -23,9 +25,11 @@ from kalam.engine.upserts import (
     with_sign_of_zero,
 )
 from kalam.errors import InvalidValue, TooLarge
+from kalam.names import TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.executor import Wanted
 from kalam.query.points import key_of
+from kalam.query.predicate import Predicate
 from kalam.query.queries import Own, Queries, resolve
 from kalam.query.results import Result
 from kalam.rows.codec import Codecs
@@ -48,6 +52,9 @@ from kalam.tables.matched import Matched, queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
 
+CHANGED_SUFFIX = "$changed"
+"""Behind the name of a table of which a statement changes the rows that policies leave to it."""
+
 
 class Changes:
     """Carries out the statements that change rows."""
@@ -61,7 +68,7 @@ class Changes:
         queries: Queries,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
-        self._tables, self._queries = tables, queries
+        self._tables, self._queries, self._policies = tables, queries, queries.policies
         self._source = InsertSource(settings, codecs, queries)
 
     def _table(self, statement: Insert | Update | Delete, request: Request) -> Table:
@@ -92,6 +99,7 @@ class Changes:
             table = self._catalogue.newest(table)
             rows = await rows_of(table)
             self._check_count(len(rows))
+            await self._require(table, Command.INSERT, rows, request, reads=statement.returning is not None)
             await self._check_returning(table, statement, rows, request)
             if self._catalogue.newest(table) is table:
                 return table, rows
@@ -106,6 +114,9 @@ class Changes:
             if upsert.table is not table:
                 upsert = await self._upsert_of(stored, table, statement, rows_of, request)
             found = await upsert.match(view)
+            await self._require(table, Command.UPDATE, found.news or (), request, reads=True)
+            if statement.returning is not None:
+                await self._require(table, Command.INSERT, found.inserts, request, reads=True)
             await self._check_returning(table, statement, [*found.inserts, *(found.news or [])], request)
             return found
 
@@ -127,6 +138,7 @@ class Changes:
         check_conflict(table, statement.on_conflict)
         rows = await rows_of(table)
         self._check_count(len(rows))
+        await self._require(table, Command.INSERT, rows, request, reads=False)
         decoder, assignments = self._codecs.of(table).decoder, statement.on_conflict.assignments
         parts = (self._queries, stored, decoder, table, assignments, rows, request)
         return await beside(len(rows), Upsert, *parts)
@@ -142,6 +154,27 @@ class Changes:
             data = await beside(len(rows), changed_rows, table, rows, datetime.now(UTC))
             alias = None if isinstance(statement, Insert) else statement.alias
             await check_returning(self._queries, table, statement.returning, data, request, alias)
+
+    async def _require(
+        self, table: Table, command: Command, rows: Sequence[Row], request: Request, *, reads: bool
+    ) -> None:
+        """Raise PermissionDenied where a row is not what the policies let the user write."""
+        predicate = self._policies.written(request.session.user, table, command, reads=reads)
+        await self._policies.require(table, predicate, rows)
+
+    def _guard(self, table: Table, statement: Update | Delete, request: Request) -> Predicate | None:
+        """What rows meet that the user may change by a statement; one that reads has to see them too."""
+        command = Command.UPDATE if isinstance(statement, Update) else Command.DELETE
+        commands = (command, Command.SELECT) if reads_rows(statement) else (command,)
+        return self._policies.seen(request.session.user, table, *commands)
+
+    async def _visible(self, table: Table, statement: Update | Delete, found: KeyedRows, request: Request) -> KeyedRows:
+        """Those of the rows that the policies let the user change."""
+        guard = self._guard(table, statement, request)
+        if guard is None or not found.rows:
+            return found
+        held = await self._policies.held(table, guard, [keyed.row for keyed in found.rows])
+        return KeyedRows(list(compress(found.rows, held)), found.seen_seq)
 
     def _check_count(self, rows: int) -> None:
         if rows > self._settings.statement_rows_max:
@@ -160,12 +193,15 @@ class Changes:
             columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
             found = await self._by_key(stored, table, statement, request)
             if found is not None:
+                found = await self._visible(table, statement, found, request)
                 picked = await self._assigned(table, columns, statement, found, request)
             else:
                 data = await self._with_values(table, view, statement, request)
                 decoder = self._codecs.of(table).decoder
                 picked = await beside(data.num_rows, _picked, table, data, view, decoder, columns)
-            await self._check_returning(table, statement, picked.news or [], request)
+            news, reads = picked.news or [], reads_rows(statement)
+            await self._require(table, Command.UPDATE, news, request, reads=reads)
+            await self._check_returning(table, statement, news, request)
             return picked
 
         done = await stored.change(table, request.session.user, match)
@@ -216,10 +252,13 @@ class Changes:
         assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
         for number, assignment in enumerate(assignments):
             pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
-        pieces.append((from_table(table.name, statement.alias), None))
+        guard, name, alias = self._guard(table, statement, request), table.name, statement.alias
+        if guard is not None:  # a sub-query of the statement sees what SELECT shows, and not what it may change
+            name, alias = TableName(name.namespace, name.table + CHANGED_SUFFIX), alias or name.table
+        pieces.append((from_table(name, alias), None))
         if statement.where is not None:
             pieces.append((" WHERE ", statement.where))
-        own = Own(table.name, table, source, statement.alias)
+        own = Own(name, table, source, alias, guard)
         wanted = Wanted(
             user=request.session.user,
             rows_max=self._settings.statement_rows_max,
@@ -244,7 +283,11 @@ class Changes:
                 await check_returning(self._queries, table, returning, data, request, statement.alias)
 
         names_key = returning is not None and returning.names_key
-        removal = Removal(partial(key_named, statement, request), pick, check, names_key)
+
+        async def visible(table: Table, found: KeyedRows) -> KeyedRows:
+            return await self._visible(table, statement, found, request)
+
+        removal = Removal(partial(key_named, statement, request), pick, visible, check, names_key)
         done = await self._tables.of(table).remove(table, request.session.user, removal)
         if returning is not None:
             data = await beside(done.rows, done.shown)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from kalam.access.identity import Identity
 from kalam.access.model import Ends, Narrowed, Privilege
 from kalam.access.rights import Rights
-from kalam.engine.session import Session
+from kalam.engine.session import Session, reads_rows
 from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNotFound, Unsupported
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
@@ -60,11 +60,11 @@ class Gate:
                     self.table(statement.ref, session, Privilege.SELECT)
             case sql.Update():
                 self.table(statement.ref, session, Privilege.UPDATE)
-                if _reads(statement):
+                if reads_rows(statement):
                     self.table(statement.ref, session, Privilege.SELECT)
             case sql.Delete():
                 self.table(statement.ref, session, Privilege.DELETE)
-                if _reads(statement):
+                if reads_rows(statement):
                     self.table(statement.ref, session, Privilege.SELECT)
             case sql.CreateNamespace() | sql.DropNamespace():
                 self.administrator(identity, "namespaces are made and dropped by administrators")
@@ -138,6 +138,10 @@ class Gate:
                 self.owned(ref, session, "check it")
 
     # What others ask.
+
+    def newest(self, table: Table) -> Table:
+        """A table as it is now; one that was dropped as it was."""
+        return self._catalogue.by_id.get(table.table_id, table)
 
     def may_read(self, query: sql.QueryText, session: Session) -> bool:
         """Whether somebody may read all tables that a query names; False too where ``check`` has to say."""
@@ -263,13 +267,6 @@ class Gate:
         if not self.rights.on or identity.user == owner or self.administers(identity):
             return True
         return table is not None and self.owns(identity, table)
-
-
-def _reads(statement: sql.Update | sql.Delete) -> bool:
-    """Whether a change asks what is in the rows."""
-    if statement.where is not None or statement.returning is not None:
-        return True
-    return isinstance(statement, sql.Update) and any(each.value.constant is None for each in statement.assignments)
 
 
 def _read_tables(part: object) -> Iterator[sql.TableRef]:

@@ -20,6 +20,7 @@ from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.merges import Merges
 from kalam.engine.message_reader import MessageReader
+from kalam.engine.row_checks import RowChecks
 from kalam.errors import KalamError, TableNotFound, TooBusy
 from kalam.latency import Latency
 from kalam.names import TableName
@@ -50,13 +51,14 @@ class Inserts:
         codecs: Codecs,
         tables: Tables[Rows],
         merges: Merges,
+        checks: RowChecks,
         gate: Gate,
         audited: Audited,
         on_refused: RefusedSink,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
         self._tables, self._merges, self._gate, self._on_refused = tables, merges, gate, on_refused
-        self._audited = audited
+        self._audited, self._checks = audited, checks
         self._reader = MessageReader(settings.batch_rows_max)
         self.rows_inflight = 0
         self.bytes_inflight = 0
@@ -174,7 +176,7 @@ class Inserts:
         codec = self._codecs.of(table)
         with batch_span("kalam.decode", _traces(messages, traced), table=str(table.name), messages=len(messages)):
             batch = self._reader.read(codec, user, users, messages)
-        return await self._store(table, users or [user] * len(messages), batch, traced)
+        return await self._checked(table, users or [user] * len(messages), batch, traced)
 
     async def _insert_asking(
         self, table: Table, users: Sequence[str], messages: Sequence[InsertMessage], traced: bool
@@ -188,7 +190,7 @@ class Inserts:
                 continue
             with batch_span("kalam.decode", _traces(sent, traced), table=str(table.name), messages=len(sent)):
                 batch = await self._reader.read_asking(self._codecs.of(table), senders, sent)
-            answers += await self._store(table, senders, batch, traced)
+            answers += await self._checked(table, senders, batch, traced)
         return answers
 
     async def _merge(self, table: Table, user: str, message: InsertMessage) -> Answer:
@@ -200,6 +202,17 @@ class Inserts:
         self.accepted_rows += merged.rows
         self.tell_refused(table, user, merged.refused)
         return merged.answer
+
+    async def _checked(self, table: Table, users: Sequence[str], batch: Batch, traced: bool) -> list[Answer]:
+        """Store what the policies let the senders write."""
+        if not self._checks.bind(table):
+            return await self._store(table, users, batch, traced)
+        try:
+            return await self._checks.stored(
+                table, users, batch, lambda allowed: self._store(table, users, allowed, traced)
+            )
+        except KalamError as exc:
+            return batch.answers(exc.as_value())
 
     async def _store(self, table: Table, users: Sequence[str], batch: Batch, traced: bool) -> list[Answer]:
         if traced:
@@ -244,6 +257,10 @@ class Inserts:
         elif isinstance(wrong := judged("message", partial(check, decoded)), KalamError):
             raise wrong
         if not message.taking.conflict:
+            unwritten = await self._checks.refused(table, user, sifted.rows)
+            if unwritten and not message.taking.skip:
+                raise unwritten[min(unwritten)]
+            sifted.drop(unwritten)
             errors = await rows.taken(table, user, sifted.rows, taken)
             if errors and not message.taking.skip:
                 raise errors[min(errors)]

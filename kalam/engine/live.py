@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import replace
 
-from kalam.access.model import Command, Ends, Narrowed, Privilege
+from kalam.access.model import Ends, Narrowed, Privilege
 from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
@@ -18,6 +18,7 @@ from kalam.engine.texts import Texts
 from kalam.errors import NotFound, PermissionDenied
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
 from kalam.names import TableName
+from kalam.query.policies import Policies
 from kalam.query.queries import check_parameters, resolve
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
@@ -31,9 +32,11 @@ TEXT, COUNT = pa.string(), pa.int64()
 class Live:
     """Opens live queries for the doors and for SQL. ``sink`` is where those of SUBSCRIBE TO go."""
 
-    def __init__(self, registry: Registry, texts: Texts, gate: Gate, audited: Audited, sink: Sink) -> None:
+    def __init__(
+        self, registry: Registry, texts: Texts, gate: Gate, audited: Audited, policies: Policies, sink: Sink
+    ) -> None:
         self.registry, self._texts, self._gate, self._sink = registry, texts, gate, sink
-        self._audited = audited
+        self._audited, self._policies = audited, policies
 
     async def open(
         self,
@@ -67,6 +70,7 @@ class Live:
             payload_format=payload_format,
         )
         if events_only:
+            self._check_replay(request)
             wanted = None if keys is None else tuple(keys)
             request = replace(request, last_per_key=last_per_key, events_only=True, keys=wanted)
         return await self._opened(request, sink)
@@ -82,21 +86,12 @@ class Live:
         return statement, replace(session, identity=identity)
 
     async def _opened(self, request: LiveRequest, sink: Sink) -> LiveQuery:
-        deciding = self._deciding(request)
         query = await self.registry.open(request, sink)
-        if self._deciding(request) != deciding:
+        if not self._still(query):  # it was taken meanwhile
             self.registry.close(query.id, None, "permission")
-            raise PermissionDenied(f"the policies of {query.table.name} were changed meanwhile", hint="ask again")
-        if not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table):  # it was taken meanwhile
-            self.registry.close(query.id, None, "permission")
-            raise PermissionDenied(f"{query.rights_of} may not SELECT on {query.table.name} any more")
+            detail = f"what {query.rights_of} may SELECT on {query.table.name} was changed meanwhile"
+            raise PermissionDenied(detail, hint="ask again")
         return query
-
-    def _deciding(self, request: LiveRequest) -> object:
-        """What decides which rows of its table a request is shown, to compare; None where nothing does."""
-        rights, table = self._gate.rights, self._gate.known(request.table)
-        policies = None if table is None else rights.policies(request.user, table, Command.SELECT)
-        return None if policies is None else (policies, rights.roles(request.user))
 
     async def subscribe(self, statement: Subscribe, session: Session, parameters: Sequence[Any]) -> Result:
         """SUBSCRIBE TO: opens a live query and answers with its subject."""
@@ -145,7 +140,26 @@ class Live:
             return False
         if narrowed.policies and (narrowed.tables is not None or query.table.row_security):
             return True
-        return not self._gate.rights.may(query.rights_of, Privilege.SELECT, query.table)
+        return not self._still(query)
+
+    def _still(self, query: LiveQuery) -> bool:
+        """Whether somebody may have a live query, under the policies that it was opened with."""
+        table, known = self._gate.newest(query.table), query.predicate.guard
+        if not self._gate.rights.may(query.rights_of, Privilege.SELECT, table):
+            return False
+        guard = self._policies.seen(query.user, table)
+        return (None if guard is None else guard.text) == (None if known is None else known.text)
+
+    def _check_replay(self, request: LiveRequest) -> None:
+        """Raise PermissionDenied for a replay of events that policies hide one by one."""
+        table = self._gate.known(request.table)
+        if table is None or not self._policies.bind(table):
+            return
+        if self._policies.keys(request.user, table) is None:
+            raise PermissionDenied(
+                f"the policies of {table.name} do not come to values of a SUBJECT_KEY, so its events are not replayed",
+                hint="a live query with from_seq tells those that you may see",
+            )
 
     def rows(self, queries: Sequence[LiveQuery] | None = None) -> list[tuple[Any, ...]]:
         """The rows of ``system.live_queries``, of all or of these."""

@@ -8,14 +8,17 @@ about its rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from kalam.access.model import Command
 from kalam.engine.message_reader import MessageReader
+from kalam.engine.row_checks import RowChecks
 from kalam.errors import KalamError, Unsupported
+from kalam.query.policies import denied
 from kalam.query.queries import Queries
 from kalam.rows.codec import Codecs
 from kalam.rows.door import Named
@@ -87,8 +90,10 @@ def _over(old: Row, new: Row, mask: Sequence[bool] | None) -> Row:
 class Merges:
     """Merges messages into SHARED and USER tables."""
 
-    def __init__(self, codecs: Codecs, tables: Tables[Rows], queries: Queries, rows_max: int) -> None:
-        self._codecs, self._tables, self._queries = codecs, tables, queries
+    def __init__(
+        self, codecs: Codecs, tables: Tables[Rows], queries: Queries, checks: RowChecks, rows_max: int
+    ) -> None:
+        self._codecs, self._tables, self._queries, self._checks = codecs, tables, queries, checks
         self._rows_max = rows_max
         self._reader = MessageReader(rows_max)
 
@@ -104,7 +109,17 @@ class Merges:
             if proposals.table is not newest:
                 proposals, count, sifted = await self._read(newest, user, message)
             found = await self._queries.rows_by_key(stored, newest, user, view, list(proposals.rows))
-            return await beside(len(proposals.rows), _matched, proposals, found, update=update)
+            matched = await beside(len(proposals.rows), _matched, proposals, found, update=update)
+            refused = await self._refused(newest, user, matched)
+            if not refused:
+                return matched
+            if sifted is None:
+                raise refused[min(refused, key=list(proposals.rows).index)]
+            places = {place: row[newest.key_index] for place, row in enumerate(sifted.rows)}
+            sifted.drop({place: refused[key] for place, key in places.items() if key in refused})
+            proposals, count = await self._proposed(newest, user, message, sifted)
+            there = KeyedRows([row for row in found.rows if row.row[newest.key_index] not in refused], found.seen_seq)
+            return await beside(len(proposals.rows), _matched, proposals, there, update=update)
 
         def answer(matched: Matched, last_seq: int) -> bytes:
             updated = len(matched.news or ())
@@ -124,16 +139,42 @@ class Merges:
         rows = len(done.matched.inserts) + len(done.matched.news or ())
         return Merged(answer(done.matched, done.last_seq), rows, refused)
 
-    async def _read(self, table: Table, user: str, message: InsertMessage) -> tuple[Proposals, int, Sifted | None]:
+    async def _refused(self, table: Table, user: str, matched: Matched) -> dict[Key, KalamError]:
+        """Why rows may not be written, by key: for the policies a new row is an INSERT, one that is there an UPDATE."""
+        if not self._checks.bind(table):
+            return {}
+        index, policies = table.key_index, self._queries.policies
+        wrong = await self._checks.refused(table, user, matched.inserts)
+        refused = {matched.inserts[place][index]: error for place, error in wrong.items()}
+        if matched.olds:
+            seen = policies.seen(user, table, Command.UPDATE, Command.SELECT)
+            held = await policies.held(table, seen, matched.olds)
+            written = policies.written(user, table, Command.UPDATE, reads=True)
+            kept = await policies.held(table, written, matched.news or ())
+            for old, visible, allowed in zip(matched.olds, held, kept, strict=True):
+                if not (visible and allowed):
+                    refused[old[index]] = denied(table)
+        return refused
+
+    def _reading(self, table: Table, user: str, message: InsertMessage) -> Callable[[bytes], tuple[Proposals, int]]:
         update = message.taking.conflict == "update"
         decoder = self._codecs.of(table).decoder_of(message.taking)
 
-        def read(payload: bytes, arrow: bool) -> tuple[Proposals, int]:
-            found = decoder.decode_named(payload, user=user, arrow=arrow, rows_max=self._rows_max)
+        def read(payload: bytes) -> tuple[Proposals, int]:
+            found = decoder.decode_named(payload, user=user, arrow=message.arrow, rows_max=self._rows_max)
             return Proposals.of(table, *found, update=update), len(found[0])
 
+        return read
+
+    async def _proposed(self, table: Table, user: str, message: InsertMessage, sifted: Sifted) -> tuple[Proposals, int]:
+        """What is left of a message whose wrong rows are refused alone."""
+        if not sifted.rows:
+            return Proposals(table), 0
+        return await beside(len(sifted.rows), self._reading(table, user, message), sifted.payload)
+
+    async def _read(self, table: Table, user: str, message: InsertMessage) -> tuple[Proposals, int, Sifted | None]:
         if not message.taking.skip:
-            found = judged("message", partial(read, message.payload, message.arrow))
+            found = judged("message", partial(self._reading(table, user, message), message.payload))
             if isinstance(found, KalamError):
                 raise found
             return (*found, None)
@@ -142,9 +183,7 @@ class Merges:
             raise batch.errors[0]
         sifted = batch.sifted[0]
         sifted.keep(partial(self._tables.of(table).check, table))
-        if not sifted.rows:
-            return Proposals(table), 0, sifted
-        return (*await beside(len(sifted.rows), read, sifted.payload, message.arrow), sifted)
+        return (*await self._proposed(table, user, message, sifted), sifted)
 
 
 NOTHING = Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=0)

@@ -121,7 +121,6 @@ class PolicyStatements:
             if table.row_security is enabled:
                 return Result(message=f"skipped: row level security of {table.name} is {word} already")
             if enabled:
-                raise Unsupported("row level security is not enforced yet")
                 self._check_untrusted(table)
             await self._catalogue.set_access(table, owned_by=table.owned_by, row_security=enabled)
             self._book.touch()

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kalam.access.identity import ADMINISTRATOR, Identity
+from kalam.sql.text.statements import Delete, Update
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -34,3 +35,10 @@ class Request(msgspec.Struct, frozen=True):
 
     session: Session
     parameters: Sequence[Any]
+
+
+def reads_rows(statement: Update | Delete) -> bool:
+    """Whether a change asks what is in the rows."""
+    if statement.where is not None or statement.returning is not None:
+        return True
+    return isinstance(statement, Update) and any(each.value.constant is None for each in statement.assignments)

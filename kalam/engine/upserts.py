@@ -19,6 +19,7 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import replace
 
+from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
 from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
@@ -175,6 +176,8 @@ class Upsert:
         if not self._assignments:
             return await beside(len(self._by_key), self._skipping, found)
         olds = [found_row.row for found_row in found.rows]
+        policies = self._queries.policies
+        await policies.require(self.table, policies.seen(user, self.table, Command.UPDATE, Command.SELECT), olds)
         news = await self._assigned(olds, [found_row.updated for found_row in found.rows]) if olds else []
         matched, inserts = await beside(len(self._by_key), lambda: (Matched.of_keyed(found, news), self._free(found)))
         return replace(matched, inserts=inserts)

@@ -32,6 +32,7 @@ from kalam.live.tally import Tally
 from kalam.live.watch import Watch, WatchName
 from kalam.names import listed
 from kalam.query.judge import Judge, JudgeProcess
+from kalam.query.policies import Policies
 from kalam.query.predicate import Predicate
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
@@ -80,6 +81,7 @@ class Registry:
         streams: StreamTables,
         snapshots: Snapshots,
         judging: JudgeProcess,
+        policies: Policies,
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._tables, self._streams, self._snapshots = tables, streams, snapshots
@@ -91,7 +93,7 @@ class Registry:
         self._users: Counter[str] = Counter()
         self._opening = 0
         self._ids = UuidV7s()
-        self._judging = judging
+        self._judging, self._policies = judging, policies
         self._starts: dict[str, Any] = {}
         self._closing = False
         self.tally = Tally()
@@ -227,7 +229,8 @@ class Registry:
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
             raise _no_column(watch, min(unknown))
-        predicate = watch.predicate(text, parameters, lambda: Predicate(text, parameters, condition, places))
+        guard = self._policies.seen(request.user, self._catalogue.newest(watch.table))
+        predicate = watch.predicate(Predicate(text, parameters, condition, places, guard))
         if predicate.needs_judge:
             self._judging.open()
             await in_thread(Purpose.LIVE, self._check, watch, predicate)
@@ -251,7 +254,8 @@ class Registry:
     def _check(self, watch: Watch, predicate: Predicate) -> None:
         if watch.judge is None:
             watch.judge = Judge(self._judging, watch.table.name, watch.columns)
-        watch.judge.check(predicate)
+        if predicate.asks:
+            watch.judge.check(predicate)
 
     async def _beginning(self, query: LiveQuery, request: LiveRequest) -> Snapshot | Replay:
         table, rows = query.table, self._tables.of(query.table)

@@ -42,7 +42,8 @@ class Snapshots:
         seen = predicate.sees_deleted
         named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
         source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named)
-        relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True)
+        guard = predicate.guard
+        relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True, guard=guard)
         query = _query(table, columns, predicate, rows.seq_column, last_rows)
         rows_max = None if last_rows is not None else self._rows_max
         wanted = Wanted(user=user, in_order=rows.ordered, rows_max=rows_max)

@@ -21,6 +21,7 @@ from kalam.live.predicate_index import PredicateIndex
 from kalam.live.shape import Shape
 from kalam.live.transitions import Pick, transitions
 from kalam.query.judge import Judge
+from kalam.query.policies import untold
 from kalam.query.predicate import Predicate
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
@@ -34,6 +35,7 @@ BATCH_ROWS_MAX = 20_000
 log = structlog.get_logger(__name__)
 Audience = dict[Shape, tuple[LiveQuery, ...]]
 Step = Callable[[], None]
+PredicateName = tuple[str | None, str, str | None]
 WatchName = tuple[int, str]
 """A table's id, and whose copy it is ('' for one that everybody shares)."""
 
@@ -73,7 +75,7 @@ class Watch:
         self._fail = fail
         self.queries: dict[str, LiveQuery] = {}
         self.keyed: dict[str, LiveQuery] = {}
-        self._predicates: dict[tuple[str | None, str], Predicate] = {}
+        self._predicates: dict[PredicateName, Predicate] = {}
         self._audiences: dict[Predicate, Audience] = {}
         self._shapes: WeakValueDictionary[tuple[object, ...], Shape] = WeakValueDictionary()
         self._waiting: deque[tuple[int, Callable[[], ChangeBatch]] | Step] = deque()
@@ -83,9 +85,9 @@ class Watch:
         """Whether the table still has the columns that the live queries were opened with."""
         return self.table.columns == table.columns
 
-    def predicate(self, text: str | None, parameters: tuple[object, ...], make: Callable[[], Predicate]) -> Predicate:
-        """The predicate of a WHERE, shared by all live queries that have it."""
-        return self._predicates.get((text, repr(parameters))) or make()
+    def predicate(self, made: Predicate) -> Predicate:
+        """The predicate of a WHERE, shared by all live queries that have it under the same policies."""
+        return self._predicates.get(_name(made), made)
 
     def shape(self, key: tuple[object, ...], make: Callable[[], Shape]) -> Shape:
         """The shape of a projection, shared likewise."""
@@ -101,8 +103,7 @@ class Watch:
         if STREAM_KEY in query.column_names:
             self.keyed[query.id] = query
         # Another one with the same WHERE may have come in while this one's was checked.
-        name = (query.predicate.text, repr(query.predicate.parameters))
-        predicate = query.predicate = self._predicates.setdefault(name, query.predicate)
+        predicate = query.predicate = self._predicates.setdefault(_name(query.predicate), query.predicate)
         audience = self._audiences.get(predicate, {})
         if not audience:
             self.index.add(predicate)
@@ -123,7 +124,7 @@ class Watch:
             self._audiences[query.predicate] = audience
             return
         del self._audiences[query.predicate]
-        del self._predicates[query.predicate.text, repr(query.predicate.parameters)]
+        del self._predicates[_name(query.predicate)]
         self.index.remove(query.predicate)
 
     def close(self) -> None:
@@ -262,38 +263,103 @@ class Watch:
                 olds = old_hits.get(predicate, ()) if predicate.pins else _present(batch.olds)
                 verdicts[predicate] = transitions(batch, set(news), set(olds), sees_deleted=predicate.sees_deleted)
         judged = [p for p in (*unpinned, *new_hits, *old_hits) if p.needs_judge and p not in verdicts]
-        if judged:
-            verdicts |= self._judged(batch, list(dict.fromkeys(judged)), new_hits, old_hits)
+        by_guard: dict[Predicate | None, list[Predicate]] = {}
+        for predicate in dict.fromkeys(judged):
+            by_guard.setdefault(predicate.guard, []).append(predicate)
+        for guard, predicates in by_guard.items():
+            verdicts |= self._judged(batch, guard, predicates, new_hits, old_hits)
         return verdicts
 
     def _judged(
         self,
         batch: ChangeBatch,
+        guard: Predicate | None,
         predicates: Sequence[Predicate],
         new_hits: dict[Predicate, list[int]],
         old_hits: dict[Predicate, list[int]],
     ) -> dict[Predicate, list[Pick] | KalamError]:
-        """Judge those whose pins do not decide, over the versions that one of them may concern."""
+        """Judge those whose pins do not decide, over the versions that one of them may concern.
+
+        Of what the policies hide nothing else is asked: they are judged first, and the conditions over what is left.
+        """
         everything = any(not predicate.pins for predicate in predicates)
-        news = _wanted(batch.news, None if everything else new_hits)
-        olds = _wanted(batch.olds, None if everything else old_hits)
-        versions = [row for row in (*(batch.news[i] for i in news), *(batch.olds[i] for i in olds)) if row is not None]
-        verdicts: dict[Predicate, list[Pick] | KalamError] = {}
+        asked = _Asked(
+            batch,
+            _wanted(batch.news, None if everything else _of(predicates, new_hits)),
+            _wanted(batch.olds, None if everything else _of(predicates, old_hits)),
+        )
         try:
-            assert self.judge is not None
-            found = self.judge.judge(predicates, versions)
+            if guard is not None:
+                asked = self._left(asked, guard)
+            return self._judged_over(asked, predicates)
+        except KalamError as exc:
+            return dict.fromkeys(predicates, exc.as_value())
         except Exception as exc:
             log.exception("live queries cannot be judged", table=str(self.table.name))
             error = Internal(f"an internal error ({type(exc).__name__})")
             return dict.fromkeys(predicates, error)
-        for predicate, verdict in found.items():
-            if isinstance(verdict, KalamError):
-                verdicts[predicate] = verdict
-                continue
-            new_places = {news[at] for at in verdict if at < len(news)}
-            old_places = {olds[at - len(news)] for at in verdict if at >= len(news)}
-            verdicts[predicate] = transitions(batch, new_places, old_places, sees_deleted=predicate.sees_deleted)
+
+    def _left(self, asked: _Asked, guard: Predicate) -> _Asked:
+        """What the policies leave; raises what there is to tell where they fail."""
+        asked = asked.only([place for place, version in enumerate(asked.versions) if guard.may_match(version)])
+        if not guard.asks or not asked.versions:
+            return asked
+        assert self.judge is not None
+        verdict = self.judge.judge([guard], asked.versions)[guard]
+        if isinstance(verdict, KalamError):
+            raise untold(self.table, verdict)
+        return asked.only(verdict)
+
+    def _judged_over(self, asked: _Asked, predicates: Sequence[Predicate]) -> dict[Predicate, list[Pick] | KalamError]:
+        found: dict[Predicate, list[int] | KalamError] = {}
+        asking = [predicate for predicate in predicates if predicate.asks]
+        if asking and asked.versions:
+            assert self.judge is not None
+            found |= self.judge.judge(asking, asked.versions)
+        verdicts: dict[Predicate, list[Pick] | KalamError] = {}
+        for predicate in predicates:
+            places = found.get(predicate, [])
+            if not predicate.asks:
+                places = [place for place, version in enumerate(asked.versions) if predicate.may_match(version)]
+            verdicts[predicate] = places if isinstance(places, KalamError) else asked.picks(places, predicate)
         return verdicts
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """The versions of a batch that are judged: the new ones at these places, and then the former ones."""
+
+    batch: ChangeBatch
+    news: Sequence[int]
+    olds: Sequence[int]
+
+    @property
+    def versions(self) -> list[Row]:
+        """The versions, in order."""
+        found = (*(self.batch.news[i] for i in self.news), *(self.batch.olds[i] for i in self.olds))
+        return [row for row in found if row is not None]
+
+    def only(self, places: Sequence[int]) -> _Asked:
+        """Those of the versions at these places, which are in order."""
+        first = len(self.news)
+        return _Asked(
+            self.batch,
+            [self.news[place] for place in places if place < first],
+            [self.olds[place - first] for place in places if place >= first],
+        )
+
+    def picks(self, places: Sequence[int], predicate: Predicate) -> list[Pick]:
+        """What the changes do to a result that has the versions at these places."""
+        left = self.only(places)
+        return transitions(self.batch, set(left.news), set(left.olds), sees_deleted=predicate.sees_deleted)
+
+
+def _name(predicate: Predicate) -> PredicateName:
+    guard = predicate.guard
+    return (predicate.text, repr(predicate.parameters), None if guard is None else guard.text)
+
+
+def _of(predicates: Sequence[Predicate], hits: dict[Predicate, list[int]]) -> dict[Predicate, list[int]]:
+    return {predicate: hits[predicate] for predicate in predicates if predicate in hits}
 
 
 def _present(versions: Sequence[Row | None]) -> list[int]:

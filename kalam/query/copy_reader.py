@@ -220,6 +220,7 @@ class CopyRelation(msgspec.Struct, frozen=True):
     view: View
     sees_deleted: bool
     with_seq: bool
+    guard: str | None = None
 
     def make(self) -> HandedCopy:
         """Make it; blocking."""

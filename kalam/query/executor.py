@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 
 class Relation(Protocol):
-    """What a bound table stands for."""
+    """What a bound table stands for; ``guard`` is the condition of the policies over its rows."""
+
+    @property
+    def guard(self) -> str | None:
+        """None where none is asked."""
 
     def make(self) -> Handed:
         """Make it; blocking."""
@@ -161,8 +165,8 @@ async def _send(worker: Worker, ask: Ask, relations: Relations) -> Sequence[Hand
     def prepare(handed: Sequence[Handed] | None = None) -> Message:
         held = handed or [relation.make() for relation in relations.values()]
         ask.bound = [
-            Bound(name.namespace, name.table + DELETED_SUFFIX if sees_deleted else name.table, each.number)
-            for (name, sees_deleted), each in zip(relations, held, strict=True)
+            Bound(name.namespace, name.table + DELETED_SUFFIX if deleted else name.table, each.number, relation.guard)
+            for ((name, deleted), relation), each in zip(relations.items(), held, strict=True)
         ]
         return *worker.question(ask, held), held
 

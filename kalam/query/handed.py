@@ -163,6 +163,7 @@ class TableRelation(msgspec.Struct, frozen=True):
     """What an Arrow table stands for in a query."""
 
     table: pa.Table
+    guard: str | None = None
 
     def make(self) -> HandedTable:
         """It as it is handed over."""

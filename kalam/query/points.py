@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from kalam.query.policies import Policies
+from kalam.query.predicate import Predicate
 from kalam.query.queries import check_parameters, resolve, unless_dropped
 from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
@@ -65,8 +67,8 @@ class Shape(msgspec.Struct, frozen=True):
 class Points:
     """Answers queries for single rows."""
 
-    def __init__(self, catalogue: Catalogue, stored: StoredTables) -> None:
-        self._catalogue, self._stored = catalogue, stored
+    def __init__(self, catalogue: Catalogue, stored: StoredTables, policies: Policies) -> None:
+        self._catalogue, self._stored, self._policies = catalogue, stored, policies
         self._shapes: dict[tuple[int, int], Shape] = {}
 
     async def select(
@@ -78,10 +80,12 @@ class Points:
             return None
         shape, key = asked
         with unless_dropped(self._catalogue, [shape.table.name]):
-            found = await self._stored.rows_by_key(shape.table, user, [key], shape.wanted)
-        if found is None:
-            return None
-        rows = [_whole(row) for row in found.rows]
+            guard = self._policies.seen(user, shape.table)
+            found = await self._stored.rows_by_key(shape.table, user, [key], _wanted(shape, guard))
+            if found is None:
+                return None
+            held = await self._policies.held(shape.table, guard, [row.row for row in found.rows])
+        rows = [_whole(row) for row, visible in zip(found.rows, held, strict=True) if visible]
         arrays = [pa.array([row[place] for row in rows], kind) for place, kind in shape.places]
         data = pa.Table.from_arrays(arrays, schema=shape.schema)
         return Result(columns=shape.columns, data=data, row_count=len(rows))
@@ -95,11 +99,14 @@ class Points:
         if asked is None:
             return None
         shape, key = asked
-        found = self._stored.row_by_key_nowait(shape.table, user, key, shape.wanted)
+        guard = self._policies.seen(user, shape.table)
+        if guard is not None and guard.asks:
+            return None
+        found = self._stored.row_by_key_nowait(shape.table, user, key, _wanted(shape, guard))
         if found is None:
             return None
         values = None
-        if found.rows:
+        if found.rows and (guard is None or guard.may_match(found.rows[0].row)):
             row = _whole(found.rows[0])
             values = [row[place] for place, _ in shape.places]
         return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
@@ -137,6 +144,13 @@ class Points:
         wanted = frozenset(column for column, _ in point.columns) or None
         made = self._shapes[name] = Shape(point.columns, table, places, schema, columns, answer, wanted)
         return made
+
+
+def _wanted(shape: Shape, guard: Predicate | None) -> frozenset[str] | None:
+    """The columns that have to be read: those that are shown, and those that the policies ask."""
+    if guard is None or shape.wanted is None:
+        return shape.wanted
+    return shape.wanted | guard.columns
 
 
 def _whole(found: KeyedRow) -> tuple[Any, ...]:

@@ -30,6 +30,11 @@ class Predicate:
         self.sees_deleted = self.condition is not None and "_deleted" in self.condition.columns
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns that it names, its guard apart."""
+        return self.condition.columns if self.condition else frozenset()
+
+    @property
     def asks(self) -> bool:
         """Whether the condition itself has to be judged, its guard apart."""
         return self.condition is not None and not self.condition.whole

@@ -13,13 +13,17 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
+from kalam.access.rights import Rights
 from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.copy_reader import CopyReader, CopyRelation
 from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
 from kalam.query.handed import TableRelation
+from kalam.query.judge import JudgeProcess
+from kalam.query.policies import Policies
 from kalam.query.pool import Pool
+from kalam.query.predicate import Predicate
 from kalam.query.system import SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
@@ -58,12 +62,16 @@ def resolve(ref: TableRef, namespace: str | None) -> TableName:
 
 
 class Own(msgspec.Struct, frozen=True):
-    """What a query that we write around a user's text reads: a source of a table, under a name, with its alias."""
+    """What a query that we write around a user's text reads: a source of a table, under a name, with its alias.
+
+    ``guard`` are the policies that are asked of its rows.
+    """
 
     name: TableName
     table: Table
     source: Source
     alias: str | None = None
+    guard: Predicate | None = None
 
 
 class Queries:
@@ -76,6 +84,7 @@ class Queries:
         folders: Folders,
         own: Tables[Rows],
         system: SystemTables,
+        rights: Rights,
     ) -> None:
         self._settings, self._catalogue, self._folders = settings, catalogue, folders
         self._own, self._system = own, system
@@ -83,6 +92,7 @@ class Queries:
         limits = Limits(settings.query_memory_bytes, PARTITIONS)
         self.pool = Pool(limits, places_max=settings.query_concurrency_max, wait_s=settings.query_time_s)
         self._executor = Executor(self.pool, settings.query_time_s)
+        self.policies = Policies(rights, JudgeProcess(self.pool.forks))
         self._readers: OrderedDict[tuple[int, int, str], CopyReader] = OrderedDict()
 
     async def select(
@@ -100,7 +110,7 @@ class Queries:
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-            if table is not None:
+            if table is not None and self.policies.seen(user, table) is None:
                 return pa.table({counted: pa.array([await self._count(query, table, wanted)], pa.int64())})
 
         async def run(query: QueryText) -> pa.Table:
@@ -207,11 +217,11 @@ class Queries:
             sources |= await rows.sources(alike, user, with_key=query.names_key)
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
-            relations[name, use.sees_deleted] = self.relation(
-                tables.get(name), user, sources[name], sees_deleted=use.sees_deleted
-            )
+            table, deleted = tables.get(name), use.sees_deleted
+            guard = None if table is None else self.policies.seen(user, table)
+            relations[name, deleted] = self.relation(table, user, sources[name], sees_deleted=deleted, guard=guard)
         if own is not None:
-            relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True)
+            relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
         return BoundQuery(query, names, relations, parameters)
 
     async def _in_own_forms(
@@ -238,13 +248,15 @@ class Queries:
         *,
         sees_deleted: bool = False,
         with_seq: bool = False,
+        guard: Predicate | None = None,
     ) -> Relation:
-        """What a source stands for in a query."""
+        """What a source stands for in a query, of which it reads what the ``guard`` leaves."""
+        text = None if guard is None else guard.text
         if isinstance(source, pa.Table):
-            return TableRelation(source)
+            return TableRelation(source, text)
         assert table is not None
         reader = self._reader(table, table.owner(user))
-        return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq)
+        return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq, text)
 
     def _reader(self, table: Table, owner: str) -> CopyReader:
         name = (table.table_id, table.schema_version, owner)

@@ -93,11 +93,15 @@ Told = Bytes | Files | Rows | Copy
 
 
 class Bound(msgspec.Struct, frozen=True, array_like=True):
-    """A name of the query and what it stands for: the number of ``Rows`` or of a ``Copy``."""
+    """A name of the query and what it stands for: the number of ``Rows`` or of a ``Copy``.
+
+    ``guard`` is the condition of the policies over it, where there are any: only what meets it is there.
+    """
 
     namespace: str
     table: str
     number: int
+    guard: str | None = None
 
 
 class Ask(msgspec.Struct, tag="ask", kw_only=True):

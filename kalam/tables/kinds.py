@@ -20,6 +20,7 @@ from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
 from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.copies import Key, View
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.alterations import Action, ColumnUsers
 from kalam.tables.insert_batch import Answer, Batch, Tally
 from kalam.tables.replay import Replay
@@ -72,12 +73,14 @@ class Removal(msgspec.Struct, frozen=True):
     """A DELETE: which rows it means, and what is asked of them while they are still there.
 
     ``key`` gives the value of a WHERE that is ``key = value``, else None; ``pick`` these columns of the rows of a
-    source that are meant; ``check`` raises what is wrong with what is asked of so many rows, which ``shown`` gives as
-    SELECT shows them, with the key of an event if it ``names_key``.
+    source that are meant; ``visible`` those of rows found by key that policies leave to the statement; ``check``
+    raises what is wrong with what is asked of so many rows, which ``shown`` gives as SELECT shows them, with the key
+    of an event if it ``names_key``.
     """
 
     key: Callable[[Table], Key | None]
     pick: Callable[[Table, Source, Sequence[str]], Awaitable[pa.Table]]
+    visible: Callable[[Table, KeyedRows], Awaitable[KeyedRows]]
     check: Callable[[Table, int, Shown], Awaitable[None]]
     names_key: bool
 

@@ -8,6 +8,7 @@ import msgspec
 import pyarrow as pa
 
 from kalam.rows.columns import from_arrow
+from kalam.rows.shown import differs
 from kalam.rows.stored import pack_pieces, pack_rows, row_count
 from kalam.rows.types import Row
 from kalam.schema import SEQ, UPDATED, Table
@@ -58,12 +59,18 @@ def queried_columns(table: Table) -> list[str]:
     return [*(column.name for column in table.columns), SEQ, UPDATED]
 
 
-def changes_of_old(matched: Matched, packed: Sequence[bytes], index: int) -> list[Change]:
-    """The changes of the rows that were there, whose ``news`` are ``packed``; the key has the place ``index``."""
+def changes_of_old(matched: Matched, packed: Sequence[bytes], table: Table) -> list[Change]:
+    """The changes of the rows that were there, whose ``news`` are ``packed``.
+
+    A row whose key or SUBJECT_KEY changes is deleted and inserted: who hears the events of one SUBJECT_KEY alone is
+    told that the row is gone, and nothing of what it has become.
+    """
+    index, places = table.key_index, _named_places(table)
     everything = range(len(matched.olds))
     if matched.news is None:
         return list(_deletes(matched, everything, index))
-    moved = [place for place, row in enumerate(matched.news) if row[index] != matched.olds[place][index]]
+    pairs = enumerate(zip(matched.olds, matched.news, strict=True))
+    moved = [number for number, (old, new) in pairs if any(differs(old[place], new[place]) for place in places)]
     if not moved:
         return list(_updates(matched, everything, packed, index))
     stayed = sorted(set(everything) - set(moved))
@@ -73,6 +80,12 @@ def changes_of_old(matched: Matched, packed: Sequence[bytes], index: int) -> lis
         *_deletes(matched, moved, index),
         *inserts(news, pack_pieces(news), index),
     ]
+
+
+def _named_places(table: Table) -> tuple[int, ...]:
+    """The places of the columns by which a row is told: its key, and the last token of its events' subjects."""
+    named = {table.key, table.options.subject_key}
+    return tuple(place for place, column in enumerate(table.columns) if column.name in named)
 
 
 def _updates(matched: Matched, places: Sequence[int], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:

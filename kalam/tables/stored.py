@@ -299,7 +299,7 @@ class StoredTables:
         if matched.olds:
             packed = [] if matched.news is None else pack_pieces(matched.news)
             self._check_rows(table, matched.news or (), packed)
-            changes = changes_of_old(matched, packed, table.key_index)
+            changes = changes_of_old(matched, packed, table)
         if matched.inserts:
             packed = pack_pieces(matched.inserts)
             self._check_rows(table, matched.inserts, packed)

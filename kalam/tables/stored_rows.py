@@ -92,7 +92,7 @@ class StoredRows:
             key = removal.key(table)
             found = None if key is None else await self._tables.rows_by_key(table, user, [key])
             if found is not None:
-                matched = Matched.of_keyed(found, None)
+                matched = Matched.of_keyed(await removal.visible(table, found), None)
             else:
                 data = await removal.pick(table, view, queried_columns(table))
                 matched = await beside(data.num_rows, Matched.of_query, table, data, view.last_seq, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -163,6 +163,10 @@ async def test_a_check_falls_back_to_using_and_a_statement_that_reads_has_to_see
         ("n", ["n IN (2, -1)"], (-1, 2)),
         ("id", [f"id = '{UUID.upper()}'"], (UUID,)),
         ("open", ["open = true"], (True,)),
+        ("day", ["day = '2026-03-01'"], (date(2026, 3, 1),)),
+        ("day", ["day IN (DATE '2026-03-01', '0001-01-01')"], (date(1, 1, 1), date(2026, 3, 1))),
+        ("day", ["day = '2026-02-30'"], None),
+        ("owner", ["owner = DATE '2026-03-01'"], None),
         ("owner", ["owner = ''"], None),
         ("owner", ["owner IN ('a', '')"], None),
         ("owner", ["owner IN ('a', NULL)"], None),

@@ -19,7 +19,9 @@ from datafusion.catalog import Schema
 
 from kalam.query.exact.rewrite import ExactQueries, exact_config
 from kalam.query.wire import Ask, Bound
+from kalam.query.worker.arrow_frames import arrow_frame
 from kalam.query.worker.frames import SEGMENTS_SCHEMA, Frame, Frames
+from kalam.query.worker.guarding import guarded, named_columns, set_aside
 from kalam.query.worker.limits import Limits
 
 
@@ -54,7 +56,16 @@ class Planner:
         return plan(self._plannings[ask.in_order], ask.text, self._relations(ask), ask.parameters)
 
     def _relations(self, ask: Ask) -> list[tuple[Bound, Frame]]:
-        return [(bound, self.frames.frame(bound.number, in_order=ask.in_order)) for bound in ask.bound]
+        planning = self._plannings[ask.in_order]
+        return [(bound, self._relation(planning, bound, ask)) for bound in ask.bound]
+
+    def _relation(self, planning: Planning, bound: Bound, ask: Ask) -> Frame:
+        frame = self.frames.frame(bound.number, in_order=ask.in_order)
+        if bound.guard is None:
+            return frame
+        columns = named_columns(ask.text, frame.schema.names)
+        found = set_aside(bound, lambda: plan(planning, guarded(bound, columns), [(bound, frame)], ()), frame, columns)
+        return Frame(arrow_frame(planning.ctx, found), found.schema)
 
 
 def plan(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
 
 from sqlglot import exp
 
@@ -23,6 +25,7 @@ from kalam.sql.text.statements import QueryText
 _CLOCK = re.compile(
     r"\b(now|today|current_date|current_time|current_timestamp|localtime|localtimestamp)\b", re.IGNORECASE
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TEXTS = frozenset({TypeName.TEXT, TypeName.UUID})
 _INTEGER_MAX = 1 << 63
 
@@ -76,6 +79,8 @@ def _pin(node: exp.Expr, table: TableDefinition, parameters: tuple[object, ...])
 
 def _value(node: exp.Expr, kind: TypeName, parameters: tuple[object, ...]) -> PinValue | None:
     """The value of a literal if it is one of the column's type; None if that is not certain."""
+    if kind is TypeName.DATE:
+        return _date(_constant(node.this if _is_date(node) else node, parameters))
     value = _constant(node, parameters)
     if isinstance(value, str):
         return value if kind in _TEXTS and "\\" not in value else None
@@ -83,6 +88,18 @@ def _value(node: exp.Expr, kind: TypeName, parameters: tuple[object, ...]) -> Pi
         return value if kind is TypeName.BOOLEAN else None
     if isinstance(value, int):
         return value if TYPES[kind].bits is not None and -_INTEGER_MAX < value < _INTEGER_MAX else None
+    return None
+
+
+def _is_date(node: exp.Expr) -> bool:
+    """Whether it is ``DATE '…'``."""
+    return isinstance(node, exp.Cast) and isinstance(node.to, exp.DataType) and node.to.is_type("date")
+
+
+def _date(text: object) -> date | None:
+    """The day of a text as an INSERT writes it."""
+    with suppress(ValueError):  # a day that no calendar has
+        return date.fromisoformat(text) if isinstance(text, str) and _DATE.fullmatch(text) else None
     return None
 
 

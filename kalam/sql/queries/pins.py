@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import msgspec
 
-PinValue = str | int | bool
+PinValue = str | int | bool | date
 
 
 class Pin(msgspec.Struct, frozen=True):
