@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -64,6 +65,7 @@ class Assembly(msgspec.Struct, frozen=True):
     lake: Lake
     outbox: Outbox
     streams: StreamTables
+    logins_answered: Callable[[], bool] | None
 
     def engine(self) -> tuple[Engine, Queries, LiveDelivery]:
         """The engine, the queries whose workers are to be run and ended, and what brings live queries to the broker."""
@@ -143,7 +145,7 @@ class Assembly(msgspec.Struct, frozen=True):
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
-            lake=LakeStatements(catalogue, gate, self.lake),
+            lake=LakeStatements(catalogue, gate, audited, self.lake),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
             jobs=jobs,
@@ -190,6 +192,7 @@ class Assembly(msgspec.Struct, frozen=True):
             self.background.schedule,
             self._connected,
             answers,
+            self.logins_answered,
         )
 
     def _connected(self) -> bool:

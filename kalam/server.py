@@ -145,17 +145,16 @@ async def _open_engine(
     stack.push_async_callback(_last_look, storage, broker)
     settings = fitted(settings, broker.feeds.payload_bytes_max)
     if start.embedded is not None:
-        restart = start.embedded.restart
-        repair = StoreRepair(broker.jetstream, settings.data_dir, settings.disk_free_bytes_min, restart)
+        free_min, restart = settings.disk_free_bytes_min, start.embedded.restart
+        repair = StoreRepair(broker.jetstream, settings.data_dir, free_min, restart)
         await stack.enter_async_context(running(repair.run(), "store repair"))
     jobs = Jobs(database, lambda job: broker.notices.notice("job.finished", job))
     await jobs.recover(settings.job_history_s)
     background = open_background(stack, settings, storage, jobs)
-    schedule = background.schedule
     outbox = Outbox(database, storage.catalogue, storage.store, storage.codecs, broker.feeds, storage.troubles)
     broker.connection.on_connected(outbox.reconnected)
     database.add_listener(outbox.announce)
-    database.add_listener(schedule.announce)
+    database.add_listener(background.schedule.announce)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams = await _open_streams(stack, settings, storage, broker, jobs)
@@ -164,7 +163,8 @@ async def _open_engine(
     access = await open_access(database, on=start.guarded)
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
-    engine, queries, delivery = Assembly(settings, storage, access, broker, background, lake, outbox, streams).engine()
+    parts = (broker, background, lake, outbox, streams, opened.answered)
+    engine, queries, delivery = Assembly(settings, storage, access, *parts).engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
@@ -182,14 +182,14 @@ async def _open_engine(
         (queries.pool.run(), "query workers"),
     ):
         await stack.enter_async_context(running(loop, name))
-    stack.push_async_callback(_finish, schedule, engine, flush=settings.flush_at_shutdown)
+    stack.push_async_callback(_finish, background.schedule, engine, flush=settings.flush_at_shutdown)
     senders = senders_of(broker.subjects, access, opened.logins)
     requests = Requests(broker.connection, broker.subjects, engine, broker.rejections, senders)
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
-    keys_of = queries.policies.keys
-    await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, keys_of)
+    permitted = access, storage.catalogue, broker.subjects, queries.policies.keys
+    await begin_logins(opened, broker.jetstream, *permitted)
     return engine, requests, queries, access
 
 

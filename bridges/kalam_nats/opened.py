@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,11 @@ class OpenBroker(msgspec.Struct, frozen=True):
     connection: BrokerConnection
     embedded: EmbeddedBroker | None
     logins: BrokerLogins | None
+
+    @property
+    def answered(self) -> Callable[[], bool] | None:
+        """What tells whether the broker can ask about a login at this moment, where it asks."""
+        return None if self.logins is None else self.logins.answered
 
 
 async def open_broker(

@@ -125,6 +125,11 @@ class Audited:
         """Tell of what keeps somebody from sending rows into a table, if that is what the block raises."""
         return self._refusals(_entry_of(identity, door, "INSERT", str(name))) if self._on else nullcontext()
 
+    def reads_all(self, name: TableName, session: Session) -> None:
+        """Tell of somebody who is given the rows of all users of a USER table."""
+        if self._on:
+            self._audit.add(_entry_of(session.identity, session.door, "READ ALL USERS", str(name)))
+
     @contextmanager
     def _refusals(self, entry: Entry) -> Iterator[None]:
         try:

@@ -35,6 +35,8 @@ class Health(msgspec.Struct, frozen=True):
     schedule: FlushSchedule
     broker_connected: Callable[[], bool]
     broker_answers: Callable[[], Awaitable[bool]]
+    logins_answered: Callable[[], bool] | None = None
+    """Whether the broker can ask about logins, where it does: else nobody comes in, and who is in notices nothing."""
 
     async def checks(self) -> list[Check]:
         """What has to be well, as it is now."""
@@ -48,8 +50,15 @@ class Health(msgspec.Struct, frozen=True):
             with suppress(KalamError):
                 await self.database.write(probe)
         return [
+            *self._logins(),
             Check("sqlite", self.database.failure is None, without_folders(self.database.failure or "writable")),
             Check("nats", nats == "connected", nats),
             Check("flusher", unlooked_s < LOOK_S_MAX, f"failing for {', '.join(failing)}" if failing else "well"),
             Check("disk", free >= self.disk_free_bytes_min, f"{free} bytes free"),
         ]
+
+    def _logins(self) -> list[Check]:
+        if self.logins_answered is None:
+            return []
+        answered = self.logins_answered()
+        return [Check("logins", answered, "answered" if answered else "the broker cannot ask about them")]

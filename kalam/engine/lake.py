@@ -12,6 +12,7 @@ from contextlib import suppress
 import pyarrow as pa
 
 from kalam.access.model import Privilege
+from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import TableNotFound
@@ -38,8 +39,8 @@ LAKE_FIELDS = (
 class LakeStatements:
     """What callers ask of the lake."""
 
-    def __init__(self, catalogue: Catalogue, gate: Gate, lake: Lake) -> None:
-        self._catalogue, self._gate, self._lake = catalogue, gate, lake
+    def __init__(self, catalogue: Catalogue, gate: Gate, audited: Audited, lake: Lake) -> None:
+        self._catalogue, self._gate, self._audited, self._lake = catalogue, gate, audited, lake
 
     def sees(self, table: Table, session: Session) -> bool:
         """Whether the caller may read the lake of a table."""
@@ -59,6 +60,8 @@ class LakeStatements:
         table = self._gate.named(name, session.identity)
         if not self._lake.covers(table) or not self.sees(table, session):
             raise TableNotFound(f"there is no table {name}")
+        if table.per_user:
+            self._audited.reads_all(table.name, session)
         return await self._lake.metadata(table)
 
     async def answer(self, statement: ShowLake | RefreshLake, session: Session) -> Result:

@@ -131,3 +131,15 @@ async def test_who_is_no_administrator_any_more_hears_nothing_for_another(world:
             left += lines
     assert "of acted" not in "".join(left)
     await wait_until(lambda: "former" not in str(world.admin.rows("SHOW LIVE QUERIES")))
+
+
+def test_who_is_given_the_rows_of_all_users_is_told_of(world: World) -> None:
+    """The one exception to administrators seeing nobody's rows: a USER table as other engines read it."""
+    notes = "/iceberg/v1/namespaces/lab/tables/notes"
+    world.asker("writer").rows("INSERT INTO lab.notes VALUES (1, 'of writer')")
+    world.asker("owner").rows("FLUSH TABLE lab.notes")
+    assert world.asker("reader").send("GET", notes).status_code == 404
+    assert world.asker("admin").send("GET", notes).status_code == 200
+    entries = world.admin.rows("SELECT user, door, action, outcome FROM system.audit WHERE object = 'lab.notes'")
+    assert ["root", "http", "READ ALL USERS", "ok"] in entries
+    assert "reader" not in [user for user, _, action, _ in entries if action == "READ ALL USERS"]

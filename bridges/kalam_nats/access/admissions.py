@@ -68,6 +68,8 @@ class Admissions:
     """
 
     def __init__(self) -> None:
+        self.servers: set[str] = set()
+        """The servers that have let somebody in: without the answer of each a list of connections is not whole."""
         self._known: dict[tuple[str, int], Admission] = {}
         self._weakest: dict[str, Login] = {}
 
@@ -75,6 +77,7 @@ class Admissions:
         """Remember one; the oldest are forgotten beyond a bound."""
         self._known.pop((server, connection), None)
         self._known[server, connection] = admission
+        self.servers.add(server)
         login = admission.login
         self._weakest[login.user] = weaker(self._weakest.get(login.user), login, datetime.now(UTC))
         while len(self._known) > REMEMBERED_MAX:

@@ -64,6 +64,10 @@ class BrokerLogins:
         self._connection, self._keys, self._options, self._timeout_s = connection, keys, options, timeout_s
         self.callout = callout
 
+    def answered(self) -> bool:
+        """Whether the broker can ask about a login at this moment."""
+        return self._connection.connected
+
     async def begin(
         self,
         kalam: BrokerConnection,

@@ -155,24 +155,31 @@ class Cuts:
             offset += PAGE
 
     async def _replies(self, question: dict[str, Any]) -> AsyncIterator[_Reply]:
-        """The answer of the server, or of each of a cluster, of which nobody says how many there are."""
-        client = self._kalam.client
+        """The answer of the server, or of each of a cluster, of which nobody says how many there are.
+
+        Those that have let somebody in are waited for; one that does not answer has gone, and its connections too.
+        """
+        client, servers = self._kalam.client, self._admissions.servers
         inbox = client.new_inbox()
         replies = await client.subscribe(inbox)
+        answered: set[str] = set()
         try:
             await client.publish(_CONNZ, json.dumps(question).encode(), reply=inbox)
-            patience_s = ANSWER_S
             while True:
+                patience_s = GATHER_S if answered and servers <= answered else ANSWER_S
                 try:
                     reply = _REPLY.decode((await heeding(replies.next_msg(patience_s))).data)
                 except TimeoutError:
-                    if patience_s == ANSWER_S:
+                    if not answered:
                         raise
-                    return
+                    if missing := servers - answered:
+                        log.warning("servers of the broker's cluster do not answer", servers=sorted(missing))
+                    break
+                answered.add(reply.server.id)
                 yield reply
                 if reply.server.cluster is None:
-                    return
-                patience_s = GATHER_S
+                    break
+            servers &= answered
         finally:
             await replies.unsubscribe()
 
