@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -20,8 +21,9 @@ from held_process import held
 from server_process import ServerProcess
 from warm_start import run_kalam
 
+from kalam import __version__
 from kalam.cli.doctor.broker import clock_findings, room_finding
-from kalam.cli.doctor.machine import fsync_finding
+from kalam.cli.doctor.machine import client_of_another_release, fsync_finding
 
 TIME_S = 120
 
@@ -273,3 +275,17 @@ def test_a_disk_that_commits_slowly_is_told() -> None:
     assert fsync_finding(0.05).level == "warn"
     assert "50.0 ms" in fsync_finding(0.05).text
     assert fsync_finding(0.001).level == "ok"
+
+
+@pytest.mark.parametrize("release", ["9.9.9", __version__])
+def test_a_kalam_client_of_another_release_over_the_server_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(client_of_another_release()) == []
+    (tmp_path / "kalam_client.dist-info").mkdir()
+    (tmp_path / "kalam_client.dist-info" / "METADATA").write_text(f"Name: kalam-client\nVersion: {release}\n")
+    importlib.invalidate_caches()
+    found = [finding.text for finding in client_of_another_release() if finding.level == "fail"]
+    told = f"kalam-client 9.9.9 was installed over kalam-server {__version__}, which has the client itself"
+    assert found == ([told] if release == "9.9.9" else [])

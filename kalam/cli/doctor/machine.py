@@ -36,7 +36,7 @@ def versions(patient: Patient) -> Iterator[Finding]:
         except PackageNotFoundError:
             yield Finding("fail", "versions", f"the package {package} is not installed", "install kalam-server again")
     yield Finding("ok", "versions", ", ".join(found))
-    yield from _client_of_another_release()
+    yield from client_of_another_release()
     running = (patient.announced or {}).get("version")
     if running not in (None, __version__):
         yield Finding(
@@ -47,7 +47,7 @@ def versions(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _client_of_another_release() -> Iterator[Finding]:
+def client_of_another_release() -> Iterator[Finding]:
     """The distribution kalam-client has files of kalam-server, under the same names."""
     try:
         client, server = version("kalam-client"), version("kalam-server")
