@@ -5,7 +5,8 @@ lake looks at the notes, and has a process of its own commit what is due, a tabl
 with a growing pause and told in ``SHOW LAKE``; the last commit goes on being read meanwhile.
 
 A file that a compaction replaced is kept until no snapshot names it that readers may hold (``metadata.py``), and nobody
-here reads it. Where the disk is nearly full, the oldest of them go at once, after the snapshots that name them.
+here reads it. Where the disk is nearly full, the oldest of them go at once, after the snapshots that name them; if
+nothing can be committed, with all of the table's lake.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ class Lake:
                 await self._try(table)
         await self._make_room()
 
-    async def _try(self, table: Table, kept_s: float | None = None) -> None:
+    async def _try(self, table: Table, kept_s: float | None = None) -> bool:
         try:
             if not self.covers(table):
                 await self._remove(table)
@@ -217,8 +218,9 @@ class Lake:
                 await self._commit(table, thoroughly=table.table_id not in self._compared, kept_s=kept_s)
         except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
             log_failure("lake failed", exc, table=str(table.name), again_in_s=self._retries.failed(table.table_id))
-        else:
-            self._retries.succeeded(table.table_id)
+            return False
+        self._retries.succeeded(table.table_id)
+        return True
 
     async def _make_room(self) -> None:
         """Let go of the oldest replaced files, and of the snapshots that name them, where the disk is nearly full."""
@@ -226,9 +228,12 @@ class Lake:
             return
         for marked in (await self._kept.listed())[:1]:
             table = self._storage.catalogue.by_id.get(marked.table_id)
-            if table is not None and self._retries.is_due(table.table_id):
+            if table is not None:
                 log.warning("replaced segments go early, for the disk is nearly full", table=str(table.name))
-                await self._try(table, kept_s=0)
+                fails = not self._retries.is_due(table.table_id)
+                if fails or not await self._try(table, kept_s=0):  # a commit, too, wants some room
+                    await self._remove(table)
+                    self._storage.catalogue.note_changed(table.table_id)
 
     def _remember(self, table_id: int, head: Head | None) -> None:
         """What was committed last; None: there is nothing any more."""

@@ -168,6 +168,24 @@ def test_on_a_disk_that_is_nearly_full_it_goes_at_once(start_kalam: Start) -> No
     assert_read(server, "n.t", tuple(READERS))
 
 
+def test_on_a_disk_that_is_nearly_full_it_goes_even_if_nothing_can_be_committed(start_kalam: Start) -> None:
+    server = start_kalam(**AT_ONCE)
+    server.sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")
+    for number in range(3):
+        server.sql(f"INSERT INTO n.t VALUES ({number}); FLUSH TABLE n.t")
+    server.sql("REFRESH LAKE; COMPACT TABLE n.t; REFRESH LAKE")
+    server.stop()
+    lake = lake_of(server, "n.t")
+    shutil.rmtree(lake)
+    lake.touch()  # in the way
+    server.start(KALAM_DISK_FREE_BYTES_MIN=str(1 << 60))
+    wait(lambda: len(files(server, "t")) == 1, server)
+    assert "trouble_lake" in dict(server.sql("SHOW STATS FOR TABLE n.t"))
+    lake.unlink()
+    wait(lambda: is_followed(server, "t"), server)
+    assert_read(server, "n.t")
+
+
 def test_what_a_commit_was_cut_off_before_noting_goes_after_the_next_start(start_kalam: Start) -> None:
     server = start_kalam(**AT_ONCE)
     server.sql("CREATE NAMESPACE n; CREATE TABLE n.t (id BIGINT PRIMARY KEY)")
