@@ -7,8 +7,10 @@ Columns are matched by ``column_id`` and never by name, so that a name dropped a
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from operator import itemgetter
 from typing import Any, assert_never
 
 import msgspec
@@ -208,17 +210,26 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
 TableOptions = StreamOptions | StoredOptions
 
 
+Key = Any
+"""What tells a row from the others of its table: the value of its key column, or a tuple of those of several."""
+
+
+def _no_key(row: Sequence[Any]) -> Key:
+    raise TypeError("the rows of a STREAM table have no key column")
+
+
 class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """What CREATE TABLE asks for: checked, complete, not yet stored.
 
     ``columns`` are the declared ones, followed by ``_row_id`` where the table has no key of its own. ``key`` names the
-    key column; it is None exactly for a STREAM table. ``owned_by`` is the user or role that may alter and grant it.
+    key's columns in their order; it is empty exactly for a STREAM table. ``owned_by`` is the user or role that may
+    alter and grant it.
     """
 
     name: TableName
     kind: TableKind
     columns: tuple[Column, ...]
-    key: str | None
+    key: tuple[str, ...]
     options: TableOptions
     owned_by: str = FIRST_OWNER
 
@@ -268,22 +279,30 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
 class Table(TableDefinition, frozen=True, kw_only=True):
     """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1.
 
-    ``key_column`` and its place ``key_index`` follow from ``key``; None and -1 where there is none. ``row_security``
-    says that policies decide who sees which of its rows.
+    ``key_columns``, their ``key_places`` in a row, and ``key_of``, which gives a row's key, follow from ``key``.
+    ``row_security`` says that policies decide who sees which of its rows.
     """
 
     table_id: int
     schema_version: int
     created_at: datetime
     row_security: bool = False
-    key_column: Column | None = None
-    key_index: int = -1
+    key_columns: tuple[Column, ...] = ()
+    key_places: tuple[int, ...] = ()
+    key_of: Callable[[Sequence[Any]], Key] = _no_key
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
-        index = names.index(self.key) if self.key is not None else -1
-        msgspec.structs.force_setattr(self, "key_index", index)
-        msgspec.structs.force_setattr(self, "key_column", self.columns[index] if index >= 0 else None)
+        places = tuple(map(names.index, self.key))
+        msgspec.structs.force_setattr(self, "key_places", places)
+        msgspec.structs.force_setattr(self, "key_columns", tuple(self.columns[place] for place in places))
+        msgspec.structs.force_setattr(self, "key_of", _key_getter(places))
+
+
+@cache
+def _key_getter(places: tuple[int, ...]) -> Callable[[Sequence[Any]], Key]:
+    """One object for the same places, so that tables that are alike are equal."""
+    return itemgetter(*places) if places else _no_key
 
 
 def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions]:
@@ -295,6 +314,16 @@ def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions]:
             return StoredOptions
         case other:
             assert_never(other)
+
+
+def dump_key(key: tuple[str, ...]) -> str | None:
+    """The names of the key's columns as the catalogue keeps them; names have no comma."""
+    return ",".join(key) or None
+
+
+def load_key(text: str | None) -> tuple[str, ...]:
+    """The names that ``dump_key`` wrote."""
+    return tuple(text.split(",")) if text else ()
 
 
 def dump_columns(columns: tuple[Column, ...]) -> str:

@@ -132,7 +132,7 @@ def decoder_of(kind: TypeName) -> RowDecoder:
         name=TableName("n", "t"),
         kind=TableKind.STREAM,
         columns=(Column(column_id=1, name="v", type=data_type),),
-        key=None,
+        key=(),
         options=StreamOptions(),
         table_id=1,
         schema_version=1,

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import nats
@@ -95,17 +96,22 @@ def last_seq(messages: Sequence[FeedMessage]) -> int:
     return messages[-1].seq + len(messages[-1].rows) - 1 if messages else 0
 
 
-def replay(messages: Sequence[FeedMessage], key: str) -> dict[Any, dict[str, Any]]:
-    """The content of the table that these messages describe; fails on a hole, a repeat, or an impossible change."""
+def replay(messages: Sequence[FeedMessage], *key: str) -> dict[Any, dict[str, Any]]:
+    """The content of the table that these messages describe; fails on a hole, a repeat, or an impossible change.
+
+    By the value of the column ``key``, or by the values of several.
+    """
     rows: dict[Any, dict[str, Any]] = {}
+    key_of = itemgetter(*key)
     seq = 0
     for message in messages:
         assert message.seq == seq + 1, f"change {message.seq} follows {seq}"
         seq += len(message.rows)
         for row in message.rows:
-            assert (row[key] in rows) is (message.op != "insert"), f"{message.op} of {row[key]}"
+            own = key_of(row)
+            assert (own in rows) is (message.op != "insert"), f"{message.op} of {own}"
             if message.op == "delete":
-                del rows[row[key]]
+                del rows[own]
             else:
-                rows[row[key]] = row
+                rows[own] = row
     return rows

@@ -8,31 +8,55 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-KEYS: dict[str, list[Any]] = {
+PARTS: dict[str, list[Any]] = {
     "BIGINT": [-(2**63), -1, 0, 1, 2, 2**63 - 1],
     "TEXT": ["", "a", "A", "a ", "ä", "b"],
     "DATE": ["0001-01-01", "1969-12-31", "1970-01-01", "2026-02-28", "2026-03-01", "9999-12-31"],
     "DECIMAL(12,2)": ["-10.00", "-2.50", "0.00", "0.10", "2.50", "10.00"],
     "UUID": [f"{n:08x}-0000-4000-8000-{n * 7919:012x}" for n in (9, 8, 1, 2, 3, 4)],
 }
-"""Six keys of each type, which the statements name by their places."""
+"""Six values of each type that a key's column may have."""
+
+Types = tuple[str, ...]
+PAIRS: list[tuple[Types, list[tuple[int, ...]]]] = [
+    (("TEXT", "BIGINT"), [(0, 1), (1, 0), (1, 1), (1, 5), (3, 0), (5, 1)]),
+    (("BIGINT", "TEXT"), [(0, 1), (0, 2), (0, 3), (2, 1), (2, 2), (5, 0)]),
+    (("DATE", "UUID", "DECIMAL(12,2)"), [(0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 1, 2), (4, 1, 2), (4, 5, 0)]),
+]
+KEYS: dict[Types, list[tuple[Any, ...]]] = {
+    **{(own,): [(value,) for value in values] for own, values in PARTS.items()},
+    **{
+        types: [tuple(PARTS[own][place] for own, place in zip(types, places, strict=True)) for places in chosen]
+        for types, chosen in PAIRS
+    },
+}
+"""Six keys of each combination of types, which the statements name by their places."""
 
 Kind = Literal["SHARED", "USER"]
 Type = Literal["INT", "TEXT"]
 Values = dict[str, Any]
 Row = dict[int, Any]
-KEY = 0
+KEY_NAMES = "klm"
 LABELS = itertools.count(10)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column under its present name; ``label`` tells it from all that ever had this name. The key's is 0."""
+    """A column under its present name; ``label`` tells it from all that ever had this name. The key's are 0, -1, …."""
 
     label: int
     name: str
     type: str
     default: Any = None
+
+    @property
+    def is_key(self) -> bool:
+        return self.label <= 0
+
+    @property
+    def told(self) -> str:
+        """The name that it has in the feed of a model: the first one, if it is the key's."""
+        return KEY_NAMES[-self.label] if self.is_key else self.name
 
 
 @dataclass
@@ -64,23 +88,36 @@ class TableModel:
 
     name: str
     kind: Kind
-    key_type: str
+    key_types: Types
     columns: list[Column] = field(default_factory=list)
     copies: dict[str, CopyModel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.columns:
-            self.columns = [Column(1, "a", "INT"), Column(KEY, "k", self.key_type), Column(2, "b", "TEXT")]
+            key = [Column(-part, KEY_NAMES[part], own) for part, own in enumerate(self.key_types)]
+            self.columns = [Column(1, "a", "INT"), *key[::-1], Column(2, "b", "TEXT")]
             shared = CopyModel()
             self.copies = {"ann": shared, "bob": CopyModel() if self.kind == "USER" else shared}
 
     @property
-    def keys(self) -> list[Any]:
-        return KEYS[self.key_type]
+    def keys(self) -> list[tuple[Any, ...]]:
+        return KEYS[self.key_types]
 
     @property
-    def key(self) -> Column:
-        return next(column for column in self.columns if column.label == KEY)
+    def key(self) -> list[Column]:
+        """The key's columns in the order of the key."""
+        return sorted((column for column in self.columns if column.is_key), key=lambda column: -column.label)
+
+    @property
+    def key_names(self) -> str:
+        return ", ".join(column.name for column in self.key)
+
+    def key_of(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[-part] for part in range(len(self.key_types)))
+
+    def keyed(self, key: tuple[Any, ...]) -> Row:
+        """What a row with this key has in the key's columns."""
+        return {-part: value for part, value in enumerate(key)}
 
     @property
     def owners(self) -> list[str]:
@@ -98,15 +135,31 @@ class TableModel:
 
     def first(self, type_name: Type) -> Column | None:
         """The first column of a type, the key aside."""
-        return next((column for column in self.columns if column.type == type_name and column.label != KEY), None)
+        return next((column for column in self.columns if column.type == type_name and not column.is_key), None)
 
-    def literal(self, place: int) -> str:
-        """A key as an expression of its type, which a comparison needs."""
-        key_type = "TEXT" if self.key_type == "UUID" else self.key_type
-        return f"CAST('{self.keys[place]}' AS {key_type})"
+    def literals(self, place: int) -> list[str]:
+        """A key as expressions of its types, which a comparison needs."""
+        types = ["TEXT" if own == "UUID" else own for own in self.key_types]
+        return [f"CAST('{value}' AS {own})" for value, own in zip(self.keys[place], types, strict=True)]
+
+    def has_key(self, place: int) -> str:
+        """The condition that a row has this key."""
+        parts = zip(self.key, self.literals(place), strict=True)
+        return " AND ".join(f"{column.name} = {literal}" for column, literal in parts)
+
+    def set_key(self, values: Sequence[str]) -> str:
+        return ", ".join(f"{column.name} = {value}" for column, value in zip(self.key, values, strict=True))
+
+    def by_key(self, place: int) -> tuple[str, list[Any]]:
+        """The same condition and its parameters, as a read by key has it where the types have such reads."""
+        if not set(self.key_types) <= {"BIGINT", "TEXT", "UUID"}:
+            return self.has_key(place), []
+        parts = [f"{column.name} = ${number}" for number, column in enumerate(self.key, 1)]
+        return " AND ".join(reversed(parts)), list(self.keys[place])
 
     def create(self) -> str:
-        return f"CREATE {self.kind} TABLE {self.name} (a INT, k {self.key_type} NOT NULL, b TEXT, PRIMARY KEY (k))"
+        columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
+        return f"CREATE {self.kind} TABLE {self.name} ({columns}, PRIMARY KEY ({self.key_names}))"
 
     def shown(self, rows: dict[Any, Row]) -> list[list[Any]]:
         """Rows as a SELECT of all columns gives them, in no order."""
@@ -116,15 +169,15 @@ class TableModel:
         """A row with this number and this text in every column that takes one."""
         values = {"INT": number, "TEXT": text}
         row = {column.label: values.get(column.type) for column in self.columns}
-        return row | {KEY: self.keys[place]}
+        return row | self.keyed(self.keys[place])
 
     # What statements do to a copy
 
     def put(self, user: str, row: Row) -> None:
-        copy, key = self.copies[user], row[KEY]
+        copy, key = self.copies[user], self.key_of(row)
         copy.rows[key] = row
         copy.deleted.pop(key, None)
-        copy.told[key] = {"k" if column.label == KEY else column.name: row[column.label] for column in self.columns}
+        copy.told[key] = {column.told: row[column.label] for column in self.columns}
         copy.changes += 1
 
     def take(self, user: str, key: Any) -> Row:
@@ -154,22 +207,22 @@ class TableModel:
     def insert(self, user: str, rows: Sequence[tuple[int, Any, Any]]) -> Statement:
         named = [self.row(*row) for row in rows]
         text, params = self._insert(named, self.columns)
-        keys = [row[KEY] for row in named]
+        keys = [self.key_of(row) for row in named]
         if len(set(keys)) < len(keys) or not self.copies[user].rows.keys().isdisjoint(keys):
             return Statement(text, params, user, None)
         return Statement(text, params, user, lambda model: model.put_all(user, named))
 
     def insert_key(self, user: str, place: int) -> Statement:
         """A row of which only the key is given; the rest are defaults."""
-        row = {column.label: column.default for column in self.columns} | {KEY: self.keys[place]}
-        text, params = self._insert([row], [self.key])
-        taken = row[KEY] in self.copies[user].rows
+        row = {column.label: column.default for column in self.columns} | self.keyed(self.keys[place])
+        text, params = self._insert([row], self.key)
+        taken = self.keys[place] in self.copies[user].rows
         return Statement(text, params, user, None if taken else lambda model: model.put(user, row))
 
     def insert_or_ignore(self, user: str, place: int, number: Any, text: Any) -> Statement:
         row = self.row(place, number, text)
-        sql, params = self._insert([row], self.columns, f"ON CONFLICT ({self.key.name}) DO NOTHING")
-        if row[KEY] in self.copies[user].rows:
+        sql, params = self._insert([row], self.columns, f"ON CONFLICT ({self.key_names}) DO NOTHING")
+        if self.keys[place] in self.copies[user].rows:
             return Statement(sql, params, user)
         return Statement(sql, params, user, lambda model: model.put(user, row))
 
@@ -178,11 +231,12 @@ class TableModel:
         row = self.row(place, number, text)
         column = self.first("TEXT") or self.first("INT")
         if column is None:
-            return self.move(user, place, place) if row[KEY] in self.copies[user].rows else self.insert_key(user, place)
+            there = self.keys[place] in self.copies[user].rows
+            return self.move(user, place, place) if there else self.insert_key(user, place)
         name = column.name
-        rest = f"ON CONFLICT ({self.key.name}) DO UPDATE SET {name} = excluded.{name}"
+        rest = f"ON CONFLICT ({self.key_names}) DO UPDATE SET {name} = excluded.{name}"
         sql, params = self._insert([row], self.columns, rest)
-        former = self.copies[user].rows.get(row[KEY])
+        former = self.copies[user].rows.get(self.keys[place])
         new = row if former is None else former | {column.label: row[column.label]}
         return Statement(sql, params, user, lambda model: model.put(user, new))
 
@@ -190,7 +244,7 @@ class TableModel:
         column = self.first("INT")
         if column is None:
             return self.insert_or_ignore(user, place, number, "x")
-        text = f"UPDATE {self.name} SET {column.name} = $1 WHERE {self.key.name} = {self.literal(place)}"
+        text = f"UPDATE {self.name} SET {column.name} = $1 WHERE {self.has_key(place)}"
         row, label = self.copies[user].rows.get(self.keys[place]), column.label
         if row is None:
             return Statement(text, [number], user)
@@ -211,8 +265,7 @@ class TableModel:
         return Statement(text, (), user, effect)
 
     def move(self, user: str, here: int, there: int) -> Statement:
-        key = self.key.name
-        text = f"UPDATE {self.name} SET {key} = {self.literal(there)} WHERE {key} = {self.literal(here)}"
+        text = f"UPDATE {self.name} SET {self.set_key(self.literals(there))} WHERE {self.has_key(here)}"
         rows, old, new = self.copies[user].rows, self.keys[here], self.keys[there]
         if old in rows and new in rows and old != new:
             return Statement(text, (), user, None)
@@ -220,28 +273,31 @@ class TableModel:
             return Statement(text, (), user)
         if old == new:
             return Statement(text, (), user, lambda model: model.put(user, rows[old]))
-        return Statement(text, (), user, lambda model: model.put(user, model.take(user, old) | {KEY: new}))
+        return Statement(text, (), user, lambda model: model.put(user, model.take(user, old) | self.keyed(new)))
 
     def exchange(self, user: str, one: int, other: int) -> Statement:
         """Two rows change their keys with each other."""
-        first, second, key = self.keys[one], self.keys[other], self.key.name
+        first, second = self.keys[one], self.keys[other]
         if one == other or not {first, second} <= self.copies[user].rows.keys():
             return self.move(user, one, one)
-        left, right = self.literal(one), self.literal(other)
-        change = f"CASE WHEN {key} = {left} THEN {right} ELSE {left} END"
-        text = f"UPDATE {self.name} SET {key} = {change} WHERE {key} IN ({left}, {right})"
+        is_one, is_other = self.has_key(one), self.has_key(other)
+        parts = zip(self.literals(one), self.literals(other), strict=True)
+        change = self.set_key([f"CASE WHEN {is_one} THEN {right} ELSE {left} END" for left, right in parts])
+        text = f"UPDATE {self.name} SET {change} WHERE ({is_one}) OR ({is_other})"
 
         def effect(model: TableModel) -> None:
             rows = model.take(user, first), model.take(user, second)
-            model.put(user, rows[1] | {KEY: first})
-            model.put(user, rows[0] | {KEY: second})
+            model.put(user, rows[1] | self.keyed(first))
+            model.put(user, rows[0] | self.keyed(second))
 
         return Statement(text, (), user, effect)
 
     def delete(self, user: str, places: Sequence[int]) -> Statement:
-        listed = ", ".join(map(self.literal, places))
+        any_of = " OR ".join(f"({self.has_key(place)})" for place in places)
+        if len(self.key) == 1:
+            any_of = f"{self.key_names} IN ({', '.join(self.literals(place)[0] for place in places)})"
         gone = {self.keys[place] for place in places} & self.copies[user].rows.keys()
-        text = f"DELETE FROM {self.name} WHERE {self.key.name} IN ({listed})"
+        text = f"DELETE FROM {self.name} WHERE {any_of}"
         return Statement(text, (), user, lambda model: model.take_all(user, gone))
 
     def delete_all(self, user: str) -> Statement:
@@ -271,7 +327,7 @@ class TableModel:
 
     def drop_column(self, place: int) -> Statement:
         """One of the columns but the key; a column is added where there is no other."""
-        others = [column for column in self.columns if column.label != KEY]
+        others = [column for column in self.columns if not column.is_key]
         if not others:
             return self.add_column("INT", None)
         column = others[place % len(others)]
@@ -279,9 +335,11 @@ class TableModel:
         return Statement(text, effect=lambda model: model.columns.remove(column))
 
     def rename_column(self, place: int) -> Statement:
-        """Any column; the key is called k or k2."""
+        """Any column; the key's are called k or k2, l or l2, …."""
         column = self.columns[place % len(self.columns)]
-        name = {"k": "k2", "k2": "k"}.get(column.name) or self.free_name()
+        name = self.free_name()
+        if column.is_key:
+            name = column.told if column.name != column.told else f"{column.told}2"
         if name is None:
             return self.drop_column(place)
         text = f"ALTER TABLE {self.name} RENAME COLUMN {column.name} TO {name}"

@@ -147,7 +147,7 @@ def _document(namespaces: Sequence[str], tables: Sequence[Table], access: Access
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(namespaces)}
     for table in sorted(tables, key=lambda table: table.name):
         columns = [
-            {"name": column.name, "type": str(column.type), "key": column.name == table.key} for column in table.columns
+            {"name": column.name, "type": str(column.type), "key": column.name in table.key} for column in table.columns
         ]
         found[table.name.namespace].append(
             {

@@ -25,7 +25,7 @@ from kalam.names import TableName
 FILE_ROWS: Final = 1_000_000
 PARTS: Final = "part-*.parquet"
 COLUMNS: Final = (
-    "SELECT column_name, is_primary_key FROM system.columns WHERE namespace = $1 AND table_name = $2 ORDER BY ordinal"
+    "SELECT column_name, key_ordinal FROM system.columns WHERE namespace = $1 AND table_name = $2 ORDER BY ordinal"
 )
 
 
@@ -86,7 +86,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         columns = answer["results"][0]["rows"]
         names = [name for name, _ in columns if name not in SERVER_COLUMNS]
         shown = _quoted(names) if names and not self.system_columns else "*"
-        keys = [name for name, is_key in columns if is_key]
+        keys = [name for _, name in sorted((place, name) for name, place in columns if place is not None)]
         order = f" ORDER BY {_quoted(keys)}" if keys else ""
         return f"SELECT {shown} FROM {self.table}{order}"  # noqa: S608 - names of the catalogue
 

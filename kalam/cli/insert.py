@@ -58,7 +58,10 @@ SkipBad = Annotated[
 Create = Annotated[
     bool, typer.Option("--create", help="Make the table if there is none, guessed from the first 1,000 rows; asks.")
 ]
-Key = Annotated[str | None, typer.Option(metavar="COLUMN", help="With --create: the primary key.", show_default=False)]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="With --create: the primary key, of one column or several.", show_default=False),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="With --create: do not ask.")]
 Columns = Annotated[
     str | None,
@@ -132,7 +135,9 @@ def insert(
     as in a file of `kalam export`, are left out; a column whose name differs in case is found.
     """
     name, user = table_name(table), user_name(user)
-    chosen = _chosen(columns, needed=no_header)
+    chosen = _listed(columns)
+    if no_header and not chosen:
+        raise WrongUsage("--no-header needs --columns, which names the columns in their order")
     if key and not create:
         raise WrongUsage("--key belongs to --create")
     from kalam.cli.loading.dialects import checked_encoding, one_character
@@ -147,14 +152,11 @@ def insert(
     where = Where(user=user, subject_prefix=subject_prefix, server=find_server(url, context, data_dir))
     asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
     taking = replace(asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or []))
-    load(replace(taking, making=Making(key=key, yes=yes) if create else None))
+    load(replace(taking, making=Making(key=_listed(key) or [], yes=yes) if create else None))
 
 
-def _chosen(columns: str | None, *, needed: bool) -> list[str] | None:
-    chosen = [column.strip() for column in (columns or "").split(",") if column.strip()] or None
-    if needed and not chosen:
-        raise WrongUsage("--no-header needs --columns, which names the columns in their order")
-    return chosen
+def _listed(columns: str | None) -> list[str] | None:
+    return [column.strip() for column in (columns or "").split(",") if column.strip()] or None
 
 
 def _mapped(maps: list[str]) -> dict[str, str]:

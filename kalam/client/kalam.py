@@ -198,7 +198,7 @@ class Kalam:
         from_time: datetime | None = None,
         table_id: int | None = None,
         token: str | None = None,
-        key: str | None = None,
+        key: str | Sequence[str] | None = None,
         follow: bool = True,
     ) -> LiveRows:
         """The rows of ``SELECT … FROM ns.t WHERE …``, and then every change of them, as an asynchronous iterator.
@@ -212,7 +212,8 @@ class Kalam:
             from_time: begin with the events of a STREAM table from a time on; without a zone it is this machine's.
             table_id: of which table that change was.
             token: the same two as one text, as ``LiveRows.token`` gave it.
-            key: a selected column that tells the rows apart; then ``LiveRows.rows`` is the result as it is now.
+            key: the selected column that tells the rows apart, or those that do together; then ``LiveRows.rows`` is the
+                result as it is now.
             follow: False for the rows as they are now, all of one moment, and nothing after them.
         """
         if token is not None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Literal, Self
 
 import msgspec
@@ -77,7 +78,8 @@ class LiveRows:
 
     ``columns`` are the names and SQL types of the columns, known from the first change on.
     ``seq`` and ``table_id`` are where a later ``live`` can go on (``token`` is both as one text); with ``key``, the
-    name of a selected column that tells the rows apart, ``rows`` is the result as it is now.
+    name of a selected column that tells the rows apart, or the names of several that do, ``rows`` is the result as it
+    is now.
     """
 
     def __init__(
@@ -91,12 +93,12 @@ class LiveRows:
         from_seq: int | None,
         from_time: datetime | None,
         table_id: int | None,
-        key: str | None,
+        key: str | Sequence[str] | None,
         follow: bool,
         timeout_s: float,
     ) -> None:
         self._link, self._subject, self._sql, self._timeout_s = link, f"{prefix}.api.{user}.live", sql, timeout_s
-        self._last_rows, self._key, self._follow = last_rows, key, follow
+        self._last_rows, self._key_of, self._follow = last_rows, _key_getter(key), follow
         self.seq, self.table_id, self._from_time = from_seq, table_id, from_time
         self.columns: tuple[tuple[str, str], ...] = ()
         self.resumes = 0
@@ -130,7 +132,7 @@ class LiveRows:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The result as it is now; needs ``key``."""
-        if self._key is None:
+        if self._key_of is None:
             raise ValueError("live(…, key=…) names the column that tells the rows apart; without it none are kept")
         return list(self._rows.values())
 
@@ -249,14 +251,14 @@ class LiveRows:
     def _keep(self, change: Change) -> None:
         """Follow the result, if somebody wants it."""
         self._rows_were_seen = change.op != "reset" and self.seq is None
-        if self._key is None:
+        if self._key_of is None:
             return
         if change.op == "reset":
             self._rows.clear()
         elif change.row is not None and change.op == "delete":
-            self._rows.pop(change.row[self._key], None)
+            self._rows.pop(self._key_of(change.row), None)
         elif change.row is not None:
-            self._rows[change.row[self._key]] = change.row
+            self._rows[self._key_of(change.row)] = change.row
 
     async def _leave(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -267,6 +269,12 @@ class LiveRows:
             if query_id is not None:
                 client = await self._link.client(0.05)
                 await client.publish(f"{self._subject}.{query_id}.close")
+
+
+def _key_getter(key: str | Sequence[str] | None) -> Callable[[dict[str, Any]], Any] | None:
+    if key is None:
+        return None
+    return itemgetter(*([key] if isinstance(key, str) else key))
 
 
 def _read(msg: Any) -> tuple[int, dict[str, Any]]:

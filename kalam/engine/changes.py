@@ -302,10 +302,10 @@ def _picked(table: Table, data: pa.Table, view: View, decoder: RowDecoder, colum
 
 
 def key_named(statement: Update | Delete, request: Request, table: Table) -> Key | None:
-    """The value of a WHERE that is ``key = value``; None for any other WHERE."""
+    """The key of a WHERE that is ``key = value``, of each of its columns; None for any other WHERE."""
     if statement.where is None:
         return None
-    return key_of(table, statement.where.equality, statement.alias or table.name.table, request.parameters)
+    return key_of(table, statement.where.equalities, statement.alias or table.name.table, request.parameters)
 
 
 def counted(rows: int, called: str = "row") -> str:

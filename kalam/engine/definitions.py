@@ -20,6 +20,7 @@ from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check_new_namespace
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
+from kalam.rows.keys import named_key
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, load_columns
 from kalam.sql import create_table_sql, describe_options, table_options
@@ -229,7 +230,7 @@ class Definitions:
         if statement.history:
             return await in_thread(Purpose.CATALOGUE, self._history, table)
         rows: list[tuple[str, str, str | None]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
-        rows += [("column", column.name, _column_text(column, column.name == table.key)) for column in table.columns]
+        rows += [("column", column.name, _column_text(column, table.key)) for column in table.columns]
         owns = self._gate.owns(session.identity, table)
         options = [("option", name, value) for name, value in describe_options(table.options)]
         rows += [option for option in options if owns or option[1] != "location"]
@@ -277,13 +278,16 @@ def _existing(existing: Table, statement: CreateTable) -> Result:
     return Result(message=f"skipped: table {existing.name} exists already")
 
 
-def _column_text(column: Column, is_key: bool = False) -> str:
+def _column_text(column: Column, key: Sequence[str] = ()) -> str:
+    """A column as DESCRIBE shows it; of a key of several columns each of them shows the whole."""
     text = column.type.declaration
     if not column.nullable:
         text += " NOT NULL"
     if column.default is not None:
         text += f" DEFAULT {column.default}"
-    return text + (" PRIMARY KEY" if is_key else "")
+    if column.name not in key:
+        return text
+    return f"{text} PRIMARY KEY" if len(key) == 1 else f"{text} PRIMARY KEY {named_key(key)}"
 
 
 def _shown_columns(columns: Sequence[Column]) -> str:

@@ -53,12 +53,12 @@ class Proposals(msgspec.Struct):
     @classmethod
     def of(cls, table: Table, rows: Sequence[Row], named: Named, *, update: bool) -> Proposals:
         """Of a key that comes again the first row counts, or for an update each in turn."""
-        found, index = cls(table), table.key_index
+        found, key_of = cls(table), table.key_of
         names = [column.name for column in table.columns]
         everything = [True] * len(rows)
         masks = list(zip(*(named.get(name, everything) for name in names), strict=True)) if named else []
         for place, row in enumerate(rows):
-            key, mask = row[index], masks[place] if masks else None
+            key, mask = key_of(row), masks[place] if masks else None
             if key not in found.rows:
                 found.rows[key] = row
                 if mask is not None:
@@ -71,13 +71,12 @@ class Proposals(msgspec.Struct):
 
     def updated(self, olds: Sequence[Row]) -> list[Row]:
         """What the rows that are there become."""
-        index = self.table.key_index
-        return [_over(old, self.rows[old[index]], self.named.get(old[index])) for old in olds]
+        keys = map(self.table.key_of, olds)
+        return [_over(old, self.rows[key], self.named.get(key)) for old, key in zip(olds, keys, strict=True)]
 
     def new(self, olds: Sequence[Row]) -> list[Row]:
         """The rows whose keys are not there."""
-        index = self.table.key_index
-        there = {old[index] for old in olds}
+        there = set(map(self.table.key_of, olds))
         return [row for key, row in self.rows.items() if key not in there]
 
 
@@ -115,10 +114,10 @@ class Merges:
                 return matched
             if sifted is None:
                 raise refused[min(refused, key=list(proposals.rows).index)]
-            places = {place: row[newest.key_index] for place, row in enumerate(sifted.rows)}
+            places = {place: newest.key_of(row) for place, row in enumerate(sifted.rows)}
             sifted.drop({place: refused[key] for place, key in places.items() if key in refused})
             proposals, count = await self._proposed(newest, user, message, sifted)
-            there = KeyedRows([row for row in found.rows if row.row[newest.key_index] not in refused], found.seen_seq)
+            there = KeyedRows([row for row in found.rows if newest.key_of(row.row) not in refused], found.seen_seq)
             return await beside(len(proposals.rows), _matched, proposals, there, update=update)
 
         def answer(matched: Matched, last_seq: int) -> bytes:
@@ -143,9 +142,9 @@ class Merges:
         """Why rows may not be written, by key: for the policies a new row is an INSERT, one that is there an UPDATE."""
         if not self._checks.bind(table):
             return {}
-        index, policies = table.key_index, self._queries.policies
+        key_of, policies = table.key_of, self._queries.policies
         wrong = await self._checks.refused(table, user, matched.inserts)
-        refused = {matched.inserts[place][index]: error for place, error in wrong.items()}
+        refused = {key_of(matched.inserts[place]): error for place, error in wrong.items()}
         if matched.olds:
             seen = policies.seen(user, table, Command.UPDATE, Command.SELECT)
             held = await policies.held(table, seen, matched.olds)
@@ -153,7 +152,7 @@ class Merges:
             kept = await policies.held(table, written, matched.news or ())
             for old, visible, allowed in zip(matched.olds, held, kept, strict=True):
                 if not (visible and allowed):
-                    refused[old[index]] = denied(table)
+                    refused[key_of(old)] = denied(table)
         return refused
 
     def _reading(self, table: Table, user: str, message: InsertMessage) -> Callable[[bytes], tuple[Proposals, int]]:
@@ -191,7 +190,7 @@ NOTHING = Matched(olds=[], seqs=[], updated_us=[], news=[], seen_seq=0)
 
 def check_keyed(table: Table) -> None:
     """Raise Unsupported for a table whose rows have no key that a sender could name."""
-    if table.key == ROW_ID:
+    if table.key == (ROW_ID,):
         raise Unsupported(
             f"on_conflict: table {table.name} has no primary key, so no row can be there already",
             hint="create it with a PRIMARY KEY",

@@ -28,6 +28,7 @@ from kalam.query.composed import as_columns
 from kalam.query.queries import Queries, check_parameters
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
+from kalam.rows.keys import key_name, shown_key
 from kalam.rows.types import Row
 from kalam.rows.values import shorten
 from kalam.schema import DELETED, SEQ, STREAM_KEY, UPDATED, Column, Table, TypeName
@@ -56,11 +57,12 @@ def existing_column(table: Table, name: str) -> Column:
 
 def check_conflict(table: Table, conflict: OnConflict) -> None:
     """Raise Unsupported, InvalidValue or ColumnNotFound for an ON CONFLICT that the table cannot have."""
-    if conflict.key is not None and conflict.key != table.key:
-        raise InvalidValue(f"ON CONFLICT ({conflict.key}): the key of table {table.name} is {table.key}")
+    if conflict.key is not None and sorted(conflict.key) != sorted(table.key):
+        named = ", ".join(conflict.key)
+        raise InvalidValue(f"ON CONFLICT ({named}): the key of table {table.name} is {key_name(table)}")
     for assignment in conflict.assignments:
-        if existing_column(table, assignment.column).name == table.key:
-            raise Unsupported(f"the key {table.key} cannot be set ON CONFLICT: both rows have the same")
+        if existing_column(table, assignment.column).name in table.key:
+            raise Unsupported(f"the key {key_name(table)} cannot be set ON CONFLICT: both rows have the same")
 
 
 def assigned_rows(decoder: RowDecoder, columns: Sequence[Column], olds: Sequence[Row], data: pa.Table) -> list[Row]:
@@ -162,10 +164,10 @@ class Upsert:
         self._columns = [existing_column(table, assignment.column) for assignment in assignments]
         self._by_key: dict[Key, Row] = {}
         for row in rows:
-            key = row[table.key_index]
+            key = table.key_of(row)
             if key in self._by_key and assignments:
                 raise InvalidValue(
-                    f"key {table.key} = {shorten(key)} comes twice in this statement; DO UPDATE changes a row once"
+                    f"key {shown_key(table, key)} comes twice in this statement; DO UPDATE changes a row once"
                 )
             self._by_key.setdefault(key, row)
 
@@ -187,13 +189,13 @@ class Upsert:
 
     def _free(self, found: KeyedRows) -> list[Row]:
         """The rows whose keys are not there."""
-        there = {found_row.row[self.table.key_index] for found_row in found.rows}
+        there = {self.table.key_of(found_row.row) for found_row in found.rows}
         return [row for key, row in self._by_key.items() if key not in there]
 
     async def _assigned(self, olds: Sequence[Row], updated: Sequence[datetime]) -> list[Row]:
         """What the rows that are there become, in their order."""
         table = self.table
-        proposed = [self._by_key[row[table.key_index]] for row in olds]
+        proposed = [self._by_key[table.key_of(row)] for row in olds]
         if all(map(is_proposed, self._columns, self._assignments)):
             return await beside(len(olds), self._replaced, olds, proposed)
 
@@ -214,6 +216,5 @@ class Upsert:
 
     def in_order(self, changed: Sequence[Row]) -> list[Row]:
         """Changed rows in the order of the statement's rows."""
-        index = self.table.key_index
-        by_key = {row[index]: row for row in changed}
+        by_key = {self.table.key_of(row): row for row in changed}
         return [by_key[key] for key in self._by_key if key in by_key]

@@ -75,11 +75,10 @@ def read_basis(conn: sqlite3.Connection, table_id: int, known: Mapping[str, tupl
         segments = _read_segments(conn, table_id)
         copies = conn.execute("SELECT copy_id, user_id, flushed_seq FROM copies WHERE table_id = ?", (table_id,))
         found: list[FlushedCopy] = []
-        assert table.key_column is not None
         for copy_id, user, flushed_seq in copies.fetchall():
             own = segments.get(copy_id, [])
             state = (flushed_seq, frozenset(segment.path for segment in own))
-            overrides = None if known.get(user) == state else read_overrides(conn, copy_id, table.key_column)
+            overrides = None if known.get(user) == state else read_overrides(conn, copy_id, table.key_columns)
             found.append(FlushedCopy(user=user, flushed_seq=flushed_seq, segments=own, overrides=overrides))
         return Basis(
             table=table,

@@ -88,9 +88,9 @@ def table_metadata(
 def at_version(table: Table, history: History, version: int) -> Table:
     """The table with the columns that it had under a schema version."""
     columns = history.get(version, table.columns)
-    key = table.key_column
-    named = next((column.name for column in columns if key and column.column_id == key.column_id), None)
-    return replace(table, columns=columns, key=named, schema_version=version)
+    names = {column.column_id: column.name for column in columns}
+    key = tuple(names[column.column_id] for column in table.key_columns)
+    return replace(table, columns=columns, key=key, schema_version=version)
 
 
 def _snapshot(snapshot: Snapshot, folder: LakeFolder) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from kalam.lake.manifests import write_list, write_manifest
 from kalam.lake.positions import Overrides, Places, deletes_file, read_deletes, united
 from kalam.lake.source import Source
 from kalam.lake.state import Entry, Manifest, Snapshot, State
-from kalam.rows.columns import arrow_schema
 from kalam.rows.field_ids import carries_ids
 
 MANIFESTS_MAX = 5
@@ -104,8 +103,7 @@ class NewSnapshot:
     def _add_hidden(self, copy: FlushedCopy, number: int) -> None:
         """The files of positions of one copy: those that there are, and one more for what is hidden since."""
         table, known = self._basis.table, self._known
-        assert table.key_column is not None
-        overrides = Overrides(copy.overrides or {}, arrow_schema([table.key_column]).field(0).type)
+        overrides = Overrides(copy.overrides or {}, table.key_columns)
         found: dict[str, Places] = {}
         for segment in copy.segments:
             path = self._source.called(copy.user, segment)

@@ -7,9 +7,8 @@ are hidden. Files that can hold no such row are not opened for it: the key filte
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalam.rows.field_ids import FIELD_ID
-from kalam.schema import SEQ
+from kalam.rows.keys import key_arrays, places_among
+from kalam.schema import SEQ, Column, Key
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
 from kalam.storage.segments.remote import readable
 
@@ -38,27 +38,30 @@ DELETES_SCHEMA = pa.schema(
 class Overrides:
     """The overrides of a copy: keys and, of each, the seq of the version that hides older ones."""
 
-    def __init__(self, overrides: Mapping[Any, int], kind: pa.DataType) -> None:
-        self._keys = pa.array(list(overrides), kind)
+    def __init__(self, overrides: Mapping[Key, int], key: Sequence[Column]) -> None:
+        self._keys = key_arrays(list(overrides), key)
         self._seqs = np.fromiter(overrides.values(), np.int64, len(overrides))
-        self._hashes = KeyHashes.of(self._keys) if len(overrides) else np.empty(0, np.uint64)
+        self._hashes = KeyHashes.of_columns(self._keys) if len(overrides) else np.empty(0, np.uint64)
 
-    def hidden(self, path: Path, key: str, *, min_seq: int, after_seq: int, key_filter: KeyFilter | None) -> Places:
+    def hidden(
+        self, path: Path, key: Sequence[str], *, min_seq: int, after_seq: int, key_filter: KeyFilter | None
+    ) -> Places:
         """The places of the rows that are hidden by overrides newer than ``after_seq``; blocking.
 
-        ``key`` is the key's name in the file. Raises FileNotFoundError.
+        ``key`` is what the key's columns are called in the file. Raises FileNotFoundError.
         """
         chosen = self._seqs > max(min_seq, after_seq)
         if key_filter is not None and chosen.any():
             chosen &= key_filter.may_contain(self._hashes)
         if not chosen.any():
             return NOTHING
-        keys, seqs = self._keys.filter(pa.array(chosen)), pa.array(self._seqs[chosen])
+        keys, seqs = [own.filter(pa.array(chosen)) for own in self._keys], pa.array(self._seqs[chosen])
         found: list[Places] = []
         start = 0
         with pq.ParquetFile(readable(path)) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[key, SEQ]):
-                newest = pc.take(seqs, pc.index_in(batch.column(key).cast(keys.type), value_set=keys))
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*key, SEQ]):
+                rows = [batch.column(name).cast(own.type) for name, own in zip(key, keys, strict=True)]
+                newest = pc.take(seqs, places_among(rows, keys))
                 hidden = pc.fill_null(pc.less(batch.column(SEQ), newest), False)
                 found.append(np.flatnonzero(hidden.to_numpy(zero_copy_only=False)) + start)
                 start += batch.num_rows

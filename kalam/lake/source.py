@@ -44,15 +44,13 @@ class Source:
     def hidden(self, user: str, segment: LiveSegment, overrides: Overrides, after_seq: int) -> Places:
         """The places of the rows that overrides newer than ``after_seq`` hide. Raises FileNotFoundError."""
         table = self.basis.table
-        assert table.key_column is not None
-        (name,) = layout([table.key_column], self.basis.history[segment.schema_version]).names
-        assert name is not None
+        key = layout(table.key_columns, self.basis.history[segment.schema_version]).names
         row = self._conn.execute(
             "SELECT key_filter FROM key_filters WHERE segment_id = ?", (segment.segment_id,)
         ).fetchone()
         return overrides.hidden(
             self._folders.folder(table, user) / segment.path,
-            name,
+            [name for name in key if name is not None],
             min_seq=segment.min_seq,
             after_seq=after_seq,
             key_filter=None if row is None else KeyFilter.from_bytes(row[0]),

@@ -124,7 +124,7 @@ class CopyReader:
         rows = state.rows if sees_deleted else state.live
         parts = [(files, self._part(alike, files)) for alike, files in cold.items()]
         return HandedCopy(
-            key=str(self._table.key),
+            key=self._table.key,
             schema=self._schema,
             parts=parts,
             hidden=state.hidden if any(part.hidden for _, part in parts) else None,

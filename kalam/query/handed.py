@@ -198,7 +198,7 @@ class HandedCopy(Handed):
     def __init__(
         self,
         *,
-        key: str,
+        key: Sequence[str],
         schema: bytes,
         parts: Sequence[tuple[HandedFiles, Part]],
         hidden: HandedTable | None,
@@ -207,7 +207,7 @@ class HandedCopy(Handed):
     ) -> None:
         super().__init__([files for files, _ in parts] + [table for table in (hidden, rows) if table is not None])
         self._fields: dict[str, Any] = {
-            "key": key,
+            "key": list(key),
             "schema": schema,
             "parts": [part for _, part in parts],
             "hidden": hidden and hidden.number,

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from kalam.query.handed import HandedRows, HandedTable
-from kalam.query.names import HIDDEN_KEY, HIDDEN_SEQ
+from kalam.query.names import HIDDEN_SEQ, hidden_key
 from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, arrow_schema, to_arrow
+from kalam.rows.keys import key_arrays, key_codes
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, Table
@@ -46,11 +47,12 @@ class HotRows:
     """Decodes the chunks of one copy."""
 
     def __init__(self, table: Table, history: History) -> None:
-        assert table.key_column is not None
         self._schema = arrow_schema(table.columns)
-        self._key = table.key_index
+        self._key = table.key_places
+        self._key_columns = table.key_columns
         self._reader = StoredVersions(table.columns, history)
-        self._key_field = pa.field(HIDDEN_KEY, self._schema.field(self._key).type)
+        fields = [self._schema.field(place).with_name(hidden_key(part)) for part, place in enumerate(self._key)]
+        self._hidden_schema = pa.schema([*fields, pa.field(HIDDEN_SEQ, pa.int64())])
         self._full = pa.schema([*self._schema, *STORED_FIELDS, SEQ_FIELD])
         self._lock = threading.Lock()
         self._reset(())
@@ -101,7 +103,7 @@ class HotRows:
         self._deleted |= any(chunk.op == "delete" for chunk in chunks)
         superseding = np.repeat([chunk.superseding for chunk in chunks], counts)
         if superseding.any():
-            self._superseding.append(full.select([self._key, full.num_columns - 1]).filter(pa.array(superseding)))
+            self._superseding.append(full.select([*self._key, full.num_columns - 1]).filter(pa.array(superseding)))
 
     def _winners(self) -> tuple[HandedTable, HandedTable]:
         """The newest versions, and those of them that are not deleted."""
@@ -109,7 +111,7 @@ class HotRows:
             table = HandedTable(self._full, self._pieces)
             return table, table
         rows = pa.concat_tables([piece.table for piece in self._pieces])
-        codes = rows.column(self._key).combine_chunks().dictionary_encode().indices.to_numpy()
+        codes = key_codes([rows.column(place) for place in self._key])
         last = np.zeros(codes.max() + 1, np.int64)
         last[codes] = np.arange(len(codes))  # of assignments to one place numpy keeps the last
         rows = rows.take(pa.array(np.sort(last)))
@@ -127,11 +129,11 @@ class HotRows:
         return made
 
     def _make_hidden(self, overrides: Mapping[Key, int]) -> pa.Table:
-        schema = pa.schema([self._key_field, pa.field(HIDDEN_SEQ, pa.int64())])
+        schema = self._hidden_schema
         batches: list[Any] = [batch.rename_columns(schema.names).cast(schema) for batch in self._superseding]
         if overrides:
-            keys = pa.array(list(overrides), self._key_field.type)
-            batches.append(pa.record_batch([keys, pa.array(list(overrides.values()), pa.int64())], schema=schema))
+            keys = key_arrays(list(overrides), self._key_columns)
+            batches.append(pa.record_batch([*keys, pa.array(list(overrides.values()), pa.int64())], schema=schema))
         return pa.Table.from_batches(batches, schema)
 
 

@@ -1,7 +1,7 @@
 """Reading one row by its key: no plan, no DataFusion, no thread where the row is hot.
 
-Only what surely means the same as the planned query is answered here: a plain list of columns and ``key = value``
-with a value of the key's own type. Everything else is left to ``Queries``.
+Only what surely means the same as the planned query is answered here: a plain list of columns and ``key = value``, of
+each column of the key, with a value of its own type. Everything else is left to ``Queries``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kalam.query.row_answer import RowAnswer
 from kalam.rows.column_types import TYPES
 from kalam.rows.column_types.uuids import uuid_text
 from kalam.rows.columns import STORED_FIELDS, shown_field
-from kalam.schema import Table, TypeName
-from kalam.sql.text.statements import Equality, Literal, PointQuery, QueryText
+from kalam.schema import Column, Table, TypeName
+from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
 from kalam.storage.segments.key_rows import KeyedRow
@@ -31,25 +31,38 @@ from kalam.tables.stored import StoredTables
 SHAPES_MAX = 4_096
 
 
-def key_of(table: Table, equality: Equality | None, called: str, parameters: Sequence[Any]) -> Key | None:
-    """The key that an equality picks from the table, which is ``called`` so there; None if it does not pick by key."""
-    if equality is None or table.key_column is None or equality.column != table.key:
+def key_of(table: Table, equalities: Sequence[Equality], called: str, parameters: Sequence[Any]) -> Key | None:
+    """The key that equalities pick from the table, which is ``called`` so there.
+
+    None if they are not one for each column of the key, with a value of that column's own type.
+    """
+    if not equalities or len(equalities) != len(table.key):
         return None
-    if equality.qualifier not in (None, called):
-        return None
-    value = equality.value
+    picked = {equality.column: equality for equality in equalities if equality.qualifier in (None, called)}
+    parts: list[Any] = []
+    for column in table.key_columns:
+        equality = picked.get(column.name)
+        part = None if equality is None else _part(column, equality.value, parameters)
+        if part is None:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _part(column: Column, value: Literal | Parameter, parameters: Sequence[Any]) -> Any:
+    """The value of a column of the key, in a row's form; None where only a query can tell it."""
     if isinstance(value, Literal):
-        key = value.value
+        part = value.value
     else:
         check_parameters(value.index, parameters)
-        key = parameters[value.index - 1]
-    kind = table.key_column.type.name
+        part = parameters[value.index - 1]
+    kind = column.type.name
     if kind is TypeName.UUID:
-        return uuid_text(key) if isinstance(key, str) else None
+        return uuid_text(part) if isinstance(part, str) else None
     if kind is TypeName.TEXT:
-        return key if isinstance(key, str) else None
-    fits = TYPES[kind].bits is not None and isinstance(key, int) and not isinstance(key, bool)
-    return key if fits and -(1 << 63) <= key < 1 << 63 else None
+        return part if isinstance(part, str) else None
+    fits = TYPES[kind].bits is not None and isinstance(part, int) and not isinstance(part, bool)
+    return part if fits and -(1 << 63) <= part < 1 << 63 else None
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -117,9 +130,9 @@ class Points:
         if point is None:
             return None
         table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-        if table is None or table.key is None:
+        if table is None or not table.key:
             return None
-        key = key_of(table, point.where, point.where.qualifier or "", parameters)
+        key = key_of(table, point.where, "", parameters)
         shape = self._shape(table, point)
         return None if key is None or shape is None else (shape, key)
 

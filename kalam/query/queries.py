@@ -27,7 +27,7 @@ from kalam.query.predicate import Predicate
 from kalam.query.system import SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
-from kalam.rows.types import arrow_type
+from kalam.rows.keys import key_arrays
 from kalam.schema import SEQ, UPDATED, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
@@ -283,11 +283,12 @@ class Queries:
         return KeyedRows(await self._queried_by_key(table, user, view, keys), view.last_seq)
 
     async def _queried_by_key(self, table: Table, user: str, view: View, keys: Sequence[Key]) -> list[KeyedRow]:
-        assert table.key_column is not None
         wanted = TableName(table.name.namespace, f"{table.name.table}$keys")
         text = f"SELECT {quoted(queried_columns(table))}{from_table(table.name, None)}"
-        text += f' WHERE "{table.key}" IN (SELECT wanted FROM "{wanted.namespace}"."{wanted.table}")'  # noqa: S608
-        data = pa.table({"wanted": pa.array(keys, arrow_type(table.key_column.type))})
+        parts = [f"wanted_{place}" for place in range(len(table.key))]
+        same = " AND ".join(f'"{name}" = {part}' for name, part in zip(table.key, parts, strict=True))
+        text += f' WHERE EXISTS (SELECT 1 FROM "{wanted.namespace}"."{wanted.table}" WHERE {same})'  # noqa: S608
+        data = pa.table(key_arrays(keys, table.key_columns), names=parts)
         relations = {
             (table.name, False): self.relation(table, user, view, with_seq=True),
             (wanted, False): self.relation(table, user, data),

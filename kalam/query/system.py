@@ -38,6 +38,7 @@ COLUMNS: Fields = (
     ("is_nullable", TRUTH),
     ("column_default", TEXT),
     ("is_primary_key", TRUTH),
+    ("key_ordinal", COUNT),
 )
 SCHEMAS: Fields = (
     ("namespace", TEXT),
@@ -274,7 +275,8 @@ class SystemTables:
                 str(column.type),
                 column.nullable,
                 None if column.default is None else str(column.default),
-                column.name == table.key,
+                column.name in table.key,
+                table.key.index(column.name) + 1 if column.name in table.key else None,
             )
             for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
             for ordinal, column in enumerate(table.columns, 1)

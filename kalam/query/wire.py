@@ -77,11 +77,12 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 class Copy(msgspec.Struct, tag="copy", frozen=True, array_like=True):
     """One state of a copy: its segments without what ``hidden`` (``Rows``) hides of them, and its hot ``rows``.
 
-    ``schema`` has the table's columns with their SQL types as metadata, and the system columns.
+    ``key`` names the key's columns. ``schema`` has the table's columns with their SQL types as metadata, and the
+    system columns.
     """
 
     number: int
-    key: str
+    key: list[str]
     schema: bytes
     parts: list[Part]
     hidden: int | None

@@ -93,8 +93,8 @@ def _on_conflict(cursor: Cursor) -> OnConflict | None:
     if not cursor.take("ON", "CONFLICT"):
         return None
     if cursor.at("ON", "CONSTRAINT"):
-        raise cursor.refusal("ON CONFLICT names the key column: ON CONFLICT (key)")
-    key = _conflict_key(cursor) if cursor.at_symbol("(") else None
+        raise cursor.refusal("ON CONFLICT names the key's columns: ON CONFLICT (a, b)")
+    key = tuple(cursor.names("column")) if cursor.at_symbol("(") else None
     cursor.expect("DO")
     if cursor.take("NOTHING"):
         return OnConflict(key, ())
@@ -103,14 +103,6 @@ def _on_conflict(cursor: Cursor) -> OnConflict | None:
     if cursor.at("WHERE"):
         raise cursor.refusal("ON CONFLICT … DO UPDATE takes no WHERE")
     return OnConflict(key, assignments)
-
-
-def _conflict_key(cursor: Cursor) -> str:
-    token = cursor.token
-    names = cursor.names("column")
-    if len(names) > 1:
-        raise cursor.refusal("ON CONFLICT names one column, the primary key", at=token)
-    return names[0]
 
 
 def _assignments(cursor: Cursor, *stops: str) -> tuple[Assignment, ...]:

@@ -108,11 +108,11 @@ def with_parameter(by_literal: re.Match[str]) -> str:
 def with_literal(query: QueryText, by_literal: re.Match[str]) -> QueryText | None:
     """The query of a text, from that of the text ``with_parameter``; None if ``$1`` is not the key that it asks for."""
     point = query.point
-    if point is None or point.where.value != Parameter(1):
+    if point is None or point.where[-1].value != Parameter(1):
         return None
     number, text = by_literal[2], by_literal[3]
     value = text.replace("''", "'") if number is None else int(number)
     like = query.text.removesuffix("$1")
-    where = replace(point.where, value=Literal(value))
+    where = (*point.where[:-1], replace(point.where[-1], value=Literal(value)))
     text = f"{like}'{text}'" if number is None else f"{like}{number}"
     return replace(query, text=text, parameters=0, point=replace(point, where=where))

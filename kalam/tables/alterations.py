@@ -32,7 +32,7 @@ class Altered(msgspec.Struct, frozen=True):
     """What an ALTER makes of a table, and what it tells the user."""
 
     columns: tuple[Column, ...]
-    key: str | None
+    key: tuple[str, ...]
     options: TableOptions
     message: str
 
@@ -91,8 +91,9 @@ def _evaluated(default: Default | None, user: str, now: datetime) -> Any:
 
 def _dropped(table: Table, name: str, column_users: ColumnUsers) -> Altered:
     column = _column(table, name)
-    if name == table.key:
-        raise Unsupported(f"column {name} is the key of table {table.name} and cannot be dropped")
+    if name in table.key:
+        part = "the key" if len(table.key) == 1 else "part of the key"
+        raise Unsupported(f"column {name} is {part} of table {table.name} and cannot be dropped")
     if name == table.options.subject_key:
         raise Unsupported(f"column {name} is the SUBJECT_KEY of table {table.name} and cannot be dropped")
     if len(table.declared_columns) == 1:
@@ -111,7 +112,7 @@ def _renamed(table: Table, name: str, new_name: str) -> Altered:
     options = table.options
     if options.subject_key == name:
         options = replace(options, subject_key=new_name)
-    key = new_name if table.key == name else table.key
+    key = tuple(new_name if part == name else part for part in table.key)
     return Altered(columns, key, options, f"column {name} renamed to {new_name}")
 
 

@@ -59,55 +59,54 @@ def queried_columns(table: Table) -> list[str]:
     return [*(column.name for column in table.columns), SEQ, UPDATED]
 
 
-def changes_of_old(matched: Matched, packed: Sequence[bytes], table: Table) -> list[Change]:
+def changes_of_old(table: Table, matched: Matched, packed: Sequence[bytes]) -> list[Change]:
     """The changes of the rows that were there, whose ``news`` are ``packed``.
 
     A row whose key or SUBJECT_KEY changes is deleted and inserted: who hears the events of one SUBJECT_KEY alone is
     told that the row is gone, and nothing of what it has become.
     """
-    index, places = table.key_index, _named_places(table)
-    everything = range(len(matched.olds))
+    places, everything = _named_places(table), range(len(matched.olds))
     if matched.news is None:
-        return list(_deletes(matched, everything, index))
+        return list(_deletes(table, matched, everything))
     pairs = enumerate(zip(matched.olds, matched.news, strict=True))
     moved = [number for number, (old, new) in pairs if any(differs(old[place], new[place]) for place in places)]
     if not moved:
-        return list(_updates(matched, everything, packed, index))
+        return list(_updates(table, matched, everything, packed))
     stayed = sorted(set(everything) - set(moved))
     news, kept = [matched.news[place] for place in moved], [matched.news[place] for place in stayed]
     return [
-        *_updates(matched, stayed, pack_pieces(kept), index),
-        *_deletes(matched, moved, index),
-        *inserts(news, pack_pieces(news), index),
+        *_updates(table, matched, stayed, pack_pieces(kept)),
+        *_deletes(table, matched, moved),
+        *inserts(table, news, pack_pieces(news)),
     ]
 
 
 def _named_places(table: Table) -> tuple[int, ...]:
     """The places of the columns by which a row is told: its key, and the last token of its events' subjects."""
-    named = {table.key, table.options.subject_key}
+    named = {*table.key, table.options.subject_key}
     return tuple(place for place, column in enumerate(table.columns) if column.name in named)
 
 
-def _updates(matched: Matched, places: Sequence[int], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
+def _updates(table: Table, matched: Matched, places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[Change]:
     """The updates of the matched rows at these places, whose new rows are ``pieces``."""
     for part, packed in _parts(places, pieces):
         olds = [matched.olds[place] for place in part]
         seqs, times = _seqs_and_times(matched, part)
-        yield Change("update", [row[key_index] for row in olds], packed, seqs, pack_rows(olds), times)
+        yield Change("update", list(map(table.key_of, olds)), packed, seqs, pack_rows(olds), times)
 
 
-def _deletes(matched: Matched, places: Sequence[int], key_index: int) -> Iterator[Change]:
+def _deletes(table: Table, matched: Matched, places: Sequence[int]) -> Iterator[Change]:
     """The deletes of the matched rows at these places."""
     olds = [matched.olds[place] for place in places]
     for part, packed in _parts(places, pack_pieces(olds)):
         seqs, times = _seqs_and_times(matched, part)
-        yield Change("delete", [matched.olds[place][key_index] for place in part], packed, seqs, old_updated=times)
+        yield Change("delete", [table.key_of(matched.olds[place]) for place in part], packed, seqs, old_updated=times)
 
 
-def inserts(rows: Sequence[Row], pieces: Sequence[bytes], key_index: int) -> Iterator[Change]:
+def inserts(table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> Iterator[Change]:
     """The inserts of rows, which are packed as ``pieces``."""
     for part, packed in _parts(range(len(rows)), pieces):
-        yield Change("insert", [rows[place][key_index] for place in part], packed)
+        yield Change("insert", [table.key_of(rows[place]) for place in part], packed)
 
 
 def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:

@@ -152,8 +152,7 @@ class StoredTables:
         """One INSERT of these rows; raises TooLarge and InvalidValue for what an event cannot carry."""
         packed = pack_pieces(rows)
         self._check_rows(table, rows, packed)
-        index = table.key_index
-        return InsertStatement([row[index] for row in rows], rows, packed, msg_id, sender, trace)
+        return InsertStatement(list(map(table.key_of, rows)), rows, packed, msg_id, sender, trace)
 
     def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
         if table.options.subject_key is not None:
@@ -299,11 +298,11 @@ class StoredTables:
         if matched.olds:
             packed = [] if matched.news is None else pack_pieces(matched.news)
             self._check_rows(table, matched.news or (), packed)
-            changes = changes_of_old(matched, packed, table)
+            changes = changes_of_old(table, matched, packed)
         if matched.inserts:
             packed = pack_pieces(matched.inserts)
             self._check_rows(table, matched.inserts, packed)
-            changes += inserts(matched.inserts, packed, table.key_index)
+            changes += inserts(table, matched.inserts, packed)
         return changes
 
 

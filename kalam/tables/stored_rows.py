@@ -9,8 +9,8 @@ from functools import partial
 from kalam.errors import DuplicateKey, KalamError, Unsupported
 from kalam.names import TableName
 from kalam.rows.columns import changed_rows
+from kalam.rows.keys import shown_key
 from kalam.rows.types import Row
-from kalam.rows.values import shorten
 from kalam.schema import SEQ, Table
 from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View
@@ -111,11 +111,11 @@ class StoredRows:
 
     async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
         """Of rows whose key is there, in the table or among those ``before``, which the others are added to."""
-        keys = [row[table.key_index] for row in rows]
+        keys = list(map(table.key_of, rows))
         errors = await self._tables.taken(table, user, keys)
         for place in range(len(keys)):
             if keys[place] in before and place not in errors:
-                key = shorten(keys[place])
-                errors[place] = DuplicateKey(f"key {table.key} = {key} comes twice in these rows", row=place + 1)
+                key = shown_key(table, keys[place])
+                errors[place] = DuplicateKey(f"key {key} comes twice in these rows", row=place + 1)
         before.update(key for place, key in enumerate(keys) if place not in errors)
         return errors

@@ -197,7 +197,8 @@ def test_describe_shows_the_columns_options_and_what_is_stored(sql: Sql, namespa
 SYSTEM_TABLES = {
     "namespaces": "namespace created_at",
     "tables": "namespace table_name table_type table_id options schema_version created_at",
-    "columns": "namespace table_name column_name ordinal data_type is_nullable column_default is_primary_key",
+    "columns": "namespace table_name column_name ordinal data_type is_nullable column_default is_primary_key "
+    "key_ordinal",
     "table_schemas": "namespace table_name schema_version columns created_at",
     "segments": "namespace table_name user_id path rows bytes min_seq max_seq schema_version created_at",
     "jobs": "job_id job_type namespace table_name status parameters result error created_at started_at finished_at",
@@ -218,6 +219,13 @@ def test_system_columns_lists_what_create_table_said(sql: Sql, namespace: str) -
         ["k", 1, "BIGINT", False, None, True],
         ["v", 2, "INT", True, "-5", False],
         ["w", 3, "VARCHAR(3)", False, None, False],
+    ]
+    sql("CREATE TABLE u (v INT, k BIGINT, l TEXT, PRIMARY KEY (l, k))")
+    query = "SELECT column_name, is_nullable, is_primary_key, key_ordinal FROM system.columns "
+    assert sql(f"{query} WHERE namespace = '{namespace}' AND table_name = 'u' ORDER BY ordinal") == [
+        ["v", True, False, None],
+        ["k", False, True, 2],
+        ["l", False, True, 1],
     ]
 
 

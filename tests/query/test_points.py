@@ -17,7 +17,7 @@ from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import TypeName
 from kalam.sql import parse_statement, split
 from kalam.sql.parsed import ParsedTexts
-from kalam.sql.text.statements import Literal, Parameter, PointQuery, Select
+from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, Select
 
 
 def point_of(text: str) -> PointQuery | None:
@@ -30,10 +30,10 @@ def test_a_point_query_is_plain_columns_and_one_equality() -> None:
     point = point_of("SELECT a, t.b AS c FROM n.t WHERE id = $2")
     assert point is not None
     assert point.columns == (("a", "a"), ("b", "c"))
-    assert (point.where.column, point.where.value) == ("id", Parameter(2))
+    assert point.where == (Equality("id", None, Parameter(2)),)
     everything = point_of("SELECT * FROM n.t x WHERE 'k' = x.id")
     assert everything is not None
-    assert (everything.columns, everything.where.value) == ((), Literal("k"))
+    assert (everything.columns, everything.where[0].value) == ((), Literal("k"))
 
 
 @pytest.mark.parametrize(

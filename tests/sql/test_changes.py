@@ -140,7 +140,7 @@ def test_an_insert_has_rows_columns_conflict_and_returning() -> None:
         columns=("a", "b"),
         source=((Literal(1), Literal("x")), (Literal(2), Parameter(1))),
         on_conflict=OnConflict(
-            "a",
+            ("a",),
             (
                 Assignment("b", QueryText("excluded.b || t.b")),
                 Assignment("c", QueryText("$2", parameters=2, constant=Parameter(2))),
@@ -152,7 +152,8 @@ def test_an_insert_has_rows_columns_conflict_and_returning() -> None:
 
 def test_a_conflict_can_be_ignored() -> None:
     assert inserted("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING").on_conflict == OnConflict(None, ())
-    assert inserted("INSERT INTO t VALUES (1) ON CONFLICT (a) DO NOTHING").on_conflict == OnConflict("a", ())
+    assert inserted("INSERT INTO t VALUES (1) ON CONFLICT (a) DO NOTHING").on_conflict == OnConflict(("a",), ())
+    assert inserted("INSERT INTO t VALUES (1) ON CONFLICT (B, a) DO NOTHING").on_conflict == OnConflict(("b", "a"), ())
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_a_long_values_list_is_read_with_few_calls() -> None:
         ("INSERT INTO t DEFAULT VALUES", Unsupported),
         ("INSERT INTO t AS x VALUES (1)", Unsupported),
         ("INSERT INTO 'file.csv' VALUES (1)", Unsupported),
-        ("INSERT INTO t VALUES (1) ON CONFLICT (a, b) DO NOTHING", Unsupported),
+        ("INSERT INTO t VALUES (1) ON CONFLICT () DO NOTHING", SyntaxFault),
         ("INSERT INTO t VALUES (1) ON CONFLICT ON CONSTRAINT x DO NOTHING", Unsupported),
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1 WHERE c", Unsupported),
         ("INSERT INTO t (a, a) VALUES (1, 2)", InvalidValue),
@@ -255,7 +256,7 @@ def test_a_delete_has_where_and_returning() -> None:
     assert parse_statement("DELETE FROM t x WHERE x.a = $2 RETURNING *") == Delete(
         ref=T,
         alias="x",
-        where=QueryText("x.a = $2", parameters=2, equality=Equality("a", "x", Parameter(2))),
+        where=QueryText("x.a = $2", parameters=2, equalities=(Equality("a", "x", Parameter(2)),)),
         returning=QueryText("*"),
     )
     key = parse_statement("DELETE FROM t WHERE _KEY = '1:2'")

@@ -53,7 +53,7 @@ def test_a_reserved_or_impossible_namespace_is_refused(name: str) -> None:
 def test_a_stream_table_has_the_declared_columns_and_no_key() -> None:
     table = created("CREATE STREAM TABLE app.clicks (Id BIGINT NOT NULL, \"order\" TEXT DEFAULT 'it''s', at TIMESTAMP)")
     assert table.ref == TableRef("app", "clicks")
-    assert (table.kind, table.key, table.if_not_exists) == (TableKind.STREAM, None, False)
+    assert (table.kind, table.key, table.if_not_exists) == (TableKind.STREAM, (), False)
     assert table.columns == (
         Column(column_id=1, name="id", type=BIGINT, nullable=False),
         Column(column_id=2, name="order", type=TEXT, default=literal("it's")),
@@ -63,7 +63,7 @@ def test_a_stream_table_has_the_declared_columns_and_no_key() -> None:
 
 def test_a_table_without_a_kind_is_shared() -> None:
     table = created("CREATE TABLE IF NOT EXISTS t (id UUID PRIMARY KEY)")
-    assert (table.kind, table.key, table.if_not_exists) == (TableKind.SHARED, "id", True)
+    assert (table.kind, table.key, table.if_not_exists) == (TableKind.SHARED, ("id",), True)
     assert table.columns[0].nullable is False
 
 
@@ -71,12 +71,18 @@ def test_a_table_without_a_kind_is_shared() -> None:
 def test_a_stored_table_without_a_key_gets_row_id(kind: str) -> None:
     table = created(f"CREATE {kind} TABLE t (a TEXT)")
     default = Default(kind=DefaultKind.SNOWFLAKE_ID)
-    assert table.key == "_row_id"
+    assert table.key == ("_row_id",)
     assert table.columns[1] == Column(column_id=2, name="_row_id", type=BIGINT, nullable=False, default=default)
 
 
 def test_the_key_can_stand_behind_the_columns() -> None:
-    assert created("CREATE TABLE t (a TEXT, b DATE, PRIMARY KEY (b))").key == "b"
+    assert created("CREATE TABLE t (a TEXT, b DATE, PRIMARY KEY (b))").key == ("b",)
+
+
+def test_a_key_can_have_several_columns_none_of_which_is_null() -> None:
+    table = created("CREATE TABLE t (a TEXT, PRIMARY KEY (C, a), b DATE, c UUID)")
+    assert table.key == ("c", "a")
+    assert [column.nullable for column in table.columns] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +252,13 @@ def test_a_default_that_does_not_fit_is_refused(definition: str) -> None:
         ("a INT UNIQUE", Unsupported),
         ("a INT REFERENCES b", Unsupported),
         ("CHECK (a > 1)", Unsupported),
-        ("a INT, b INT, PRIMARY KEY (a, b)", Unsupported),
+        ("a INT, b INT, PRIMARY KEY ()", SyntaxFault),
+        ("a INT, b INT, PRIMARY KEY (a, a)", InvalidValue),
+        ("a INT, b INT, PRIMARY KEY (a, c)", ColumnNotFound),
+        ("a INT, b DOUBLE, PRIMARY KEY (a, b)", Unsupported),
+        ("a INT, b JSON, PRIMARY KEY (a, b)", Unsupported),
+        ("a INT, b INT, PRIMARY KEY (a), PRIMARY KEY (b)", Unsupported),
+        ("a INT PRIMARY KEY, b INT, PRIMARY KEY (a, b)", Unsupported),
         ("a INT PRIMARY KEY, b INT PRIMARY KEY", Unsupported),
         ("a BOOLEAN PRIMARY KEY", Unsupported),
         ("a JSON, PRIMARY KEY (a)", Unsupported),

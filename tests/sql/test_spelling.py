@@ -98,15 +98,14 @@ def columns(draw: st.DrawFn) -> tuple[Column, ...]:
 def definitions(draw: st.DrawFn) -> TableDefinition:
     kind = draw(st.sampled_from(TableKind))
     made = draw(columns())
-    key: str | None = None
+    key: tuple[str, ...] = ()
     if kind is not TableKind.STREAM:
-        key = next(
-            (column.name for column in made if TYPES[column.type.name].is_key and not column.nullable), "_row_id"
-        )
-        if key == "_row_id":
+        may_be = [column.name for column in made if TYPES[column.type.name].is_key and not column.nullable]
+        key = tuple(draw(st.permutations(may_be))[: draw(st.integers(1, 3))]) or ("_row_id",)
+        if key == ("_row_id",):
             default = Default(kind=DefaultKind.SNOWFLAKE_ID)
             data_type = DataType(name=TypeName.BIGINT)
-            row_id = Column(column_id=len(made) + 1, name=key, type=data_type, nullable=False, default=default)
+            row_id = Column(column_id=len(made) + 1, name="_row_id", type=data_type, nullable=False, default=default)
             made = (*made, row_id)
     subject_key = draw(st.none() | st.sampled_from([column.name for column in made]))
     format_, as_text = draw(st.sampled_from(PayloadFormat)), draw(st.booleans())

@@ -73,7 +73,7 @@ def request(folder: Path, columns: tuple[Column, ...], inputs: list[CompactInput
         inputs=inputs,
         columns=columns,
         history={1: columns},
-        key="k",
+        key=("k",),
         folder=str(folder),
         name="out",
         compression=Compression.ZSTD,

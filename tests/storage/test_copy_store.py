@@ -44,7 +44,6 @@ class Storage:
         """A flush of which all is done but its transaction."""
         folder = self.opened.folders.folder(self.table, "")
         make_directory(folder)
-        assert self.table.key is not None
         request = FlushRequest(
             database=str(self.database.path),
             table_id=self.table.table_id,
@@ -90,7 +89,7 @@ async def storage(data_dir: Path) -> AsyncIterator[Storage]:
     await parts.catalogue.create_namespace("n")
     key = Column(column_id=1, name="id", type=DataType(name=TypeName.BIGINT), nullable=False)
     definition = TableDefinition(
-        name=TableName("n", "t"), kind=TableKind.SHARED, columns=(key,), key="id", options=StoredOptions()
+        name=TableName("n", "t"), kind=TableKind.SHARED, columns=(key,), key=("id",), options=StoredOptions()
     )
     storage = Storage(parts, await parts.catalogue.create_table(definition))
     await storage.insert(1, 2, 3)

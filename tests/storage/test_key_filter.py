@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.errors import Internal
-from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
+from kalam.storage.segments.key_filter import KeyFilter, KeyHashes, key_hash
 
 KEYS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1)),
@@ -41,7 +41,18 @@ def test_every_key_that_was_put_in_may_be_contained(keys: list[Any], bits_per_ke
 @given(KEYS)
 def test_an_arrow_array_hashes_as_its_python_values_do(keys: list[Any]) -> None:
     array = pa.chunked_array([pa.array(keys, pa.int64() if not keys else None)])
-    assert KeyHashes.of(array).tolist() == KeyHashes.of(keys).tolist()
+    assert KeyHashes.of_columns([array]).tolist() == KeyHashes.of(keys).tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.text("ab", max_size=2), st.dates()), min_size=1, max_size=50))
+def test_keys_of_several_columns_hash_alike_exactly_where_they_are_the_same(keys: list[Any]) -> None:
+    kinds = (pa.int16(), pa.string(), pa.date32())
+    columns = [pa.array(values, kind) for values, kind in zip(zip(*keys, strict=True), kinds, strict=True)]
+    hashes = KeyHashes.of(keys).tolist()
+    assert KeyHashes.of_columns(columns).tolist() == [key_hash(key) for key in keys] == hashes
+    assert len(set(hashes)) == len(set(keys))
+    assert set(KeyHashes.of([key[:2] for key in keys])).isdisjoint(KeyHashes.of([key[1::-1] for key in keys]))
 
 
 @pytest.mark.parametrize(

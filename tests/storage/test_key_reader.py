@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_process import ServerProcess, SqlFailed
 
-from kalam.storage.segments.key_filter import KeyHashes
-from kalam.storage.segments.key_reader import FEW_KEYS, KeyReader, NotKept
+from kalam.storage.segments.key_filter import KeyHashes, key_hash
+from kalam.storage.segments.key_reader import FEW_KEYS, Footer, KeyReader, NotKept
 from kalam.storage.segments.row_cache import RowCache, Wanted
 from kalam.storage.segments.segment_file import stamp_of
 
@@ -38,8 +38,14 @@ KINDS: dict[pa.DataType, st.SearchStrategy[Any]] = {
 
 def write(path: Path, kind: pa.DataType, keys: Sequence[Any], note: str = "n", group_rows: int = 7) -> pa.Table:
     """A file as a flush writes it: sorted by key, in row groups."""
-    table = pa.table({"key": pa.array(keys, kind), "note": [f"{note}{place}" for place in range(len(keys))]})
-    table = table.take(pc.sort_indices(table, sort_keys=[("key", "ascending")]))
+    return write_columns(path, {"key": pa.array(keys, kind)}, note, group_rows)
+
+
+def write_columns(path: Path, key: dict[str, pa.Array], note: str = "n", group_rows: int = 7) -> pa.Table:
+    """The same of a key of several columns."""
+    table = pa.table(key)
+    table = table.append_column("note", pa.array([f"{note}{place}" for place in range(table.num_rows)]))
+    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in key]))
     pq.write_table(table, path, row_group_size=group_rows, store_schema=False)
     return table
 
@@ -51,14 +57,14 @@ def numbers(path: Path, note: str = "n") -> pa.Schema:
 class Reads:
     """Reads of one file, with a cache beside it."""
 
-    def __init__(self, path: Path, schema: pa.Schema, bytes_max: int = MIB) -> None:
-        self.path, self.schema = path, schema
+    def __init__(self, path: Path, schema: pa.Schema, bytes_max: int = MIB, key: Sequence[str] = ("key",)) -> None:
+        self.path, self.schema, self.key = path, schema, key
         self.cache = RowCache(path.with_name("rows"), bytes_max)
         self.reader = KeyReader(self.cache)
 
     def wanted(self, *names: str) -> Wanted:
         schema = pa.schema([self.schema.field(name) for name in names]) if names else self.schema
-        return Wanted.of(schema, "key")
+        return Wanted.of(schema, self.key)
 
     def read(self, *keys: Any, names: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
         hashes = dict(zip(keys, KeyHashes.of(keys).tolist(), strict=True))
@@ -66,8 +72,7 @@ class Reads:
 
     def kept(self, key: Any, *names: str) -> list[tuple[Any, ...]]:
         """What is read without waiting; raises NotKept."""
-        [key_hash] = KeyHashes.of([key]).tolist()
-        return self.reader.kept(stamp_of(self.path), self.wanted(*names), key, key_hash)
+        return self.reader.kept(stamp_of(self.path), self.wanted(*names), key, key_hash(key))
 
     def files(self) -> list[Path]:
         return sorted(self.path.with_name("rows").iterdir()) if self.path.with_name("rows").exists() else []
@@ -88,6 +93,36 @@ def test_what_is_found_is_what_a_filter_finds(tmp_path: Path, data: st.DataObjec
             assert sorted(found) == sorted(zip(*(column.to_pylist() for column in expected.columns), strict=True))
         for key in wanted:
             assert sorted(reads.kept(key)) == sorted(row for row in found if row[0] == key)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kinds=st.lists(st.sampled_from(sorted(KINDS, key=str)), min_size=2, max_size=3))
+def test_a_key_of_several_columns_is_found_by_all_of_them(
+    tmp_path: Path, data: st.DataObject, kinds: list[pa.DataType]
+) -> None:
+    pools = [data.draw(st.lists(KINDS[kind], min_size=1, max_size=4, unique=True)) for kind in kinds]
+    key = st.tuples(*map(st.sampled_from, pools))
+    keys = data.draw(st.lists(key, min_size=1, max_size=60))
+    foreign = data.draw(st.lists(st.one_of(key, st.tuples(*map(KINDS.__getitem__, kinds))), max_size=5))
+    names = [f"k{place}" for place in range(len(kinds))]
+    columns = [pa.array(values, kind) for values, kind in zip(zip(*keys, strict=True), kinds, strict=True)]
+    table = write_columns(tmp_path / "segment", dict(zip(names, columns, strict=True)))
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    reads = Reads(tmp_path / "segment", table.schema, key=names)
+    for few in (1, 3, len(keys)):
+        wanted = list({*data.draw(st.permutations(keys))[:few], *foreign})
+        for _ in range(3):  # decoded, packed, kept
+            assert sorted(reads.read(*wanted)) == sorted(row for row in rows if row[:-1] in wanted)
+        for own in wanted:
+            assert sorted(reads.kept(own)) == sorted(row for row in rows if row[:-1] == own)
+
+
+def test_row_groups_are_chosen_by_every_column_of_the_key(tmp_path: Path) -> None:
+    places = pa.array(range(70), pa.int64())
+    write_columns(tmp_path / "segment", {"one": pa.array(["x"] * 70), "two": places})
+    footer = Footer(pq.read_metadata(tmp_path / "segment"))
+    assert footer.groups_with(["one", "two"], [("x", 8), ("x", 30)]) == [1, 4]
+    assert footer.groups_with(["one", "two"], [("w", 8), ("x", 70), ("y", 30)]) == []
 
 
 def test_many_keys_are_read_and_not_kept(tmp_path: Path) -> None:
@@ -228,7 +263,7 @@ def test_nothing_is_kept_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
     cache = RowCache(tmp_path / "rows", MIB, free_bytes_min=1 << 60)
     reader = KeyReader(cache)
     for _ in range(4):
-        assert reader.read(path, stamp_of(path), Wanted.of(schema, "key"), {3: 0}) == [(3, "n3")]
+        assert reader.read(path, stamp_of(path), Wanted.of(schema, ["key"]), {3: 0}) == [(3, "n3")]
     assert cache.byte_count == 0
     assert list((tmp_path / "rows").iterdir()) == []
 

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
-from table_model import KEYS, Statement, TableModel
+from table_model import KEYS, Statement, TableModel, Types
 
 SOURCES = Path(__file__).parents[2] / "kalam"
 POINTS = sorted(
@@ -77,7 +77,7 @@ class HotAndCold(RuleBasedStateMachine):
     numbers: ClassVar[Iterator[int]] = itertools.count(1)
 
     @initialize(key_types=st.tuples(st.sampled_from(sorted(KEYS)), st.sampled_from(sorted(KEYS))))
-    def create(self, key_types: tuple[str, str]) -> None:
+    def create(self, key_types: tuple[Types, Types]) -> None:
         number, self.has_ended, self.touched = next(self.numbers), False, {0, 1}
         if self.server.process is None or self.server.process.poll() is not None:  # an example before failed there
             self.server.restart()
@@ -118,8 +118,9 @@ class HotAndCold(RuleBasedStateMachine):
     def look_at_one(self, place: int, user: str, of_key: int) -> None:
         table = self.tables[place]
         row = table.copies[user].rows.get(table.keys[of_key])
-        text = f"SELECT {table.listed} FROM {table.name} WHERE {table.key.name} = {table.literal(of_key)}"
-        assert self.server.sql(text, user=user) == table.shown({} if row is None else {0: row})
+        condition, params = table.by_key(of_key)
+        text = f"SELECT {table.listed} FROM {table.name} WHERE {condition}"
+        assert self.server.sql(text, *params, user=user) == table.shown({} if row is None else {0: row})
 
     @precondition(lambda self: self.end is not None and not self.has_ended)
     @rule(place=TABLES, drawn=INSERTS | CHANGES | ALTERATIONS)
@@ -232,8 +233,8 @@ def assert_reads_as(server: ServerProcess, table: TableModel) -> None:
         place = model.changes % len(table.keys)
         live, count, scanned, one, deleted = server.results(
             f"SELECT * FROM {table.name}; SELECT count(*) FROM {table.name}; "
-            f"SELECT count(*) FROM {table.name} WHERE {table.key.name} IS NOT NULL; "
-            f"SELECT {table.listed} FROM {table.name} WHERE {table.key.name} = {table.literal(place)}; "
+            f"SELECT count(*) FROM {table.name} WHERE {table.key[-1].name} IS NOT NULL; "
+            f"SELECT {table.listed} FROM {table.name} WHERE {table.has_key(place)}; "
             f"SELECT {table.listed} FROM {table.name} WHERE _deleted",
             user=owner,
         )
@@ -273,10 +274,13 @@ async def assert_told(server: ServerProcess, table: TableModel, owner: str) -> N
             pass
     assert last_seq(feed) == model.changes
     for row in itertools.chain.from_iterable(message.rows for message in feed):
-        if "k2" in row:
-            row["k"] = row.pop("k2")
-    told = replay(feed, "k")
-    updated = dict(server.sql(f"SELECT {table.key.name}, _updated FROM {table.name}", user=owner))
+        for name in ("k2", "l2", "m2"):
+            if name in row:
+                row[name[0]] = row.pop(name)
+    told = replay(feed, *(column.told for column in table.key))
+    told = {tuple(row[column.told] for column in table.key): row for row in told.values()}
+    found = server.sql(f"SELECT {table.key_names}, _updated FROM {table.name}", user=owner)
+    updated = {tuple(row[:-1]): row[-1] for row in found}
     assert {key: row.pop("_updated") for key, row in told.items()} == updated
     assert not any(row.pop("_deleted") for row in told.values())
     assert told == model.told

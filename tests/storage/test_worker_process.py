@@ -21,7 +21,7 @@ def test_a_worker_answers_though_its_log_takes_nothing(tmp_path: Path) -> None:
         upto_seq=1,
         columns=(),
         history={},
-        key="id",
+        key=("id",),
         folder=str(tmp_path),
         name="batch",
         compression=Compression.ZSTD,

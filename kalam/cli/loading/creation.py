@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import typer
@@ -15,9 +15,11 @@ from kalam.names import TableName
 WIDTH_MAX: Final = 100
 
 
-def create_statement(table: TableName, types: Mapping[str, str], key: str | None) -> str:
-    """CREATE TABLE with columns of these types; ``key`` is the primary key, None for none."""
-    columns = [f'"{name}" {kind}{" PRIMARY KEY" if name == key else ""}' for name, kind in types.items()]
+def create_statement(table: TableName, types: Mapping[str, str], key: Sequence[str]) -> str:
+    """CREATE TABLE with columns of these types; ``key`` are the columns of the primary key, none for none."""
+    columns = [f'"{name}" {kind}{" PRIMARY KEY" if [name] == [*key] else ""}' for name, kind in types.items()]
+    if len(key) > 1:
+        columns.append("PRIMARY KEY ({})".format(", ".join(f'"{name}"' for name in key)))
     one_line = ", ".join(columns)
     listed = one_line if len(one_line) <= WIDTH_MAX else "\n  " + ",\n  ".join(columns) + "\n"
     return f"CREATE TABLE {table} ({listed})"

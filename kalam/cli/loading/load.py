@@ -49,9 +49,9 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True):
-    """A table is to be made where there is none, with this key and without a question."""
+    """A table is to be made where there is none, with a key of these columns and without a question."""
 
-    key: str | None
+    key: list[str]
     yes: bool
 
 
@@ -209,17 +209,15 @@ def _with_table(
         wanted = set(map(str.lower, asked.chosen))
         columns = {name: column for name, column in columns.items() if wanted & {name.lower(), column}}
     made = {column: types[name] for name, column in columns.items()}
-    key = _key(making.key, columns)
+    key = [_key_column(name, columns) for name in making.key]
     statement = create_statement(asked.table, made, key)
     confirm_creation(statement, rows, yes=making.yes, stdin_is_rows=STDIN in names)
     server.run(f"CREATE NAMESPACE IF NOT EXISTS {asked.table.namespace}; {statement}")
     return reading, {name: column for name, column in columns.items() if name != column}
 
 
-def _key(asked: str | None, columns: Mapping[str, str]) -> str | None:
-    """The column that is to be the key, by its name in the file or in the table."""
-    if asked is None:
-        return None
+def _key_column(asked: str, columns: Mapping[str, str]) -> str:
+    """A column of the key, by its name in the file or in the table."""
     for name, column in columns.items():
         if asked.lower() in (name.lower(), column):
             return column

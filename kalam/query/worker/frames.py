@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext, col, lit
 
-from kalam.query.names import HIDDEN_KEY, HIDDEN_SEQ
+from kalam.query.names import HIDDEN_SEQ, hidden_key
 from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
 from kalam.query.worker.arrow_frames import arrow_frame
 from kalam.schema import DELETED, SEQ, UPDATED
@@ -113,10 +113,10 @@ def _text_metadata(field: pa.Field) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in (field.metadata or {}).items()}
 
 
-def _is_hidden(key: str, part: Part) -> list[Expr]:
+def _is_hidden(key: Sequence[str], part: Part) -> list[Expr]:
     """When a row of these segments is hidden by a row of ``hidden``."""
-    same_key = col(f'"{key}"') == col(HIDDEN_KEY)
-    return [same_key, col(SEQ) < col(HIDDEN_SEQ)] if part.by_seq else [same_key]
+    same_key = [col(f'"{name}"') == col(hidden_key(place)) for place, name in enumerate(key)]
+    return [*same_key, col(SEQ) < col(HIDDEN_SEQ)] if part.by_seq else same_key
 
 
 def _as_now(part: Part, fields: Sequence[pa.Field]) -> list[Expr]:

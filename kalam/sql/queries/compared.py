@@ -65,7 +65,7 @@ def with_own_forms(
     if not edits.changed:
         return query, parameters
     grown = max(query.parameters, len(values)) if len(values) > len(parameters) else query.parameters
-    return replace(edits.applied(query), parameters=grown, equality=None, point=None), values
+    return replace(edits.applied(query), parameters=grown, equalities=(), point=None), values
 
 
 def _tokens(text: str) -> list[Token]:

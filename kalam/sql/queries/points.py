@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.sql.text.mentions import name_of
@@ -44,23 +45,32 @@ def equality_of(node: exp.Expr) -> Equality | None:
     return None
 
 
+def equalities_of(node: exp.Expr) -> tuple[Equality, ...]:
+    """The conditions ``column = constant`` that the node joins by AND, or is the one of; none for any other node."""
+    if isinstance(node, exp.And):
+        left, right = equalities_of(node.this), equalities_of(node.expression)
+        return (*left, *right) if left and right else ()
+    equality = equality_of(node)
+    return () if equality is None else (equality,)
+
+
 def point_of(tree: exp.Expr) -> PointQuery | None:
-    """What a plain query asks of one row; None for any that needs more than its columns and an equality."""
+    """What a plain query asks of one row; None for any that needs more than its columns and equalities."""
     where = tree.args.get("where")
     if {part for part, value in tree.args.items() if value} != _POINT_PARTS or where is None:
         return None
-    equality = equality_of(where.this)
+    equalities = equalities_of(where.this)
     source = tree.args["from_"].this
-    if equality is None or {part for part, value in source.args.items() if value} - {"this", "db", "alias"}:
+    if not equalities or {part for part, value in source.args.items() if value} - {"this", "db", "alias"}:
         return None
     alias = source.args.get("alias")
     if alias is not None and alias.args.get("columns"):
         return None
     called = name_of(alias.this) if alias is not None else name_of(source.this)
-    if equality.qualifier not in (None, called):
+    if any(equality.qualifier not in (None, called) for equality in equalities):
         return None
     columns = _plain_columns(tree.expressions, called)
-    return None if columns is None else PointQuery(columns, equality)
+    return None if columns is None else PointQuery(columns, tuple(replace(each, qualifier=None) for each in equalities))
 
 
 def _plain_columns(expressions: list[exp.Expr], called: str) -> tuple[tuple[str, str], ...] | None:

@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from kalam.errors import Unsupported
 from kalam.schema import STREAM_KEY
-from kalam.sql.queries.points import constant_of, equality_of, point_of
+from kalam.sql.queries.points import constant_of, equalities_of, point_of
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression, parse_query
 from kalam.sql.text.edits import Edits
@@ -169,7 +169,7 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         parameters=_parameters(statement, start, end),
         names_key=survey.names_key,
         plain=plain,
-        equality=equality_of(tree),
+        equalities=equalities_of(tree),
         constant=constant_of(tree),
         point=point_of(tree) if plain else None,
         casts=_casts(tree),

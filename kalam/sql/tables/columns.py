@@ -31,18 +31,18 @@ class _Declared(msgspec.Struct, frozen=True):
     key: Token | None
 
 
-def read_columns(cursor: Cursor, kind: TableKind) -> tuple[tuple[Column, ...], str | None]:
-    """Consume ``(column, …[, PRIMARY KEY (column)])``; the columns, numbered from 1, and the name of the key."""
+def read_columns(cursor: Cursor, kind: TableKind) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Consume ``(column, …[, PRIMARY KEY (column, …)])``; the columns, numbered from 1, and the names of the key's."""
     cursor.expect_symbol("(")
     declared: dict[str, _Declared] = {}
-    keys: list[tuple[str, Token]] = []
+    keys: list[tuple[tuple[str, ...], Token]] = []
     while True:
         token = cursor.token
         if cursor.at("PRIMARY", "KEY"):
             keys.append((_table_key(cursor), token))
         else:
             column = _new_column(cursor, declared)
-            keys += [(column.name, column.key)] if column.key else []
+            keys += [((column.name,), column.key)] if column.key else []
         if not cursor.take_symbol(","):
             break
     cursor.expect_symbol(")")
@@ -106,42 +106,45 @@ def _declared(cursor: Cursor) -> _Declared:
     return _Declared(name, data_type, nullable, default, key)
 
 
-def _table_key(cursor: Cursor) -> str:
+def _table_key(cursor: Cursor) -> tuple[str, ...]:
     token = cursor.token
     cursor.expect("PRIMARY", "KEY")
-    names = cursor.names("column")
-    if len(names) > 1:
-        raise cursor.refusal("a primary key is one column", at=token)
-    return names[0]
+    names = tuple(cursor.names("column"))
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise cursor.error(InvalidValue, f"the PRIMARY KEY names the column {twice!r} twice", at=token)
+    return names
 
 
 def _checked_key(
-    cursor: Cursor, kind: TableKind, declared: dict[str, _Declared], keys: list[tuple[str, Token]]
-) -> str | None:
-    """The key's name, after the rules of keys."""
+    cursor: Cursor, kind: TableKind, declared: dict[str, _Declared], keys: list[tuple[tuple[str, ...], Token]]
+) -> tuple[str, ...]:
+    """The names of the key's columns, after the rules of keys."""
     if not keys:
-        return None
-    name, token = keys[0]
+        return ()
+    names, token = keys[0]
     if kind is TableKind.STREAM:
         detail = "a STREAM table has no PRIMARY KEY; its rows have the key _key, {timestamp_ms}:{row_id}"
         raise cursor.refusal(detail, at=token)
     if len(keys) > 1:
-        raise cursor.refusal("a primary key is one column", at=keys[1][1])
-    column = declared.get(name)
-    if column is None:
-        detail = f"the PRIMARY KEY names no column of the table: {name!r}"
-        raise cursor.error(ColumnNotFound, detail, at=token, hint=did_you_mean(name, declared))
-    if not TYPES[column.type.name].is_key:
-        types = ", ".join(sorted(name for name, kind in TYPES.items() if kind.is_key))
-        raise cursor.refusal(f"a primary key cannot be of type {column.type}; it is one of {types}", at=token)
-    return name
+        hint = "a key of several columns is declared behind the columns: PRIMARY KEY (a, b)"
+        raise cursor.refusal("a table has one primary key", at=keys[1][1], hint=hint)
+    for name in names:
+        column = declared.get(name)
+        if column is None:
+            detail = f"the PRIMARY KEY names no column of the table: {name!r}"
+            raise cursor.error(ColumnNotFound, detail, at=token, hint=did_you_mean(name, declared))
+        if not TYPES[column.type.name].is_key:
+            types = ", ".join(sorted(name for name, kind in TYPES.items() if kind.is_key))
+            raise cursor.refusal(f"a primary key cannot be of type {column.type}; it is one of {types}", at=token)
+    return names
 
 
-def _column(number: int, column: _Declared, key: str | None) -> Column:
+def _column(number: int, column: _Declared, key: tuple[str, ...]) -> Column:
     return Column(
         column_id=number,
         name=column.name,
         type=column.type,
-        nullable=column.nullable and column.name != key,
+        nullable=column.nullable and column.name not in key,
         default=column.default,
     )

@@ -124,8 +124,8 @@ def _create_table(cursor: Cursor, kind: TableKind) -> CreateTable:
     if cursor.at("AS"):
         raise cursor.refusal("CREATE TABLE … AS is not supported; create the table, then INSERT INTO … SELECT")
     columns, key = read_columns(cursor, kind)
-    if key is None and kind is not TableKind.STREAM:
-        columns, key = (*columns, _row_id(len(columns) + 1)), ROW_ID
+    if not key and kind is not TableKind.STREAM:
+        columns, key = (*columns, _row_id(len(columns) + 1)), (ROW_ID,)
     options = read_clauses(cursor)
     return CreateTable(ref=ref, kind=kind, columns=columns, key=key, options=options, if_not_exists=if_not_exists)
 

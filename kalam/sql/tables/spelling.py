@@ -34,6 +34,8 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 def create_table_sql(table: TableDefinition) -> str:
     """The CREATE TABLE that makes this table."""
     lines = [_column_sql(column, table.key) for column in table.declared_columns]
+    if len(table.key) > 1:
+        lines.append(f"PRIMARY KEY ({', '.join(map(_name, table.key))})")
     body = ",\n".join(f"    {line}" for line in lines)
     name = f"{_name(table.name.namespace)}.{_name(table.name.table)}"
     options = options_sql(table.options, separator=",\n    ")
@@ -51,13 +53,13 @@ def describe_options(options: TableOptions) -> list[tuple[str, str]]:
     return [(name.lower(), option.shown(options)) for name, option in options_of(options)]
 
 
-def _column_sql(column: Column, key: str | None) -> str:
+def _column_sql(column: Column, key: tuple[str, ...]) -> str:
     parts = [_name(column.name), column.type.declaration]
-    if not column.nullable and column.name != key:
+    if not column.nullable and (column.name,) != key:
         parts.append("NOT NULL")
     if column.default is not None:
         parts.append(f"DEFAULT {_default_sql(column.default, column.type.name)}")
-    if column.name == key:
+    if (column.name,) == key:
         parts.append("PRIMARY KEY")
     return " ".join(parts)
 

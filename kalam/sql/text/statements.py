@@ -63,13 +63,13 @@ class Equality(msgspec.Struct, frozen=True):
 
 
 class PointQuery(msgspec.Struct, frozen=True):
-    """A query for columns of the rows of one table that an equality picks.
+    """A query for columns of the rows of one table that equalities pick, all of them together.
 
-    ``columns`` are pairs of a column and the name it gets, none for ``*``.
+    ``columns`` are pairs of a column and the name it gets, none for ``*``. The equalities have no qualifiers.
     """
 
     columns: tuple[tuple[str, str], ...]
-    where: Equality
+    where: tuple[Equality, ...]
 
 
 class QueryText(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class QueryText(msgspec.Struct, frozen=True):
     ``tables`` are its mentions of tables that are not names of its own CTEs, in the order of the text. ``parameters``
     is the highest ``$n`` in it, 0 for none. ``names_key`` says whether it names the column ``_key`` anywhere. ``plain``
     is set for one SELECT over one table without ORDER BY, GROUP BY, DISTINCT, aggregate, window, join, set operation,
-    sub-query or WITH. What needs no planning is told besides: an expression's ``equality`` or ``constant``, a query's
+    sub-query or WITH. What needs no planning is told besides: an expression's ``equalities`` or ``constant``, a query's
     ``point``. ``casts`` are the places of its result at which a CAST gives the type; ``in_order`` says that the rows of
     its one table come in their order, if they are read in it.
     """
@@ -88,7 +88,7 @@ class QueryText(msgspec.Struct, frozen=True):
     parameters: int = 0
     names_key: bool = False
     plain: bool = False
-    equality: Equality | None = None
+    equalities: tuple[Equality, ...] = ()
     constant: Literal | Parameter | None = None
     point: PointQuery | None = None
     casts: tuple[int, ...] = ()
@@ -137,7 +137,7 @@ class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
     ref: TableRef
     kind: TableKind
     columns: tuple[Column, ...]
-    key: str | None
+    key: tuple[str, ...]
     options: Mapping[str, Any]
     if_not_exists: bool
 
@@ -197,9 +197,9 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class OnConflict(msgspec.Struct, frozen=True):
-    """``DO NOTHING`` where ``assignments`` is empty, else ``DO UPDATE SET …``."""
+    """``DO NOTHING`` where ``assignments`` is empty, else ``DO UPDATE SET …``; ``key`` are the columns it names."""
 
-    key: str | None
+    key: tuple[str, ...] | None
     assignments: tuple[Assignment, ...]
 
 

@@ -25,8 +25,10 @@ from kalam.schema import (
     TableKind,
     TableOptions,
     dump_columns,
+    dump_key,
     dump_options,
     load_columns,
+    load_key,
     load_options,
 )
 from kalam.storage.log.database import Database, now_us
@@ -133,14 +135,14 @@ class Catalogue:
         options = table.options
         if options.subject_key is not None:
             options = replace(options, subject_key=_renamed(table, options.subject_key, columns))
-        key = None if table.key is None else _renamed(table, table.key, columns)
+        key = tuple(_renamed(table, name, columns) for name in table.key)
         return replace(table, columns=columns, key=key, options=options, schema_version=schema_version)
 
     async def alter_table(
         self,
         table: Table,
         columns: tuple[Column, ...],
-        key: str | None,
+        key: tuple[str, ...],
         options: TableOptions,
         also: Sequence[Sql] = (),
     ) -> Table:
@@ -260,7 +262,7 @@ class Alteration:
         table = self._table
         conn.execute(
             "UPDATE tables SET key = ?, options = ?, schema_version = ? WHERE table_id = ?",
-            (table.key, dump_options(table.options), table.schema_version, table.table_id),
+            (dump_key(table.key), dump_options(table.options), table.schema_version, table.table_id),
         )
         values = (table.table_id, table.schema_version, dump_columns(table.columns), now_us())
         conn.execute("INSERT INTO table_schemas VALUES (?, ?, ?, ?)", values)
@@ -304,7 +306,7 @@ def read_tables(conn: sqlite3.Connection) -> list[Table]:
             name=TableName(namespace, name),
             kind=TableKind(kind),
             columns=load_columns(columns),
-            key=key,
+            key=load_key(key),
             options=load_options(TableKind(kind), options),
             table_id=table_id,
             schema_version=version,
@@ -328,7 +330,7 @@ def _insert_table(conn: sqlite3.Connection, definition: TableDefinition, created
                 name.namespace,
                 name.table,
                 definition.kind,
-                definition.key,
+                dump_key(definition.key),
                 dump_options(definition.options),
                 created,
                 definition.owned_by,

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from kalam.schema import Key as Key
 from kalam.storage.log.catalogue import from_us
 
 Op = Literal["insert", "update", "delete"]
-Key = Any
 EMPTY: Mapping[Key, int] = MappingProxyType({})
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from collections.abc import Sequence
 
 import msgspec
 
 from kalam.errors import TableNotFound
+from kalam.rows.keys import as_row, keys_of
 from kalam.rows.stored import StoredRows, pack_rows
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Column, Table
@@ -117,8 +119,7 @@ class CopyStore:
         self, conn: sqlite3.Connection, copy_id: int, table: Table, file: WrittenFile, now: int
     ) -> Segment:
         """Name a file as a segment of a copy, written under the table's schema version."""
-        assert table.key_column is not None
-        reader = StoredRows([table.key_column])
+        reader = StoredRows(table.key_columns)
         version = table.schema_version
         counts = (file.row_count, file.byte_count, file.min_seq, file.max_seq)
         cursor = conn.execute(
@@ -159,15 +160,15 @@ class CopyStore:
         copy = Copy(copy_id, table.table_id, user, flushed_seq, published_seq, flushed_seq)
         self._loads += 1
         copy.epoch = self._loads << 32  # which no copy had that was forgotten, and whose segments may be others
-        assert table.key_column is not None
-        keys = StoredVersions([table.key_column], self.catalogue.history(table))
+        keys = StoredVersions(table.key_columns, self.catalogue.history(table))
         for chunk in read_chunks(conn, copy_id, "flushed = 0"):
             copy.append(chunk)
             sign = -1 if chunk.op == "delete" else 1
-            for seq, (key,) in enumerate(keys.unpack(chunk.payload, chunk.schema_version), chunk.first_seq):
+            own = keys_of(keys.unpack(chunk.payload, chunk.schema_version))
+            for seq, key in enumerate(own, chunk.first_seq):
                 copy.versions[key] = sign * seq
-        copy.segments = tuple(map(self._only, read_segments(conn, copy_id, table.key_column)))
-        copy.overrides = read_overrides(conn, copy_id, table.key_column)
+        copy.segments = tuple(map(self._only, read_segments(conn, copy_id, table.key_columns)))
+        copy.overrides = read_overrides(conn, copy_id, table.key_columns)
         copy.publish_view()
         self.loaded[table.table_id, user] = copy
         self.backlogs.pop((table.table_id, user), None)
@@ -217,17 +218,17 @@ def write_chunk(conn: sqlite3.Connection, copy_id: int, chunk: Chunk) -> None:
 
 def pack_key(key: Key) -> bytes:
     """A key as the database keeps it."""
-    return pack_rows([(key,)])
+    return pack_rows([as_row(key)])
 
 
 def unpack_key(blob: bytes, reader: StoredRows) -> Key:
-    """The key that ``pack_key`` packed; ``reader`` reads rows of the key column alone."""
-    return reader.unpack(blob)[0][0]
+    """The key that ``pack_key`` packed; ``reader`` reads rows of the key's columns alone."""
+    return keys_of(reader.unpack(blob))[0]
 
 
-def read_segments(conn: sqlite3.Connection, copy_id: int, key: Column) -> tuple[Segment, ...]:
+def read_segments(conn: sqlite3.Connection, copy_id: int, key: Sequence[Column]) -> tuple[Segment, ...]:
     """The segments of a copy, oldest first."""
-    reader = StoredRows([key])
+    reader = StoredRows(key)
     rows = conn.execute(
         """SELECT segment_id, path, deleted, row_count, byte_count, min_seq, max_seq, min_key, max_key, schema_version,
         checksum FROM segments WHERE copy_id = ? ORDER BY segment_id""",
@@ -252,8 +253,8 @@ def read_segments(conn: sqlite3.Connection, copy_id: int, key: Column) -> tuple[
     )
 
 
-def read_overrides(conn: sqlite3.Connection, copy_id: int, key: Column) -> dict[Key, int]:
+def read_overrides(conn: sqlite3.Connection, copy_id: int, key: Sequence[Column]) -> dict[Key, int]:
     """The overrides of a copy: key → seq of the flushed version that hides older ones."""
-    reader = StoredRows([key])
+    reader = StoredRows(key)
     rows = conn.execute("SELECT key, seq FROM overrides WHERE copy_id = ?", (copy_id,))
     return {unpack_key(blob, reader): seq for blob, seq in rows}

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from kalam.errors import Conflict, DuplicateKey, KalamError
+from kalam.rows.keys import shown_key
 from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
-from kalam.rows.values import shorten
 from kalam.schema import Table
 from kalam.storage.log.answers import known_answers, remember_answers
 from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
@@ -236,13 +236,13 @@ def taken_keys(
         if (versions.get(key) or cold.get(key) or 0) > 0:
             taken[place] = _has_already(table, key)
         elif key in seen:
-            taken[place] = DuplicateKey(f"key {table.key} = {shorten(key)} comes twice in these rows")
+            taken[place] = DuplicateKey(f"key {shown_key(table, key)} comes twice in these rows")
         seen.add(key)
     return taken
 
 
 def _has_already(table: Table, key: Key) -> DuplicateKey:
-    return DuplicateKey(f"table {table.name} has a row with {table.key} = {shorten(key)} already")
+    return DuplicateKey(f"table {table.name} has a row with {shown_key(table, key)} already")
 
 
 def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:
@@ -251,7 +251,7 @@ def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], c
     if len(distinct) < len(keys):
         seen: set[Key] = set()
         twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise DuplicateKey(f"key {table.key} = {shorten(twice)} comes twice in this statement")
+        raise DuplicateKey(f"key {shown_key(table, twice)} comes twice in this statement")
     if versions.keys().isdisjoint(distinct) and not cold:
         return False
     superseding = False
@@ -344,7 +344,7 @@ class ChangeTask(msgspec.Struct):
             for key, seq in zip(change.keys, change.seqs, strict=True):
                 version = copy.versions.get(key)
                 if version is not None and version != seq:
-                    raise Stale(f"the row with {self.table.key} = {shorten(key)} has changed")
+                    raise Stale(f"the row with {shown_key(self.table, key)} has changed")
             if change.op == "delete":
                 released.update(change.keys)
         keys = [key for change in self.changes if change.op == "insert" for key in change.keys]

@@ -1,7 +1,7 @@
 """Whether keys lie in segments: asked by every INSERT, answered mostly from statistics.
 
 Segments whose range of keys does not meet the batch's are out at once, which settles growing keys. For the others the
-segment's key filter says which keys it may hold, and only for those the key column is read.
+segment's key filter says which keys it may hold, and only for those the key's columns are read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import structlog
 
 from kalam.errors import Internal
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD
+from kalam.rows.keys import keys_of
 from kalam.rows.types import Row, arrow_type
 from kalam.rows.versions import Source, sources
 from kalam.schema import Table
@@ -67,6 +68,13 @@ def _filter_of(segment: Segment, stored: bytes) -> KeyFilter:
         log.error("key filter is another segment's; the segment is read instead", segment=segment.path)
         return PASSES_ALL
     return found
+
+
+def _names(key: Sequence[Source]) -> list[str]:
+    """What a key's columns are called in a segment, which has them all."""
+    names = [source.name for source in key if source.name is not None]
+    assert len(names) == len(key)
+    return names
 
 
 class ColdRow(msgspec.Struct, frozen=True):
@@ -115,8 +123,7 @@ class Reading(msgspec.Struct, frozen=True):
         pairs = [(source.name, column) for source, column in zip(found, table.columns, strict=True)]
         names = [name for name, _ in pairs if name is not None]
         fields = [pa.field(name, arrow_type(column.type)) for name, column in pairs if name is not None]
-        key = found[table.key_index].name
-        assert key is not None
+        key = _names([found[place] for place in table.key_places])
         wanted = Wanted.of(pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD]), key)
         places = tuple(None if name is None else names.index(name) for name, _ in pairs)
         return cls(table, wanted, places, tuple(source.fill for source in found), places == tuple(range(len(places))))
@@ -171,7 +178,6 @@ class ColdKeyIndex:
 
         ``columns`` are those that are wanted, None for all; the others are left None.
         """
-        assert table.key_column is not None
         found: dict[Key, ColdRow] = {}
         asked = Asked.of(keys)
         for segment in may_meet(view.segments, keys):
@@ -179,7 +185,7 @@ class ColdKeyIndex:
                 continue
             maybe = asked.maybe_in(self.key_filter(segment))
             for row in self._read_rows(table, folder, segment, maybe, columns):
-                key = row.row[table.key_index]
+                key = table.key_of(row.row)
                 if row.seq >= view.overrides.get(key, 0) and (key not in found or row.seq > found[key].seq):
                     found[key] = row
         return found
@@ -233,7 +239,7 @@ class ColdKeyIndex:
         found = sources(table.columns, self._catalogue.history(table)[schema_version])
         if columns is not None:
             pairs = zip(found, table.columns, strict=True)
-            found = tuple(at if own.name in columns or own.name == table.key else UNWANTED for at, own in pairs)
+            found = tuple(at if own.name in columns or own.name in table.key else UNWANTED for at, own in pairs)
         if len(self._readings) >= READINGS_MAX:
             self._readings.clear()
         made = self._readings[name] = Reading.of(table, found)
@@ -285,11 +291,10 @@ class ColdKeyIndex:
     def _read(self, table: Table, folder: Path, segment: Segment, keys: Mapping[Key, int]) -> list[tuple[Key, int]]:
         if not keys:
             return []
-        assert table.key_column is not None
-        [source] = sources([table.key_column], self._catalogue.history(table)[segment.schema_version])
-        assert source.name is not None
-        key_field = pa.field(source.name, arrow_type(table.key_column.type))
-        wanted = Wanted.of(pa.schema([key_field, SEQ_FIELD]), source.name)
+        key = _names(sources(table.key_columns, self._catalogue.history(table)[segment.schema_version]))
+        types = [arrow_type(column.type) for column in table.key_columns]
+        wanted = Wanted.of(pa.schema([*map(pa.field, key, types), SEQ_FIELD]), key)
         stamp = self._stamps[segment.segment_id] = self._checks.stamp(table, folder, segment)
         with self._checks.reading(table, segment):
-            return [(key, seq) for key, seq in self._reader.read(folder / segment.path, stamp, wanted, keys)]
+            rows = self._reader.read(folder / segment.path, stamp, wanted, keys)
+        return list(zip(keys_of([row[:-1] for row in rows]), [row[-1] for row in rows], strict=True))

@@ -10,14 +10,15 @@ file: with 0.06 %, a thousand random keys beside five million cold ones opened t
 thirds of the insert. Hashes and bytes are the same in every process and on every machine, for they are stored:
 integers (TIMESTAMP as microseconds, DATE as days since 1970) go through splitmix64 (Steele, Lea, Flood: "Fast
 splittable pseudorandom number generators", 2014), everything else first through the CRC-32 and the Adler-32 of its
-text side by side: the CRC alone would add one foreign key in 4,000 at a million keys.
+text side by side: the CRC alone would add one foreign key in 4,000 at a million keys. Of a key of several columns the
+number of each is added to the hash of those before it, and the sum is mixed again.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalam.errors import Internal
+from kalam.rows.keys import Columns
+from kalam.schema import Key
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -56,17 +59,32 @@ class KeyHashes:
     """The stored hashes of keys."""
 
     @staticmethod
-    def of(keys: Sequence[Any] | pa.Array | pa.ChunkedArray) -> Hashes:
+    def of(keys: Sequence[Key]) -> Hashes:
         """One hash for each key, the same for a Python value and for its Arrow value.
 
-        ``keys`` are of one type, none NULL: int, str, datetime (aware), date or Decimal, or an Arrow array of such.
+        ``keys`` are of one type, none NULL: int, str, datetime (aware), date or Decimal, or tuples of such.
         """
-        if isinstance(keys, pa.ChunkedArray):
-            keys = keys.combine_chunks()
-        return mix(_arrow_numbers(keys) if isinstance(keys, pa.Array) else _numbers(keys))
+        if len(keys) and isinstance(keys[0], tuple):
+            return _folded(map(_numbers, zip(*keys, strict=True)))
+        return mix(_numbers(keys))
+
+    @staticmethod
+    def of_columns(columns: Columns) -> Hashes:
+        """The same for the rows of a key's Arrow columns."""
+        return _folded(map(_arrow_numbers, columns))
 
 
-def _arrow_numbers(keys: pa.Array) -> Hashes:
+def _folded(parts: Iterator[Hashes]) -> Hashes:
+    """One hash of the numbers of all parts; that of the first alone, where there is one."""
+    hashes = mix(next(parts))
+    for numbers in parts:
+        hashes = mix(hashes + numbers)
+    return hashes
+
+
+def _arrow_numbers(keys: pa.Array | pa.ChunkedArray) -> Hashes:
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
     if pa.types.is_date32(keys.type):
         keys = keys.view(pa.int32())
     elif pa.types.is_timestamp(keys.type):
@@ -105,15 +123,22 @@ def mix(numbers: Hashes) -> Hashes:
     return mixed
 
 
-def key_hash(key: Any) -> int:
-    """The hash of one key; that of an integer or a text without numpy, which takes ten times as long for one."""
+def key_hash(key: Key, before: int = 0) -> int:
+    """The hash of one key; that of an integer or a text without numpy, which takes ten times as long for one.
+
+    ``before`` is the hash of the parts before this one.
+    """
     match key:
         case int():
-            return _mix_one(key & ALL)
+            return _mix_one(before + key & ALL)
         case str():
-            return _mix_one(zlib.crc32(text := key.encode()) | zlib.adler32(text) << 32)
+            return _mix_one(before + (zlib.crc32(text := key.encode()) | zlib.adler32(text) << 32) & ALL)
+        case tuple():
+            for part in key:
+                before = key_hash(part, before)
+            return before
         case _:
-            return int(KeyHashes.of([key])[0])
+            return _mix_one(before + int(_numbers([key])[0]) & ALL)
 
 
 def _mix_one(number: int) -> int:

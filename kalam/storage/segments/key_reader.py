@@ -11,6 +11,8 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kalam.rows.keys import key_at, key_values, places_among
 from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.segments.key_filter import KeyHashes
@@ -29,7 +32,7 @@ from kalam.storage.segments.segment_file import Stamp
 FEW_KEYS = 64
 """Reads of more keys pack nothing: they would push out what single reads come back for."""
 SEARCHED_KEYS = 8
-"""So many keys are searched one by one in a sorted column; more are looked for in one pass."""
+"""So many keys are searched one by one in sorted columns; more are looked for in one pass."""
 FOOTERS_MAX = 1_024
 
 
@@ -37,43 +40,76 @@ class NotKept(Exception):
     """What was asked for would have to be read from the disk."""
 
 
+Bound = tuple[Any, Any] | None
+"""The least and the greatest value; None where that is not told."""
+
+
 class Footer(msgspec.Struct):
     """What a file says of itself. ``bounds`` are the least and greatest value of a column in each row group."""
 
     metadata: pq.FileMetaData
-    bounds: dict[str, list[tuple[Any, Any] | None]] = msgspec.field(default_factory=dict)
+    bounds: dict[str, list[Bound]] = msgspec.field(default_factory=dict)
     ends: dict[str, tuple[list[Any], list[Any]]] = msgspec.field(default_factory=dict)
 
-    def groups_with(self, column: str, ordered: Sequence[Any]) -> list[int]:
-        """The row groups that may have one of these values, which are in order."""
-        bounds = self.bounds.get(column)
-        if bounds is None:
-            bounds = self.bounds[column] = self._bounds(column)
+    def groups_with(self, columns: Sequence[str], ordered: Sequence[Key]) -> list[int]:
+        """The row groups that may have one of these keys, which are in order."""
+        if len(columns) > 1:
+            return self._groups_with_parts(columns, ordered)
         groups: list[int] = []
-        for group, bound in enumerate(bounds):
+        for group, bound in enumerate(self._bounds_of(columns[0])):
             first = 0 if bound is None else bisect_left(ordered, bound[0])
             if bound is None or (first < len(ordered) and ordered[first] <= bound[1]):
                 groups.append(group)
         return groups
 
-    def groups_with_one(self, column: str, value: Any) -> Sequence[int]:
-        """The same for one value of the column by which the file is sorted, without looking at each row group."""
+    def groups_with_one(self, columns: Sequence[str], key: Key) -> Sequence[int]:
+        """The same for one key, if it has one column without looking at each row group."""
+        if len(columns) > 1:
+            return self._groups_with_parts(columns, (key,))
+        [column] = columns
         ends = self.ends.get(column)
         if ends is None:
-            self.groups_with(column, ())
-            known = [bound for bound in self.bounds[column] if bound is not None]
-            if len(known) < len(self.bounds[column]):
-                return self.groups_with(column, (value,))
+            bounds = self._bounds_of(column)
+            known = [bound for bound in bounds if bound is not None]
+            if len(known) < len(bounds):
+                return self.groups_with(columns, (key,))
             ends = self.ends[column] = [least for least, _ in known], [greatest for _, greatest in known]
-        return range(bisect_left(ends[1], value), bisect_right(ends[0], value))
+        return range(bisect_left(ends[1], key), bisect_right(ends[0], key))
 
-    def _bounds(self, column: str) -> list[tuple[Any, Any] | None]:
+    def _groups_with_parts(self, columns: Sequence[str], ordered: Sequence[Key]) -> list[int]:
+        """The same for keys of several columns: all parts of one of the keys lie within the bounds of theirs."""
+        groups: list[int] = []
+        for group, bounds in enumerate(zip(*map(self._bounds_of, columns), strict=True)):
+            first, *others = bounds
+            if any(_is_within(key[1:], others) for key in _near(ordered, first)):
+                groups.append(group)
+        return groups
+
+    def _bounds_of(self, column: str) -> list[Bound]:
+        bounds = self.bounds.get(column)
+        if bounds is None:
+            bounds = self.bounds[column] = self._bounds(column)
+        return bounds
+
+    def _bounds(self, column: str) -> list[Bound]:
         place = self.metadata.schema.to_arrow_schema().get_field_index(column)
         if place < 0:
             raise KeyError(column)
         chunks = (self.metadata.row_group(group).column(place) for group in range(self.metadata.num_row_groups))
         told = (chunk.statistics for chunk in chunks)
         return [None if known is None or not known.has_min_max else (known.min, known.max) for known in told]
+
+
+def _near(ordered: Sequence[Key], bound: Bound) -> Sequence[Key]:
+    """Those of keys in order whose first part lies within its bounds."""
+    if bound is None:
+        return ordered
+    first = bisect_left(ordered, bound[0], key=itemgetter(0))
+    return ordered[first : bisect_right(ordered, bound[1], lo=first, key=itemgetter(0))]
+
+
+def _is_within(parts: Sequence[Any], bounds: Sequence[Bound]) -> bool:
+    return all(bound is None or bound[0] <= part <= bound[1] for part, bound in zip(parts, bounds, strict=True))
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -152,7 +188,7 @@ class KeyReader:
         schema = self._cache.missed(group, wanted)
         if schema is not None:
             rows = opened.decoded(group[1], schema.names).cast(schema)
-            self._cache.pack(group, rows, KeyHashes.of(rows.column(wanted.key)))
+            self._cache.pack(group, rows, KeyHashes.of_columns([rows.column(name) for name in wanted.key]))
         found: list[Row] = []
         for key, key_hash in keys.items():
             own = self._cache.find(group, wanted, key, key_hash)
@@ -164,23 +200,22 @@ class KeyReader:
 
 def _decoded(opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
     """The rows of a row group from the file; of columns other than the key's only if there is one."""
-    keys = opened.decoded(group, [wanted.key]).column(0).combine_chunks()
-    places = _places(keys, ordered, wanted.schema.field(wanted.key).type)
+    keys = [column.combine_chunks() for column in opened.decoded(group, wanted.key).columns]
+    places = _places(keys, ordered, [wanted.schema.field(name).type for name in wanted.key])
     if not len(places):
         return []
     data = opened.decoded(group, wanted.names).take(places).cast(wanted.schema)
     return list(zip(*(column.to_pylist() for column in data.columns), strict=True))
 
 
-def _places(keys: pa.Array, ordered: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Where a sorted column has one of the values."""
+def _places(columns: Sequence[pa.Array], ordered: Sequence[Key], kinds: Sequence[pa.DataType]) -> pa.Array:
+    """Where rows that are sorted by a key's columns have one of the keys."""
     if len(ordered) > SEARCHED_KEYS:
-        return pc.indices_nonzero(pc.is_in(keys.cast(kind), pa.array(ordered, kind)))
+        wanted = [pa.array(own, kind) for own, kind in zip(key_values(ordered, len(kinds)), kinds, strict=True)]
+        rows = [column.cast(kind) for column, kind in zip(columns, kinds, strict=True)]
+        return pc.indices_nonzero(pc.is_valid(places_among(rows, wanted)))
     found: list[int] = []
-    everywhere = range(len(keys))
-
-    def value(place: int) -> Any:
-        return keys[place].as_py()
+    everywhere, value = range(len(columns[0])), partial(key_at, columns)
 
     for wanted in ordered:
         first = bisect_left(everywhere, wanted, key=value)

@@ -15,7 +15,7 @@ import shutil
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -55,19 +55,19 @@ COUNTED_MIN = 1_000
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is wanted of a segment: the columns of ``schema``, of rows whose column ``key`` is one of the keys.
+    """What is wanted of a segment: the columns of ``schema``, of rows that have one of the keys in the columns ``key``.
 
-    The segment is sorted by ``key``, which is among the columns; the schema is as the file holds them.
+    The segment is sorted by ``key``, which are among the columns; the schema is as the file holds them.
     """
 
     schema: pa.Schema
     names: tuple[str, ...]
-    key: str
+    key: tuple[str, ...]
 
     @classmethod
-    def of(cls, schema: pa.Schema, key: str) -> Wanted:
+    def of(cls, schema: pa.Schema, key: Sequence[str]) -> Wanted:
         """These columns."""
-        return cls(schema, tuple(schema.names), key)
+        return cls(schema, tuple(schema.names), tuple(key))
 
 
 _USED = attrgetter("used")
@@ -121,6 +121,14 @@ class Entry:
         self.names = {name: place for place, name in enumerate(layout.schema.names)}
         self.handle: Handle | None = None
         self._pickers: dict[tuple[str, ...], Picker] = {}
+        self._key_getters: dict[tuple[str, ...], Callable[[list[Any]], Key]] = {}
+
+    def key_getter(self, names: tuple[str, ...]) -> Callable[[list[Any]], Key]:
+        """What gives the key of one of the entry's rows, which lies in these columns."""
+        known = self._key_getters.get(names)
+        if known is None:
+            known = self._key_getters[names] = itemgetter(*(self.names[name] for name in names))
+        return known
 
     def picker(self, names: tuple[str, ...]) -> Picker | None:
         """What makes a row of these columns of one of the entry's; None if it lacks one."""
@@ -172,8 +180,8 @@ class RowCache:
         self._reads += 1
         entry.used = self._reads
         entry.asked = min(entry.asked + 1, ASKED_MAX)
-        place = entry.names[wanted.key]
-        return [pick(row) for row in rows if row[place] == key]
+        key_of = entry.key_getter(wanted.key)
+        return [pick(row) for row in rows if key_of(row) == key]
 
     def missed(self, group: Group, wanted: Wanted) -> pa.Schema | None:
         """Count a row group that is asked for and not kept; gives the columns to pack if it is to be packed now."""

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD, arrow_schema
 from kalam.rows.field_ids import carries_ids, with_field_ids
+from kalam.rows.keys import key_arrays, key_at, places_among
 from kalam.rows.versions import Layout, layout
 from kalam.schema import SEQ, UPDATED, Column
 from kalam.storage.log.copies import Key
@@ -105,8 +106,7 @@ def compact(request: CompactRequest, tell: Callable[[int], None] = lambda rows: 
 
 
 def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Callable[[int], None]) -> CompactAnswer:
-    key_column = next(column for column in request.columns if column.name == request.key)
-    hidden = Hidden.read(request, key_column)
+    hidden = Hidden.read(request, [column for name in request.key for column in request.columns if column.name == name])
     bounded = bounded_in_files([(own.file, own.layout.names) for own in inputs], request.columns)
     writer = partial(
         SegmentWriter,
@@ -137,31 +137,31 @@ def _due_left_out(request: CompactRequest, rows: pa.Table) -> pa.Table:
 class Hidden:
     """The overrides of the copy, sorted by key."""
 
-    def __init__(self, overrides: dict[Key, int], kind: pa.DataType) -> None:
+    def __init__(self, overrides: dict[Key, int], key: Sequence[Column]) -> None:
         self._keys = sorted(overrides)
-        self._array = pa.array(self._keys, kind)
+        self._columns = key_arrays(self._keys, key)
         self._seqs = pa.array([overrides[key] for key in self._keys], pa.int64())
 
     @classmethod
-    def read(cls, request: CompactRequest, key: Column) -> Hidden:
+    def read(cls, request: CompactRequest, key: Sequence[Column]) -> Hidden:
         """What the database holds now; a later override hides rows as well as an earlier one."""
         conn = connect(Path(request.database), read_only=True)
         try:
             overrides = read_overrides(conn, request.copy_id, key)
         finally:
             conn.close()
-        return cls(overrides, arrow_schema([key]).field(0).type)
+        return cls(overrides, key)
 
-    def left_out(self, rows: pa.Table, key: str) -> pa.Table:
-        """The rows, which are sorted by key, without those that an override hides."""
+    def left_out(self, rows: pa.Table, key: Sequence[str]) -> pa.Table:
+        """The rows, which are sorted by the columns ``key``, without those that an override hides."""
         if not self._keys or not rows.num_rows:
             return rows
-        keys = rows.column(key)
-        first = bisect_left(self._keys, keys[0].as_py())
-        last = bisect_right(self._keys, keys[-1].as_py())
+        keys = [rows.column(name) for name in key]
+        first = bisect_left(self._keys, key_at(keys, 0))
+        last = bisect_right(self._keys, key_at(keys, -1))
         if first == last:
             return rows
-        places = pc.index_in(keys, self._array.slice(first, last - first))
+        places = places_among(keys, [column.slice(first, last - first) for column in self._columns])
         seqs = pc.take(self._seqs.slice(first, last - first), places)
         seen = pc.greater_equal(rows.column(SEQ), seqs)
         return rows.filter(pc.fill_null(seen, True))
@@ -247,16 +247,16 @@ class SortedInput:
             if rows is None:
                 return False
             self._rows = rows
-        keys = self._rows.column(self._key)
-        self.first, self.last = keys[0].as_py(), keys[-1].as_py()
+        keys = [self._rows.column(name) for name in self._key]
+        self.first, self.last = key_at(keys, 0), key_at(keys, -1)
         return True
 
     def take(self, bound: Key) -> pa.Table:
         """The rows in memory whose key is at most ``bound``."""
         rows, count = self._rows, self._rows.num_rows
         if self.last > bound:
-            keys = rows.column(self._key)
-            count = pc.sum(pc.less_equal(keys, pa.scalar(bound, keys.type))).as_py() or 0
+            keys = [rows.column(name) for name in self._key]
+            count = bisect_right(range(count), bound, key=partial(key_at, keys))
         self._rows = rows.slice(count)
         return rows.slice(0, count)
 
@@ -268,7 +268,7 @@ def _batch_rows(file: pq.ParquetFile, inputs: int) -> int:
     return int(min(BATCH_ROWS[1], max(BATCH_ROWS[0], BUFFER_BYTES // (inputs * row_bytes))))
 
 
-def merged(inputs: Sequence[SortedInput], key: str) -> Iterator[pa.Table]:
+def merged(inputs: Sequence[SortedInput], key: Sequence[str]) -> Iterator[pa.Table]:
     """The rows of all inputs in the order of their keys, a batch at a time."""
     left = list(inputs)
     while left := [own for own in left if own.load()]:
@@ -276,5 +276,5 @@ def merged(inputs: Sequence[SortedInput], key: str) -> Iterator[pa.Table]:
         parts = [own.take(bound) for own in left if own.first <= bound]
         rows = pa.concat_tables(parts)
         if len(parts) > 1:
-            rows = rows.take(pc.sort_indices(rows, sort_keys=[(key, "ascending")]))
+            rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in key]))
         yield rows

@@ -163,7 +163,6 @@ class Compactor(msgspec.Struct):
             raise Cancelled(f"table {table.name} was dropped")
         self._names += 1
         table = self.store.catalogue.newest(table)
-        assert table.key is not None
         folder = self.folders.folder(table, owner)
         request = CompactRequest(
             database=str(self.store.database.path),

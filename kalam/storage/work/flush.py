@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from kalam.errors import KalamError
+from kalam.rows.keys import keys_of
 from kalam.rows.stored import StoredRows
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
@@ -154,7 +155,6 @@ class Flusher(msgspec.Struct):
         except OSError as exc:
             raise storage_error(exc) from exc
         self._names += 1
-        assert table.key is not None
         request = FlushRequest(
             database=str(self.database.path),
             table_id=table.table_id,
@@ -266,14 +266,13 @@ class FlushRecord:
         copy = self._copy
         if copy is None:
             return
-        assert self._table.key_column is not None
-        reader = StoredRows([self._table.key_column])
-        keys = StoredVersions([self._table.key_column], self._store.catalogue.history(self._table))
+        reader = StoredRows(self._table.key_columns)
+        keys = StoredVersions(self._table.key_columns, self._store.catalogue.history(self._table))
         let_go(
             drop_flushed(
                 copy,
                 self._step.upto_seq,
-                lambda chunk: [key for (key,) in keys.unpack(chunk.payload, chunk.schema_version)],
+                lambda chunk: keys_of(keys.unpack(chunk.payload, chunk.schema_version)),
             )
         )
         copy.segments = (*copy.segments, *self._segments)

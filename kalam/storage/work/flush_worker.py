@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def flush(request: FlushRequest) -> FlushAnswer:
         conn.close()
     if not chunks:
         return FlushAnswer()
-    index = [column.name for column in request.columns].index(request.key)
-    versions = Versions(chunks, request.columns, request.history, index)
+    versions = Versions(chunks, request.columns, request.history, request.key)
     remembered = versions.deleted[versions.updated[versions.deleted] >= request.forget_deleted_us]
     with Output(request, partial(WholeSegmentWriter, compression=request.compression)) as output:
         for deleted, winners in ((False, versions.live), (True, remembered)):
@@ -79,14 +79,18 @@ class Versions:
     copy in a segment: their key's first version in the range is itself a superseding one.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], columns: Sequence[Column], history: History, key_index: int) -> None:
+    def __init__(
+        self, chunks: Sequence[Chunk], columns: Sequence[Column], history: History, key: Sequence[str]
+    ) -> None:
         reader, schema = StoredVersions(columns, history), arrow_schema(columns)
+        names = [column.name for column in columns]
+        key_of = itemgetter(*map(names.index, key))
         batches: list[pa.RecordBatch] = []
         self.keys: list[Any] = []
         for chunk in chunks:
             rows: list[Row] = reader.unpack(chunk.payload, chunk.schema_version)
             batches.append(to_arrow(rows, schema))
-            self.keys += [row[key_index] for row in rows]
+            self.keys += map(key_of, rows)
         counts = [chunk.row_count for chunk in chunks]
         self.seqs = np.concatenate([np.arange(c.first_seq, c.last_seq + 1) for c in chunks])
         self.updated = updated = np.repeat([chunk.updated_us for chunk in chunks], counts)
@@ -109,7 +113,7 @@ class Versions:
 
 def _sorted(request: FlushRequest, versions: Versions, winners: np.ndarray[Any, Any]) -> pa.Table:
     rows = versions.table.take(pa.array(winners))
-    rows = rows.take(pc.sort_indices(rows, sort_keys=[(request.key, "ascending")]))
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in request.key]))
     if carries_ids(request.history, request.schema_version):
         rows = rows.cast(with_field_ids(rows.schema, request.columns))
     return rows

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalam.rows.keys import key_at
 from kalam.schema import SEQ, Column, Compression
 from kalam.storage.log.copy_store import pack_key
 from kalam.storage.log.written_file import WrittenFile
@@ -27,7 +28,7 @@ from kalam.storage.segments.segment_file import checksum_of
 class SegmentsRequest(msgspec.Struct, kw_only=True):
     """Write rows of a copy into ``folder``, in files named after ``name``, of at most ``segment_rows_max`` rows.
 
-    Rows that were deleted before ``forget_deleted_us`` are written nowhere.
+    They are sorted by the columns ``key``. Rows that were deleted before ``forget_deleted_us`` are written nowhere.
     """
 
     database: str
@@ -36,7 +37,7 @@ class SegmentsRequest(msgspec.Struct, kw_only=True):
     copy_id: int
     columns: tuple[Column, ...]
     history: dict[int, tuple[Column, ...]]
-    key: str
+    key: tuple[str, ...]
     folder: str
     name: str
     compression: Compression
@@ -112,11 +113,11 @@ class _OutputFile:
 
     def add(self, rows: pa.Table) -> None:
         """Write rows."""
-        keys = rows.column(self._request.key)
+        keys = [rows.column(name) for name in self._request.key]
         if self._first is None:
-            self._first = keys[0].as_py()
-        self._last = keys[-1].as_py()
-        self._hashes.append(KeyHashes.of(keys))
+            self._first = key_at(keys, 0)
+        self._last = key_at(keys, -1)
+        self._hashes.append(KeyHashes.of_columns(keys))
         bounds = pc.min_max(rows.column(SEQ)).as_py()
         self._seqs += [bounds["min"], bounds["max"]]
         self._writer.add(rows)

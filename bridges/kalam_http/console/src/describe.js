@@ -12,10 +12,10 @@ export async function describe(full) {
   const columns = of("column").map(({ name, value }) => columnOf(name, value));
   const [namespace, table] = full.split(".");
   const known = await rows(
-    "SELECT column_name, is_primary_key FROM system.columns WHERE namespace = $1 AND table_name = $2 ORDER BY ordinal",
+    "SELECT column_name FROM system.columns WHERE namespace = $1 AND table_name = $2 AND is_primary_key ORDER BY key_ordinal",
     [namespace, table],
   );
-  const keys = known.filter((column) => column.is_primary_key).map((column) => column.column_name);
+  const keys = known.map((column) => column.column_name);
   const kind = one("table", "kind");
   return {
     kind,
@@ -45,7 +45,7 @@ function columnOf(name, definition) {
     type,
     definition,
     nullable: !/\bNOT NULL\b/.test(definition),
-    default: /\bDEFAULT (.*?)( PRIMARY KEY)?$/.exec(definition)?.[1] ?? null,
+    default: /\bDEFAULT (.*?)( PRIMARY KEY( \(.*\))?)?$/.exec(definition)?.[1] ?? null,
     key: /\bPRIMARY KEY\b/.test(definition),
   };
 }
