@@ -66,10 +66,11 @@ def console_routes(engine: Engine, overview: OverviewDocument, entrance: Entranc
     async def overview_document(request: Request) -> Response:
         """Answer `{"every_s", "at": [times], "series": {name: [values]}}`: a sample every 5 s, the oldest first.
 
-        While authentication is on, only administrators are told of the whole server, others of the tables they see.
+        While authentication is on, only administrators are told of the whole server, others of the tables they see,
+        but for those of which policies hide rows and that are not their own.
         """
         identity = identity_of(request)
-        tables = caller_of(engine, request).tables() if not entrance.administers(identity) else None
+        tables = caller_of(engine, request).counted() if not entrance.administers(identity) else None
         document = overview(None if tables is None else frozenset(table.name for table in tables))
         return Response(msgspec.json.encode(document), media_type=JSON, headers={"Cache-Control": "no-store"})
 
