@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
 from kalam.tls import Certificates
 from kalam.urls import without_login
-from kalam_nats.access.outside import outside_configuration
+from kalam_nats.access.keys import kept_keys
+from kalam_nats.access.outside import outside_configuration, with_key
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options
 from kalam_nats.broker.store_repair import StoreRepair
@@ -317,6 +318,12 @@ async def _warm_up(engine: Engine) -> None:
 def broker_options(settings: Settings) -> dict[str, Any] | None:
     """Where the outside broker is that settings or the environment name; None if none is."""
     return connect_options(settings)
+
+
+def options_of_kalam(options: Mapping[str, Any], data_dir: Path) -> dict[str, Any] | None:
+    """How Kalam itself connects to an outside broker whose logins it answers; None where it has no keys to one."""
+    keys = kept_keys(data_dir)
+    return None if keys is None else with_key(dict(options), keys.kalam.seed)
 
 
 def nats_configuration(data_dir: Path) -> str:

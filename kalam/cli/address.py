@@ -6,7 +6,8 @@
 4. The server of a data directory, ``KALAM_DATA_DIR`` or ``./kalam-data``, which writes ``kalam.json`` there.
 5. ``NATS_URL``, else the default ports.
 
-Where only one of HTTP and NATS is known and a command needs the other, the server is asked (``discovery``).
+Where only one of HTTP and NATS is known and a command needs the other, the server is asked (``discovery``). Who logs in
+there, and with what, is found in the order of ``kalam.credentials``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.telling import tell
-from kalam.urls import redacted
+from kalam.credentials import NOBODY, Credentials, find_credentials, of_context
+from kalam.errors import InvalidName, InvalidOption
+from kalam.kept_logins import place
+from kalam.urls import redacted, tls_options, without_login
 
 DEFAULT_DATA_DIR: Final = Path("kalam-data")
 DEFAULT_HTTP: Final = "http://127.0.0.1:8080"
@@ -41,6 +45,22 @@ Url = Annotated[
         show_default=False,
     ),
 ]
+User = Annotated[
+    str | None,
+    typer.Option(
+        help="Who logs in, or with authentication off as whom.  [default: KALAM_USER, else whom --url or `kalam login` "
+        "names, else admin]",
+        show_default=False,
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the password.  [default: what --url or the context holds, else KALAM_TOKEN, else "
+        "KALAM_PASSWORD, else the token that `kalam login` keeps for this server]",
+        show_default=False,
+    ),
+]
 Context = Annotated[
     str | None,
     typer.Option(help="A context of the nats command line that says where NATS is.", show_default=False),
@@ -55,12 +75,16 @@ DataDir = Annotated[
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a server is. ``source`` says who said so; ``options`` are what nats-py takes for signing in."""
+    """Where a server is, and who logs in there.
+
+    ``source`` says who said so; ``options`` are what nats-py takes for signing in.
+    """
 
     source: str
     http: str | None = None
     nats: str | None = None
     options: dict[str, Any] = {}
+    login: Credentials = NOBODY
 
     def http_url(self, prefix: str | None = None) -> str:
         """Where it answers HTTP; raises CommandFailed. ``prefix`` tells it from others on the same NATS."""
@@ -68,25 +92,68 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             return self.http
         from kalam.cli.discovery import http_of
 
-        return http_of(self.nats_url(), self.options, prefix or os.environ.get("KALAM_SUBJECT_PREFIX") or "kalam")
+        return http_of(self.nats_url(), self.login, self.nats_options(), prefix or _prefix())
 
-    def nats_url(self) -> str:
-        """Where it is found in NATS; raises CommandFailed."""
+    def nats_url(self, prefix: str | None = None) -> str:
+        """Where it is found in NATS; raises CommandFailed. ``prefix`` is what its subjects begin with."""
         if self.nats is not None:
             return self.nats
         from kalam.cli.discovery import nats_of
 
-        return nats_of(self.http_url())
+        known = self.with_name()
+        return nats_of(self.http_url(), known.login, known.nats_options(), prefix or _prefix())
+
+    def nats_options(self) -> dict[str, Any]:
+        """What nats-py's ``connect`` takes for logging in and for TLS; raises WrongUsage."""
+        if self.login.is_nameless:
+            raise WrongUsage("NATS does not tell whose token this is: say it with --user, or in KALAM_USER")
+        return own_tls() | self.login.nats_options() | self.options
+
+    def with_name(self) -> Address:
+        """The same where it is known who asks: of a token alone the server tells it. Raises CommandFailed."""
+        if not self.login.is_nameless or self.http is None:
+            return self
+        from kalam.cli.http import get_readiness
+
+        return replace(self, login=replace(self.login, user=get_readiness(self.http, self.login).get("user")))
 
 
-def find_server(url: str | None, context: str | None = None, data_dir: Path | None = None) -> Address:
-    """The server that a command speaks to, after its flags; tells where it may be another than is meant.
+def _prefix() -> str:
+    return os.environ.get("KALAM_SUBJECT_PREFIX") or "kalam"
 
-    Raises WrongUsage for what is no URL, CommandFailed where a data directory has no server.
+
+def own_tls() -> dict[str, Any]:
+    """What nats-py's ``connect`` takes where KALAM_CA or KALAM_CLIENT_CERT is set; raises WrongUsage."""
+    try:
+        return dict(tls_options())
+    except ValueError as exc:
+        raise WrongUsage(str(exc)) from exc
+
+
+def find_server(
+    url: str | None,
+    context: str | None = None,
+    data_dir: Path | None = None,
+    *,
+    user: str | None = None,
+    password_file: Path | None = None,
+) -> Address:
+    """The server that a command speaks to, and who logs in there; tells where it may be another than is meant.
+
+    Raises WrongUsage for what is no URL or no user, CommandFailed where a data directory has no server.
     """
-    found = _found(url, context, data_dir)
+    try:
+        found = _found(url, context, data_dir)
+        found, user = _user_of_context(found, user)
+        login = None if password_file is not None else of_context(found.options, user)
+        urls = filter(None, [found.http, found.nats])
+        login = login or find_credentials(urls, user=user, password_file=password_file)
+    except (InvalidName, InvalidOption) as exc:
+        hint = f"\nhint: {exc.fields['hint']}" if "hint" in exc.fields else ""
+        raise WrongUsage(f"{exc.detail}{hint}") from exc
     _tell_other(found)
-    return found
+    http = without_login(found.http) if found.http else None
+    return replace(found, http=http, login=login)
 
 
 def _found(url: str | None, context: str | None, data_dir: Path | None) -> Address:
@@ -126,6 +193,15 @@ def _of_context(name: str, source: str) -> Address:
     return Address(source=f"{source} {name}", nats=first, options=options)
 
 
+def _user_of_context(found: Address, user: str | None) -> tuple[Address, str | None]:
+    """The user whom a context of ``kalam context`` names: without a password the tool takes one for a token."""
+    name = found.options.get("token")
+    if name is None or found.options.get("inbox_prefix") != f"_INBOX.{name}":
+        return found, user
+    options = {key: value for key, value in found.options.items() if key != "token"}
+    return replace(found, options=options), user or name
+
+
 def _of_data_dir(data_dir: Path) -> Address:
     announced = read_announcement(data_dir)
     if announced is None:
@@ -158,25 +234,15 @@ def _tell_other(found: Address) -> None:
         if found.source == "the default" and here.is_dir():
             tell(f"{spoken}: no server runs on {here}")
         return
-    known = {_same(last[name]) for name in ("http_url", "nats_url", "nats_ws_url") if last.get(name)}
-    if known.isdisjoint({_same(each) for each in (found.http, found.nats) if each}):
+    known = {place(last[name]) for name in ("http_url", "nats_url", "nats_ws_url") if last.get(name)}
+    if known.isdisjoint({place(each) for each in (found.http, found.nats) if each}):
         tell(f"{spoken}, not to the server of {here} ({redacted(str(last.get('http_url')))})")
     elif _has_ended(last.get("pid")) and _is_here(url):
         tell(f"{spoken}: the server that announced itself there has ended; whoever answers may be another")
 
 
-def _same(url: str) -> tuple[str | None, int | None]:
-    """What is the same in two spellings of an address."""
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-        return host, parts.port
-    except ValueError:
-        return url, None
-
-
 def _is_here(url: str) -> bool:
-    return _same(url)[0] in ("127.0.0.1", "::1")
+    return place(url)[0] in ("127.0.0.1", "::1")
 
 
 def _has_ended(pid: Any) -> bool:

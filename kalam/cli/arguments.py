@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kalam.cli.failure import WrongUsage
-from kalam.errors import InvalidName
-from kalam.names import NAME_PATTERN, TableName, check_user
+from kalam.names import NAME_PATTERN, TableName
 
 
 def table_name(text: str) -> TableName:
@@ -13,11 +12,3 @@ def table_name(text: str) -> TableName:
     if not dot or not NAME_PATTERN.fullmatch(namespace) or not NAME_PATTERN.fullmatch(table):
         raise WrongUsage(f"{text!r} is no table: give it as namespace.table")
     return TableName(namespace, table)
-
-
-def user_name(text: str) -> str:
-    """A user's name."""
-    try:
-        return check_user(text)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc

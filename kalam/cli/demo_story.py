@@ -21,6 +21,7 @@ from kalam.cli.demo_stage import Stage
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
+from kalam.credentials import Credentials
 
 REPLAY_S: Final = 15.0
 FLUSH_DETAIL: Final = ("job_id",)  # not shown
@@ -193,7 +194,7 @@ class Story:
         if show:
             self._stage.statement(statement, user)
         try:
-            answer = json.loads(ask_sql(self._server.http_url, statement, user=user or "admin"))
+            answer = json.loads(ask_sql(self._server.http_url, statement, login=Credentials(user=user or "admin")))
         except Refusal as exc:
             raise CommandFailed(f"{problem_text(exc.problem)}\n{self._server.log_end()}") from exc
         except CommandFailed as exc:

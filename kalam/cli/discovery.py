@@ -17,7 +17,9 @@ from nats.errors import Error as NatsError
 
 from kalam.cli.failure import HOW_TO_START, CommandFailed
 from kalam.cli.http import get_readiness
+from kalam.cli.refused import is_refused, not_let_in
 from kalam.client.whereabouts import ask_identity, seen_from
+from kalam.credentials import Credentials
 
 ANSWER_S: Final = 5.0
 
@@ -25,36 +27,44 @@ ANSWER_S: Final = 5.0
 Found = TypeVar("Found")
 
 
-def nats_of(http_url: str) -> str:
-    """Where the server that answers at ``http_url`` is found in NATS; raises CommandFailed."""
-    identity = get_readiness(http_url).get("server") or {}
+def nats_of(http_url: str, login: Credentials, options: Mapping[str, Any], prefix: str) -> str:
+    """Where the server that answers at ``http_url`` is found in NATS, with these subjects; raises CommandFailed.
+
+    ``options`` are what nats-py's ``connect`` takes for logging in.
+    """
+    identity = get_readiness(http_url, login).get("server")
+    if not identity:
+        raise not_let_in(http_url, login)
     url = identity.get("nats_url")
     if not url:
         raise CommandFailed(f"error: {http_url} does not say where it is found in NATS: say it with --url nats://…")
     url = seen_from(http_url, url)
 
-    async def same(client: Client) -> bool:
-        await client.request(f"$SRV.PING.kalam.{identity['id']}", b"", timeout=ANSWER_S)
-        return True
+    async def told(client: Client) -> dict[str, str]:
+        return await ask_identity(client, prefix, login.name, ANSWER_S)
 
-    _at_nats(url, {}, same)
+    if _at_nats(url, login, options, told).get("id") != identity["id"]:
+        raise CommandFailed(
+            f"error: the server is not found in NATS at {url}, where {http_url} says that it is: another one is there\n"
+            "Say where it is with --url nats://…"
+        )
     return url
 
 
-def http_of(nats_url: str, options: Mapping[str, Any], prefix: str) -> str:
+def http_of(nats_url: str, login: Credentials, options: Mapping[str, Any], prefix: str) -> str:
     """Where the server with these subjects answers HTTP; raises CommandFailed."""
 
     async def identity(client: Client) -> dict[str, str]:
-        return await ask_identity(client, prefix, "admin", ANSWER_S)
+        return await ask_identity(client, prefix, login.name, ANSWER_S)
 
-    told = _at_nats(nats_url, options, identity)
+    told = _at_nats(nats_url, login, options, identity)
     url = told.get("http_url")
     if not url:
         raise CommandFailed(
             f"error: the server at {nats_url} does not say where it answers HTTP: say it with --url http://…"
         )
     url = seen_from(nats_url, url)
-    if (get_readiness(url).get("server") or {}).get("id") != told["id"]:
+    if (get_readiness(url, login).get("server") or {}).get("id") != told["id"]:
         raise CommandFailed(
             f"error: {url} is here another server than the one at {nats_url}, which says that it is there: "
             "say where it is with --url http://…"
@@ -62,14 +72,18 @@ def http_of(nats_url: str, options: Mapping[str, Any], prefix: str) -> str:
     return url
 
 
-def _at_nats(url: str, options: Mapping[str, Any], ask: Callable[[Client], Awaitable[Found]]) -> Found:
+def _at_nats(
+    url: str, login: Credentials, options: Mapping[str, Any], ask: Callable[[Client], Awaitable[Found]]
+) -> Found:
     async def asked() -> Found:
         async with _connected(url, options) as client:
             return await ask(client)
 
     try:
         return asyncio.run(asked())
-    except (OSError, NatsError, ValueError) as exc:
+    except (OSError, NatsError, ValueError, LookupError) as exc:
+        if is_refused(exc):
+            raise not_let_in(url, login) from exc
         raise CommandFailed(
             f"error: the server is not found in NATS at {url}: {str(exc) or type(exc).__name__}\n{HOW_TO_START}"
         ) from exc

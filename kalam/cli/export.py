@@ -10,14 +10,15 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from kalam.cli.address import Context, DataDir, Url, find_server
-from kalam.cli.arguments import table_name, user_name
+from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
+from kalam.cli.arguments import table_name
 from kalam.cli.export_formats import LINES, SUFFIXES, ExportFormat
 from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
+from kalam.credentials import Credentials
 from kalam.names import TableName
 
 STDOUT: Final = Path("-")
@@ -53,13 +54,13 @@ def export(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: Annotated[str, typer.Option(help="The user whose rows are written.")] = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
 ) -> None:
     """Write the rows of a table or query, all of one moment, into a file or a folder.
 
     A file that is there is not replaced without --force. A file takes its name when it is whole.
     """
-    user_name(user)
     if (file is None) == (snapshot is None):
         raise WrongUsage("say into which file, or into which folder with --snapshot")
     if snapshot is not None:
@@ -68,14 +69,17 @@ def export(
         from kalam.cli.export_snapshot import Snapshot
 
         name = table_name(what)
-        wanted = Snapshot(table=name, folder=snapshot, force=force, system_columns=system_columns, user=user)
-        wanted.write(find_server(url, context, data_dir).http_url())
+        server = find_server(url, context, data_dir, user=user, password_file=password_file)
+        wanted = Snapshot(table=name, folder=snapshot, force=force, system_columns=system_columns, login=server.login)
+        wanted.write(server.http_url())
         return
     assert file is not None
     if system_columns:
         raise WrongUsage("--system-columns belongs to --snapshot; a query names the columns that it wants")
     asked = _asked(what, where)
-    _export(find_server(url, context, data_dir).http_url(), asked, user, file, _form(file, form), force=force)
+    form = _form(file, form)
+    server = find_server(url, context, data_dir, user=user, password_file=password_file)
+    _export(server.http_url(), asked, server.login, file, form, force=force)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -104,7 +108,7 @@ def _form(file: Path, form: ExportFormat | None) -> ExportFormat:
     return form
 
 
-def _export(url: str, asked: Asked, user: str, file: Path, form: ExportFormat, *, force: bool) -> None:
+def _export(url: str, asked: Asked, login: Credentials, file: Path, form: ExportFormat, *, force: bool) -> None:
     from kalam.cli.export_progress import ExportProgress
     from kalam.cli.exported_rows import Interrupted, whole_file, write_rows
 
@@ -116,13 +120,13 @@ def _export(url: str, asked: Asked, user: str, file: Path, form: ExportFormat, *
     try:
         with ExportProgress() as progress:
             if progress.shown and asked.whole is not None:
-                progress.expect(_count(url, asked.whole, user))
+                progress.expect(_count(url, asked.whole, login))
             if file == STDOUT:
-                count = write_rows(url, asked.sql, user, sys.stdout.buffer, form, progress.note)
+                count = write_rows(url, asked.sql, login, sys.stdout.buffer, form, progress.note)
                 sys.stdout.flush()
             else:
                 with whole_file(file) as target:
-                    count = write_rows(url, asked.sql, user, target, form, progress.note)
+                    count = write_rows(url, asked.sql, login, target, form, progress.note)
     except Interrupted as exc:
         sys.stdout.flush()
         raise CommandFailed(f"interrupted: {_left(file, form, exc.rows, there=there)}", INTERRUPTED) from exc
@@ -140,12 +144,12 @@ def _left(file: Path, form: ExportFormat, rows: int, *, there: bool) -> str:
     return f"the output is not whole: {counted(rows)} and no end, without which {form} cannot be read"
 
 
-def _count(url: str, table: TableName, user: str) -> int | None:
+def _count(url: str, table: TableName, login: Credentials) -> int | None:
     """About how many rows there will be; the bar needs no more, and an error is told by the query itself."""
     import json
 
     try:
-        answer = json.loads(ask_sql(url, f"SELECT count(*) FROM {table}", user=user))  # noqa: S608 - a name
+        answer = json.loads(ask_sql(url, f"SELECT count(*) FROM {table}", login=login))  # noqa: S608 - a name
     except Refusal:
         return None
     return int(answer["results"][0]["rows"][0][0])

@@ -20,6 +20,7 @@ from kalam.cli.problem_text import problem_text
 from kalam.cli.server_columns import SERVER_COLUMNS
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
+from kalam.credentials import Credentials
 from kalam.names import TableName
 
 FILE_ROWS: Final = 1_000_000
@@ -36,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     force: bool
     system_columns: bool
-    user: str
+    login: Credentials
 
     def write(self, url: str) -> None:
         """Write it; raises CommandFailed."""
@@ -65,7 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def _write_parts(self, url: str, folder: Path) -> tuple[int, int]:
         """How many rows and files there are."""
         count, files = 0, 0
-        with pieces(url, self._sql(url), self.user) as (schema, tables):
+        with pieces(url, self._sql(url), self.login) as (schema, tables):
             left: Any = next(tables, schema.empty_table())
             while left is not None:
                 with whole_file(folder / PARTS.replace("*", f"{files:05}")) as target:
@@ -82,7 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return count, files
 
     def _sql(self, url: str) -> str:
-        answer = json.loads(ask_sql(url, COLUMNS, params=[self.table.namespace, self.table.table], user=self.user))
+        answer = json.loads(ask_sql(url, COLUMNS, params=[self.table.namespace, self.table.table], login=self.login))
         columns = answer["results"][0]["rows"]
         names = [name for name, _ in columns if name not in SERVER_COLUMNS]
         shown = _quoted(names) if names and not self.system_columns else "*"

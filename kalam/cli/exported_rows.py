@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from kalam.cli.export_formats import ExportFormat, RowWriter, row_writer
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import stream_sql
+from kalam.credentials import Credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,11 +32,11 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def pieces(url: str, sql: str, user: str) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+def pieces(url: str, sql: str, login: Credentials) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
     """The schema of a query's rows, and these in pieces; raises Refusal, and CommandFailed where they break off."""
     import pyarrow as pa
 
-    with stream_sql(url, sql, user=user, accept=ARROW_STREAM) as answer:
+    with stream_sql(url, sql, login=login, accept=ARROW_STREAM) as answer:
         with _broken_off():
             stream = pa.ipc.open_stream(answer)
         yield stream.schema, _tables(stream)
@@ -68,14 +69,16 @@ def _broken_off() -> Iterator[None]:
         ) from exc
 
 
-def write_rows(url: str, sql: str, user: str, target: BinaryIO, form: ExportFormat, note: Callable[[int], None]) -> int:
+def write_rows(
+    url: str, sql: str, login: Credentials, target: BinaryIO, form: ExportFormat, note: Callable[[int], None]
+) -> int:
     """Write a query's rows; how many there were. ``note`` is told of how many are written.
 
     Raises Refusal, CommandFailed, Interrupted, and OSError of the target.
     """
     count = 0
     try:
-        with pieces(url, sql, user) as (schema, tables):
+        with pieces(url, sql, login) as (schema, tables):
             writer: RowWriter = row_writer(form, target, schema)
             for rows in tables:
                 writer.write_table(rows)

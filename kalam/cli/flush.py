@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import Context, DataDir, Url, find_server
-from kalam.cli.arguments import table_name, user_name
+from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
+from kalam.cli.arguments import table_name
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.cli.telling import tell
 from kalam.cli.words import counted
+from kalam.credentials import Credentials
 
 ALL: Final = "FLUSH ALL TABLES"
 
@@ -26,18 +27,19 @@ def flush(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: Annotated[str, typer.Option(help="The user as whom it runs.")] = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
 ) -> None:
     """Write the rows of a table, or of all tables, into Parquet files now.
 
     Prints a line for each table that had rows to flush.
     """
     statement = _statement(table)
-    user_name(user)
-    where = find_server(url, context, data_dir).http_url()
+    where = find_server(url, context, data_dir, user=user, password_file=password_file)
+    http_url = where.http_url()
     started = time.perf_counter()
     try:
-        result = _run(where, statement, user)
+        result = _run(http_url, statement, where.login)
     except KeyboardInterrupt as exc:
         raise CommandFailed(
             "interrupted: the server goes on with the flush; SHOW JOBS lists it, and KILL JOB ends it"
@@ -53,11 +55,11 @@ def _statement(table: str | None) -> str:
     return f"FLUSH TABLE {table_name(table)}"
 
 
-def _run(url: str, statement: str, user: str) -> dict[str, Any]:
+def _run(url: str, statement: str, login: Credentials) -> dict[str, Any]:
     from kalam.cli.flush_progress import FlushProgress
 
-    with FlushProgress(url, user, everything=statement == ALL):
-        answer: dict[str, Any] = json.loads(ask_sql(url, statement, user=user))["results"][0]
+    with FlushProgress(url, login, everything=statement == ALL):
+        answer: dict[str, Any] = json.loads(ask_sql(url, statement, login=login))["results"][0]
     return answer
 
 

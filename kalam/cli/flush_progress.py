@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql, get_json
 from kalam.cli.telling import is_quiet
+from kalam.credentials import Credentials
 
 ASK_S: Final = 0.5
 AT: Final = "SELECT namespace, table_name FROM system.jobs WHERE job_type = 'flush' AND status = 'running'"
@@ -24,9 +25,9 @@ AT: Final = "SELECT namespace, table_name FROM system.jobs WHERE job_type = 'flu
 class FlushProgress:
     """A bar on stderr while the block runs; ``everything`` is flushed, or one table."""
 
-    def __init__(self, url: str, user: str, *, everything: bool) -> None:
+    def __init__(self, url: str, login: Credentials, *, everything: bool) -> None:
         console = Console(stderr=True)
-        self._url, self._user, self._everything = url, user, everything
+        self._url, self._login, self._everything = url, login, everything
         self._shown = console.is_terminal and not is_quiet()
         self._bar = Progress(
             TextColumn("flush {task.fields[table]}"),
@@ -64,8 +65,8 @@ class FlushProgress:
             return
 
     def _hot_rows(self) -> int:
-        return int(get_json(self._url, "/v1/overview", user=self._user)["series"]["hot_rows"][-1])
+        return int(get_json(self._url, "/v1/overview", login=self._login)["series"]["hot_rows"][-1])
 
     def _table(self) -> str:
-        rows = json.loads(ask_sql(self._url, AT, user=self._user))["results"][0]["rows"]
+        rows = json.loads(ask_sql(self._url, AT, login=self._login))["results"][0]["rows"]
         return ".".join(rows[0]) if rows else ""

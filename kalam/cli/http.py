@@ -14,6 +14,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from kalam.cli.failure import HOW_TO_START, CommandFailed, WrongUsage
+from kalam.cli.problem_text import problem_text
+from kalam.cli.refused import who_to_be
+from kalam.credentials import NOBODY, Credentials
+from kalam.errors import Unauthenticated
 from kalam.urls import CA, http_connection
 
 CONNECT_S: Final = 5.0
@@ -31,7 +35,7 @@ def ask_sql(
     url: str,
     text: str,
     *,
-    user: str = "admin",
+    login: Credentials = NOBODY,
     params: Sequence[Any] = (),
     namespace: str | None = None,
     query_id: str | None = None,
@@ -45,19 +49,19 @@ def ask_sql(
     request: dict[str, Any] = {"sql": text, "params": list(params), "namespace": namespace}
     if for_people:
         request["names"] = "postgresql"
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "X-Kalam-User": user}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", **login.headers()}
     if query_id is not None:
         headers["X-Kalam-Query-Id"] = query_id
     status, body = _exchange(url, "POST", "/v1/sql", json.dumps(request, allow_nan=False).encode(), headers)
     if status == 200:
         return body
-    raise Refusal(_problem(url, status, body))
+    raise Refusal(_problem(url, login, status, body))
 
 
 @contextlib.contextmanager
-def stream_sql(url: str, text: str, *, user: str, accept: str) -> Iterator[HTTPResponse]:
+def stream_sql(url: str, text: str, *, login: Credentials, accept: str) -> Iterator[HTTPResponse]:
     """Run one statement and give its answer as a file of the format ``accept``; raises Refusal."""
-    headers = {"Content-Type": "application/json", "Accept": accept, "X-Kalam-User": user}
+    headers = {"Content-Type": "application/json", "Accept": accept, **login.headers()}
     connection, prefix = _connection(url)
     with contextlib.closing(connection):
         _connect(connection, url)
@@ -66,54 +70,56 @@ def stream_sql(url: str, text: str, *, user: str, accept: str) -> Iterator[HTTPR
         except (OSError, HTTPException) as exc:
             raise CommandFailed(f"error: the connection to {url} broke: {exc or type(exc).__name__}") from exc
         if answer.status != 200:
-            raise Refusal(_problem(url, answer.status, answer.read()))
+            raise Refusal(_problem(url, login, answer.status, answer.read()))
         yield answer
 
 
-def cancel_query(url: str, query_id: str, *, user: str = "admin") -> None:
+def cancel_query(url: str, query_id: str, *, login: Credentials = NOBODY) -> None:
     """Cancel a query that runs; one that has ended meanwhile is no failure."""
-    _exchange(url, "DELETE", f"/v1/queries/{query_id}", None, {"X-Kalam-User": user})
+    _exchange(url, "DELETE", f"/v1/queries/{query_id}", None, login.headers())
 
 
-def get_json(url: str, path: str, *, user: str = "admin") -> dict[str, Any]:
+def get_json(url: str, path: str, *, login: Credentials = NOBODY) -> dict[str, Any]:
     """The JSON document at a path of the server; raises Refusal."""
-    status, body = _exchange(url, "GET", path, None, {"X-Kalam-User": user})
+    status, body = _exchange(url, "GET", path, None, login.headers())
     if status != 200:
-        raise Refusal(_problem(url, status, body))
+        raise Refusal(_problem(url, login, status, body))
     document: dict[str, Any] = json.loads(body)
     return document
 
 
-def post_rows(url: str, table: str, body: bytes, content_type: str, *, user: str) -> dict[str, Any]:
+def post_rows(url: str, table: str, body: bytes, content_type: str, *, login: Credentials) -> dict[str, Any]:
     """Insert rows in bulk; what the server answers. Raises Refusal."""
     path = f"/v1/tables/{table.replace('.', '/', 1)}/rows"
-    status, answer = _exchange(url, "POST", path, body, {"Content-Type": content_type, "X-Kalam-User": user})
+    status, answer = _exchange(url, "POST", path, body, {"Content-Type": content_type, **login.headers()})
     if status != 200:
-        raise Refusal(_problem(url, status, answer))
+        raise Refusal(_problem(url, login, status, answer))
     stored: dict[str, Any] = json.loads(answer)
     return stored
 
 
 @contextlib.contextmanager
-def live_events(url: str, sql: str, *, user: str) -> Iterator[Iterator[dict[str, Any]]]:
+def live_events(url: str, sql: str, *, login: Credentials) -> Iterator[Iterator[dict[str, Any]]]:
     """The messages of a live query, as Server-Sent Events bring them, until one side ends it. Raises Refusal."""
     connection, prefix = _connection(url)
     with contextlib.closing(connection):
         _connect(connection, url)
-        headers = {"Accept": "text/event-stream", "X-Kalam-User": user}
+        headers = {"Accept": "text/event-stream", **login.headers()}
         answer = _send(connection, "GET", f"{prefix}/v1/live?{urlencode({'sql': sql})}", None, headers)
         if answer.status != 200:
-            raise Refusal(_problem(url, answer.status, answer.read()))
+            raise Refusal(_problem(url, login, answer.status, answer.read()))
         yield (json.loads(line[6:]) for line in answer if line.startswith(b"data: "))
 
 
-def get_readiness(url: str) -> dict[str, Any]:
-    """What ``/readyz`` says, whether the server is ready or not."""
-    status, body = _exchange(url, "GET", "/readyz", None, {})
+def get_readiness(url: str, login: Credentials = NOBODY) -> dict[str, Any]:
+    """What ``/readyz`` says, whether the server is ready or not; raises CommandFailed, also for a wrong login."""
+    status, body = _exchange(url, "GET", "/readyz", None, login.headers())
     try:
         told = json.loads(body)
     except ValueError:
         told = None
+    if isinstance(told, dict) and "code" in told:
+        raise CommandFailed(problem_text(_problem(url, login, status, body)))
     if not isinstance(told, dict) or "ready" not in told:
         raise CommandFailed(f"error: {url} answered with HTTP status {status} and does not look like a Kalam server")
     return told
@@ -171,11 +177,11 @@ def _connection(url: str) -> tuple[HTTPConnection, str]:
         raise WrongUsage(str(exc)) from exc
 
 
-def _problem(url: str, status: int, body: bytes) -> dict[str, Any]:
+def _problem(url: str, login: Credentials, status: int, body: bytes) -> dict[str, Any]:
     try:
         problem = json.loads(body)
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "code" not in problem:
         raise CommandFailed(f"error: {url} answered with HTTP status {status} and does not look like a Kalam server")
-    return problem
+    return problem | who_to_be(url, login) if problem["code"] == Unauthenticated.code else problem

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from kalam.cli.address import Context, DataDir, Url, find_server
-from kalam.cli.arguments import table_name, user_name
+from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
+from kalam.cli.arguments import table_name
 from kalam.cli.failure import WrongUsage
 from kalam.cli.row_formats import RowFormat
 
@@ -100,7 +100,6 @@ Encoding = Annotated[
     str | None,
     typer.Option(help="What texts are in, such as cp1252 or utf-16.  [default: utf-8]", show_default=False),
 ]
-User = Annotated[str, typer.Option(help="The user as whom the rows are inserted.")]
 Prefix = Annotated[str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")]
 
 
@@ -126,7 +125,8 @@ def insert(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: User = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
     subject_prefix: Prefix = "kalam",
 ) -> None:
     """Insert the rows of files into a table.
@@ -134,7 +134,7 @@ def insert(
     Stops at the first batch that is refused, and says which rows are stored. Columns that the server keeps itself,
     as in a file of `kalam export`, are left out; a column whose name differs in case is found.
     """
-    name, user = table_name(table), user_name(user)
+    name = table_name(table)
     chosen = _listed(columns)
     if no_header and not chosen:
         raise WrongUsage("--no-header needs --columns, which names the columns in their order")
@@ -149,7 +149,8 @@ def insert(
     around = one_character("--quote", quote, may_be_empty=True)
     names, taken = (chosen, None) if no_header else (None, chosen)
     reading = replace(form, delimiter=mark, quote=around, nulls=nulls or [], names=names)
-    where = Where(user=user, subject_prefix=subject_prefix, server=find_server(url, context, data_dir))
+    server = find_server(url, context, data_dir, user=user, password_file=password_file).with_name()
+    where = Where(subject_prefix=subject_prefix, server=server)
     asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
     taking = replace(asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or []))
     load(replace(taking, making=Making(key=_listed(key) or [], yes=yes) if create else None))

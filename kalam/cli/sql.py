@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import Context, DataDir, Url, find_server
-from kalam.cli.arguments import user_name
+from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
 from kalam.cli.failure import INTERRUPTED, CommandFailed, WrongUsage
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
@@ -27,7 +26,8 @@ def sql(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: Annotated[str, typer.Option(help="The user as whom the statements run.")] = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
     namespace: Annotated[str | None, typer.Option(help="Where tables without a namespace are looked up.")] = None,
     param: Annotated[
         list[str] | None, typer.Option(help="A value for $1, $2, …: JSON, or else plain text.", show_default=False)
@@ -35,13 +35,13 @@ def sql(
 ) -> None:
     """Run SQL and print the results."""
     statements = _statements(text, file)
-    user_name(user)
     values = [parameter(item) for item in param or []]
+    where = find_server(url, context, data_dir, user=user, password_file=password_file)
     try:
         body = ask_sql(
-            find_server(url, context, data_dir).http_url(),
+            where.http_url(),
             statements,
-            user=user,
+            login=where.login,
             params=values,
             namespace=namespace,
             for_people=form is Format.TABLE,

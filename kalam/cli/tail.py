@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kalam.cli.address import Address, Context, DataDir, Url, find_server
-from kalam.cli.arguments import user_name
+from kalam.cli.address import Address, Context, DataDir, PasswordFile, Url, User, find_server
 from kalam.cli.failure import CommandFailed, WrongUsage
 from kalam.cli.telling import tell
 from kalam.names import NAME_PATTERN
@@ -46,7 +45,8 @@ def tail(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: Annotated[str, typer.Option(help="The user whose rows are followed.")] = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
     subject_prefix: Annotated[
         str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
     ] = "kalam",
@@ -56,15 +56,14 @@ def tail(
     ^C ends it and prints a token, with which --token goes on later without missing a change.
     """
     sql = _sql(what)
-    user_name(user)
     if since is not None and token is not None:
         raise WrongUsage("--since and --token each say where to begin: give one")
     began = None if since is None else _moment(since)
     import asyncio
 
-    where = find_server(url, context, data_dir)
-    nats_url = where.nats_url()
-    ended = asyncio.run(_follow(nats_url, where, user, subject_prefix, sql, last, token, began, form))
+    where = find_server(url, context, data_dir, user=user, password_file=password_file).with_name()
+    nats_url = where.nats_url(subject_prefix)
+    ended = asyncio.run(_follow(nats_url, where, subject_prefix, sql, last, token, began, form))
     if ended:
         typer.echo(f"resume with --token {ended}", err=True)
 
@@ -89,7 +88,6 @@ def _sql(what: str) -> str:
 async def _follow(
     url: str,
     where: Address,
-    user: str,
     prefix: str,
     sql: str,
     last: int,
@@ -100,15 +98,16 @@ async def _follow(
     """Print changes until ^C; the token to go on with."""
     import asyncio
 
-    from kalam.client import LiveClosed, connect
+    from kalam.cli.connection import connected
+    from kalam.client import LiveClosed
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with connect(url, user=user, prefix=prefix, **where.options) as kalam:
+    async with connected(where, url, prefix) as kalam:
         begins = token is not None or since is not None
         live = kalam.live(sql, last_rows=None if begins else last, token=token, from_time=since)
-        tell(f"listening to {sql} as {user}; ^C ends it")
+        tell(f"listening to {sql} as {where.login.name}; ^C ends it")
         printing = asyncio.create_task(_print_all(live, form))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)

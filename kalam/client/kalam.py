@@ -72,13 +72,40 @@ async def connect(
     login = find_credentials(
         [url, *filter(None, [http_url])], user=user, password=password, password_file=password_file, token=token
     )
+    connection = logged_in(
+        url,
+        login,
+        namespace=namespace,
+        prefix=prefix,
+        linger_s=linger_s,
+        timeout_s=timeout_s,
+        http_url=http_url,
+        nats_options=_tls() | nats_options,
+    )
+    async with connection as kalam:
+        yield kalam
+
+
+@asynccontextmanager
+async def logged_in(
+    url: str,
+    login: Credentials,
+    *,
+    namespace: str | None = None,
+    prefix: str = "kalam",
+    linger_s: float = LINGER_S,
+    timeout_s: float = TIMEOUT_S,
+    http_url: str | None = None,
+    nats_options: dict[str, Any],
+) -> AsyncIterator[Kalam]:
+    """The same for who has credentials already."""
     if url.startswith(("http://", "https://")):
         http_url = http_url or url
         url, named = await asyncio.to_thread(found_by_http, url, login, min(timeout_s, CONNECT_S))
         login = msgspec.structs.replace(login, user=named, in_address=False)
     elif login.is_nameless:
         raise InvalidOption("NATS does not tell whose token this is", hint="connect(…, user=…, token=…), or KALAM_USER")
-    link = Link(url, _tls() | nats_options, login)
+    link = Link(url, nats_options, login)
     await link.open(min(timeout_s, CONNECT_S))
     kalam = Kalam(link, login, namespace, prefix, linger_s, timeout_s, http_url)
     try:

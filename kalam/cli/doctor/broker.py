@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
-from kalam.server import broker_options
+from kalam.server import broker_options, options_of_kalam
 from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect
+from kalam.urls import tls_options
 
 VERSION_MIN = (2, 12)
 """The first release that stores a batch as a whole, which the change feed needs."""
@@ -27,21 +29,52 @@ ROOM_WARN, ROOM_FAIL = 0.8, 0.95
 TIME_S = 5.0
 DATA_ID, TABLE_ID = "kalam-data-id", "kalam-table-id"
 NAMED = 3
+REFUSED = "authorization violation"
+OWN = "the server's own, into which no user sees; what it says of itself is below"
 
 
 def broker(patient: Patient) -> Iterator[Finding]:
     """The broker that the server uses, or that the settings name."""
     options = broker_options(patient.settings)
-    if options is None and patient.announced is not None:
-        options = {"servers": [patient.announced["nats_url"]]}
-    if options is None:
+    if options is not None:
+        yield from asyncio.run(_examined(patient, options))
+    elif patient.announced is not None:
+        own = {"servers": [patient.announced["nats_url"]], **tls_options()}
+        yield from asyncio.run(_examined(patient, own, is_own=True))
+    else:
         yield Finding("ok", "broker", "the server brings its own, and does not run")
-        return
-    yield from asyncio.run(_examined(patient, options))
 
 
-async def _examined(patient: Patient, options: Mapping[str, Any]) -> list[Finding]:
+async def _examined(patient: Patient, options: Mapping[str, Any], *, is_own: bool = False) -> list[Finding]:
     where = ",".join(options["servers"]).rpartition("@")[2]
+    try:
+        client = await _connected(options)
+    except _NotLetIn:
+        if is_own:
+            return [await _own_broker(options["servers"][0], where), Finding("ok", "jetstream", OWN)]
+        as_kalam = options_of_kalam(options, patient.data_dir)
+        if as_kalam is None or "nkeys_seed_str" in options:
+            return [_no_connection(where, REFUSED)]
+        return await _examined(patient, as_kalam)
+    except OSError as exc:
+        return [_no_connection(where, str(exc) or type(exc).__name__)]
+    try:
+        return [finding async for finding in _findings(patient, client, where)]
+    finally:
+        await client.close()
+
+
+def _no_connection(where: str, why: str) -> Finding:
+    text = f"no connection to {where}: {why}"
+    return Finding("fail", "broker", text, "start it, or look at --nats-url and its credentials")
+
+
+class _NotLetIn(Exception):
+    """The broker knows nobody who logs in so."""
+
+
+async def _connected(options: Mapping[str, Any]) -> Client:
+    """A connection; raises _NotLetIn and OSError."""
     said: list[Exception] = []
 
     async def note(exc: Exception) -> None:
@@ -56,15 +89,24 @@ async def _examined(patient: Patient, options: Mapping[str, Any]) -> list[Findin
     }
     try:
         async with asyncio.timeout(TIME_S):
-            client = await nats.connect(**options, **quiet)
+            return await nats.connect(**options, **quiet)
     except (nats_errors.Error, OSError, TimeoutError) as exc:
         why = said[-1] if said else exc  # that no server is left says nothing of why
-        text = f"no connection to {where}: {str(why) or type(why).__name__}"
-        return [Finding("fail", "broker", text, "start it, or look at --nats-url and its credentials")]
+        if REFUSED in str(why).lower():
+            raise _NotLetIn from exc
+        raise OSError(str(why) or type(why).__name__) from exc
+
+
+async def _own_broker(url: str, where: str) -> Finding:
+    """What a broker whose users log in tells everybody who comes, before the login."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        return [finding async for finding in _findings(patient, client, where)]
+        async with asyncio.timeout(TIME_S):
+            told = json.loads((await reader.readline()).partition(b" ")[2])
     finally:
-        await client.close()
+        writer.close()
+    return Finding("ok", "broker", f"nats-server {told['version']} at {where}, where users log in")
 
 
 async def _findings(patient: Patient, client: Client, where: str) -> Any:

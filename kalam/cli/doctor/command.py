@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import read_announcement
+from kalam.cli.address import PasswordFile, User, read_announcement
 from kalam.cli.failure import FAILED, CommandFailed, WrongUsage
-from kalam.errors import InvalidOption
+from kalam.credentials import NOBODY, Credentials, find_credentials
+from kalam.errors import InvalidName, InvalidOption
 
 if TYPE_CHECKING:
     from kalam.cli.doctor.finding import Finding
@@ -23,10 +24,13 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="The data directory.  [default: ./kalam-data]")] = None,
     nats_url: Annotated[str | None, typer.Option(help="An outside NATS (also NATS_URL).")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    user: User = None,
+    password_file: PasswordFile = None,
 ) -> None:
     """Say what is wrong and what to do, whether the server runs or not; exit status 1 if something is.
 
-    Looks at the machine, the data directory, the broker and the server, and changes nothing.
+    Looks at the machine, the data directory, the broker and the server, and changes nothing. A server whose users log
+    in tells administrators which tables are in trouble.
     """
     from kalam.cli.doctor import broker, directory, lake, machine, running, segments
     from kalam.cli.doctor.finding import Patient, examine
@@ -36,7 +40,8 @@ def doctor(
         settings = load_settings(config, data_dir=data_dir, nats_url=nats_url)
     except InvalidOption as exc:
         raise WrongUsage(exc.detail) from exc
-    patient = Patient(settings, settings.data_dir, _announced(settings.data_dir))
+    announced = _announced(settings.data_dir)
+    patient = Patient(settings, settings.data_dir, announced, _login(announced, user, password_file))
     failed = 0
     for examination in (
         machine.versions,
@@ -59,6 +64,15 @@ def doctor(
             _print(finding)
             failed += finding.level == "fail"
     raise typer.Exit(FAILED if failed else 0)
+
+
+def _login(announced: dict[str, Any] | None, user: str | None, password_file: Path | None) -> Credentials:
+    if announced is None:
+        return NOBODY
+    try:
+        return find_credentials((announced["http_url"], announced["nats_url"]), user=user, password_file=password_file)
+    except (InvalidName, InvalidOption) as exc:
+        raise WrongUsage(exc.detail) from exc
 
 
 def _announced(data_dir: Path) -> dict[str, Any] | None:

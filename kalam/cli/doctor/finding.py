@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kalam.credentials import NOBODY, Credentials
 from kalam.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -23,11 +24,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Patient(msgspec.Struct, frozen=True):
-    """What is examined. ``announced`` is what the server that runs on the data directory says of itself."""
+    """What is examined, and as whom the server is asked.
+
+    ``announced`` is what the server that runs on the data directory says of itself.
+    """
 
     settings: Settings
     data_dir: Path
     announced: dict[str, Any] | None
+    login: Credentials = NOBODY
 
     @property
     def runs(self) -> bool:

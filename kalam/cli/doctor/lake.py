@@ -25,15 +25,17 @@ def lake(patient: Patient) -> Iterator[Finding]:
         text = "the library pyiceberg is not installed, without which other engines cannot read the tables"
         yield Finding("warn", "lake", text, "pip install pyiceberg")
     elif patient.announced is not None:
-        yield _told_by_server(patient.announced["http_url"], patient.settings.iceberg_interval_s + BEHIND_S_MAX)
+        metrics = metrics_of(patient)
+        if metrics is not None:
+            yield _told_by_server(metrics, patient.settings.iceberg_interval_s + BEHIND_S_MAX)
     elif (patient.data_dir / DATABASE).is_file():
         with closing(connect(patient.data_dir / DATABASE, read_only=True)) as conn:
             if conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'replaced_segments'").fetchone():
                 yield Finding("ok", "lake", f"{_kept(read_marked_bytes(conn))}; it follows while a server runs")
 
 
-def _told_by_server(url: str, lag_s_max: float) -> Finding:
-    figures = {name: float(value) for name, value in FIGURE.findall(metrics_of(url))}
+def _told_by_server(metrics: str, lag_s_max: float) -> Finding:
+    figures = {name: float(value) for name, value in FIGURE.findall(metrics)}
     if not figures["tables"]:
         return Finding("ok", "lake", "no table has one")
     text = (

@@ -11,13 +11,16 @@ from contextlib import closing
 from typing import Any
 
 from kalam.cli.doctor.finding import Finding, Level, Patient
+from kalam.credentials import NOBODY, Credentials
 from kalam.names import numbered
 from kalam.rows.lone_values import timestamp_text
 from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect, now_us
+from kalam.urls import tls_context
 
 TIME_S = 10.0
+REFUSED = (401, 403, 429)
 TROUBLE = re.compile(r'^kalam_table_trouble\{table="([^"]+)",what="([^"]+)"\} 1', re.MULTILINE)
 DAMAGED = re.compile(r'^kalam_damaged_segments\{table="([^"]+)"\} ([1-9]\S*)', re.MULTILINE)
 LOST_TOLD_US = 7 * 86_400_000_000
@@ -31,7 +34,7 @@ def server(patient: Patient) -> Iterator[Finding]:
         return
     url = patient.announced["http_url"]
     try:
-        readiness = _get(f"{url}/readyz")
+        readiness = _get(f"{url}/readyz", patient.login)
     except (OSError, ValueError) as exc:
         yield Finding(
             "fail", "server", f"it does not answer at {url}: {exc}", "look at its log; restart it if it hangs"
@@ -44,28 +47,44 @@ def server(patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "server", f"ready at {url}")
 
 
-def _get(url: str) -> dict[str, Any]:
+def _get(url: str, login: Credentials = NOBODY) -> dict[str, Any]:
+    """What is answered to somebody, and to a stranger where the login is refused."""
     try:
-        with urllib.request.urlopen(url, timeout=TIME_S) as response:  # noqa: S310 - the server's own address
-            answer = response.read()
+        answer = _read(url, login)
     except urllib.error.HTTPError as exc:
         with exc:
+            if exc.code in REFUSED and login != NOBODY:
+                return _get(url)
             answer = exc.read()
     found: dict[str, Any] = json.loads(answer)
     return found
 
 
+def _read(url: str, login: Credentials) -> bytes:
+    request = urllib.request.Request(url, headers=login.headers())  # noqa: S310 - the server's own address
+    context = tls_context() if url.startswith("https:") else None
+    with urllib.request.urlopen(request, timeout=TIME_S, context=context) as response:  # noqa: S310 - as above
+        found: bytes = response.read()
+        return found
+
+
 def tables(patient: Patient) -> Iterator[Finding]:
     """The tables for which something cannot be done."""
-    found = _told_by_jobs(patient) if patient.announced is None else _told_by_server(patient.announced["http_url"])
-    troubled = list(found)
+    url = None if patient.announced is None else str(patient.announced["http_url"])
+    if url is None:
+        troubled = list(_told_by_jobs(patient))
+    elif _get(f"{url}/v1/me", patient.login).get("admin"):
+        troubled = list(_told_by_server(metrics_of(patient) or ""))
+    else:
+        text = "of damaged ones and those in trouble the server tells administrators alone"
+        yield Finding("warn", "tables", text, "kalam login, or --user admin --password-file")
+        troubled = list(_told_by_jobs(patient))
     yield from troubled
     if not troubled:
         yield Finding("ok", "tables", "none is in trouble")
 
 
-def _told_by_server(url: str) -> Iterator[Finding]:
-    metrics = metrics_of(url)
+def _told_by_server(metrics: str) -> Iterator[Finding]:
     for table, count in DAMAGED.findall(metrics):
         number = round(float(count))
         text = f"table {table}: {numbered(number, 'segment')} {'is' if number == 1 else 'are'} damaged"
@@ -90,10 +109,16 @@ def _told_by_jobs(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def metrics_of(url: str) -> str:
-    """What a server tells Prometheus."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=TIME_S) as response:  # noqa: S310 - the server's own address
-        return str(response.read().decode())
+def metrics_of(patient: Patient) -> str | None:
+    """What the server tells Prometheus; None where it tells strangers nothing."""
+    assert patient.announced is not None
+    try:
+        return _read(f"{patient.announced['http_url']}/metrics", patient.login).decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            if exc.code not in REFUSED:
+                raise
+        return None
 
 
 def lost_events(patient: Patient) -> Iterator[Finding]:

@@ -43,9 +43,13 @@ NO_TABLE: Final = frozenset({"table_not_found", "namespace_not_found"})
 class Where(msgspec.Struct, frozen=True, kw_only=True):
     """The server, and as whom it is asked."""
 
-    user: str
     subject_prefix: str
     server: Address
+
+    @property
+    def requests(self) -> str:
+        """What the subjects of all requests begin with."""
+        return f"{self.subject_prefix}.api.{self.server.login.name}"
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +77,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     def subject(self) -> str:
         """Where rows are sent."""
         where, table = self.where, self.table
-        return f"{where.subject_prefix}.api.{where.user}.insert.{table.namespace}.{table.table}"
+        return f"{where.requests}.insert.{table.namespace}.{table.table}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -91,7 +95,7 @@ class Server:
 
     def __init__(self, sender: RowSender, asked: Asked) -> None:
         self._sender, self._table = sender, asked.table
-        self._subject = f"{asked.where.subject_prefix}.api.{asked.where.user}.sql"
+        self._subject = f"{asked.where.requests}.sql"
 
     @functools.cached_property
     def columns(self) -> dict[str, str] | None:
@@ -121,13 +125,13 @@ def load(asked: Asked) -> None:
     if asked.skip_bad and asked.skip_bad.exists() and any(map(asked.skip_bad.samefile, _real(names))):
         raise CommandFailed(f"error: --skip-bad {asked.skip_bad} is one of the files that are to be read")
     where = asked.where.server
-    url = where.nats_url()
+    url = where.nats_url(asked.where.subject_prefix)
     with contextlib.ExitStack() as stack:
         skipped = stack.enter_context(SkippedRows(asked.skip_bad)) if asked.skip_bad else None
         progress = stack.enter_context(InsertProgress(_total_bytes(names)))
         note = functools.partial(_note, progress, skipped)
         in_flight = SKIPPING_IN_FLIGHT_MAX if skipped else IN_FLIGHT_MAX
-        sender = stack.enter_context(RowSender(url, asked.subject, note, asked.headers, in_flight, where.options))
+        sender = stack.enter_context(RowSender(url, asked.subject, note, asked.headers, in_flight, where))
         started = time.perf_counter()
         reading = _bounded(asked.reading, sender.payload_bytes_max, skipped)
         server = Server(sender, asked)

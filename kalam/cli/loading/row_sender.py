@@ -24,7 +24,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
+from kalam.cli.address import Address
 from kalam.cli.failure import HOW_TO_START, CommandFailed
+from kalam.cli.refused import is_refused, not_let_in
 from kalam.cli.rows_file import RowBatch
 
 IN_FLIGHT_MAX: Final = 8
@@ -32,6 +34,7 @@ ANSWER_S: Final = 60.0
 CONNECT_S: Final = 5.0
 PAYLOAD_SLACK_BYTES: Final = 256  # the reply subject and the headers count too
 ERROR_CODE_HEADER: Final = "Nats-Service-Error-Code"
+DENIED: Final = "permissions violation"
 ARROW_HEADERS: Final = {"Content-Type": "application/vnd.apache.arrow.stream"}
 Answered = TypeVar("Answered")
 
@@ -64,8 +67,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class RowSender:
     """A connection that inserts batches. Use it as a context manager; ``on_outcome`` is called from its thread.
 
-    ``headers`` say how the rows are to be taken; ``in_flight_max`` batches may be unanswered at a time, and
-    ``options`` are what nats-py takes for signing in.
+    ``headers`` say how the rows are to be taken; ``in_flight_max`` batches may be unanswered at a time. ``where`` says
+    who logs in.
     """
 
     def __init__(
@@ -75,14 +78,14 @@ class RowSender:
         on_outcome: Callable[[Outcome], None],
         headers: Mapping[str, str] | None = None,
         in_flight_max: int = IN_FLIGHT_MAX,
-        options: Mapping[str, Any] | None = None,
+        where: Address | None = None,
     ) -> None:
         self._url = url
         self._subject = subject
         self._on_outcome = on_outcome
         self._headers = dict(headers or {})
         self._in_flight_max = in_flight_max
-        self._options = dict(options or {})
+        self._where = where or Address(source="", nats=url)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._slots = threading.BoundedSemaphore(in_flight_max)
@@ -90,6 +93,7 @@ class RowSender:
         self._sent = 0
         self._failed = False
         self._error: Exception | None = None
+        self._denied = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -152,16 +156,21 @@ class RowSender:
                     reconnect_time_wait=0,
                     error_cb=self._note_error,
                     closed_cb=self._note_lost,
-                    **self._options,
+                    **self._where.nats_options(),
                 )
         except (OSError, NatsError, ValueError) as exc:
             reason = self._error or exc
+            if is_refused(reason):
+                raise not_let_in(self._url, self._where.login) from exc
             raise CommandFailed(
                 f"error: no answer from NATS at {self._url}: {str(reason) or type(reason).__name__}\n" + HOW_TO_START
             ) from exc
 
     async def _note_error(self, error: Exception) -> None:
         self._error = error  # told only where no connection is made; later the request that fails says more
+        if DENIED in str(error).lower():  # of which the request hears nothing
+            self._denied = True
+            self._lost.set()
 
     async def _note_lost(self) -> None:
         self._lost.set()
@@ -187,6 +196,9 @@ class RowSender:
         lost.cancel()
         if not request.done():
             request.cancel()
+            if self._denied:
+                detail = f"NATS does not let {self._where.login.name} publish to {self._subject}"
+                return Outcome(batch=batch, fate=Fate.REFUSED, problem={"code": "permission_denied", "detail": detail})
             return _unanswered(batch, Fate.UNKNOWN, "the connection to NATS was lost before the server answered")
         try:
             return _outcome(batch, request.result())

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kalam.cli.address import Context, DataDir, Url, find_server
-from kalam.cli.failure import CommandFailed, WrongUsage
-from kalam.errors import InvalidName, KalamError
-from kalam.names import check_user
+from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
+from kalam.cli.failure import CommandFailed
+from kalam.errors import KalamError
 
 CATALOGUE_S: Final = 2.0
 """How long names that completion offers are believed."""
@@ -22,7 +21,8 @@ def shell(
     url: Url = None,
     context: Context = None,
     data_dir: DataDir = None,
-    user: Annotated[str, typer.Option(help="The user as whom the statements run.")] = "admin",
+    user: User = None,
+    password_file: PasswordFile = None,
     namespace: Annotated[str | None, typer.Option(help="Where tables without a namespace are looked up.")] = None,
     subject_prefix: Annotated[
         str, typer.Option(envvar="KALAM_SUBJECT_PREFIX", help="First token of the server's subjects.")
@@ -37,15 +37,11 @@ def shell(
     from kalam.cli.shell.server import HttpServer, NatsServer, Server
     from kalam.cli.shell.session import Session
 
-    try:
-        check_user(user)
-    except InvalidName as exc:
-        raise WrongUsage(exc.detail) from exc
-    where = find_server(url, context, data_dir)
+    where = find_server(url, context, data_dir, user=user, password_file=password_file)
     server: Server
-    server = NatsServer(where, user, subject_prefix) if where.http is None else HttpServer(where.http, user)
+    server = NatsServer(where, subject_prefix) if where.http is None else HttpServer(where.http, where.login)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    session = Session(server, Screen(interactive), user, meta.run, namespace)
+    session = Session(server, Screen(interactive), where.login, meta.run, namespace)
     if interactive:
         _converse(session, str(data_dir.resolve()) if data_dir else server.name)
     else:

@@ -14,6 +14,7 @@ from kalam.cli.row_formats import format_of, read_rows
 from kalam.cli.rows_file import BadLine
 from kalam.cli.server_columns import ServerColumns
 from kalam.cli.words import counted
+from kalam.credentials import Credentials
 
 COPY: Final = re.compile(r"(?P<what>\(.*\)|[\w.\"]+)\s+(?P<way>from|to)\s+(?P<file>\S.*)", re.IGNORECASE | re.DOTALL)
 BATCH_BYTES_MAX: Final = 1 << 20
@@ -22,7 +23,7 @@ JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
-def copy(url: str, user: str, text: str, namespace: str | None) -> str:
+def copy(url: str, login: Credentials, text: str, namespace: str | None) -> str:
     r"""Carry out ``\copy <text>``; a line that tells what was done. Raises Refusal, WrongUsage and CommandFailed."""
     found = COPY.fullmatch(text.strip())
     if found is None:
@@ -31,26 +32,26 @@ def copy(url: str, user: str, text: str, namespace: str | None) -> str:
     if not what.startswith("(") and "." not in what and namespace:
         what = f"{namespace}.{what}"
     if found["way"].lower() == "to":
-        return _copy_to(url, user, what, file)
+        return _copy_to(url, login, what, file)
     if what.startswith("(") or "." not in what:
         raise WrongUsage(f"{what!r} is no table: give it as namespace.table")
-    return _copy_from(url, user, what, file)
+    return _copy_from(url, login, what, file)
 
 
-def _copy_to(url: str, user: str, what: str, file: Path) -> str:
+def _copy_to(url: str, login: Credentials, what: str, file: Path) -> str:
     form = SUFFIXES.get(file.suffix)
     if form is None:
         raise WrongUsage(f"{file.name}: the name has to end in one of {', '.join(SUFFIXES)}")
     sql = what[1:-1] if what.startswith("(") else f"SELECT * FROM {what}"  # noqa: S608 - it is the user's own
     try:
         with whole_file(file) as target:
-            count = write_rows(url, sql, user, target, form, lambda _: None)
+            count = write_rows(url, sql, login, target, form, lambda _: None)
     except Interrupted as exc:
         raise KeyboardInterrupt from exc
     return f"{counted(count)} copied to {file}"
 
 
-def _copy_from(url: str, user: str, table: str, file: Path) -> str:
+def _copy_from(url: str, login: Credentials, table: str, file: Path) -> str:
     stored = 0
     try:
         with file.open("rb") as opened:
@@ -63,7 +64,7 @@ def _copy_from(url: str, user: str, table: str, file: Path) -> str:
                 server_columns=ServerColumns(),
             )
             for batch in batches:
-                answer = post_rows(url, table, batch.payload, ARROW if batch.arrow else JSON, user=user)
+                answer = post_rows(url, table, batch.payload, ARROW if batch.arrow else JSON, login=login)
                 stored += answer["rows"]
     except BadLine as exc:
         raise CommandFailed(f"error: {exc}; {counted(stored, 'are')} stored of what is before it") from exc

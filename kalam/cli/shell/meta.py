@@ -117,7 +117,7 @@ def _output(session: Session, text: str) -> None:
 def _copy(session: Session, text: str) -> None:
     from kalam.cli.shell.copying import copy
 
-    session.screen.say(copy(session.http_url(), session.user, text, session.namespace))
+    session.screen.say(copy(session.http_url(), session.login, text, session.namespace))
 
 
 def _connect(session: Session, text: str) -> None:

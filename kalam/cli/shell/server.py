@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kalam.cli.address import Address
+from kalam.cli.connection import connected
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql, cancel_query, get_json, live_events
+from kalam.credentials import Credentials
+from kalam.urls import redacted
 
 if TYPE_CHECKING:  # the client imports NATS, which the shell does only where it is asked for
     import asyncio
@@ -41,8 +44,8 @@ class Server(Protocol):
 class HttpServer:
     """A server by its HTTP API."""
 
-    def __init__(self, url: str, user: str) -> None:
-        self.name, self._url, self._user = url, url, user
+    def __init__(self, url: str, login: Credentials) -> None:
+        self.name, self._url, self._login = url, url, login
 
     def http_url(self) -> str:
         """See Server."""
@@ -52,29 +55,30 @@ class HttpServer:
         """See Server."""
         query_id = f"shell-{uuid.uuid4().hex}"
         try:
-            body = ask_sql(self._url, text, user=self._user, namespace=namespace, query_id=query_id, for_people=True)
+            body = ask_sql(self._url, text, login=self._login, namespace=namespace, query_id=query_id, for_people=True)
         except KeyboardInterrupt:
             with contextlib.suppress(CommandFailed):
-                cancel_query(self._url, query_id, user=self._user)
+                cancel_query(self._url, query_id, login=self._login)
             raise
         results: list[dict[str, Any]] = json.loads(body)["results"]
         return results
 
     def catalogue(self) -> dict[str, Any]:
         """See Server."""
-        return get_json(self._url, "/v1/catalogue", user=self._user)
+        return get_json(self._url, "/v1/catalogue", login=self._login)
 
     def live(self, text: str) -> contextlib.AbstractContextManager[Iterator[dict[str, Any]]]:
         """See Server."""
-        return live_events(self._url, text, user=self._user)
+        return live_events(self._url, text, login=self._login)
 
 
 class NatsServer:
     """A server by its NATS subjects, with the Python client."""
 
-    def __init__(self, where: Address, user: str, prefix: str) -> None:
-        self.name = where.nats_url()
-        self._where, self._user, self._prefix = where, user, prefix
+    def __init__(self, where: Address, prefix: str) -> None:
+        self._url = where.nats_url()
+        self.name = redacted(self._url)
+        self._where, self._prefix = where, prefix
 
     def http_url(self) -> str:
         """See Server."""
@@ -105,13 +109,11 @@ class NatsServer:
     async def _kill(self, text: str) -> None:
         own = "SELECT query_id FROM system.queries WHERE user_id = $1 AND sql = $2 AND door = 'nats'"
         async with self._connect() as kalam:
-            for row in (await kalam.sql(own, [self._user, text])).rows:
+            for row in (await kalam.sql(own, [self._where.login.name, text])).rows:
                 await kalam.sql(f"KILL QUERY '{row['query_id']}'")
 
     def _connect(self) -> contextlib.AbstractAsyncContextManager[Kalam]:
-        from kalam.client import connect
-
-        return connect(self.name, user=self._user, prefix=self._prefix, **self._where.options)
+        return connected(self._where, self._url, self._prefix)
 
     def catalogue(self) -> dict[str, Any]:
         """See Server: made of the system tables, which are all that NATS gives."""

@@ -13,6 +13,7 @@ from kalam.cli.problem_text import problem_text
 from kalam.cli.shell.screen import Screen
 from kalam.cli.shell.server import Server
 from kalam.cli.shell.statements import in_namespace, script, used_namespace
+from kalam.credentials import Credentials
 
 MARKS: Final = {"snapshot": " ", "insert": "+", "update": "~", "delete": "-"}
 
@@ -24,11 +25,11 @@ class Session:
         self,
         server: Server,
         screen: Screen,
-        user: str,
+        login: Credentials,
         meta: Callable[[Session, str], None],
         namespace: str | None = None,
     ) -> None:
-        self.server, self.screen, self.user, self.namespace = server, screen, user, namespace
+        self.server, self.screen, self.login, self.namespace = server, screen, login, namespace
         self._meta = meta
         self.last: str | None = None
 
