@@ -148,3 +148,25 @@ async def test_a_writer_waits_for_a_broker_that_takes_nothing(nats_server):
         with held(nats_server.pid), pytest.raises(TimeoutError):
             await asyncio.wait_for(write_on(), 1)
         await client.flush()
+
+
+async def test_a_batch_that_would_have_to_wait_is_not_sent_at_once(nats_server, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_server.url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        await client.flush()
+        assert client.publish_batch_nowait([(b"a", b"r", b"%d" % number) for number in range(3)])
+        await wait_until(lambda: len(taken) == 3)
+        sent = 3
+        with held(nats_server.pid):
+            while client.publish_batch_nowait([(b"a", b"r", bytes(100_000))]):
+                sent += 1
+            assert sent < 1_000, "what is not taken piles up in memory"
+        await client.flush()
+        await wait_until(lambda: len(taken) == sent)
+        await client.publish("a", b"waits for the flusher", "r")
+        assert not client.publish_batch_nowait([(b"a", b"r", b"would overtake it")])
+        await wait_until(lambda: len(taken) == sent + 1)
+    assert [payload for _, _, payload, _ in taken[:3]] == [b"0", b"1", b"2"]
+    assert not client.publish_batch_nowait([(b"a", b"r", b"late")])

@@ -161,10 +161,16 @@ class GuardedClient(Client):
         nats-py has no such call; this is its ``_send_publish`` for a batch, at a fifth of the cost for each message.
         The caller vouches for the subjects. Raises BrokerUnavailable while the connection is down.
         """
-        parts: list[bytes] = []
-        for subject, reply, payload in messages:
-            parts += (b"PUB %b %b %d\r\n" % (subject, reply, len(payload)), payload, b"\r\n")
+        parts = _commands(messages)
         await self._send_batch(parts, len(parts) // 3)
+
+    def publish_batch_nowait(self, messages: Iterable[tuple[bytes, bytes, bytes]]) -> bool:
+        """The same if it needs no waiting; False, and nothing is sent, where it does."""
+        if not self._writes_at_once() or not self.is_connected or self._unsent_bytes() >= UNSENT_BYTES_MAX:
+            return False
+        parts = _commands(messages)
+        self._write(parts, len(parts) // 3)
+        return True
 
     async def publish_headed_batch(self, messages: Iterable[tuple[str, str, bytes, bytes]]) -> None:
         """The same for messages with headers (subject, reply or '', the header block, payload).
@@ -181,26 +187,45 @@ class GuardedClient(Client):
     async def _send_batch(self, parts: Sequence[bytes], count: int) -> None:
         if not self.is_connected:
             raise BrokerUnavailable("the connection to the broker is down")
-        whole = b"".join(parts)
-        self.stats["out_msgs"] += count
-        self.stats["out_bytes"] += len(whole)
-        if self._pending or self._transport is None:
-            await self._send_command(whole)
+        if not self._writes_at_once():
+            await self._send_command(self._counted(parts, count))
             if self._flush_queue is not None and self._flush_queue.empty():
                 await self._flush_pending()
             return
-        self._transport.write(whole)  # nothing waits that it would overtake, so nats-py's flusher need not be woken
+        self._write(parts, count)
         if self._unsent_bytes() < UNSENT_BYTES_MAX:
             return
         # nats-py, which reads there, sees a broken socket too and connects again; one that takes nothing never breaks.
         with contextlib.suppress(OSError):
             async with asyncio.timeout(DRAIN_S):
-                await self._transport.drain()  # type: ignore[no-untyped-call]
+                await self._transport.drain()  # type: ignore[union-attr]
+
+    def _writes_at_once(self) -> bool:
+        """Whether nothing waits that a write would overtake, so that nats-py's flusher need not be woken."""
+        return self._transport is not None and not self._pending
+
+    def _write(self, parts: Sequence[bytes], count: int) -> None:
+        assert self._transport is not None
+        self._transport.write(self._counted(parts, count))
+
+    def _counted(self, parts: Sequence[bytes], count: int) -> bytes:
+        whole = b"".join(parts)
+        self.stats["out_msgs"] += count
+        self.stats["out_bytes"] += len(whole)
+        return whole
 
     def _unsent_bytes(self) -> int:
         """What the socket has not taken yet of what was written."""
         writer = getattr(self._transport, "_io_writer", None)
         return UNSENT_BYTES_MAX if writer is None else writer.transport.get_write_buffer_size()
+
+
+def _commands(messages: Iterable[tuple[bytes, bytes, bytes]]) -> list[bytes]:
+    """The commands that publish messages, each in three parts."""
+    parts: list[bytes] = []
+    for subject, reply, payload in messages:
+        parts += (b"PUB %b %b %d\r\n" % (subject, reply, len(payload)), payload, b"\r\n")
+    return parts
 
 
 def _hand_over(take: Tap, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:

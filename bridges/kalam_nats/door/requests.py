@@ -131,6 +131,7 @@ class Requests:
                     await subscription.drain()
             except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
                 log.debug("subscription not drained", error=str(exc))
+        self._answer_sql()
         await self._tasks.wait()
 
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
@@ -191,7 +192,7 @@ class Requests:
             self._tasks.start(self._try_reply_error(_text(fault[1]), fault[0]))
             return
         if not self._waiting_sql:
-            self._tasks.start(self._answer_sql())
+            asyncio.get_running_loop().call_soon(self._answer_sql)
         self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
 
     async def _insert(self, waiting: Waiting) -> None:
@@ -306,7 +307,7 @@ class Requests:
         user = "" if sender is None else sender.user
         await self._rejections.message(name, self._engine.known(name), user, message.payload, error)
 
-    async def _answer_sql(self) -> None:
+    def _answer_sql(self) -> None:
         """Of what has come by now, answer together what needs no more than a look; start the work on the rest."""
         batch, self._waiting_sql = self._waiting_sql, []
         started = time.perf_counter()
@@ -314,13 +315,15 @@ class Requests:
         for subject, reply, payload, trace in batch:
             body = self._look(subject, payload)
             if body is None:
-                await self._start_sql(_text(subject), _text(reply), payload, trace)
+                self._start_sql(_text(subject), _text(reply), payload, trace)
             else:
                 replies.append((reply, b"", body))
         if not replies:
             return
         self.sql_endpoint.note(time.perf_counter() - started, replies)
-        await self._send_replies([message for message in replies if message[0]])
+        answers = [message for message in replies if message[0]]
+        if not self._connection.client.publish_batch_nowait(answers):
+            self._tasks.start(self._send_replies(answers))
 
     def _look(self, subject: bytes, payload: bytes) -> bytes | None:
         """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
@@ -340,9 +343,10 @@ class Requests:
         self._senders[subject] = sender
         return sender
 
-    async def _start_sql(self, subject: str, reply: str, payload: bytes, trace: str | None) -> None:
+    def _start_sql(self, subject: str, reply: str, payload: bytes, trace: str | None) -> None:
         if self._sql_running >= SQL_INFLIGHT_MAX:
-            await self._try_reply_error(reply, TooBusy(f"{SQL_INFLIGHT_MAX} SQL requests are running; try again"))
+            error = TooBusy(f"{SQL_INFLIGHT_MAX} SQL requests are running; try again")
+            self._tasks.start(self._try_reply_error(reply, error))
             return
         self._sql_running += 1
         with in_trace(trace):  # which the task takes along

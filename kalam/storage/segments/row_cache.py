@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -29,7 +29,7 @@ from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.log.open_files import NONE_LEFT
 from kalam.storage.segments.key_filter import Hashes
-from kalam.storage.segments.packed_rows import HEAD, Damaged, block_of, pack, rows_in
+from kalam.storage.segments.packed_rows import Damaged, block_of, pack, packed_bytes_max, rows_in
 from kalam.storage.segments.row_layout import RowLayout
 from kalam.storage.segments.segment_file import Stamp
 
@@ -71,7 +71,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 _USED = attrgetter("used")
-Picker = Callable[[list[Any]], Row]
+Picker = Callable[[Row], Row]
 
 
 class WouldWait(Exception):
@@ -121,9 +121,9 @@ class Entry:
         self.names = {name: place for place, name in enumerate(layout.schema.names)}
         self.handle: Handle | None = None
         self._pickers: dict[tuple[str, ...], Picker] = {}
-        self._key_getters: dict[tuple[str, ...], Callable[[list[Any]], Key]] = {}
+        self._key_getters: dict[tuple[str, ...], Callable[[Row], Key]] = {}
 
-    def key_getter(self, names: tuple[str, ...]) -> Callable[[list[Any]], Key]:
+    def key_getter(self, names: tuple[str, ...]) -> Callable[[Row], Key]:
         """What gives the key of one of the entry's rows, which lies in these columns."""
         known = self._key_getters.get(names)
         if known is None:
@@ -136,7 +136,8 @@ class Entry:
         if known is None and self.names.keys() >= set(names):
             if len(self._pickers) >= PICKERS_MAX:
                 self._pickers.clear()
-            known = self._pickers[names] = _picker([self.names[name] for name in names])
+            same = names == tuple(self.names)
+            known = self._pickers[names] = tuple if same else _picker([self.names[name] for name in names])
         return known
 
 
@@ -241,7 +242,7 @@ class RowCache:
 
     def _packed(self, group: Group, rows: pa.Table, hashes: Hashes) -> Entry | None:
         layout = RowLayout(rows.schema)
-        size_max = rows.nbytes + rows.num_rows * (layout.record.size + HEAD.size) + PAGE_BYTES
+        size_max = packed_bytes_max(rows, layout) + PAGE_BYTES
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if size_max > self._bytes_max or shutil.disk_usage(self._folder).free < self._free_bytes_min + size_max:
             return None

@@ -1,143 +1,123 @@
-"""One row of a segment as bytes from which Python's values come at once: a record of fixed size, then its texts.
+"""Rows of Arrow as msgpack, a column at a time; and from there one row at a time, in C.
 
-Arrow makes a Python value out of a column at some microseconds each; ``struct`` makes all numbers of a record in one.
-A record is ``hash, NULLs, where the texts begin, a field for each column``; the field of a text or of bytes is its
-length, of a DATE days and of a TIMESTAMP microseconds since 1970, of a DECIMAL its digits as an integer of 128 bits.
+Arrow makes a Python value out of a column at some microseconds each, msgspec a whole row in one. So the bytes of a row
+are those of a stored row (``kalam.rows.stored``), and are put together without Python's values: numpy and Arrow write
+each column's values as msgpack, and Arrow joins them row by row. What is fixed in length is written in msgpack's widest
+form. DATE and DECIMAL are texts, TIMESTAMP is the extension type -1 (``kalam.rows.timestamps``).
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalam.storage.segments.key_filter import Hashes
+from kalam.rows.timestamps import HEAD, TIMESTAMP_96
+from kalam.rows.types import Row
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EPOCH_DAY = date(1970, 1, 1).toordinal()
-EXACT = Context(prec=80)
-HASH_BYTES = 8
-
-Field = npt.NDArray[Any]
-
-
-class Kind:
-    """How values of one Arrow type lie in a record. ``to_python`` is None where ``struct`` gives the value itself."""
-
-    def __init__(self, code: str, to_python: Callable[[Any], Any] | None = None) -> None:
-        self.code, self.to_python = code, to_python
-
-
-_SIMPLE: dict[pa.DataType, Kind] = {
-    pa.bool_(): Kind("?"),
-    pa.int16(): Kind("h"),
-    pa.int32(): Kind("i"),
-    pa.int64(): Kind("q"),
-    pa.float32(): Kind("f"),
-    pa.float64(): Kind("d"),
-    pa.date32(): Kind("i", lambda days: date.fromordinal(days + EPOCH_DAY)),
-    pa.timestamp("us", "UTC"): Kind("q", lambda micros: EPOCH + timedelta(microseconds=micros)),
-    pa.string(): Kind("I", lambda text: text.decode()),
-    pa.binary(): Kind("I", bytes),
+NIL = b"\xc0"
+ARRAY_16, STR_8, STR_32, BIN_8, BIN_32 = 0xDC, 0xD9, 0xDB, 0xC4, 0xC6
+COLUMNS_MAX = 0xFFFF
+SHORT_MAX = 0xFF
+NUMBERS = {
+    pa.int16(): (0xD1, ">i2"),
+    pa.int32(): (0xD2, ">i4"),
+    pa.int64(): (0xD3, ">i8"),
+    pa.float32(): (0xCA, ">f4"),
+    pa.float64(): (0xCB, ">f8"),
 }
-
-
-def _kind(kind: pa.DataType) -> Kind | None:
-    if pa.types.is_decimal128(kind):
-        return Kind("16s", lambda raw: Decimal(int.from_bytes(raw, "little", signed=True)).scaleb(-kind.scale, EXACT))
-    return _SIMPLE.get(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+"""The byte that stands before a number, and the form of the number."""
+FALSE, TRUE = 0xC2, 0xC3
 
 
 class RowLayout:
-    """The record of rows with the columns of ``schema``."""
+    """Writes and reads rows with the columns of ``schema``."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
-        self._kinds = [kind for own in schema if (kind := _kind(own.type)) is not None]
-        self.null_bytes = -(-len(self._kinds) // 8)
-        self.record = struct.Struct(f"<Q{self.null_bytes}sI" + "".join(kind.code for kind in self._kinds))
-        converted = [(at, kind.to_python) for at, kind in enumerate(self._kinds) if kind.to_python is not None]
-        self._texts = [(at, to_python) for at, to_python in converted if _is_text(schema.field(at).type)]
-        self._converted = [(at, to_python) for at, to_python in converted if not _is_text(schema.field(at).type)]
+        self.overhead_bytes = 3 + sum(16 if pa.types.is_decimal(own.type) else 8 for own in schema)
+        """More than a row of msgpack has beyond its values as Arrow has them, for most rows."""
+        self._writers = [_writer(own.type) for own in schema]
+        types = tuple(_read_as(own.type) for own in schema)
+        self.read: Callable[[bytes | bytearray], Row] = msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]
 
     @staticmethod
     def fits(schema: pa.Schema) -> bool:
-        """Whether every column is of a type that a record can have."""
-        return all(_kind(field.type) is not None for field in schema)
+        """Whether every column is of a type that can be written."""
+        return len(schema) <= COLUMNS_MAX and all(_writer(own.type) is not None for own in schema)
 
-    def records(self, rows: pa.Table, hashes: Hashes) -> tuple[Field, pa.Array]:
-        """The records of rows, and the texts of each joined; where the texts begin is left 0."""
-        columns = [column.combine_chunks() for column in rows.columns]
-        made = np.zeros(len(hashes), self._dtype())
-        made["hash"] = hashes
-        made["nulls"] = self._nulls(columns, len(hashes))
-        for place, column in enumerate(columns):
-            made[f"c{place}"] = _numbers(column)
-        texts = [column.cast(pa.binary()) for column in columns if _is_text(column.type)] or [_no_texts(len(hashes))]
-        joined = pc.binary_join_element_wise(
-            *(text.cast(pa.large_binary()) for text in texts),
-            pa.scalar(b"", pa.large_binary()),
-            null_handling="replace",
-            null_replacement=b"",
-        )
-        return made, joined
-
-    def _dtype(self) -> np.dtype[Any]:
-        """The record as numpy has it, without padding."""
-        fields: list[tuple[str, str]] = [("hash", "<u8"), ("nulls", f"V{self.null_bytes}"), ("texts", "<u4")]
-        for place, kind in enumerate(self._kinds):
-            fields.append((f"c{place}", "V16" if kind.code == "16s" else f"<{kind.code}"))
-        return np.dtype(fields)
-
-    def _nulls(self, columns: Sequence[pa.Array], count: int) -> Field:
-        """For each row a bit for each column, set where it is NULL."""
-        bits = np.zeros((count, 8 * self.null_bytes), np.uint8)
-        for place, column in enumerate(columns):
-            if column.null_count:
-                bits[:, place] = column.is_null().to_numpy(zero_copy_only=False)
-        return np.packbits(bits, axis=1, bitorder="little").view(f"V{self.null_bytes}").ravel()
-
-    def row(self, block: bytes | bytearray, place: int) -> list[Any]:
-        """The values of the record at ``place`` in a block, in the columns' order."""
-        _, nulls, at, *values = self.record.unpack_from(block, place)
-        for own, to_python in self._texts:
-            end = at + values[own]
-            values[own] = to_python(block[at:end])
-            at = end
-        for own, to_python in self._converted:
-            values[own] = to_python(values[own])
-        missing = int.from_bytes(nulls, "little")
-        while missing:
-            values[(missing & -missing).bit_length() - 1] = None
-            missing &= missing - 1
-        return values
+    def write(self, rows: pa.Table) -> pa.Array:
+        """Each row as msgpack: an array of its values."""
+        parts: list[pa.Array | pa.Scalar] = [pa.scalar(bytes([ARRAY_16, *len(rows.schema).to_bytes(2, "big")]))]
+        for column, writer in zip(rows.columns, self._writers, strict=True):
+            assert writer is not None
+            parts += writer(column.combine_chunks())
+        none = pa.scalar(b"")
+        return pc.binary_join_element_wise(*parts, none, null_handling="replace", null_replacement=NIL)
 
 
-def _no_texts(count: int) -> pa.Array:
-    return pa.array([b""] * count, pa.binary())
+Writer = Callable[[pa.Array], list[pa.Array]]
+"""Writes a column in one part or several; the first one is NULL where the value is, and no other is."""
 
 
-def _numbers(column: pa.Array) -> Field:
-    """What a record has of each value; anything for NULL."""
-    kind = column.type
-    if _is_text(kind):
-        return np.asarray(pc.fill_null(pc.binary_length(column), 0).to_numpy(), np.uint32)
-    if pa.types.is_decimal128(kind):
-        filled = pc.fill_null(column, Decimal(0))
-        return np.frombuffer(filled.buffers()[1], "V16", len(filled), 16 * filled.offset)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        column = column.view(pa.int64() if pa.types.is_timestamp(kind) else pa.int32())
-    elif pa.types.is_boolean(kind):
-        column = column.cast(pa.uint8())
-    return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False))
+def _writer(kind: pa.DataType) -> Writer | None:
+    if kind in NUMBERS or pa.types.is_boolean(kind) or kind == pa.timestamp("us", "UTC"):
+        return _fixed
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _text
+    if pa.types.is_date32(kind) or pa.types.is_decimal128(kind):
+        return lambda column: _text(column.cast(pa.string()))
+    return None
+
+
+def _read_as(kind: pa.DataType) -> Any:
+    """The msgspec type of a column's values."""
+    if pa.types.is_date32(kind):
+        return date | None
+    return Decimal | None if pa.types.is_decimal128(kind) else Any
+
+
+def _fixed(column: pa.Array) -> list[pa.Array]:
+    values: npt.NDArray[Any]
+    if pa.types.is_boolean(column.type):
+        values = np.where(pc.fill_null(column, False).to_numpy(zero_copy_only=False), TRUE, FALSE).astype(np.uint8)
+    elif pa.types.is_timestamp(column.type):
+        values = _timestamps(np.asarray(pc.fill_null(column.view(pa.int64()), 0).to_numpy()))
+    else:
+        head, form = NUMBERS[column.type]
+        values = np.empty(len(column), [("head", "u1"), ("value", form)])
+        values["head"], values["value"] = head, pc.fill_null(column, 0).to_numpy()
+    return [_pieces(values, column)]
+
+
+def _timestamps(micros: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    values = np.empty(len(micros), TIMESTAMP_96)
+    seconds = micros // 1_000_000
+    values["head"], values["seconds"] = HEAD, seconds
+    values["nanoseconds"] = (micros - seconds * 1_000_000) * 1_000
+    return values
+
+
+def _text(column: pa.Array) -> list[pa.Array]:
+    """A head with the length, and the text or the bytes."""
+    filled = pc.fill_null(column, "" if pa.types.is_string(column.type) else b"")
+    lengths = pc.binary_length(filled).to_numpy()
+    short = lengths.max(initial=0) <= SHORT_MAX
+    values = np.empty(len(column), [("head", "u1"), ("length", "u1" if short else ">u4")])
+    heads = (STR_8, STR_32) if pa.types.is_string(column.type) else (BIN_8, BIN_32)
+    values["head"], values["length"] = heads[0] if short else heads[1], lengths
+    return [_pieces(values, column), filled.cast(pa.binary())]
+
+
+def _pieces(values: npt.NDArray[Any], column: pa.Array) -> pa.Array:
+    """Bytes of one length each, NULL where the column is."""
+    validity = column.is_valid().buffers()[1] if column.null_count else None
+    kind = pa.binary(values.dtype.itemsize)
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(values.tobytes())]).cast(pa.binary())
