@@ -13,7 +13,8 @@ import msgspec
 
 ORDER: Final = (
     *("tutorial", "sql", "system", "streams", "live", "files", "lake", "python", "http", "nats", "protocol"),
-    *("commands", "settings", "errors", "metrics", "operations", "security", "guarantees", "comparison", "speed"),
+    *("commands", "settings", "errors", "metrics", "operations", "security", "policies"),
+    *("guarantees", "comparison", "speed"),
 )
 
 

@@ -236,6 +236,7 @@ class Definitions:
         rows += [option for option in options if owns or option[1] != "location"]
         if self._gate.rights.on:
             rows.append(("table", "owner", table.owned_by))
+            rows += [("table", "row_level_security", "enabled")] if table.row_security else []
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
         rows += [("state", name, str(value) if owns else None) for name, value in await self.state(table)]

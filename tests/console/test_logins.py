@@ -173,7 +173,7 @@ def test_an_administrator_makes_a_user_grants_and_ends_a_session(console_of, ope
     reader.page.get_by_role("heading", name="Log in").wait_for()
 
 
-def test_an_administrator_makes_a_policy_and_drops_it(console_of, guarded):
+def test_an_administrator_makes_a_policy_has_it_asked_and_drops_it(console_of, guarded):
     console = console_of("admin", "users")
     console.button("Create policy").click()
     dialog = console.page.get_by_role("dialog")
@@ -189,6 +189,20 @@ def test_an_administrator_makes_a_policy_and_drops_it(console_of, guarded):
     console.button("Create policy on lab.readings").click()
     assert statement.input_value().startswith("CREATE POLICY own ON lab.readings TO PUBLIC USING (")
     dialog.get_by_role("button", name="Cancel").click()
+    console.button("Enable row level security of lab.readings").click()
+    assert statement.input_value() == "ALTER TABLE lab.readings ENABLE ROW LEVEL SECURITY"
+    dialog.get_by_role("button", name="Run", exact=True).click()
+    console.page.get_by_text("Row level security is on.").wait_for()
+    assert ask(guarded, "SELECT id FROM lab.readings WHERE id < 3 ORDER BY id", user="rita")["rows"] == [[1], [2]]
+    assert ask(guarded, "SELECT id FROM lab.readings")["rows"] == []
+    ask(guarded, "DROP POLICY warm ON lab.readings")
+    console.page.reload()
+    console.page.get_by_text("without a policy nobody sees a row").wait_for()
+    console.button("Disable row level security of lab.readings").click()
+    dialog.get_by_role("button", name="Run", exact=True).click()
+    console.page.get_by_text("without a policy nobody sees a row").wait_for(state="hidden")
+    ask(guarded, "CREATE POLICY warm ON lab.readings TO rita USING (celsius > 20)")
+    console.page.reload()
     policies.get_by_role("button", name="Drop warm").click()
     assert statement.input_value() == "DROP POLICY warm ON lab.readings"
     dialog.get_by_role("button", name="Run", exact=True).click()

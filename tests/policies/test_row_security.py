@@ -105,6 +105,7 @@ def test_policies_decide_from_then_on_and_until_they_are_disabled(world: World, 
         assert asker.rows("SELECT id FROM lab.t") == [[1]]
     assert "skipped" in owner.answer(ON).json()["results"][0]["message"]
     assert [row[7] for row in owner.rows("SHOW POLICIES")] == [True]
+    assert "row_level_security = enabled" in [row[3] for row in reader.rows("DESCRIBE lab.t")]
     owner.rows("DROP POLICY some ON lab.t")
     assert reader.rows("SELECT id FROM lab.t") == []
     owner.rows(OFF)
