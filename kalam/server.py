@@ -34,6 +34,7 @@ from kalam.metrics import add_metrics
 from kalam.query.queries import Queries
 from kalam.settings import Settings, fitted, with_http_port
 from kalam.spans import open_spans
+from kalam.sql.queries.readers import import_readers
 from kalam.start_checks import check_exposure, doubts
 from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
@@ -107,7 +108,9 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         settings = with_http_port(settings)
         prepared = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir, accept_loss=settings.accept_loss)
         guarded = settings.auth == "on"
-        opened = await open_broker(stack, settings, data_dir, certificates, guarded=guarded)
+        # What a query is read with is imported while the broker starts: later it would hold up the event loop.
+        reading = in_thread(Purpose.TEXTS, import_readers)
+        opened, _ = await asyncio.gather(open_broker(stack, settings, data_dir, certificates, guarded=guarded), reading)
         connection, embedded = opened.connection, opened.embedded
         start = await begin(settings, prepared, connection, embedded, guarded=guarded)
         database = await _open_database(stack, settings, data_dir, start)

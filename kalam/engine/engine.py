@@ -15,8 +15,6 @@ from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.query.pool import Pool
 from kalam.schema import Table
-from kalam.sql.queries.readers import import_readers
-from kalam.threads import Purpose, in_thread
 
 
 class Engine:
@@ -60,7 +58,6 @@ class Engine:
 
     async def warm_up(self) -> None:
         """Have ready what the first query needs."""
-        await in_thread(Purpose.TEXTS, import_readers)
         await self._pool.warm()
 
     async def flush_all(self) -> None:

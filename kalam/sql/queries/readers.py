@@ -1,7 +1,7 @@
 """The readers of queries and expressions that need a tree, under one roof and without it.
 
-sqlglot, which makes the trees, takes a tenth of a server's start. So it is imported by the first text that has a query
-or an expression, or by ``import_readers`` when there is time.
+sqlglot, which makes the trees, takes a tenth of a second to import. So the commands import it with the first text that
+has a query or an expression, and a server by ``import_readers`` while its broker starts.
 """
 
 from __future__ import annotations
