@@ -78,13 +78,14 @@ class PolicyServer:
         await self.result("admin", f"DROP POLICY IF EXISTS {name} ON {table}")
         await self.result("admin", f"CREATE POLICY {name} ON {table} FOR {command} TO {to}{expressions}")
 
-    async def connect(self, user: str) -> nats.aio.client.Client:
+    async def connect(self, user: str, **options: Any) -> nats.aio.client.Client:
         return await nats.connect(
             self.running.nats_url,
             user=user,
             password=PASSWORD,
             inbox_prefix=f"_INBOX.{user}",
             allow_reconnect=False,
+            **options,
         )
 
 
