@@ -1,7 +1,8 @@
 """The blocks of code of README.md and of the manual, as they are written there.
 
 What stands behind the language tells how a block is run: ``listens`` goes on until ^C; a ``text`` block marked
-``output`` is what the block before it prints, one marked ``heard`` what the last one that listens prints. A comment
+``output`` is what the block before it prints, one marked ``heard`` what the last one that listens prints.
+``users`` says that it speaks to a server whose users log in. A comment
 that begins with ``→`` is a line of output too. ``…`` stands for anything.
 """
 
@@ -40,6 +41,10 @@ class Block:
         return "listens" in self.marks
 
     @property
+    def of_users(self) -> bool:
+        return "users" in self.marks
+
+    @property
     def arrows(self) -> list[str]:
         """The lines of output that its comments tell."""
         return [] if self.language == "text" else ARROW.findall(self.text)
@@ -62,7 +67,7 @@ def serve_lines() -> tuple[dict[str, str], list[str]]:
     environment: dict[str, str] = {}
     flags: list[str] = []
     for block in every_block():
-        if block.language == "sh":
+        if block.language == "sh" and not block.of_users:
             for settings, rest in SERVE.findall(block.text):
                 environment |= dict(word.split("=", 1) for word in settings.split())
                 flags += rest.split()

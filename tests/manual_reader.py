@@ -73,6 +73,8 @@ class Reader:
 
     folder: Path
     server: ServerProcess
+    variables: dict[str, str] = field(default_factory=dict)
+    node_home: Reader | None = None
     listener: Listener | None = field(default=None, init=False)
 
     def prepare(self) -> None:
@@ -140,7 +142,7 @@ class Reader:
 
     def start(self, block: Block, stdout: int, stderr: int) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-        own = {"PATH": path, "NATS_URL": self.server.nats_url}
+        own = {"PATH": path, "NATS_URL": self.server.nats_url, **self.variables}
         return subprocess.Popen(
             self.command(block),
             cwd=self.folder,
@@ -174,6 +176,8 @@ class Reader:
     @cached_property
     def node_folder(self) -> Path:
         """A folder with the packages that the JavaScript needs; raises NoNode."""
+        if self.node_home is not None:
+            return self.node_home.node_folder
         npm = shutil.which("npm")
         if npm is None or shutil.which("node") is None:
             raise NoNode("there is no node")

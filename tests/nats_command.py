@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
@@ -18,6 +21,7 @@ NOTHING_MORE_S = 2.0
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nats")
+    parser.add_argument("--context")
     commands = parser.add_subparsers(required=True)
     sub = commands.add_parser("sub")
     sub.add_argument("subject", nargs="?")
@@ -83,9 +87,20 @@ def start(given: argparse.Namespace) -> ConsumerConfig:
     return ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
 
 
+def options(context: str | None) -> dict[str, Any]:
+    """Where NATS is and who logs in, as the tool finds it in a context and in NATS_PASSWORD."""
+    if context is None:
+        return {"servers": os.environ["NATS_URL"]}
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
+    told = json.loads((folder / "nats" / "context" / f"{context}.json").read_text())
+    password = os.environ.get("NATS_PASSWORD") or told["password"]
+    login = {"user": told["user"], "password": password, "inbox_prefix": told["inbox_prefix"]}
+    return {"servers": told["url"], **login}
+
+
 async def main() -> None:
     given = arguments()
-    client = await nats.connect(os.environ["NATS_URL"])
+    client = await nats.connect(**options(given.context))
     await given.run(client, given)
     await client.close()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
+from guarded_server import PASSWORD, TEAM, GuardedServer, free_port
 from lake_readers import duckdb_connection
 from manual_blocks import Block, every_block, missing_line, read_blocks, serve_lines
 from manual_reader import NoNode, Reader
@@ -80,6 +81,23 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         server.kill()
 
 
+@pytest.fixture(scope="module")
+def colleague(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Somebody at a server whose users log in, with a home of their own, where passwords lie in files."""
+    folder = tmp_path_factory.mktemp("team")
+    server = GuardedServer.started(folder / "kalam-data", f"--nats-ws-port={free_port()}")
+    try:
+        colleague = Reader(folder, server, {"HOME": str(folder), "XDG_CONFIG_HOME": ""})
+        colleague.prepare()
+        colleague.node_home = reader
+        (folder / ".config" / "nats" / "context").mkdir(parents=True)
+        for user in ("admin", *TEAM):
+            (folder / f"{user}.txt").write_text(f"{PASSWORD}\n")
+        yield colleague
+    finally:
+        server.kill()
+
+
 @pytest.fixture
 def newcomer(reader: Reader) -> Iterator[Reader]:
     yield reader
@@ -87,13 +105,14 @@ def newcomer(reader: Reader) -> Iterator[Reader]:
 
 
 @pytest.mark.parametrize("page", pages_with_code())
-def test_every_block_of_a_page_does_what_it_says(newcomer: Reader, page: str) -> None:
+def test_every_block_of_a_page_does_what_it_says(newcomer: Reader, page: str, request: pytest.FixtureRequest) -> None:
     blocks = [block for block in read_blocks(page) if not is_left_out(block)]
     no_node = None
     printed = ""
     for place, block in enumerate(blocks):
         try:
-            printed = follow(newcomer, block, printed, blocks[place + 1 :])
+            reader = request.getfixturevalue("colleague") if block.of_users else newcomer
+            printed = follow(reader, block, printed, blocks[place + 1 :])
         except NoNode as exc:
             no_node = str(exc)
     if no_node is not None:

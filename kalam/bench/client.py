@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -29,9 +30,11 @@ class FrameClient(Client):
 
 
 async def connect(url: str, name: str) -> FrameClient:
-    """Connect once; a bench that loses its connection has failed."""
+    """Connect once, as the user whom the URL names; a bench that loses its connection has failed."""
     client = FrameClient()
-    await client.connect(servers=[url], name=f"kalam bench {name}", allow_reconnect=False)
+    user = urlsplit(url).username
+    inbox: dict[str, Any] = {} if user is None else {"inbox_prefix": f"_INBOX.{user}"}
+    await client.connect(servers=[url], name=f"kalam bench {name}", allow_reconnect=False, **inbox)
     return client
 
 

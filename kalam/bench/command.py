@@ -18,6 +18,8 @@ MEASUREMENTS: Final = (
     "stored_tables",
     "lake",
     "live",
+    "logins",
+    "logins",
 )
 
 

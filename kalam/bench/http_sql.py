@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from kalam.cli.failure import CommandFailed
 from kalam.cli.problem_text import problem_text
+from kalam.credentials import NOBODY, Credentials
 
 QUIET_S_MAX: Final = 1.0
 
@@ -28,10 +29,11 @@ class SqlAnswer:
 class HttpSql:
     """A client of ``POST /v1/sql``. Use it as a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: Credentials = NOBODY) -> None:
         address = urlsplit(url)
         assert address.hostname is not None
         self._connection = http.client.HTTPConnection(address.hostname, address.port)
+        self._headers = {"Content-Type": "application/json", **login.headers()}
         self._used_at = float("-inf")
 
     def __enter__(self) -> Self:
@@ -46,7 +48,7 @@ class HttpSql:
         try:
             self._connect()
             started = time.perf_counter()
-            self._connection.request("POST", "/v1/sql", body, {"Content-Type": "application/json"})
+            self._connection.request("POST", "/v1/sql", body, self._headers)
             response = self._connection.getresponse()
             payload = response.read()
         except (OSError, http.client.HTTPException) as exc:

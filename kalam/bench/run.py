@@ -20,6 +20,7 @@ from kalam.bench.idle import measure_idle
 from kalam.bench.inserts import measure_inserts
 from kalam.bench.lake import measure_lake
 from kalam.bench.live import measure_live
+from kalam.bench.logins import measure_logins
 from kalam.bench.progress import Progress
 from kalam.bench.report import print_json, print_table
 from kalam.bench.select import measure_select
@@ -41,6 +42,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "stored_tables": measure_stored_tables,
     "lake": measure_lake,
     "live": measure_live,
+    "logins": measure_logins,
 }
 
 

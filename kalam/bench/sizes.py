@@ -45,6 +45,9 @@ class Sizes:
     live_queries: tuple[int, ...] = (10, 100, 1_000, 10_000)
     live_per_s: int = 2_000
     feed_per_s: int = 20_000
+    logins: int = 300
+    crowd_logins: int = 500
+    login_rounds: int = 5
 
     @property
     def idle_s(self) -> float:
@@ -92,4 +95,7 @@ class Sizes:
             live_queries=(2, 20),
             live_per_s=200,
             feed_per_s=2_000,
+            logins=10,
+            crowd_logins=20,
+            login_rounds=1,
         )

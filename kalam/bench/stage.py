@@ -92,11 +92,11 @@ class Stage:
         self.wait_published()
         return acknowledged
 
-    def wait_published(self) -> None:
-        """Wait until the server has published every change."""
+    def wait_published(self, sql: HttpSql | None = None) -> None:
+        """Wait until the server, or that of ``sql``, has published every change."""
         deadline = time.monotonic() + PUBLISHED_S
         while time.monotonic() < deadline:
-            waiting = self.sql.run("SELECT value FROM system.stats WHERE name = 'outbox_bytes'").rows[0][0]
+            waiting = (sql or self.sql).run("SELECT value FROM system.stats WHERE name = 'outbox_bytes'").rows[0][0]
             if not waiting:
                 return
             time.sleep(POLL_S)

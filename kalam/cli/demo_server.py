@@ -23,13 +23,16 @@ LOG_LINES_SHOWN: Final = 15
 
 
 class DemoServer:
-    """A server on free ports. Use it as a context manager; leaving it stops the server gently."""
+    """A server on free ports. Use it as a context manager; leaving it stops the server gently.
 
-    def __init__(self, data_dir: Path, log: Path) -> None:
+    With ``password`` users log in, and it is that of ``admin``.
+    """
+
+    def __init__(self, data_dir: Path, log: Path, password: str | None = None) -> None:
         self.data_dir = data_dir
         self.http_url = ""
         self.nats_url = ""
-        self._log = log
+        self._log, self._password = log, password
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -56,11 +59,11 @@ class DemoServer:
         with self._log.open("ab") as log:
             # A session of its own: ^C is for the demo, which then stops the server in order.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*command, "--http-port", "0", "--nats-port", "0"],
+                [*command, "--http-port", "0", "--nats-port", "0", "--auth", "off" if self._password is None else "on"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_own_environment(),
+                env=_own_environment(self._password),
                 start_new_session=True,
             )
         self._wait_ready()
@@ -105,6 +108,7 @@ class DemoServer:
         return "\n".join(f"  | {line}" for line in lines[-LOG_LINES_SHOWN:])
 
 
-def _own_environment() -> dict[str, str]:
+def _own_environment(password: str | None) -> dict[str, str]:
     """The environment without the settings of a real server, which must not reach the demo's."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("KALAM_") and name != "NATS_URL"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("KALAM_") and name != "NATS_URL"}
+    return own if password is None else {**own, "KALAM_ADMIN_PASSWORD": password}

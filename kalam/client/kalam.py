@@ -39,7 +39,7 @@ async def connect(
     *,
     user: str | None = None,
     password: str | None = None,
-    password_file: Path | None = None,
+    password_file: Path | str | None = None,
     token: str | None = None,
     namespace: str | None = None,
     prefix: str = "kalam",
@@ -69,9 +69,9 @@ async def connect(
 
     Raises Unauthenticated where the login is refused, BrokerUnavailable if there is no connection in time.
     """
-    login = find_credentials(
-        [url, *filter(None, [http_url])], user=user, password=password, password_file=password_file, token=token
-    )
+    file = None if password_file is None else Path(password_file)
+    urls = [url, *filter(None, [http_url])]
+    login = find_credentials(urls, user=user, password=password, password_file=file, token=token)
     connection = logged_in(
         url,
         login,

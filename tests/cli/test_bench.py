@@ -99,6 +99,8 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
     discarded = [figure["discarded"] for figure in stream_tables if "discarded" in figure]
     assert discarded == [QUICK.events, QUICK.events, QUICK.probes, QUICK.probes]
     assert len([figure for figure in stream_tables if figure.get("window_rows") == QUICK.window_rows]) == 4
+    logins = [figure["logins"] for figure in figures if "logins" in figure]
+    assert logins == [QUICK.logins, QUICK.logins, QUICK.crowd_logins]
     assert list(temporary.iterdir()) == []
     assert processes_that_name(str(temporary)) == []
 

@@ -70,7 +70,7 @@ async def test_credentials_come_from_a_file_the_url_the_environment_or_a_kept_lo
     server: GuardedServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "password").write_text(f"{PASSWORD}\n")
-    async with kalam.connect(server.nats_url, user="ada", password_file=home / "password") as k:
+    async with kalam.connect(server.nats_url, user="ada", password_file=str(home / "password")) as k:
         await check_everything(k, "file")
     token = server.token("ada", "found")
     keep(KeptLogin(user="ada", token=token, name="found", urls=(server.nats_url, server.http_url)))
