@@ -180,7 +180,7 @@ def test_on_a_disk_that_is_nearly_full_it_goes_even_if_nothing_can_be_committed(
     lake.touch()  # in the way
     server.start(KALAM_DISK_FREE_BYTES_MIN=str(1 << 60))
     wait(lambda: len(files(server, "t")) == 1, server)
-    assert "trouble_lake" in dict(server.sql("SHOW STATS FOR TABLE n.t"))
+    wait(lambda: "trouble_lake" in dict(server.sql("SHOW STATS FOR TABLE n.t")), server)
     lake.unlink()
     wait(lambda: is_followed(server, "t"), server)
     assert_read(server, "n.t")
