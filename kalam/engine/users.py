@@ -158,23 +158,23 @@ class Users:
         if owned:
             raise TableInUse(f"{name} owns {listed(sorted(owned))}", hint="ALTER TABLE t OWNER TO somebody else")
 
-    def _check_an_administrator_stays(self, user: User, changed: User | None) -> None:
+    def _check_an_administrator_stays(self, user: User, changed: User | None, without: Token | None = None) -> None:
         if not user.admin:
             return
         others = [self._book.users[name] for name in self._book.users if name != user.name]
-        if not any(self._lasts(each) for each in [*others, *([changed] if changed else [])]):
+        if not any(self._lasts(each, without) for each in [*others, *([changed] if changed else [])]):
             raise PermissionDenied(
                 f"{user.name} is the last administrator who can log in",
                 hint="make another one first, by CREATE USER … ADMIN",
             )
 
-    def _lasts(self, user: User) -> bool:
+    def _lasts(self, user: User, without: Token | None) -> bool:
         """Whether somebody is an administrator who can log in, and for how long is not bounded."""
         if not user.admin or user.locked or user.valid_until is not None:
             return False
         tokens = self._book.tokens.values()
         return user.password_hash is not None or any(
-            token.user == user.name and token.expires_at is None for token in tokens
+            token.user == user.name and token.expires_at is None and token != without for token in tokens
         )
 
     async def _hashed(self, password: Literal | Parameter | None, request: Request) -> str | None:
@@ -270,6 +270,7 @@ class Users:
             self._gate.administrator(identity, "another user's token is dropped by administrators")
         async with self._book.changing:
             token = self._found_token(statement, identity)
+            self._check_an_administrator_stays(self._user(token.user), self._user(token.user), token)
             await self._book.drop_token(token)
         ended = Narrowed(users=frozenset((token.user,)), tables=NO_TABLES, logins=token.id)
         await self._book.narrowed(ended)

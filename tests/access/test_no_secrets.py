@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from kalam.access.book import Book
 from kalam.access.model import Token, User
 from kalam.access.passwords import Passwords
 from kalam.access.secrets import make_secret
+from kalam_nats.access.keys import FOLDER
 
 PASSWORDS = {
     "first": "first-sesame-4711",
@@ -156,6 +158,17 @@ def wrong(http: Http) -> None:
     assert http.ask("/v1/login", {"user": "ada", "password": PASSWORDS["guessed"], "more": 1})[0] in (400, 401)
 
 
+def log_in_to_nats(server: ServerProcess, user: str, secret: str) -> bytes:
+    """What the broker answers to a login and a request."""
+    host, port = server.nats_url.removeprefix("nats://").split(":")
+    login = {"user": user, "pass": secret, "verbose": False, "pedantic": False, "headers": True}
+    with socket.create_connection((host, int(port)), PATIENCE_S) as connection:
+        reader = connection.makefile("rb")
+        assert reader.readline().startswith(b"INFO")
+        connection.sendall(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
+        return reader.readline()
+
+
 def running(http: Http) -> list[list[Any]]:
     """The list of queries while a text runs that has a password in it."""
     text = f"{SLOW}; ALTER USER ada PASSWORD '{PASSWORDS['running']}'"
@@ -178,6 +191,9 @@ def test_no_secret_is_found_again(server: ServerProcess, tokens: list[str], tmp_
         [f"ALTER USER ben PASSWORD '{PASSWORDS['changed']}'"],
     ):
         http.ask("/v1/sql", {"sql": sql, "params": params}, Authorization=ADMIN)
+    assert log_in_to_nats(server, "ada", tokens[0]) == b"PONG\r\n"
+    for user, secret in (("ada", PASSWORDS["guessed"]), (PASSWORDS["unknown"], "long enough"), ("", tokens[1][:-1])):
+        assert b"Authorization Violation" in log_in_to_nats(server, user, secret)
     wrong(http)
     [[_, _, _, shown, *_]] = running(http)
     assert shown.endswith("ALTER USER ada PASSWORD '…'")
@@ -190,7 +206,10 @@ def test_no_secret_is_found_again(server: ServerProcess, tokens: list[str], tmp_
         assert http.ask(path, Authorization=ADMIN)[0] == 200, path
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "KALAM_ADMIN_PASSWORD": PASSWORDS["first"]}
     backup, data = tmp_path / "backup", str(server.data_dir)
-    told = kalam("backup", str(backup), "--data-dir", data, environment=environment)
+    told = kalam("nats-config", "--data-dir", data, environment=environment)
+    seeds = [file.read_text() for file in (server.data_dir / FOLDER).iterdir()]
+    assert len(seeds) == 4
+    told += kalam("backup", str(backup), "--data-dir", data, environment=environment)
     told += kalam("config", "show", "--data-dir", data, environment=environment)
     [audit] = http.sql("SELECT count(*) FROM system.audit WHERE action = 'login'", Authorization=ADMIN)
     assert audit[0] >= 4
@@ -198,7 +217,11 @@ def test_no_secret_is_found_again(server: ServerProcess, tokens: list[str], tmp_
     places = {"answers": b"\n".join(http.answers), "commands": told, "log": server.log_file.read_bytes()}
     for folder in (server.data_dir, backup):
         places |= {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    places = {place: content for place, content in places.items() if Path(place).parent.name != FOLDER}
+    assert not (backup / FOLDER).exists()
+    [broker_log] = [place for place in places if place.endswith("nats.log")]  # the broker names each user that comes
+    places[broker_log] = places[broker_log].replace(PASSWORDS["unknown"].encode(), b"")
     assert len(places) > 6
     for place, content in places.items():
-        for secret in (MARK, *tails):
+        for secret in (MARK, *tails, *seeds):
             assert secret.encode() not in content, (place, content[max(0, content.find(secret.encode()) - 200) :][:400])

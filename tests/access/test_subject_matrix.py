@@ -27,6 +27,7 @@ none reader writer owner member admin trusted
 
 0 - + + - + 0   insert_subject
 + + + + + + +   sql_subject
++ + + + + + +   info_subject
 0 + - + + + 0   live_subject
 0 + - + + + -   replay_subject
 n n n n n n n   live_close_subject
@@ -38,6 +39,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "live_subject": {"sql": "SELECT v FROM lab.t"},
     "replay_subject": {"table": "lab.logs", "from_seq": 1},
     "live_close_subject": {},
+    "info_subject": {},
 }
 
 HEARD = """

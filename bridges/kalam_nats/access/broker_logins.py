@@ -111,7 +111,7 @@ class BrokerLogins:
         catalogue.on_used_again(used_again)
         await cuts.cut(Cut())
         await trusted.sweep()
-        self.callout.begin(log_in, permit)
+        self.callout.begin(log_in, permit, access.book.users.__contains__)
 
 
 def cuts_of(narrowed: Narrowed, catalogue: Catalogue, subjects: Subjects) -> tuple[Cut, ...]:

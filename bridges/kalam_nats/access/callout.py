@@ -64,6 +64,7 @@ class Callout:
         self._begun = asyncio.Event()
         self._log_in: LogIn | None = None
         self._permit: Permit = lambda _: None
+        self._is_user: Callable[[str], bool] = lambda _: False
         self._seen: dict[str, None] = {}
         self.waiting = 0
         self._ended = False
@@ -78,9 +79,9 @@ class Callout:
         await client.subscribe(QUESTION, cb=self._take)
         await client.flush()
 
-    def begin(self, log_in: LogIn, permit: Permit) -> None:
-        """Answer from now on, those first that wait."""
-        self._log_in, self._permit = log_in, permit
+    def begin(self, log_in: LogIn, permit: Permit, is_user: Callable[[str], bool] = lambda _: False) -> None:
+        """Answer from now on, those first that wait. The log names those alone of whom ``is_user`` is true."""
+        self._log_in, self._permit, self._is_user = log_in, permit, is_user
         self._begun.set()
 
     def expect(self, user: str) -> asyncio.Event:
@@ -125,7 +126,7 @@ class Callout:
                 answer = await self._judged(request)
         except TimeoutError:
             self.counts["refused"] += 1
-            log.warning("a login was not decided in time", user=request.connect_opts.user[:64])
+            log.warning("a login was not decided in time", user=self._named(request))
             return
         await self._send(msg, answer, server_key)
 
@@ -149,7 +150,7 @@ class Callout:
         self.counts["refused"] += 1
         log.info(
             "nats_login_refused",
-            user=request.connect_opts.user[:64],
+            user=self._named(request),
             address=request.client_info.host,
             reason=reason,
         )
@@ -191,6 +192,11 @@ class Callout:
         )
         self.admissions.note(request.server_id.id, request.client_info.id, Admission(login, permissions.hears))
         return token
+
+    def _named(self, request: AuthorizationRequest) -> str:
+        """What the log may tell of a name: what is no user's may be a password in the wrong place."""
+        user = request.connect_opts.user
+        return user if self._is_user(user) else ""
 
     async def _send(self, msg: Msg, answer: str, server_key: str) -> None:
         try:

@@ -24,6 +24,7 @@ from kalam.sql.text.statements import Literal, Parameter
 
 PUBLIC = "public"
 TOKEN_NAME_LENGTH_MAX = 64
+LIFE_S_MAX = 36_500 * 86_400  # a hundred years: a time beyond year 9999 is none
 _ALTER = "ALTER USER takes PASSWORD '…', ADMIN, NOADMIN, LOCK, UNLOCK or VALID UNTIL '…'"
 _WORDS: dict[str, Word["ADMIN", "NOADMIN", "LOCK", "UNLOCK"]] = {
     "ADMIN": "ADMIN",
@@ -122,7 +123,7 @@ def create_token(cursor: Cursor) -> CreateToken:
     if cursor.take("EXPIRES"):
         token = cursor.token
         expires_s = seconds(cursor.string("the token's life, such as '90d',"))
-        if not expires_s:
+        if not expires_s or expires_s > LIFE_S_MAX:
             raise cursor.error(InvalidOption, "EXPIRES is a time from now, such as '12h' or '90d'", at=token)
     return CreateToken(name, user, expires_s)
 
