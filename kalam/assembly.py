@@ -14,6 +14,7 @@ from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
 from kalam.engine.dispatch import Dispatch
+from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import Gate
 from kalam.engine.grants import Grants
 from kalam.engine.health import Health
@@ -42,6 +43,9 @@ from kalam.settings import Settings
 from kalam.sql.text.statements import Delete, TableRef
 from kalam.storage.opened import Storage
 from kalam.storage.work.background import Background
+from kalam.tables.foreign.rows import ForeignRows
+from kalam.tables.foreign.tables import ForeignTables
+from kalam.tables.foreign.upkeep import ForeignUpkeep
 from kalam.tables.kinds import Rows, Tables, Upkeep
 from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
@@ -65,6 +69,7 @@ class Assembly(msgspec.Struct, frozen=True):
     lake: Lake
     outbox: Outbox
     streams: StreamTables
+    foreign: ForeignTables
     logins_answered: Callable[[], bool] | None
 
     def engine(self) -> tuple[Engine, Queries, LiveDelivery]:
@@ -75,6 +80,7 @@ class Assembly(msgspec.Struct, frozen=True):
         tables: Tables[Rows] = Tables(
             stored=StoredRows(stored, storage.catalogue, self.broker.replay),
             streams=StreamRows(self.streams, storage.codecs),
+            foreign=ForeignRows(self.foreign),
         )
         system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
         queries = Queries(settings, storage.catalogue, storage.folders, tables, system, self.access.rights)
@@ -102,8 +108,9 @@ class Assembly(msgspec.Struct, frozen=True):
         )
         snapshots = Snapshots(queries, tables, settings.live_snapshot_rows_max)
         judging = JudgeProcess(queries.pool.forks)
-        policies = queries.policies
-        return Registry(bounds, storage.catalogue, storage.codecs, tables, self.streams, snapshots, judging, policies)
+        policies, catalogue, codecs = queries.policies, storage.catalogue, storage.codecs
+        streams, foreign = self.streams, self.foreign
+        return Registry(bounds, catalogue, codecs, tables, streams, foreign, snapshots, judging, policies)
 
     def _dispatch(
         self,
@@ -122,6 +129,7 @@ class Assembly(msgspec.Struct, frozen=True):
         upkeep: Tables[Upkeep] = Tables(
             stored=StoredUpkeep(settings, storage, background, self.outbox, self.broker.feeds),
             streams=StreamUpkeep(storage.database, catalogue, streams),
+            foreign=ForeignUpkeep(storage.database, catalogue, self.foreign),
         )
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
@@ -146,6 +154,7 @@ class Assembly(msgspec.Struct, frozen=True):
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, audited, self.lake),
+            foreign=ForeignStatements(catalogue, self.foreign),
             flusher=background.schedule.flusher,
             compactor=background.compactor,
             jobs=jobs,

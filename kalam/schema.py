@@ -15,6 +15,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from kalam.foreign import ColumnSource, ForeignOptions
 from kalam.names import TableName
 
 ROW_ID = "_row_id"
@@ -33,11 +34,18 @@ class TableKind(enum.StrEnum):
     STREAM = "STREAM"
     SHARED = "SHARED"
     USER = "USER"
+    FOREIGN = "FOREIGN"
+    """A STREAM table over a stream that others made and that is only read."""
 
     @property
     def per_user(self) -> bool:
         """Whether each user has a private copy of the rows."""
         return self is TableKind.USER
+
+    @property
+    def written(self) -> str:
+        """The word for it in SQL."""
+        return TableKind.STREAM.value if self is TableKind.FOREIGN else self.value
 
 
 STORED_KINDS = (TableKind.SHARED, TableKind.USER)
@@ -64,6 +72,15 @@ class TypeName(enum.StrEnum):
 
 _STORED_COLUMNS = {UPDATED: TypeName.TIMESTAMP, DELETED: TypeName.BOOLEAN}
 _STREAM_COLUMNS = {STREAM_KEY: TypeName.TEXT}
+VIRTUAL_COLUMNS: Mapping[str, TypeName] = {
+    "_subject": TypeName.TEXT,
+    SEQ: TypeName.BIGINT,
+    "_time": TypeName.TIMESTAMP,
+    "_headers": TypeName.JSON,
+    "_raw": TypeName.BLOB,
+    "_error": TypeName.TEXT,
+}
+"""What a message of a foreign stream is, beside the columns that are made of it; shown where it is named."""
 
 
 class TimestampUnit(enum.StrEnum):
@@ -143,7 +160,8 @@ class Default(msgspec.Struct, frozen=True, kw_only=True):
 class Column(msgspec.Struct, frozen=True, kw_only=True):
     """A column of a table. ``column_id`` is 1, 2, 3, … in order of creation and never used again.
 
-    ``fill`` is what older rows have in a column that an ALTER added, as JSON would carry it.
+    ``fill`` is what older rows have in a column that an ALTER added, as JSON would carry it. ``source`` says where in a
+    foreign message its value is; None for the member of its name.
     """
 
     column_id: int
@@ -152,6 +170,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
     default: Default | None = None
     fill: Any = None
+    source: ColumnSource | None = None
 
 
 class PayloadFormat(enum.StrEnum):
@@ -207,7 +226,7 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     iceberg: bool | None = None
 
 
-TableOptions = StreamOptions | StoredOptions
+TableOptions = StreamOptions | StoredOptions | ForeignOptions
 
 
 Key = Any
@@ -239,6 +258,11 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
         return isinstance(self.options, StoredOptions)
 
     @property
+    def is_stream(self) -> bool:
+        """Whether its events lie in a stream of Kalam's own."""
+        return isinstance(self.options, StreamOptions)
+
+    @property
     def per_user(self) -> bool:
         """Whether each user has a private copy of the rows."""
         return self.kind.per_user
@@ -250,7 +274,19 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def system_columns(self) -> Mapping[str, TypeName]:
         """What SELECT shows behind the columns, where it is named or ``*`` means it too."""
-        return _STORED_COLUMNS if self.is_stored else _STREAM_COLUMNS
+        if self.is_stored:
+            return _STORED_COLUMNS
+        return _STREAM_COLUMNS if self.is_stream else VIRTUAL_COLUMNS
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it reads a stream that others made."""
+        return isinstance(self.options, ForeignOptions)
+
+    @property
+    def hidden_columns(self) -> frozenset[str]:
+        """Those of them that ``*`` does not mean."""
+        return frozenset() if self.is_stored else frozenset(self.system_columns)
 
     @property
     def stream_options(self) -> StreamOptions:
@@ -265,6 +301,18 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.options, StoredOptions):
             raise TypeError(f"{self.name} is a STREAM table")
         return self.options
+
+    @property
+    def foreign_options(self) -> ForeignOptions:
+        """The options of a table over a foreign stream; a TypeError on any other kind."""
+        if not isinstance(self.options, ForeignOptions):
+            raise TypeError(f"{self.name} is not over a foreign stream")
+        return self.options
+
+    @property
+    def payload_format(self) -> PayloadFormat:
+        """How Kalam writes what it tells of the table."""
+        return PayloadFormat.JSON if isinstance(self.options, ForeignOptions) else self.options.format
 
     @property
     def declared_columns(self) -> tuple[Column, ...]:
@@ -305,13 +353,15 @@ def _key_getter(places: tuple[int, ...]) -> Callable[[Sequence[Any]], Key]:
     return itemgetter(*places) if places else _no_key
 
 
-def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions]:
+def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions | ForeignOptions]:
     """The class that holds the options of a table of this kind."""
     match kind:
         case TableKind.STREAM:
             return StreamOptions
         case TableKind.SHARED | TableKind.USER:
             return StoredOptions
+        case TableKind.FOREIGN:
+            return ForeignOptions
         case other:
             assert_never(other)
 

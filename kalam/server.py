@@ -46,6 +46,7 @@ from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
+from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.streams import StreamTables
@@ -161,13 +162,13 @@ async def _open_engine(
     database.add_listener(background.schedule.announce)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
-    streams = await _open_streams(stack, settings, storage, broker, jobs)
+    streams, foreign = await _open_streams(stack, settings, storage, broker, jobs)
     lake = Lake(settings, storage, background.compactor)
     stack.push_async_callback(lake.process.stop)
     access = await open_access(database, on=start.guarded)
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
-    parts = (broker, background, lake, outbox, streams, opened.answered)
+    parts = (broker, background, lake, outbox, streams, foreign, opened.answered)
     engine, queries, delivery = Assembly(settings, storage, access, *parts).engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
@@ -180,7 +181,7 @@ async def _open_engine(
         (keep_warning(settings, access), "warnings"),
         (outbox.keep_watermarks(), "watermarks"),
         (lake.run(), "lake"),
-        (housekeeping.run(streams.drop_idle_windows), "housekeeping"),
+        (housekeeping.run(lambda: _drop_idle_windows(streams, foreign)), "housekeeping"),
         (streams.evictions.run(), "evictions"),
         (broker.ends.keep(), "stream ends"),
         (queries.pool.run(), "query workers"),
@@ -195,6 +196,11 @@ async def _open_engine(
     permitted = access, storage.catalogue, broker.subjects, queries.policies.keys
     await begin_logins(opened, broker.jetstream, *permitted)
     return engine, requests, queries, access
+
+
+def _drop_idle_windows(streams: StreamTables, foreign: ForeignTables) -> None:
+    streams.drop_idle_windows()
+    foreign.drop_idle_windows()
 
 
 async def _last_look(storage: Storage, broker: Broker) -> None:
@@ -227,7 +233,7 @@ async def _open_live(
 
 async def _open_streams(
     stack: AsyncExitStack, settings: Settings, storage: Storage, broker: Broker, jobs: Jobs
-) -> StreamTables:
+) -> tuple[StreamTables, ForeignTables]:
     counters = StreamCounters(storage.database)
     await in_thread(Purpose.CATALOGUE, counters.load)
     evictions = Evictions(broker.streams, counters, jobs)
@@ -238,7 +244,7 @@ async def _open_streams(
     look_at_all()
     broker.connection.on_connected(look_at_all)
     stack.push_async_callback(evictions.stop)
-    return StreamTables(
+    streams = StreamTables(
         storage.database,
         storage.catalogue,
         storage.codecs,
@@ -249,6 +255,12 @@ async def _open_streams(
         window_bytes_max=settings.stream_window_bytes_max,
         windows_bytes_max=settings.stream_windows_bytes_max,
     )
+    foreign = ForeignTables(
+        broker.foreign,
+        window_bytes_max=settings.stream_window_bytes_max,
+        windows_bytes_max=settings.stream_windows_bytes_max,
+    )
+    return streams, foreign
 
 
 async def _finish(schedule: FlushSchedule, engine: Engine, *, flush: bool) -> None:

@@ -31,6 +31,8 @@ none reader writer owner member admin trusted
 + + + + + + +   SHOW QUERIES
 + + + + + + +   SHOW LIVE QUERIES
 + + + + + + +   SHOW LAKE
+- - - - - + -   SHOW STREAMS
+- - - - - 0 -   DESCRIBE STREAM 'nothing'
 0 + + + + + +   USE lab
 0 0 0 0 0 + 0   USE vault
 
@@ -55,6 +57,7 @@ none reader writer owner member admin trusted
 - - - - - + -   CREATE NAMESPACE fresh
 - - - - - + -   DROP NAMESPACE doomed CASCADE
 0 - - + - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY)
+0 - - - - 0 -   CREATE STREAM TABLE lab.fresh (id INT) OVER STREAM 'nothing'
 0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
 0 - - + - + 0   DROP TABLE {table}
 + + + + + + +   DROP TABLE IF EXISTS lab.nothing

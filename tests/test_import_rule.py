@@ -41,7 +41,7 @@ LAYERS = (
             "kalam.sql_words",
         ),
     ),
-    ("kalam.schema", "kalam.rows"),
+    ("kalam.schema", "kalam.foreign", "kalam.rows"),
     ("kalam.sql",),
     ("kalam.storage.log",),
     ("kalam.storage.segments",),

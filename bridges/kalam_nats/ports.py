@@ -22,6 +22,7 @@ from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.door.notices import Notices
 from kalam_nats.door.rejections import Rejections
 from kalam_nats.streams.feed import Feeds
+from kalam_nats.streams.foreign import ForeignStreams
 from kalam_nats.streams.replay import FeedReplay
 from kalam_nats.streams.streams import Streams
 from kalam_nats.streams.takeover import Stream, newest_generation, own_streams, unclaimed
@@ -83,6 +84,7 @@ class Broker(msgspec.Struct, frozen=True):
     jetstream: JetStream
     subjects: Subjects
     streams: Streams
+    foreign: ForeignStreams
     feeds: Feeds
     ends: StreamEnds
     replay: FeedReplay
@@ -117,7 +119,8 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay, notices = FeedReplay(connection, jetstream, subjects), Notices(connection, subjects)
     rejections = Rejections(connection, subjects, guarded=start.guarded)
-    return Broker(connection, jetstream, subjects, streams, feeds, ends, replay, notices, rejections)
+    foreign = ForeignStreams(connection, settings.broker_timeout_s)
+    return Broker(connection, jetstream, subjects, streams, foreign, feeds, ends, replay, notices, rejections)
 
 
 async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:

@@ -77,6 +77,7 @@ class Changes:
     async def insert(self, statement: Insert, request: Request) -> Result:
         """INSERT … VALUES or SELECT: validated whole, then stored whole."""
         table = self._table(statement, request)
+        self._tables.of(table).check_writable(table)
         if statement.on_conflict is not None:
             stored = self._tables.of(table).stored(table, "ON CONFLICT")
             check_conflict(table, statement.on_conflict)

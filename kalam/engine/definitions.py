@@ -16,6 +16,7 @@ from kalam.access.model import Policy
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
+from kalam.foreign import ForeignOptions
 from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check_new_namespace
 from kalam.query.queries import Queries, resolve
@@ -133,6 +134,8 @@ class Definitions:
         if name.namespace in RESERVED_NAMESPACES:
             raise Unsupported(f"namespace {name.namespace} is the server's own; no table can be created there")
         options = table_options(statement.kind, statement.options, statement.columns)
+        if statement.over is not None:
+            options = replace(options, over=statement.over)
         definition = TableDefinition(
             name=name,
             kind=statement.kind,
@@ -147,7 +150,7 @@ class Definitions:
                 return _existing(existing, statement)
             table = await self._upkeep.of(definition).create(definition)
         self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
-        return Result(message=f"{table.kind} table {name} created")
+        return Result(message=f"{_called(table)} {name} created")
 
     def _owner(self, session: Session) -> str:
         """Who owns what somebody makes: without authentication nobody has proven to be who they say."""
@@ -159,12 +162,12 @@ class Definitions:
         if statement.if_exists and not self._gate.sees(session.identity, self._catalogue.tables.get(name)):
             return Result(message=f"skipped: there is no table {name}")
         table = self._catalogue.table(name)
-        if statement.kind is not None and statement.kind is not table.kind:
+        if statement.kind is not None and statement.kind.written != table.kind.written:
             raise Unsupported(f"table {name} is a {table.kind} table, not a {statement.kind} table")
         if statement.cascade:
             self._live.close_table(table, "the table was dropped")
         await self._drop(table, session)
-        return Result(message=f"{table.kind} table {name} dropped")
+        return Result(message=f"{_called(table)} {name} dropped")
 
     async def alter_table(self, statement: AlterTable, session: Session) -> Result:
         """ALTER TABLE."""
@@ -232,6 +235,8 @@ class Definitions:
         rows: list[tuple[str, str, str | None]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
         rows += [("column", column.name, _column_text(column, table.key)) for column in table.columns]
         owns = self._gate.owns(session.identity, table)
+        if isinstance(table.options, ForeignOptions):
+            rows.append(("table", "over", str(table.options.over)))
         options = [("option", name, value) for name, value in describe_options(table.options)]
         rows += [option for option in options if owns or option[1] != "location"]
         if self._gate.rights.on:
@@ -275,8 +280,15 @@ class Definitions:
 
 def _existing(existing: Table, statement: CreateTable) -> Result:
     if not statement.if_not_exists or existing.kind is not statement.kind:
-        raise AlreadyExists(f"table {existing.name} exists already, as a {existing.kind} table")
+        raise AlreadyExists(f"table {existing.name} exists already, as a {_called(existing)}")
     return Result(message=f"skipped: table {existing.name} exists already")
+
+
+def _called(table: Table) -> str:
+    """What kind of a table it is, in words; one that is dropped leaves the stream of others as it is."""
+    if isinstance(table.options, ForeignOptions):
+        return f"STREAM table over the stream {table.options.over.stream}"
+    return f"{table.kind} table"
 
 
 def _column_text(column: Column, key: Sequence[str] = ()) -> str:
@@ -286,6 +298,8 @@ def _column_text(column: Column, key: Sequence[str] = ()) -> str:
         text += " NOT NULL"
     if column.default is not None:
         text += f" DEFAULT {column.default}"
+    if column.source is not None:
+        text += f" {column.source}"
     if column.name not in key:
         return text
     return f"{text} PRIMARY KEY" if len(key) == 1 else f"{text} PRIMARY KEY {named_key(key)}"

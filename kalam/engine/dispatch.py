@@ -17,6 +17,7 @@ from kalam.access.model import Narrowed
 from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.definitions import Definitions
+from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import ONESELF, Gate
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
@@ -74,6 +75,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     inserts: Inserts
     live: Live
     lake: LakeStatements
+    foreign: ForeignStatements
     flusher: Flusher
     compactor: Compactor
     jobs: Jobs
@@ -233,6 +235,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self.definitions.alter_table(statement, session)
             case sql.DescribeTable():
                 return await self.definitions.describe(statement, session)
+            case sql.ShowStreams() | sql.DescribeStream():
+                return await self.foreign.answer(statement, session)
             case sql.ShowStats(ref):
                 return await self.definitions.show_stats(ref, session)
             case sql.ShowCreateTable(ref):
@@ -253,10 +257,9 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return self.live.show(session)
             case sql.KillLiveQuery(query_id):
                 return self.live.kill(query_id, session)
-            case sql.CompactTable(ref):
-                return await self._compact_table(ref, session)
-            case sql.CheckTable(ref):
-                return await self._check_table(ref, session)
+            case sql.CompactTable(ref) | sql.CheckTable(ref):
+                work = self._compact_table if isinstance(statement, sql.CompactTable) else self._check_table
+                return await work(ref, session)
             case sql.ShowLake() | sql.RefreshLake():
                 return await self.lake.answer(statement, session)
             case sql.KillJob(job_id):

@@ -80,6 +80,8 @@ class Gate:
             case sql.Use(namespace) | sql.ShowTables(str(namespace)) | sql.FlushAllTables(str(namespace)):
                 if namespace != SYSTEM_NAMESPACE:
                     self.namespace(namespace, identity)
+            case sql.ShowStreams() | sql.DescribeStream():
+                self.administrator(identity, "what lies in streams of others is shown to administrators")
             case sql.KillJob(job_id):
                 self.administrator(identity, f"job {job_id} can be killed by administrators")
             case (
@@ -114,6 +116,8 @@ class Gate:
             raise PermissionDenied(
                 f"to make tables in {namespace} needs CREATE on it", hint=f"GRANT CREATE ON NAMESPACE {namespace} TO …"
             )
+        if statement.over is not None:
+            self.administrator(session.identity, "a table OVER a stream of others is made by administrators")
         if LOCATION in statement.options:
             self.administrator(session.identity, "LOCATION is set by administrators")
 

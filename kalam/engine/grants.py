@@ -82,6 +82,8 @@ class Grants:
             raise Unsupported(f"JETSTREAM is for STREAM tables: {table.name} shares one stream with other tables")
         if table.row_security:
             raise Unsupported(f"JETSTREAM shows every row, and policies hide some of {table.name}")
+        if not table.is_stream:
+            raise Unsupported(f"JETSTREAM is for streams of Kalam's own: that of {table.name} is others'")
 
     def _users(self, grantees: Iterable[str]) -> frozenset[str] | None:
         """The users whom grantees mean; None for all."""

@@ -97,6 +97,7 @@ class Inserts:
             table = self._catalogue.table(name)
             if senders is not None and table.per_user:  # each row is its sender's
                 raise TableNotFound(f"table {name} was created anew while the message came; send it again")
+            self._tables.of(table).check_writable(table)
             self._check_room(byte_count)
         except KalamError as exc:
             return [exc.as_value()] * len(messages)

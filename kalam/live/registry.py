@@ -23,6 +23,7 @@ from kalam.errors import (
     Unsupported,
 )
 from kalam.live.follower import Follower
+from kalam.live.foreign_follower import ForeignFollower
 from kalam.live.handover import hand_over, resume
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
@@ -37,13 +38,14 @@ from kalam.query.predicate import Predicate
 from kalam.rows.codec import Codecs
 from kalam.rows.ids import UuidV7s
 from kalam.rows.versions import StoredVersions
-from kalam.schema import STREAM_KEY, UPDATED, Table
+from kalam.schema import UPDATED, Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.pins import Condition
 from kalam.sql.queries.readers import read_shape
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.writes import Announcement
+from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.kinds import Rows, Tables
 from kalam.tables.ports import Acked
 from kalam.tables.replay import Replay
@@ -79,23 +81,23 @@ class Registry:
         codecs: Codecs,
         tables: Tables[Rows],
         streams: StreamTables,
+        foreign: ForeignTables,
         snapshots: Snapshots,
         judging: JudgeProcess,
         policies: Policies,
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
-        self._tables, self._streams, self._snapshots = tables, streams, snapshots
-        self._following: Tables[Follow] = Tables(stored=_follow_nothing, streams=self._follow_stream)
+        self._tables, self._streams, self._foreign, self._snapshots = tables, streams, foreign, snapshots
+        self._following = Tables[Follow](_follow_nothing, self._follow_stream, self._follow_foreign)
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         streams.add_listener(self)
-        self._followers: dict[WatchName, Follower] = {}
+        self._followers: dict[WatchName, Follower | ForeignFollower] = {}
         self._users: Counter[str] = Counter()
         self._opening = 0
         self._ids = UuidV7s()
-        self._judging, self._policies = judging, policies
+        self._judging, self._policies, self._closing = judging, policies, False
         self._starts: dict[str, Any] = {}
-        self._closing = False
         self.tally = Tally()
 
     def queries(self) -> list[LiveQuery]:
@@ -151,7 +153,7 @@ class Registry:
             raise InvalidOption("a live query has one of last_rows, from_seq and from_time")
         while True:
             table = self._catalogue.table(request.table)
-            if request.events_only and table.is_stored:
+            if request.events_only and not table.is_stream:
                 raise Unsupported(
                     f"replay is for STREAM tables; {table.name} is none", hint="a live query with from_seq resumes it"
                 )
@@ -220,6 +222,9 @@ class Registry:
     def _follow_stream(self, watch: Watch) -> None:
         codec, held_bytes_max = self._codecs.of(watch.table), self._bounds.live_held_bytes_max
         self._followers[watch.name] = Follower(watch, codec, self._streams, held_bytes_max)
+
+    def _follow_foreign(self, watch: Watch) -> None:
+        self._followers[watch.name] = ForeignFollower(watch, self._foreign)
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}
@@ -313,7 +318,7 @@ class Registry:
     def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
         """Take in events that the broker has stored."""
         follower = self._followers.get((table.table_id, ""))
-        if follower is not None:
+        if isinstance(follower, Follower):
             follower.announce(payloads, acked)
 
     # Ending.
@@ -378,7 +383,7 @@ def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:
     names = [column.name for column in watch.columns]
     chosen = request.columns
     if chosen is None:
-        chosen = tuple(name for name in names if name != STREAM_KEY)
+        chosen = tuple(name for name in names if name not in watch.table.hidden_columns)
     unknown = [name for name in chosen if name not in names]
     if unknown:
         raise _no_column(watch, unknown[0])

@@ -41,7 +41,8 @@ class Snapshots:
             return Snapshot(arrow_schema(()).empty_table(), await rows.last_seq(table, user))
         seen = predicate.sees_deleted
         named = {*columns, *(predicate.condition.columns if predicate.condition else ())}
-        source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named)
+        virtual = table.hidden_columns & named
+        source, seq = await rows.numbered(table, user, with_key=STREAM_KEY in named, virtual=virtual)
         guard = predicate.guard
         relation = self._queries.relation(table, user, source, sees_deleted=seen, with_seq=True, guard=guard)
         query = _query(table, columns, predicate, rows.seq_column, last_rows)

@@ -12,15 +12,16 @@ Pieces = list[tuple[str, QueryText | None]]
 
 def compose(pieces: Sequence[tuple[str, QueryText | None]]) -> QueryText:
     """One query text from constant pieces, each followed by a text of the user's."""
-    text, uses, parameters, names_key = "", [], 0, False
+    text, uses, parameters, names_key, virtual = "", [], 0, False, frozenset[str]()
     for constant, user_text in pieces:
         text += constant
         if user_text is not None:
             uses += [use.moved(len(text)) for use in user_text.tables]
             parameters = max(parameters, user_text.parameters)
             names_key |= user_text.names_key
+            virtual |= user_text.virtual
             text += user_text.text
-    return QueryText(text, tuple(uses), parameters, names_key)
+    return QueryText(text, tuple(uses), parameters, names_key, virtual=virtual)
 
 
 def as_columns(expressions: Sequence[QueryText], prefix: str) -> Pieces:

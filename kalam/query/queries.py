@@ -31,14 +31,15 @@ from kalam.rows.keys import key_arrays
 from kalam.schema import SEQ, UPDATED, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
-from kalam.sql.queries.readers import with_distinct_names
+from kalam.sql.queries.readers import read_bounds, with_distinct_names
 from kalam.sql.text.recognised import counted_as
 from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
 from kalam.storage.segments.folders import Folders, LinkFolders
 from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
-from kalam.tables.kinds import Rows, Source, Tables
+from kalam.tables.foreign.tables import token_columns
+from kalam.tables.kinds import WHOLE_SCAN, Rows, Scan, Source, Tables
 from kalam.tables.matched import queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.threads import Purpose, in_thread, reading
@@ -207,6 +208,7 @@ class Queries:
         ``own`` stands in a FROM that is written around the text. Raises InvalidValue where there
         are fewer parameters than the query names.
         """
+        scan = await self._scan(query, namespace, parameters)
         query, parameters = await self._in_own_forms(query, namespace, parameters, own)
         names = [resolve(use.ref, namespace) for use in query.tables]
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
@@ -214,7 +216,7 @@ class Queries:
         for name in set(names) - tables.keys():
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
         for rows, alike in self._own.parts(tables):
-            sources |= await rows.sources(alike, user, with_key=query.names_key)
+            sources |= await rows.sources(alike, user, with_key=query.names_key, scan=scan)
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
             table, deleted = tables.get(name), use.sees_deleted
@@ -223,6 +225,15 @@ class Queries:
         if own is not None:
             relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
         return BoundQuery(query, names, relations, parameters)
+
+    async def _scan(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> Scan:
+        """What the query needs of tables over foreign streams; bounds where it reads one of them and nothing else."""
+        table = None
+        if len(query.tables) == 1:
+            table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
+        if table is None or not table.is_foreign:
+            return Scan(query.virtual) if query.virtual else WHOLE_SCAN
+        return Scan(query.virtual, await reading(query.text, read_bounds, query, token_columns(table), parameters))
 
     async def _in_own_forms(
         self, query: QueryText, namespace: str | None, parameters: Sequence[Any], own: Own | None

@@ -65,13 +65,15 @@ class Codec:
     def events(self) -> RowShower:
         """Rows to the payloads of a STREAM table's events, and to the ``old`` of an update."""
         options = self.table.options
-        return RowShower(self.table.columns, options.format, bigint_as_text=options.bigint_as_text)
+        return RowShower(self.table.columns, self.table.payload_format, bigint_as_text=options.bigint_as_text)
 
     @cached_property
     def changes(self) -> RowShower:
         """Rows to the members of a change: the columns, then ``_updated`` and ``_deleted``."""
         options, constants = self.table.options, (UPDATED, DELETED)
-        return RowShower(self.table.columns, options.format, constants, bigint_as_text=options.bigint_as_text)
+        return RowShower(
+            self.table.columns, self.table.payload_format, constants, bigint_as_text=options.bigint_as_text
+        )
 
 
 class Codecs:

@@ -63,7 +63,7 @@ class RowDecoder:
             column.default is not None and column.default.kind is DefaultKind.CURRENT_USER for column in self._columns
         )
         self._has_row_id = len(self._columns) < len(table.columns)
-        self._defaults = tuple(_usable_default(column) for column in self._columns)
+        self._defaults = tuple(usable_default(column) for column in self._columns)
         self._made = tuple(c for c in self._columns if c.default is not None and c.default.kind in MADE)
         has_blob = any(column.type.name is TypeName.BLOB for column in self._columns)
         plain, native = self._row_type(native=False, raw=True), self._row_type(native=True)
@@ -341,7 +341,7 @@ class RowDecoder:
         raise explain(self.table, exc, single=single, payload=payload) from exc
 
 
-def _usable_default(column: Column) -> Column | None:
+def usable_default(column: Column) -> Column | None:
     """The column with its literal default in the form that a decoder gives; None for a column without default."""
     if column.default is None or (column.default.kind is DefaultKind.LITERAL and column.default.literal is None):
         return None

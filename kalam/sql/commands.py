@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 from kalam.sql.access import grants, policies, users
 from kalam.sql.access.statements import KillSession, ShowRoles, ShowSessions, ShowTokens, ShowUsers
+from kalam.sql.tables.foreign import read_domain, read_stream_name
 from kalam.sql.text.cursor import Cursor, did_you_mean
+from kalam.sql.text.lexer import Kind
 from kalam.sql.text.statements import (
     CheckTable,
     CompactTable,
+    DescribeStream,
     DescribeTable,
     FlushAllTables,
     FlushTable,
@@ -24,14 +27,16 @@ from kalam.sql.text.statements import (
     ShowNamespaces,
     ShowQueries,
     ShowStats,
+    ShowStreams,
     ShowTables,
     Statement,
+    TableRef,
     Use,
 )
 
 _SHOW = (
-    "SHOW takes NAMESPACES, TABLES [IN ns], JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t, CREATE TABLE t, "
-    "USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
+    "SHOW takes NAMESPACES, TABLES [IN ns], STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t, "
+    "CREATE TABLE t, USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
 )
 _OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
     "USERS": lambda _: ShowUsers(),
@@ -41,7 +46,9 @@ _OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
     "TOKENS": lambda _: ShowTokens(),
     "SESSIONS": lambda _: ShowSessions(),
 }
-_SHOW_WORDS = ("NAMESPACES", "TABLES", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE", *_OF_ACCESS)
+_SHOW_WORDS = ("NAMESPACES", "TABLES", "STREAMS", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE", *_OF_ACCESS)
+SAMPLE_DEFAULT, SAMPLE_MAX = 1_000, 100_000
+"""How many messages DESCRIBE STREAM looks at."""
 _FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
 _KILL = "KILL takes JOB 'id', QUERY 'id', LIVE QUERY 'id' or SESSION 'id'"
 
@@ -53,6 +60,8 @@ def show(cursor: Cursor) -> Statement:
         return ShowNamespaces()
     if cursor.take("TABLES"):
         return ShowTables(_in_namespace(cursor))
+    if cursor.take("STREAMS"):
+        return ShowStreams()
     if cursor.take("JOBS"):
         return ShowJobs()
     if cursor.take("QUERIES"):
@@ -70,12 +79,28 @@ def show(cursor: Cursor) -> Statement:
     raise cursor.refusal(_SHOW, hint=did_you_mean(cursor.token.word, _SHOW_WORDS))
 
 
-def describe(cursor: Cursor) -> DescribeTable:
-    """Read DESCRIBE [TABLE] t [HISTORY]."""
+def describe(cursor: Cursor) -> DescribeTable | DescribeStream:
+    """Read DESCRIBE [TABLE] t [HISTORY], or DESCRIBE STREAM 'name' [DOMAIN 'name'] [SAMPLE n]."""
     cursor.take_one(("DESCRIBE", "DESC"))
+    if cursor.at("STREAM") and not cursor.at("STREAM", "."):  # a table may be called so, or a namespace
+        cursor.expect("STREAM")
+        if cursor.at_end() or cursor.at("HISTORY"):
+            return DescribeTable(TableRef(None, "stream"), cursor.take("HISTORY"))
+        return _describe_stream(cursor)
     cursor.take("TABLE")
     ref = cursor.table()
     return DescribeTable(ref, cursor.take("HISTORY"))
+
+
+def _describe_stream(cursor: Cursor) -> DescribeStream:
+    stream, domain = read_stream_name(cursor), read_domain(cursor)
+    sample = SAMPLE_DEFAULT
+    if cursor.take("SAMPLE"):
+        text = cursor.token.text
+        if cursor.token.kind is not Kind.NUMBER or not text.isdigit() or not 1 <= int(text) <= SAMPLE_MAX:
+            raise cursor.unexpected(f"a number of messages, 1 to {SAMPLE_MAX:,}")
+        sample = int(cursor.advance().text)
+    return DescribeStream(stream, domain, sample)
 
 
 def use(cursor: Cursor) -> Use:

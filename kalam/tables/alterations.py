@@ -49,6 +49,10 @@ def altered(
     """The table after the action; ``used_ids`` are the column ids that it ever had. Raises what refuses it."""
     match action:
         case AddColumn():
+            if action.source is not None and not table.is_foreign:
+                raise Unsupported(
+                    f"column {action.name}: FROM {action.source.place} is for tables over others' streams"
+                )
             return _added(table, action, max(used_ids) + 1, user, now)
         case DropColumn(name):
             return _dropped(table, name, column_users)
@@ -69,6 +73,7 @@ def _added(table: Table, action: AddColumn, column_id: int, user: str, now: date
         nullable=action.nullable,
         default=action.default,
         fill=_evaluated(action.default, user, now),
+        source=action.source,
     )
     declared, own = table.declared_columns, tuple(c for c in table.columns if c.name == ROW_ID)
     return Altered((*declared, column, *own), table.key, table.options, f"column {action.name} added")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
 import msgspec
 import pyarrow as pa
@@ -18,6 +18,7 @@ from kalam.errors import DuplicateKey
 from kalam.names import TableName
 from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
+from kalam.sql.queries.scan_bounds import NO_BOUNDS, ScanBounds
 from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.copies import Key, View
 from kalam.storage.segments.key_rows import KeyedRows
@@ -36,6 +37,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
 
     stored: Acts
     streams: Acts
+    foreign: Acts
 
     def of(self, table: Table | TableDefinition) -> Acts:
         """How it is done with this table."""
@@ -44,12 +46,14 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 return self.stored
             case TableKind.STREAM:
                 return self.streams
+            case TableKind.FOREIGN:
+                return self.foreign
             case other:
                 assert_never(other)
 
     def parts(self, tables: Mapping[TableName, Table]) -> Iterator[tuple[Acts, Mapping[TableName, Table]]]:
         """Those of the tables that are alike, and how it is done with them; streams first, for they are waited for."""
-        for acts in (self.streams, self.stored):
+        for acts in (self.foreign, self.streams, self.stored):
             alike = {name: table for name, table in tables.items() if self.of(table) is acts}
             if alike:
                 yield acts, alike
@@ -59,6 +63,14 @@ Source: TypeAlias = pa.Table | View | None
 """What a query reads of a table: rows at hand, or a view of a copy, None for one that was never written."""
 
 
+class Scan(msgspec.Struct, frozen=True):
+    """What a query needs of foreign streams: virtual columns, and the bounds that its WHERE gives to its one table."""
+
+    virtual: frozenset[str] = frozenset()
+    bounds: ScanBounds = NO_BOUNDS
+
+
+WHOLE_SCAN: Final = Scan()
 Shown: TypeAlias = Callable[[], pa.Table]
 
 
@@ -114,6 +126,9 @@ class Rows(Protocol):
     async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
         """Take the rows of a statement, all or none; raises what is wrong with them."""
 
+    def check_writable(self, table: Table) -> None:
+        """Raise Unsupported where no rows are taken, before any are looked at."""
+
     def check(self, table: Table, rows: Sequence[Row]) -> None:
         """Raise what is wrong with rows that are of the table's types, their keys apart."""
 
@@ -121,11 +136,16 @@ class Rows(Protocol):
         """Why rows could not be inserted now, by their places; the keys of the others are added to ``before``."""
 
     async def sources(
-        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:
-        """What a query of ``user`` reads of tables, all of one moment; ``with_key`` if it names the key of an event."""
+        """What a query of ``user`` reads of tables, all of one moment; ``with_key`` if it names the key of an event.
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
+        ``scan`` says what else it names, and which rows may be left out.
+        """
+
+    async def numbered(
+        self, table: Table, user: str, *, with_key: bool, virtual: frozenset[str] = frozenset()
+    ) -> tuple[Source, int]:
         """What a live query begins with: a source with its ``seq_column``, and the last change in it."""
 
     async def last_seq(self, table: Table, user: str) -> int:

@@ -16,7 +16,7 @@ from kalam.storage.log.catalogue import Catalogue, from_us
 from kalam.storage.log.copies import Key, View
 from kalam.storage.log.writes import Inserted
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
+from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
 from kalam.tables.matched import Matched, queried_columns
 from kalam.tables.ports import ReplayPort
 from kalam.tables.replay import Past, Replay, replay_of_copy
@@ -40,6 +40,9 @@ class StoredRows:
         """Every verb is for them."""
         return self._tables
 
+    def check_writable(self, table: Table) -> None:
+        """Rows are taken."""
+
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Store the messages of one user."""
         with batch_span("kalam.commit", batch.spans, table=str(table.name), rows=len(batch.rows)):
@@ -58,12 +61,14 @@ class StoredRows:
         return TakenRows(updated_us=outcome.updated_us)
 
     async def sources(
-        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:
         """Views of the copies that the user sees."""
         return await self._tables.views(tables, user)
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
+    async def numbered(
+        self, table: Table, user: str, *, with_key: bool, virtual: frozenset[str] = frozenset()
+    ) -> tuple[Source, int]:
         """A view, which is numbered."""
         view = await self._tables.view(table, user)
         return view, view.last_seq if view else 0

@@ -17,7 +17,7 @@ from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
 from kalam.storage.log.copies import Key
 from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
+from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
 from kalam.tables.publishing import Publishing
 from kalam.tables.replay import Replay, last_of_stream, replay_of_stream
 from kalam.tables.stored import StoredTables
@@ -51,6 +51,9 @@ class StreamRows:
         """None of these verbs is for events; raises Unsupported."""
         raise Unsupported(REFUSALS[verb].format(table.name), hint=HINTS.get(verb))
 
+    def check_writable(self, table: Table) -> None:
+        """Rows are taken."""
+
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Publish the messages of all users as one run."""
         with batch_span("kalam.publish", batch.spans, table=str(table.name), rows=len(batch.rows)):
@@ -63,12 +66,14 @@ class StreamRows:
             return TakenRows(discarded=(await self._tables.publish(table, events)).discarded)
 
     async def sources(
-        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:
         """The events of their windows."""
         return {name: await self._tables.rows(table, with_key=with_key) for name, table in tables.items()}
 
-    async def numbered(self, table: Table, user: str, *, with_key: bool) -> tuple[Source, int]:
+    async def numbered(
+        self, table: Table, user: str, *, with_key: bool, virtual: frozenset[str] = frozenset()
+    ) -> tuple[Source, int]:
         """The events with their sequences in the stream."""
         events = await self._tables.rows(table, with_key=with_key, with_seq=True)
         return events, events.column(EVENT_SEQ)[-1].as_py() if events.num_rows else 0

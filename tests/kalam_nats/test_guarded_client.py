@@ -102,7 +102,33 @@ async def test_wherever_the_bytes_are_cut_the_same_messages_come_out(seed):
     client = GuardedClient()
     taps = client._taps  # noqa: SLF001 - as after `tap`, which needs a connection
     taps[1] = lambda *message: taken.append(message)
-    parser = TappingParser(client, taps)
+    parser = TappingParser(client, taps, client._headed)  # noqa: SLF001
+    place = 0
+    while place < len(stream):
+        size = chance.choice((1, 3, 20, 1_000, 32_768))
+        await parser.parse(stream[place : place + size])
+        place += size
+    assert taken == wanted
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_headers_that_are_wanted_as_they_came_are_cut_off_likewise(seed):
+    chance = random.Random(seed)
+    wanted, stream = [], b""
+    for i in range(60):
+        subject, reply = b"s.%d" % i, b"" if i % 3 else b"r"
+        payload = chance.randbytes(chance.choice((0, 1, 50, 70_000)))
+        header = HEADER if chance.random() < 0.7 else b""
+        wanted.append((subject, reply, header, payload))
+        stream += message_of(1, subject, reply, payload, header)
+        while chance.random() < 0.4:
+            others = (b"+OK\r\n", message_of(2, b"o", b"", b"MSG"), message_of(2, b"o", b"r", b"", HEADER))
+            stream += chance.choice(others)
+    taken: list[tuple[bytes, ...]] = []
+    client = GuardedClient()
+    headed = client._headed  # noqa: SLF001 - as after `tap_headed`, which needs a connection
+    headed[1] = lambda *message: taken.append(message)
+    parser = TappingParser(client, {}, headed)
     place = 0
     while place < len(stream):
         size = chance.choice((1, 3, 20, 1_000, 32_768))

@@ -5,7 +5,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from kalam.foreign import ColumnSource, ForeignOptions, Invalid, Over, Payload, Place
 from kalam.names import TableName
 from kalam.rows.column_types import TYPES
 from kalam.schema import (
@@ -94,12 +96,20 @@ def columns(draw: st.DrawFn) -> tuple[Column, ...]:
     return tuple(made)
 
 
+def sources() -> st.SearchStrategy[ColumnSource | None]:
+    texts = {Place.HEADER: "it's", Place.PATH: """a["it's"].b[0]"""}
+    told = [ColumnSource(place, text) for place, text in texts.items()]
+    return st.sampled_from([None, ColumnSource(Place.TOKEN, 3), *told])
+
+
 @st.composite
 def definitions(draw: st.DrawFn) -> TableDefinition:
     kind = draw(st.sampled_from(TableKind))
     made = draw(columns())
     key: tuple[str, ...] = ()
-    if kind is not TableKind.STREAM:
+    if kind is TableKind.FOREIGN:
+        made = tuple(replace(column, source=draw(sources())) for column in made)
+    elif kind is not TableKind.STREAM:
         may_be = [column.name for column in made if TYPES[column.type.name].is_key and not column.nullable]
         key = tuple(draw(st.permutations(may_be))[: draw(st.integers(1, 3))]) or ("_row_id",)
         if key == ("_row_id",):
@@ -109,8 +119,13 @@ def definitions(draw: st.DrawFn) -> TableDefinition:
             made = (*made, row_id)
     subject_key = draw(st.none() | st.sampled_from([column.name for column in made]))
     format_, as_text = draw(st.sampled_from(PayloadFormat)), draw(st.booleans())
-    options: StreamOptions | StoredOptions
-    if kind is TableKind.STREAM:
+    options: StreamOptions | StoredOptions | ForeignOptions
+    if kind is TableKind.FOREIGN:
+        over = Over("it's", draw(st.none() | st.just("a.*.>")), draw(st.none() | st.just("hub")))
+        options = ForeignOptions(
+            over=over, payload=draw(st.sampled_from(Payload)), invalid=draw(st.sampled_from(Invalid))
+        )
+    elif kind is TableKind.STREAM:
         options = StreamOptions(
             retention_s=draw(st.none() | st.integers(1, 10**9)),
             max_buffer_rows=draw(st.integers(1, 10**8)),
@@ -144,7 +159,8 @@ def test_a_table_s_create_statement_makes_the_same_table(table: TableDefinition)
     assert isinstance(statement, CreateTable)
     assert statement.ref == TableRef(table.name.namespace, table.name.table)
     assert (statement.kind, statement.columns, statement.key) == (table.kind, table.columns, table.key)
-    assert table_options(statement.kind, statement.options, statement.columns) == table.options
+    options = table_options(statement.kind, statement.options, statement.columns)
+    assert (replace(options, over=statement.over) if statement.over else options) == table.options
 
 
 def test_a_create_statement_is_written_for_people() -> None:

@@ -28,15 +28,15 @@ class Reaches:
         hidden: list[TableReach] = []
         trusted = []
         for table in self._catalogue.tables.values():
-            if table.per_user or not rights.sees(user, table):
-                continue
-            if not table.is_stored and rights.may(user, Privilege.JETSTREAM, table):
+            if table.per_user or not (table.is_stored or table.is_stream) or not rights.sees(user, table):
+                continue  # what is published of it is told to nobody else, or is others'
+            if table.is_stream and rights.may(user, Privilege.JETSTREAM, table):
                 trusted.append(table.name)
             if not rights.may(user, Privilege.SELECT, table):
                 continue
             found = self._heard(user, table)
             if found is None:
-                hidden.append(TableReach(table.name, not table.is_stored))
+                hidden.append(TableReach(table.name, table.is_stream))
             else:
                 heard.append(found)
         return Reach(
@@ -50,7 +50,7 @@ class Reaches:
 
     def _heard(self, user: str, table: Table) -> TableReach | None:
         """How a table is heard whose rows the user may read; None where policies let the broker show nothing."""
-        stream = not table.is_stored
+        stream = table.is_stream
         policies = self._rights.policies(user, table, Command.SELECT)
         if policies is None:
             return TableReach(table.name, stream)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
@@ -43,6 +43,8 @@ FLUSH_TIME_S = 10.0  # for so long; without an end it would wait for ever on a c
 Setup = Callable[[GuardedClient], Awaitable[None]]
 Listener = Callable[[], None]
 
+DENIED = re.compile(r"""permissions violation for publish to "?([^"\s]+)""")
+"""What nats-py tells of a publish that the broker refused, in small letters."""
 log = structlog.get_logger(__name__)
 
 
@@ -96,6 +98,7 @@ class BrokerConnection:
         self._setups: list[Setup] = []
         self._on_connected: list[Listener] = []
         self._on_disconnected: list[Listener] = []
+        self._denied: dict[str, list[asyncio.Future[None]]] = {}
         self._up = asyncio.Event()  # as far as is known the connection stands; listeners were told so
         self._changed = asyncio.Event()  # the supervisor has something to look at
 
@@ -132,6 +135,22 @@ class BrokerConnection:
     def name(self) -> str:
         """The name of the connection in the broker's monitoring."""
         return str(self._options["name"])
+
+    @contextmanager
+    def denial(self, subject: str) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when the broker says that nothing may be published on a subject.
+
+        It says so beside the request, which goes without an answer.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._denied.setdefault(subject.lower(), [])
+        waiting.append(future)
+        try:
+            yield future
+        finally:
+            waiting.remove(future)
+            if not waiting:
+                self._denied.pop(subject.lower(), None)
 
     async def wait_connected(self, timeout_s: float) -> Client:
         """Wait until the connection stands and return its client; raises BrokerUnavailable after ``timeout_s``."""
@@ -305,6 +324,10 @@ class BrokerConnection:
         kind = error_kind(error)
         self.errors[kind] += 1
         text = str(error) or type(error).__name__
+        if denied := DENIED.search(text):
+            for future in self._denied.get(denied[1].lower(), ()):
+                if not future.done():
+                    future.set_result(None)
         said = type(error) in (nats_errors.Error, nats_errors.AuthorizationError)
         if said or not self._last_error_is_said:
             self._last_error, self._last_error_is_said = text, said

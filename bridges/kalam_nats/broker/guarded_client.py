@@ -23,6 +23,8 @@ from kalam.tracing import TRACEPARENT
 
 Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
 """Takes the subject, the reply subject or nothing, the payload and the headers of a message."""
+HeadedTap = Callable[[bytes, bytes, bytes, bytes], None]
+"""Takes the same with the headers as the block that came, empty for none, before the payload."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,19 +49,19 @@ def with_trace(block: bytes, trace: str | None) -> bytes:
 
 
 class TappingParser(Parser):
-    """nats-py's parser, with a short way for messages without headers that somebody taps.
+    """nats-py's parser, with a short way for messages that somebody taps, and with headers where these are wanted raw.
 
     nats-py matches two expressions and moves its buffer twice for each message; here that is done once for all that
     came together. Whatever is not a tapped message goes nats-py's way, one at a time between those that are.
     """
 
-    def __init__(self, client: Client, taps: Mapping[int, Tap]) -> None:
+    def __init__(self, client: Client, taps: Mapping[int, Tap], headed: Mapping[int, HeadedTap]) -> None:
         super().__init__(client)
-        self._taps = taps
+        self._taps, self._headed = taps, headed
 
     async def parse(self, data: bytes = b"") -> None:
         """Parse what came, and dispatch it."""
-        if not self._taps or self.state != AWAITING_CONTROL_LINE:
+        if not (self._taps or self._headed) or self.state != AWAITING_CONTROL_LINE:
             await super().parse(data)
             return
         if self.buf:
@@ -82,19 +84,25 @@ class TappingParser(Parser):
 
         Where something else begins, where that ends as far as can be told, and whether it is the start of a message.
         """
-        size, taps, find = len(data), self._taps, data.find
-        while data.startswith(b"MSG ", place):
+        size, taps, headed, find = len(data), self._taps, self._headed, data.find
+        while data.startswith(b"MSG ", place) or (headed and data.startswith(b"HMSG ", place)):
             end = find(b"\r\n", place)
             if end < 0:
                 return place, size, size - place < HELD_BYTES_MAX
-            words = data[place + 4 : end].split()
+            command, *words = data[place:end].split()
             following = end + 4 + int(words[-1])
             if following > size:
                 return place, size, following - place < HELD_BYTES_MAX
-            take = taps.get(int(words[1]))
-            if take is None:
+            sid = int(words[1])
+            if command == b"MSG" and (take := taps.get(sid)) is not None:
+                _hand_over(take, words[0], words[2] if len(words) == 4 else b"", data[end + 2 : following - 2], None)
+            elif (take_headed := headed.get(sid)) is not None:
+                headers = int(words[-2]) if command == b"HMSG" else 0
+                reply = words[2] if len(words) == (5 if headers else 4) else b""
+                begin = end + 2 + headers
+                _hand_over_headed(take_headed, words[0], reply, data[end + 2 : begin], data[begin : following - 2])
+            else:
                 return place, following, False
-            _hand_over(take, words[0], words[2] if len(words) == 4 else b"", data[end + 2 : following - 2], None)
             place = following
         return place, _end_of_command(data, place), place == size
 
@@ -113,7 +121,8 @@ class GuardedClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._taps: dict[int, Tap] = {}
-        self._ps = TappingParser(self, self._taps)
+        self._headed: dict[int, HeadedTap] = {}
+        self._ps = TappingParser(self, self._taps, self._headed)
 
     async def request(self, *args: Any, **options: Any) -> Msg:
         """nats-py's request, which in Python 3.11 forgets a cancellation that comes together with the answer."""
@@ -128,9 +137,17 @@ class GuardedClient(Client):
         self._taps[subscription._id] = take  # noqa: SLF001 - the broker answers to nothing of it before the next await
         return subscription
 
+    async def tap_headed(self, subject: str, take: HeadedTap) -> Subscription:
+        """The same with headers as they came: who does not need them all is spared the reading of each message's."""
+        subscription = await self.subscribe(subject, cb=_ignore)
+        self._headed[subscription._id] = take  # noqa: SLF001 - likewise
+        return subscription
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take = self._taps.get(sid)
-        if take is None:
+        take, take_headed = self._taps.get(sid), self._headed.get(sid)
+        if take_headed is not None:
+            _hand_over_headed(take_headed, subject, reply, bytes(headers or b""), data)
+        elif take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
             _hand_over(take, subject, reply, data, await self._process_headers(headers) if headers else None)
@@ -145,6 +162,7 @@ class GuardedClient(Client):
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._taps.pop(sid, None)
+        self._headed.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
 
     def publish(
@@ -232,6 +250,13 @@ def _hand_over(take: Tap, subject: bytes, reply: bytes, payload: bytes, headers:
     """Hand a message over: one that cannot be taken must not end the reading of those behind it."""
     try:
         take(subject, reply, payload, headers)
+    except Exception:
+        log.exception("a message could not be taken", subject=subject[:200].decode("utf-8", "replace"))
+
+
+def _hand_over_headed(take: HeadedTap, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    try:
+        take(subject, reply, headers, payload)
     except Exception:
         log.exception("a message could not be taken", subject=subject[:200].decode("utf-8", "replace"))
 

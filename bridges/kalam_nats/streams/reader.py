@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -139,9 +139,9 @@ class Pulls:
 
     async def open(self) -> None:
         """Listen for events."""
-        self._subscription = await self._client.tap(f"{self._inbox}.*", self._take)
+        self._subscription = await self._client.tap_headed(f"{self._inbox}.*", self._take)
 
-    def _take(self, subject: bytes, reply: bytes, payload: bytes, _: object) -> None:
+    def _take(self, subject: bytes, reply: bytes, _: bytes, payload: bytes) -> None:
         """Take an event, or a status of the open pull; one of an earlier pull says nothing new."""
         if reply or subject == self._subject:
             self._pull.take(reply, payload)
@@ -180,14 +180,14 @@ class Pulls:
 
 def _events(replies: list[bytes], payloads: list[bytes], delivered: int) -> tuple[StoredEvents, int]:
     """The events, and the consumer's number of the last; raises BrokerUnavailable if one was lost on the way."""
-    numbers = _numbers(replies)
+    numbers = reply_numbers(replies)
     last = int(numbers[-1, CONSUMER_SEQ])
     if last != delivered + len(replies):
         raise BrokerUnavailable("events were lost on their way from the broker; ask again")
     return StoredEvents(numbers[:, STREAM_SEQ].tolist(), (numbers[:, TIME_NS] // 1_000).tolist(), payloads), last
 
 
-def _numbers(replies: list[bytes]) -> np.ndarray:
+def reply_numbers(replies: Sequence[bytes]) -> np.ndarray:
     """The numbers in reply subjects, a row for each.
 
     A reply subject is ``$JS.ACK.<stream>.<consumer>.<times>.<stream seq>.<consumer seq>.<time in ns>.<pending>``; newer

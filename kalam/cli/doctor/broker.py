@@ -188,7 +188,7 @@ def _against_catalogue(patient: Patient, streams: list[dict[str, Any]]) -> Itera
         return
     with closing(connect(patient.data_dir / DATABASE, read_only=True)) as conn:
         [data_id] = conn.execute("SELECT value FROM meta WHERE name = 'data_id'").fetchone()
-        tables = {str(table.table_id): table for table in read_tables(conn) if not table.is_stored}
+        tables = {str(table.table_id): table for table in read_tables(conn) if table.is_stream}
         dropped = {
             name.rpartition(":")[2] for (name,) in conn.execute("SELECT name FROM meta WHERE name LIKE 'unpurged:%'")
         }

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kalam.cli.loading.names import NameMatch
+from kalam.rows.inference import FALSE_WORDS, TRUE_WORDS
 
 if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
     import pyarrow as pa
 
-TRUE_WORDS: Final = ("true", "t", "yes", "y", "on", "1")
-FALSE_WORDS: Final = ("false", "f", "no", "n", "off", "0")
 ROWS_LOOKED_AT: Final = 1_000
 BOOLEAN: Final = "BOOLEAN"
 

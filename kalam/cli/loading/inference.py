@@ -7,30 +7,18 @@ DOUBLE keeps. Integers are BIGINT, because the rows that were not looked at may 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from kalam.cli.loading.fitting import FALSE_WORDS, TRUE_WORDS
+from kalam.rows.inference import type_of_texts, type_of_values
 
 if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
     import pyarrow as pa
 
 ROWS_MIN: Final = 1_000
 """So many rows are looked at, if the file has them."""
-BIGINT_MAX: Final = (1 << 63) - 1
-DIGITS_MAX: Final = 15
-"""Every number of so many digits comes back from a DOUBLE as it was."""
-
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-_NOT_FINITE: Final = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}.*")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def types_of_texts(columns: Mapping[str, Sequence[str | None]], *, booleans: bool = False) -> dict[str, str]:
@@ -39,39 +27,6 @@ def types_of_texts(columns: Mapping[str, Sequence[str | None]], *, booleans: boo
         name: type_of_texts([text for text in texts if text is not None], booleans=booleans)
         for name, texts in columns.items()
     }
-
-
-def type_of_texts(texts: Sequence[str], *, booleans: bool = False) -> str:
-    """The type that fits all of these texts."""
-    words = frozenset(TRUE_WORDS + FALSE_WORDS) if booleans else frozenset({"true", "false"})
-    tests: tuple[tuple[str, Callable[[str], object]], ...] = (
-        ("BOOLEAN", lambda text: text.lower() in words),
-        ("BIGINT", _is_integer),
-        ("DOUBLE", _is_float),
-        ("DATE", lambda text: _DATE.fullmatch(text) and _reads(date, text)),
-        ("TIMESTAMP", lambda text: _TIMESTAMP.fullmatch(text) and _reads(datetime, text)),
-        ("UUID", _UUID.fullmatch),
-    )
-    return next((name for name, fits in tests if texts and all(map(fits, texts))), "TEXT")
-
-
-def _is_integer(text: str) -> bool:
-    return bool(_INTEGER.fullmatch(text)) and -BIGINT_MAX - 1 <= int(text) <= BIGINT_MAX and text != "-0"
-
-
-def _is_float(text: str) -> bool:
-    if text.lower() in _NOT_FINITE:
-        return True
-    digits = re.sub(r"[eE].*|[^0-9]", "", text).lstrip("0")
-    return bool(_FLOAT.fullmatch(text)) and len(digits) <= DIGITS_MAX
-
-
-def _reads(kind: type[date | datetime], text: str) -> bool:
-    try:
-        kind.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def types_of_rows(rows: Sequence[bytes], *, booleans: bool = False) -> dict[str, str]:
@@ -83,26 +38,7 @@ def types_of_rows(rows: Sequence[bytes], *, booleans: bool = False) -> dict[str,
             found = values.setdefault(name, [])
             if value is not None:
                 found.append(value)
-    return {name: _type_of_values(found, booleans=booleans) for name, found in values.items()}
-
-
-def _type_of_values(values: Sequence[Any], *, booleans: bool) -> str:
-    match set(map(type, values)):
-        case kinds if not kinds:
-            return "TEXT"
-        case kinds if kinds == {bool}:
-            return "BOOLEAN"
-        case kinds if kinds == {int}:
-            if booleans and set(values) <= {0, 1}:
-                return "BOOLEAN"
-            return "BIGINT" if all(-BIGINT_MAX - 1 <= value <= BIGINT_MAX for value in values) else "DECIMAL(38,0)"
-        case kinds if kinds <= {int, float}:
-            return "DOUBLE"
-        case kinds if kinds == {str}:
-            guessed = type_of_texts(values, booleans=booleans)
-            return guessed if guessed not in ("BIGINT", "DOUBLE") and (booleans or guessed != "BOOLEAN") else "TEXT"
-        case _:
-            return "JSON"
+    return {name: type_of_values(found, booleans=booleans) for name, found in values.items()}
 
 
 def merged_types(guesses: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -37,8 +37,10 @@ _GOING_ON = frozenset({"AT", "COLLATE", "ISNULL", "NOTNULL", "ESCAPE", "OPERATOR
 
 
 def columns_of(table: TableDefinition) -> dict[str, DataType]:
-    """The types of a table's columns, ``_updated`` among them."""
-    return {**{column.name: column.type for column in table.columns}, UPDATED: DataType(name=TypeName.TIMESTAMP)}
+    """The types of a table's columns, ``_updated`` and those of foreign messages among them."""
+    virtual = {name: DataType(name=kind) for name, kind in table.system_columns.items()} if table.is_foreign else {}
+    own = {column.name: column.type for column in table.columns}
+    return {**own, UPDATED: DataType(name=TypeName.TIMESTAMP), **virtual}
 
 
 def with_own_forms(

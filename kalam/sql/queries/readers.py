@@ -6,12 +6,13 @@ has a query or an expression, and a server by ``import_readers`` while its broke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kalam.schema import TableDefinition
 from kalam.sql.queries.pins import Condition
+from kalam.sql.queries.scan_bounds import ScanBounds
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import QueryText, Select
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def import_readers() -> None:
     """Import what the functions below would import; takes some 0.1 s of CPU."""
-    for name in ("select", "select_names", "condition", "policy"):
+    for name in ("select", "select_names", "condition", "policy", "bounds"):
         import_module(f"{__package__}.{name}")
 
 
@@ -79,6 +80,13 @@ def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[objec
     from kalam.sql.queries.condition import read_shape
 
     return read_shape(where, table, parameters)
+
+
+def read_bounds(query: QueryText, tokens: Mapping[str, int], parameters: Sequence[Any]) -> ScanBounds:
+    """``bounds.read_bounds``."""
+    from kalam.sql.queries.bounds import read_bounds
+
+    return read_bounds(query, tokens, parameters)
 
 
 def read_policy(text: str, table: TableDefinition) -> PolicyText:

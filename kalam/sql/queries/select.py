@@ -6,6 +6,7 @@ for its mentions of tables and columns and thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.errors import Unsupported
-from kalam.schema import STREAM_KEY
+from kalam.schema import STREAM_KEY, VIRTUAL_COLUMNS
 from kalam.sql.queries.points import constant_of, equalities_of, point_of
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression, parse_query
@@ -30,7 +31,6 @@ _RELATIONS_MAX = 500
 
 # What a select list is read behind.
 _LEAD = "SELECT "
-_HIDE_KEY = f' EXCEPT ("{STREAM_KEY}")'
 
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Drop, exp.Describe)
 _RELATIONS = (exp.Table, exp.Select, exp.Join, exp.CTE, exp.Lateral, exp.Unnest)
@@ -53,6 +53,7 @@ class _Survey(msgspec.Struct):
     selects: int = 0
     relations: int = 0
     names_key: bool = False
+    virtual: set[str] = msgspec.field(default_factory=set)
     aggregates: bool = False
     refused: str | None = None
 
@@ -174,8 +175,10 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         point=point_of(tree) if plain else None,
         casts=_casts(tree),
         in_order=len(tables) == 1 and isinstance(tree, exp.Select) and _keeps_order(tree),
+        virtual=frozenset(survey.virtual),
     )
-    return _with_hidden_key(query, tree) if plain and survey.names_key else query
+    hidden = [*([STREAM_KEY] if survey.names_key else ()), *sorted(survey.virtual)]
+    return _with_hidden(query, tree, hidden) if plain and hidden else query
 
 
 def _casts(tree: exp.Expr) -> tuple[int, ...]:
@@ -193,13 +196,13 @@ def _keeps_order(tree: exp.Expr) -> bool:
     )
 
 
-def _with_hidden_key(query: QueryText, tree: exp.Expr) -> QueryText:
-    """The query in which ``*`` shows the declared columns alone, as it does where nothing names ``_key``."""
+def _with_hidden(query: QueryText, tree: exp.Expr, hidden: Sequence[str]) -> QueryText:
+    """The query in which ``*`` shows the declared columns alone, as it does where nothing names the hidden ones."""
     stars = [node.this if isinstance(node, exp.Column) else node for node in tree.expressions]
-    edits = Edits(query.text)
+    edits, behind = Edits(query.text), " EXCEPT ({})".format(", ".join(f'"{name}"' for name in hidden))
     for star in stars:
         if isinstance(star, exp.Star) and not any(star.args.values()):
-            edits.enclose((star.meta["start"], star.meta["end"] + 1), behind=_HIDE_KEY)
+            edits.enclose((star.meta["start"], star.meta["end"] + 1), behind=behind)
     return edits.applied(query)
 
 
@@ -220,6 +223,8 @@ def _visit(node: exp.Expr, survey: _Survey, statement: StatementText, start: int
     survey.selects += isinstance(node, (exp.Select, exp.Values, exp.SetOperation))
     survey.aggregates |= isinstance(node, exp.Window) or is_aggregate(node)
     survey.refused = survey.refused or _refusal(node)
+    if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier):
+        survey.virtual |= VIRTUAL_COLUMNS.keys() & {name_of(node.this)}
     match node:
         case exp.Identifier():
             survey.names_key |= name_of(node) == STREAM_KEY

@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from kalam.errors import ColumnNotFound, InvalidName, InvalidValue
+from kalam.foreign import ColumnSource
 from kalam.rows.column_types import TYPES
 from kalam.schema import Column, DataType, Default, DefaultKind, TableKind
 from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.defaults import read_default
+from kalam.sql.tables.foreign import read_source
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind, Token
 from kalam.sql.text.statements import AddColumn
@@ -22,13 +24,14 @@ _NOT_ON_ALTER = frozenset({DefaultKind.SNOWFLAKE_ID, DefaultKind.UUID_V7})
 
 
 class _Declared(msgspec.Struct, frozen=True):
-    """A column as it is written; ``key`` is the PRIMARY behind it, if it is there."""
+    """A column as it is written; ``key`` is the PRIMARY behind it, ``source`` its FROM, if they are there."""
 
     name: str
     type: DataType
     nullable: bool
     default: Default | None
     key: Token | None
+    source: ColumnSource | None = None
 
 
 def read_columns(cursor: Cursor, kind: TableKind) -> tuple[tuple[Column, ...], tuple[str, ...]]:
@@ -62,7 +65,7 @@ def read_added_column(cursor: Cursor) -> AddColumn:
     if column.default and column.default.kind in _NOT_ON_ALTER:
         detail = f"{column.default} would give all old rows the same value and is refused here"
         raise cursor.error(InvalidValue, detail, at=token)
-    return AddColumn(column.name, column.type, column.nullable, column.default)
+    return AddColumn(column.name, column.type, column.nullable, column.default, column.source)
 
 
 def _new_column(cursor: Cursor, declared: dict[str, _Declared]) -> _Declared:
@@ -83,7 +86,7 @@ def _declared(cursor: Cursor) -> _Declared:
         )
     name = cursor.new_name("column")
     data_type = read_type(cursor)
-    nullable, default, key = True, None, None
+    nullable, default, key, source = True, None, None, None
     seen: set[str] = set()
     while cursor.token.kind is Kind.WORD:
         token = cursor.token
@@ -99,11 +102,13 @@ def _declared(cursor: Cursor) -> _Declared:
             default = read_default(cursor, data_type)
         elif cursor.take("PRIMARY", "KEY"):
             key, nullable = token, False
+        elif cursor.take("FROM"):
+            source = read_source(cursor)
         elif word in _CONSTRAINTS:
             raise cursor.refusal(f"{word} {_ALLOWED}")
         else:
             raise cursor.unexpected("NOT NULL, DEFAULT, PRIMARY KEY, ',' or ')'", choices=("DEFAULT", "PRIMARY", "NOT"))
-    return _Declared(name, data_type, nullable, default, key)
+    return _Declared(name, data_type, nullable, default, key, source)
 
 
 def _table_key(cursor: Cursor) -> tuple[str, ...]:
@@ -147,4 +152,5 @@ def _column(number: int, column: _Declared, key: tuple[str, ...]) -> Column:
         type=column.type,
         nullable=column.nullable and column.name not in key,
         default=column.default,
+        source=column.source,
     )

@@ -11,6 +11,7 @@ from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKi
 from kalam.sql.access import grants, policies, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
 from kalam.sql.tables.columns import read_added_column, read_columns
+from kalam.sql.tables.foreign import check_no_sources, read_over
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import (
     AddColumn,
@@ -26,7 +27,7 @@ from kalam.sql.text.statements import (
     TableRef,
 )
 
-_KINDS = {kind.value: kind for kind in TableKind}
+_KINDS = {kind.value: kind for kind in TableKind if kind is not TableKind.FOREIGN}  # a STREAM table OVER something
 _CREATE = (
     "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), CREATE USER u, CREATE ROLE r, "
     "CREATE TOKEN 'name', CREATE POLICY p ON t"
@@ -124,10 +125,30 @@ def _create_table(cursor: Cursor, kind: TableKind) -> CreateTable:
     if cursor.at("AS"):
         raise cursor.refusal("CREATE TABLE … AS is not supported; create the table, then INSERT INTO … SELECT")
     columns, key = read_columns(cursor, kind)
+    if cursor.at("OVER"):
+        return _create_foreign_table(cursor, ref, kind, columns, if_not_exists=if_not_exists)
+    check_no_sources(cursor, columns)
     if not key and kind is not TableKind.STREAM:
         columns, key = (*columns, _row_id(len(columns) + 1)), (ROW_ID,)
     options = read_clauses(cursor)
     return CreateTable(ref=ref, kind=kind, columns=columns, key=key, options=options, if_not_exists=if_not_exists)
+
+
+def _create_foreign_table(
+    cursor: Cursor, ref: TableRef, kind: TableKind, columns: tuple[Column, ...], *, if_not_exists: bool
+) -> CreateTable:
+    if kind is not TableKind.STREAM:
+        raise cursor.refusal(f"a {kind} table keeps rows of its own: CREATE STREAM TABLE … OVER STREAM reads others'")
+    over = read_over(cursor)
+    return CreateTable(
+        ref=ref,
+        kind=TableKind.FOREIGN,
+        columns=columns,
+        key=(),
+        options=read_clauses(cursor),
+        if_not_exists=if_not_exists,
+        over=over,
+    )
 
 
 def _row_id(column_id: int) -> Column:

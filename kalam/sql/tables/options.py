@@ -15,12 +15,14 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.errors import InvalidOption, Unsupported
+from kalam.foreign import Invalid, Payload
 from kalam.names import numbered
 from kalam.schema import (
     STORED_KINDS,
     Column,
     Compression,
     PayloadFormat,
+    StoredOptions,
     StreamOptions,
     StreamStorage,
     TableKind,
@@ -40,6 +42,7 @@ REPLICAS = (1, 3, 5)
 _RETENTION_S_MAX = RETENTION_DAYS_MAX * 86_400
 _STREAM = frozenset({TableKind.STREAM})
 _STORED = frozenset(STORED_KINDS)
+_FOREIGN = frozenset({TableKind.FOREIGN})
 _POLICY = re.compile(
     r"rows\s*:\s*([0-9]{1,9})(?:\s*,\s*interval\s*:\s*([0-9]{1,9}))?|interval\s*:\s*([0-9]{1,9})", re.ASCII
 )
@@ -65,7 +68,9 @@ class Option(msgspec.Struct, frozen=True):
 
 def options_of(options: TableOptions) -> list[tuple[str, Option]]:
     """The options that a table with these has, by name."""
-    kinds = _STREAM if isinstance(options, StreamOptions) else _STORED
+    kinds = _STORED
+    if not isinstance(options, StoredOptions):
+        kinds = _STREAM if isinstance(options, StreamOptions) else _FOREIGN
     return [(name, option) for name, option in OPTIONS.items() if option.kinds & kinds]
 
 
@@ -113,7 +118,10 @@ def _check_known(kind: TableKind, name: str) -> None:
     if option is not None and kind in option.kinds:
         return
     own = [known for known, other in OPTIONS.items() if kind in other.kinds]
-    allowed = f"a {kind} table has the options {', '.join(own)}"
+    called = "STREAM table OVER others' messages" if kind is TableKind.FOREIGN else f"{kind} table"
+    allowed = f"a {called} has the options {', '.join(own)}"
+    if kind is TableKind.FOREIGN and option is not None and option.kinds & _STREAM:
+        raise Unsupported(f"{name} is an option of a stream of Kalam's own; {allowed}")
     if option is None:
         raise InvalidOption(f"there is no option {name[:80]}; {allowed}", hint=did_you_mean(name, [*own, *_ALIASES]))
     kinds = " and ".join(sorted(option.kinds))
@@ -283,6 +291,8 @@ OPTIONS: dict[str, Option] = {
     "REPLICAS": Option(_STREAM, "1, 3 or 5", _replicas, lambda own: str(own.replicas), lambda own: str(own.replicas)),
     "FORMAT": _choice_option(_STREAM | _STORED, "format", PayloadFormat),
     "BIGINT_AS_TEXT": _flag_option(_STREAM | _STORED, "bigint_as_text"),
+    "PAYLOAD": _choice_option(_FOREIGN, "payload", Payload),
+    "INVALID": _choice_option(_FOREIGN, "invalid", Invalid),
     "ICEBERG": Option(
         _STORED,
         "true or false",

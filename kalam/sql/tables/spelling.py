@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kalam.foreign import ForeignOptions
 from kalam.schema import (
     Column,
     Default,
@@ -39,6 +40,8 @@ def create_table_sql(table: TableDefinition) -> str:
     body = ",\n".join(f"    {line}" for line in lines)
     name = f"{_name(table.name.namespace)}.{_name(table.name.table)}"
     options = options_sql(table.options, separator=",\n    ")
+    if isinstance(table.options, ForeignOptions):
+        return f"CREATE STREAM TABLE {name} (\n{body}\n) {table.options.over} WITH (\n    {options}\n)"
     return f"CREATE {table.kind} TABLE {name} (\n{body}\n) WITH (\n    {options}\n)"
 
 
@@ -61,6 +64,8 @@ def _column_sql(column: Column, key: tuple[str, ...]) -> str:
         parts.append(f"DEFAULT {_default_sql(column.default, column.type.name)}")
     if (column.name,) == key:
         parts.append("PRIMARY KEY")
+    if column.source is not None:
+        parts.append(str(column.source))
     return " ".join(parts)
 
 

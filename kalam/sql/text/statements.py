@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from kalam.foreign import ColumnSource, Over
 from kalam.schema import Column, DataType, Default, TableKind
 
 
@@ -79,8 +80,9 @@ class QueryText(msgspec.Struct, frozen=True):
     is the highest ``$n`` in it, 0 for none. ``names_key`` says whether it names the column ``_key`` anywhere. ``plain``
     is set for one SELECT over one table without ORDER BY, GROUP BY, DISTINCT, aggregate, window, join, set operation,
     sub-query or WITH. What needs no planning is told besides: an expression's ``equalities`` or ``constant``, a query's
-    ``point``. ``casts`` are the places of its result at which a CAST gives the type; ``in_order`` says that the rows of
-    its one table come in their order, if they are read in it.
+    ``point``. ``virtual`` are the columns of foreign messages that it names. ``casts`` are the places of its result at
+    which a CAST gives the type; ``in_order`` says that the rows of its one table come in their order, if they are read
+    in it.
     """
 
     text: str
@@ -93,6 +95,7 @@ class QueryText(msgspec.Struct, frozen=True):
     point: PointQuery | None = None
     casts: tuple[int, ...] = ()
     in_order: bool = False
+    virtual: frozenset[str] = frozenset()
 
 
 class DefaultValue(msgspec.Struct, frozen=True):
@@ -132,7 +135,10 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``options`` holds the raw value of each option by its upper-case name, the older clauses included."""
+    """``options`` holds the raw value of each option by its upper-case name, the older clauses included.
+
+    ``over`` is the foreign stream that a FOREIGN table reads.
+    """
 
     ref: TableRef
     kind: TableKind
@@ -140,6 +146,7 @@ class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
     key: tuple[str, ...]
     options: Mapping[str, Any]
     if_not_exists: bool
+    over: Over | None = None
 
 
 class DropTable(msgspec.Struct, frozen=True):
@@ -156,6 +163,7 @@ class AddColumn(msgspec.Struct, frozen=True):
     type: DataType
     nullable: bool
     default: Default | None
+    source: ColumnSource | None = None
 
 
 class DropColumn(msgspec.Struct, frozen=True):
@@ -179,6 +187,18 @@ class AlterTable(msgspec.Struct, frozen=True):
 class DescribeTable(msgspec.Struct, frozen=True):
     ref: TableRef
     history: bool
+
+
+class ShowStreams(msgspec.Struct, frozen=True):
+    pass
+
+
+class DescribeStream(msgspec.Struct, frozen=True):
+    """``sample`` is how many of its messages are looked at."""
+
+    stream: str
+    domain: str | None
+    sample: int
 
 
 class ShowStats(msgspec.Struct, frozen=True):
@@ -318,6 +338,8 @@ Statement = (
     | DropTable
     | AlterTable
     | DescribeTable
+    | ShowStreams
+    | DescribeStream
     | ShowStats
     | ShowCreateTable
     | Insert

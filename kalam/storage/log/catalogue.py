@@ -121,7 +121,7 @@ class Catalogue:
 
     def streams(self) -> list[Table]:
         """The STREAM tables."""
-        return [table for table in self.tables.values() if not table.is_stored]
+        return [table for table in self.tables.values() if table.is_stream]
 
     def history(self, table: Table) -> History:
         """The columns of every schema version of a table; it grows with each ALTER."""

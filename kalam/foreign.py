@@ -1,0 +1,67 @@
+"""What a CREATE TABLE says of a stream that others made: which it is, how it is written, where in it values are."""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+import msgspec
+
+
+class Place(enum.StrEnum):
+    """Where in a message the value of a column is that is not a member of the column's name."""
+
+    TOKEN = "TOKEN"  # noqa: S105 - of a subject
+    HEADER = "HEADER"
+    PATH = "PATH"
+
+
+class ColumnSource(msgspec.Struct, frozen=True):
+    """``FROM TOKEN n`` (counted from 1), ``FROM HEADER 'name'`` or ``FROM PATH 'a.b[0]'``."""
+
+    place: Place
+    at: int | str
+
+    def __str__(self) -> str:
+        at = self.at if isinstance(self.at, int) else "'" + self.at.replace("'", "''") + "'"
+        return f"FROM {self.place} {at}"
+
+
+class Payload(enum.StrEnum):
+    """How others write the payloads of a foreign stream."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
+    TEXT = "text"
+    CSV = "csv"
+    RAW = "raw"
+
+
+class Invalid(enum.StrEnum):
+    """What becomes of a message that does not decode: it is left out, or shown with NULLs."""
+
+    SKIP = "skip"
+    NULL = "null"
+
+
+class Over(msgspec.Struct, frozen=True):
+    """The stream that a foreign table reads: its name, the subjects of it that count, and its JetStream domain."""
+
+    stream: str = ""
+    subject: str | None = None
+    domain: str | None = None
+
+    def __str__(self) -> str:
+        parts = [("OVER STREAM", self.stream), ("SUBJECT", self.subject), ("DOMAIN", self.domain)]
+        return " ".join("{} '{}'".format(word, name.replace("'", "''")) for word, name in parts if name is not None)
+
+
+class ForeignOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a table over a foreign stream."""
+
+    over: Over = Over()
+    payload: Payload = Payload.JSON
+    invalid: Invalid = Invalid.SKIP
+
+    subject_key: ClassVar[str | None] = None
+    bigint_as_text: ClassVar[bool] = False

@@ -1,0 +1,1 @@
+"""Messages that others published, as rows of a table over their stream."""

@@ -1,0 +1,67 @@
+"""What tables over foreign streams need of a broker: a port, fulfilled by the NATS bridge.
+
+Every method raises NotFound for a stream that is not there, PermissionDenied, with what to grant, for one that Kalam
+may not read, Unsupported for one that holds rows of a Kalam or that reading would change, and BrokerUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from kalam.foreign import Over
+from kalam.rows.foreign.messages import ForeignMessages
+from kalam.sql.queries.scan_bounds import ScanBounds
+
+
+class ForeignState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker holds of a stream, and how it keeps it.
+
+    ``created`` tells a stream from one that was made anew; the times are None for an empty one, ``last_text`` is that
+    of the last message to the nanosecond. ``origin`` names the streams that it is a copy of. ``covered`` says that
+    every message of it is one that the table reads.
+    """
+
+    name: str
+    created: str
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    first_at: datetime | None
+    last_at: datetime | None
+    last_text: str
+    subjects: tuple[str, ...]
+    subject_count: int
+    retention: str
+    storage: str
+    origin: str
+    covered: bool = True
+
+
+class ForeignPort(Protocol):
+    """Streams that others made."""
+
+    async def states(self) -> list[ForeignState]:
+        """Every stream that Kalam may see and that is not a Kalam's own, by name."""
+
+    async def state(self, over: Over) -> ForeignState:
+        """What a stream holds now; raises what would keep it from being read."""
+
+    async def count(self, over: Over, table_id: int) -> int | None:
+        """How many messages the table reads are held now; None where the broker does not count them."""
+
+    def read(self, over: Over, table_id: int, bounds: ScanBounds) -> AsyncIterator[ForeignMessages]:
+        """The messages within these bounds that are stored now, in order, some thousand at a time; others may be too.
+
+        What is stored while they are read may be among them; what is evicted before it was read is not.
+        """
+
+    def last_of_subjects(self, over: Over, table_id: int, count: int) -> AsyncIterator[ForeignMessages]:
+        """The last message of each subject, ``count`` of them at most."""
+
+    async def seq_before(self, over: Over, table_id: int, moment: datetime) -> int:
+        """The sequence of the last message that was stored before a time, whether it is kept or not."""

@@ -1,0 +1,97 @@
+"""The rows of tables over foreign streams, as whoever reads them meets them; who would change them is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from kalam.errors import CursorExpired, DuplicateKey, Unsupported
+from kalam.names import TableName
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.copies import Key
+from kalam.tables.foreign.replay import replay_of_foreign
+from kalam.tables.foreign.tables import ForeignTables
+from kalam.tables.insert_batch import Answer, Batch, Tally
+from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
+from kalam.tables.replay import Replay
+from kalam.tables.stored import StoredTables
+from kalam.tables.window_pieces import EVENT_SEQ
+
+
+class ForeignRows:
+    """Messages of foreign streams; a Rows."""
+
+    ordered = True
+    seq_column = EVENT_SEQ
+
+    def __init__(self, tables: ForeignTables) -> None:
+        self._tables = tables
+
+    def check_writable(self, table: Table) -> None:
+        """Nothing is written there."""
+        raise read_only(table, "INSERT")
+
+    def stored(self, table: Table, verb: Verb) -> StoredTables:
+        """None of these verbs is for messages of others; raises Unsupported."""
+        raise read_only(table, verb)
+
+    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
+        """Raise Unsupported."""
+        raise read_only(table, "INSERT")
+
+    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
+        """Raise Unsupported."""
+        raise read_only(table, "INSERT")
+
+    def check(self, table: Table, rows: Sequence[Row]) -> None:
+        """Raise Unsupported."""
+        raise read_only(table, "INSERT")
+
+    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
+        """Raise Unsupported."""
+        raise read_only(table, "INSERT")
+
+    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
+        """Raise Unsupported."""
+        raise read_only(table, "DELETE")
+
+    async def sources(
+        self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
+    ) -> Mapping[TableName, Source]:
+        """The rows of their windows, or those within the bounds of the scan."""
+        return {name: await self._tables.rows(table, scan) for name, table in tables.items()}
+
+    async def numbered(
+        self, table: Table, user: str, *, with_key: bool, virtual: frozenset[str] = frozenset()
+    ) -> tuple[Source, int]:
+        """The rows with their sequences in the stream."""
+        rows = await self._tables.rows(table, Scan(virtual=virtual), with_seq=True)
+        return rows, rows.column(EVENT_SEQ)[-1].as_py() if rows.num_rows else 0
+
+    async def last_seq(self, table: Table, user: str) -> int:
+        """What has been told of the stream is known to whoever follows it."""
+        return 0
+
+    async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
+        """The messages up to the last that was told; raises CursorExpired where some of them are gone."""
+        state = await self._tables.port.state(table.foreign_options.over)
+        if not state.first_seq - 1 <= from_seq <= state.last_seq:
+            raise CursorExpired(f"the messages behind {from_seq} of table {table.name} are not kept any more")
+        return replay_of_foreign(table, self._tables, from_seq, max(from_seq, told_seq))
+
+    async def seq_before(self, table: Table, moment: datetime) -> int:
+        """The broker keeps when it stored each message."""
+        return await self._tables.port.seq_before(table.foreign_options.over, table.table_id, moment)
+
+    async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
+        """Raise Unsupported: there is no SUBJECT_KEY."""
+        raise Unsupported(f"last_per_key is for tables with a SUBJECT_KEY; {table.name} has none")
+
+
+def read_only(table: Table, verb: str) -> Unsupported:
+    """The refusal of what would change the stream of others, or is for rows that Kalam keeps."""
+    return Unsupported(
+        f"{verb} of table {table.name}: it reads the stream {table.foreign_options.over.stream}, which is others' and "
+        "is never changed"
+    )

@@ -1,0 +1,92 @@
+"""The upkeep of tables over foreign streams: the catalogue's, and nothing in the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+from kalam.errors import KalamError, Unsupported
+from kalam.foreign import ForeignOptions
+from kalam.rows.foreign.faults import Reason
+from kalam.rows.lone_values import timestamp_text
+from kalam.schema import Table, TableDefinition
+from kalam.sql.tables.foreign import check_foreign
+from kalam.sql.text.statements import RenameColumn
+from kalam.storage.log.catalogue import Catalogue, Sql
+from kalam.storage.log.database import Database
+from kalam.storage.log.drop_notes import forget_drops
+from kalam.tables.alterations import Action, ColumnUsers, altered
+from kalam.tables.foreign.tables import ForeignTables
+
+
+class ForeignUpkeep:
+    """Keeps tables over foreign streams; an Upkeep."""
+
+    def __init__(self, database: Database, catalogue: Catalogue, tables: ForeignTables) -> None:
+        self._database, self._catalogue, self._tables = database, catalogue, tables
+
+    async def create(self, definition: TableDefinition) -> Table:
+        """A table in the catalogue, if its stream is there and may be read."""
+        options = definition.options
+        assert isinstance(options, ForeignOptions)
+        check_foreign(definition.columns, options)
+        await self._tables.port.state(options.over)
+        return await self._catalogue.create_table(definition)
+
+    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
+        """Nothing has to hold still."""
+        return nullcontext()
+
+    async def alter(
+        self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
+    ) -> tuple[Table, str]:
+        """Other columns or options for the same messages, the older ones too."""
+        if isinstance(action, RenameColumn):
+            raise Unsupported(
+                f"column {action.name} of table {table.name} is the member of its name",
+                hint="ADD COLUMN another FROM PATH 'name', then DROP COLUMN",
+            )
+        used = [column.column_id for columns in self._catalogue.history(table).values() for column in columns]
+        change = altered(table, action, user=user, now=datetime.now(UTC), used_ids=used, column_users=column_users)
+        assert isinstance(change.options, ForeignOptions)
+        check_foreign(change.columns, change.options)
+        new = await self._catalogue.alter_table(table, change.columns, (), change.options, also)
+        self._tables.forget(table)
+        return new, change.message
+
+    def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
+        """It has no files."""
+        return nullcontext()
+
+    async def garbage(self, table: Table) -> list[str]:
+        """It has no files."""
+        return []
+
+    async def clear(self, table: Table, garbage: Sequence[str]) -> None:
+        """Nothing in the broker is touched."""
+        self._tables.forget(table)
+        await self._database.write(lambda conn: forget_drops(conn, [table.table_id]))
+
+    async def state(self, table: Table) -> list[tuple[str, Any]]:
+        """What the stream holds; of one that cannot be read, why."""
+        over = table.foreign_options.over
+        try:
+            state = await self._tables.port.state(over)
+        except KalamError as exc:
+            return [("stream", over.stream), ("unreadable", f"{exc.code}: {exc.detail}")]
+        counts = self._tables.undecodable(table)
+        reasons = [(f"undecodable_{reason}", "" if counts is None else counts[reason]) for reason in Reason]
+        return [
+            ("stream", over.stream),
+            ("messages", state.messages),
+            ("bytes", state.bytes),
+            ("first_seq", state.first_seq),
+            ("last_seq", state.last_seq),
+            ("oldest_event", "" if state.first_at is None else timestamp_text(state.first_at)),
+            ("newest_event", "" if state.last_at is None else timestamp_text(state.last_at)),
+            ("retention", state.retention),
+            ("undecodable", "" if counts is None else sum(counts.values())),
+            *reasons,
+        ]
