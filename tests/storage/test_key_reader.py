@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -234,6 +236,33 @@ def test_a_row_group_that_is_asked_for_far_more_often_takes_the_place_of_another
     assert reads.kept(103) == [(103, "n103")]
     with pytest.raises(NotKept):
         reads.kept(3)
+
+
+def test_rows_that_come_and_go_while_others_read_them_are_never_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(2_000), group_rows=100).schema
+    reads = Reads(path, schema, 60_000)  # room for a third of them
+    wrong: list[object] = []
+
+    def read_on(seed: int) -> None:
+        chosen = random.Random(seed)
+        for number in range(1_000):
+            favoured = 100 * (number // 100 + seed)  # row groups that others come to later
+            key = (favoured + chosen.randrange(100)) % 2_000 if number % 3 else chosen.randrange(2_000)
+            with suppress(NotKept):
+                if (rows := reads.kept(key) if number % 2 else reads.read(key)) != [(key, f"n{key}")]:
+                    wrong.append((key, rows))
+            if number % 250 == 249:
+                reads.reader.forget(stamp_of(path))
+
+    threads = [threading.Thread(target=read_on, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert reads.cache.byte_count <= 60_000
+    assert sum(-(-file.stat().st_size // 4_096) * 4_096 for file in reads.files()) == reads.cache.byte_count
 
 
 def test_what_is_kept_goes_with_its_segment_with_the_cache_and_with_the_run(tmp_path: Path) -> None:
