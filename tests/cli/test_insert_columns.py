@@ -157,6 +157,25 @@ def test_yes_and_no_are_truth_values_where_that_is_said(at_server, kalam_server,
     assert described(kalam_server, new_table) == GUESSED | {"flag": "BOOLEAN", "id": "UUID NOT NULL PRIMARY KEY"}
 
 
+def test_a_table_can_be_made_with_a_key_of_several_columns(at_server, kalam_server, new_table):
+    making = ("insert", new_table, "--create", "--yes", "--format", "csv")
+    done = at_server(*making, "--key", "Sensor, DAY", stdin="v,day,Sensor\n1,2026-03-01,a\n2,2026-03-02,a\n")
+    assert done.returncode == 0, done.stderr
+    assert 'PRIMARY KEY ("sensor", "day"))' in done.stderr
+    assert described(kalam_server, new_table)["day"] == "DATE NOT NULL PRIMARY KEY (sensor, day)"
+    again = "day,sensor,v\n2026-03-02,a,5\n2026-03-02,b,6\n"
+    done = at_server("insert", new_table, "--on-conflict", "update", "--format", "csv", stdin=again)
+    assert done.returncode == 0, done.stderr
+    assert kalam_server.sql(f"SELECT sensor, day, v FROM {new_table} ORDER BY 1, 2") == [
+        ["a", "2026-03-01", 1],
+        ["a", "2026-03-02", 5],
+        ["b", "2026-03-02", 6],
+    ]
+    done = at_server("insert", f"{new_table}x", "--create", "--yes", "--key", "v,w", "--format", "csv", stdin="v\n1\n")
+    assert done.returncode == 1
+    assert "the file has no column 'w'" in done.stderr
+
+
 def test_without_a_terminal_and_yes_nothing_is_created(at_server, kalam_server, new_table, tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text(CSV)

@@ -314,6 +314,20 @@ def test_a_snapshot_is_sorted_parquet_without_the_servers_columns(
     assert (empty.column_names, empty.num_rows) == (["v"], 0)
 
 
+def test_a_snapshot_is_sorted_by_all_columns_of_the_key_in_its_order(
+    bounded_server: ServerProcess, tmp_path: Path
+) -> None:
+    bounded_server.sql("CREATE NAMESPACE several; CREATE TABLE several.t (a INT, b TEXT, c INT, PRIMARY KEY (c, b))")
+    bounded_server.sql("INSERT INTO several.t VALUES (1, 'y', 2), (2, 'x', 2), (3, 'z', 1)")
+    done = run_kalam("export", "several.t", "--snapshot", str(tmp_path / "s"), f"--url={bounded_server.http_url}")
+    assert done.returncode == 0, done.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "s").to_pydict() == {
+        "a": [3, 2, 1],
+        "b": ["z", "x", "y"],
+        "c": [1, 2, 2],
+    }
+
+
 def test_a_snapshot_goes_into_the_folder_one_is_in_and_not_where_a_file_is(
     bounded_server: ServerProcess, numbers: str, tmp_path: Path
 ) -> None:

@@ -125,6 +125,16 @@ async def test_a_live_query_gives_rows_changes_and_the_result(k: Kalam) -> None:
         assert await take(again, 1) == [Change("delete", 5, {"id": 3, "v": 3.0})]
 
 
+async def test_the_result_is_kept_by_several_columns_where_they_tell_rows_apart(k: Kalam) -> None:
+    table = await make(k, "several", "a TEXT, b BIGINT, v DOUBLE, PRIMARY KEY (a, b)")
+    await k.insert(table, [{"a": "x", "b": 1, "v": 1.0}, {"a": "x", "b": 2, "v": 2.0}, {"a": "y", "b": 1, "v": 3.0}])
+    async with k.live(f"SELECT a, b, v FROM {table}", key=("a", "b")) as live:
+        await take(live, 3)
+        await k.sql(f"UPDATE {table} SET v = 9 WHERE a = 'x' AND b = 2; DELETE FROM {table} WHERE a = 'y' AND b = 1")
+        await take(live, 2)
+        assert live.rows == [{"a": "x", "b": 1, "v": 1.0}, {"a": "x", "b": 2, "v": 9.0}]
+
+
 @pytest.mark.parametrize("turns", range(5))
 async def test_a_live_query_is_given_up_though_a_message_comes_at_that_moment(k: Kalam, turns: int) -> None:
     table = await make(k, f"given_up_{turns}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 from lake_readers import READERS, lake_of, rows_of, selected
@@ -66,6 +67,27 @@ def test_every_type_and_key_is_read_as_it_is_selected(server: ServerProcess, kin
     server.sql(f"FLUSH TABLE {name}; COMPACT TABLE {name}")
     assert refresh(server, name)[4] == 59
     compare(server, name)
+
+
+def test_a_key_of_several_columns_hides_rows_by_all_of_them(server: ServerProcess) -> None:
+    sql = server.sql
+    sql("CREATE TABLE n.several (number INT, day DATE, place TEXT, v TEXT, PRIMARY KEY (place, day))")
+    days = [f"2026-03-0{day}" for day in (1, 2, 3, 4)]
+    rows = [f"({number}, '{day}', '{place}', 'old')" for number, (day, place) in enumerate(product(days, "abc"))]
+    sql(f"INSERT INTO n.several VALUES {', '.join(rows)}; FLUSH TABLE n.several")
+    sql(f"UPDATE n.several SET v = 'new' WHERE place = 'a' AND day = '{days[1]}'")
+    sql(f"DELETE FROM n.several WHERE place = 'b' AND day IN ('{days[1]}', '{days[2]}')")
+    sql(f"UPDATE n.several SET place = 'd' WHERE place = 'c' AND day = '{days[3]}'; FLUSH TABLE n.several")
+    refresh(server, "n.several")
+    compare(server, "n.several", "number")
+    sql("ALTER TABLE n.several RENAME COLUMN place TO at")
+    sql(f"INSERT INTO n.several VALUES (50, '{days[0]}', 'd', 'more'), (51, '{days[1]}', 'b', 'again')")
+    sql("UPDATE n.several SET v = 'newer' WHERE at = 'd'; FLUSH TABLE n.several")
+    assert refresh(server, "n.several")[4] == 12
+    compare(server, "n.several", "number")
+    sql("COMPACT TABLE n.several")
+    assert refresh(server, "n.several")[4] == 12
+    compare(server, "n.several", "number")
 
 
 def test_a_users_rows_are_a_partition(server: ServerProcess) -> None:
