@@ -7,7 +7,6 @@ from functools import partial
 
 import msgspec
 
-from kalam.access.identity import Identity
 from kalam.access.opened import Access
 from kalam.engine import Engine
 from kalam.engine.access import AccessStatements, Audited
@@ -24,7 +23,6 @@ from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.policies import PolicyStatements
 from kalam.engine.row_checks import RowChecks
-from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
@@ -40,7 +38,6 @@ from kalam.query.running import RunningQueries
 from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, Shown, SystemTables, running_rows
 from kalam.schema import Table
 from kalam.settings import Settings
-from kalam.sql.text.statements import Delete, TableRef
 from kalam.storage.opened import Storage
 from kalam.storage.work.background import Background
 from kalam.tables.foreign.rows import ForeignRows
@@ -48,6 +45,7 @@ from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.foreign.upkeep import ForeignUpkeep
 from kalam.tables.kinds import Rows, Tables, Upkeep
 from kalam.tables.outbox import Outbox
+from kalam.tables.removed_copies import remove_copy
 from kalam.tables.stored import Bounds, StoredTables
 from kalam.tables.stored_rows import StoredRows
 from kalam.tables.stored_upkeep import StoredUpkeep
@@ -137,8 +135,8 @@ class Assembly(msgspec.Struct, frozen=True):
         changes = Changes(settings, catalogue, codecs, tables, queries)
 
         async def remove_rows(table: Table, user: str) -> None:
-            ref = TableRef(table.name.namespace, table.name.table)
-            await changes.delete(Delete(ref=ref, where=None), Request(Session(Identity(user)), ()))
+            await remove_copy(storage, background, self.outbox, table, user)
+            queries.release(table.table_id, user)
 
         users = Users(self.access, gate, catalogue, remove_rows)
         grants = Grants(self.access.book, gate, catalogue)

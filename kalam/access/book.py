@@ -314,11 +314,11 @@ class Book:
 
 
 def copies_of(conn: sqlite3.Connection, user: str) -> list[int]:
-    """The ids of the USER tables that hold rows of a user."""
+    """The ids of the USER tables that hold rows of a user, deleted ones too, which a WHERE may ask for."""
     found = conn.execute(
         """SELECT DISTINCT table_id FROM copies WHERE user_id = ?1 AND user_id <> '' AND (
-            EXISTS (SELECT 1 FROM log WHERE log.copy_id = copies.copy_id AND op <> 'delete') OR
-            EXISTS (SELECT 1 FROM segments WHERE segments.copy_id = copies.copy_id AND deleted = 0))""",
+            EXISTS (SELECT 1 FROM log WHERE log.copy_id = copies.copy_id) OR
+            EXISTS (SELECT 1 FROM segments WHERE segments.copy_id = copies.copy_id))""",
         (user,),
     )
     return [table_id for (table_id,) in found]

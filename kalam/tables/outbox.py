@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, deque
+from collections.abc import Iterable
 from itertools import groupby
 
 import msgspec
@@ -163,8 +164,18 @@ class Outbox:
     async def forget_table(self, table: Table) -> None:
         """Drop what waits of a table that was dropped, and what the broker holds of it; raises BrokerUnavailable."""
         self.dropped.note(table.name, table.kind)
+        await self._end([id_ for id_, feed in self._feeds.items() if feed.table.table_id == table.table_id])
+        await self.dropped.purge(table.name)
+
+    async def forget_copy(self, table: Table, user: str) -> None:
+        """Drop what waits of a user's copy, and what the broker holds of it; raises BrokerUnavailable."""
+        name = (table.table_id, user)
+        await self._end([id_ for id_, feed in self._feeds.items() if (feed.table.table_id, feed.user) == name])
+        await self._port.purge_copy(table.name, user)
+
+    async def _end(self, copy_ids: Iterable[int]) -> None:
         ending: list[asyncio.Task[None]] = []
-        for copy_id in [copy_id for copy_id, feed in self._feeds.items() if feed.table.table_id == table.table_id]:
+        for copy_id in copy_ids:
             feed = self._feeds.pop(copy_id)
             self.byte_count -= feed.byte_count
             feed.byte_count = 0
@@ -173,7 +184,6 @@ class Outbox:
             ending += [feed.task] if feed.task is not None else []
         if ending:
             await asyncio.wait(ending)  # what is on its way would come after the purge
-        await self.dropped.purge(table.name)
 
     def reconnected(self) -> None:
         """After a reconnect: ask every feed's place anew."""

@@ -174,6 +174,9 @@ class FeedPort(Protocol):
     async def purge(self, name: TableName, *, per_user: bool) -> None:
         """Remove the changes of a dropped table, of which each user may have had a copy."""
 
+    async def purge_copy(self, name: TableName, user: str) -> None:
+        """Remove the changes of one user's copy of a table."""
+
 
 class FeedRun(msgspec.Struct, frozen=True):
     """A message of a change feed: changes ``seq``, ``seq + 1``, … as they were shown.

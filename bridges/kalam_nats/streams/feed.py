@@ -292,6 +292,10 @@ class Feeds:
         owner = "*" if per_user else ""
         await self._purge(name, owner, {"filter": self._pattern(name, owner)})
 
+    async def purge_copy(self, name: TableName, user: str) -> None:
+        """Remove the changes of one user's copy from the feed."""
+        await self._purge(name, user, {"filter": self._pattern(name, user)})
+
     async def _purge(self, name: TableName, owner: str, what: Mapping[str, Any]) -> None:
         try:
             await self._jetstream.request(f"STREAM.PURGE.{self._subjects.changes_stream_of(owner)}", what)

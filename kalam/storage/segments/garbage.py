@@ -32,11 +32,13 @@ UNCLAIMED: Final = "unclaimed"
 """The folder for files that the catalogue does not know of."""
 
 
-def garbage_of(database: Database, folders: Folders, table: Table) -> list[str]:
-    """Paths, the last part of which may be a pattern, of all files of a table; blocking."""
+def garbage_of(database: Database, folders: Folders, table: Table, owner: str | None = None) -> list[str]:
+    """Paths, the last part of which may be a pattern, of all files of a table, or of one user's in it; blocking."""
     with database.reading() as conn:
         rows = conn.execute(
-            "SELECT user_id, path FROM copies LEFT JOIN segments USING (copy_id) WHERE table_id = ?", (table.table_id,)
+            "SELECT user_id, path FROM copies LEFT JOIN segments USING (copy_id) "
+            "WHERE table_id = ?1 AND (?2 IS NULL OR user_id = ?2)",
+            (table.table_id, owner),
         ).fetchall()
     strays = {str(folders.folder(table, user) / f"*{folders.file_prefix(table)}*") for user, _ in rows}
     # A backup that was restored has segments that are named after the data directory that it was taken from.
