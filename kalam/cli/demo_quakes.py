@@ -32,6 +32,11 @@ CREATE_TABLES: Final = {
         f"CREATE USER TABLE {NEARBY} (\n  id TEXT PRIMARY KEY, time TIMESTAMP, mag DOUBLE, place TEXT, felt INT)"
     ),
 }
+STRANGER: Final = "eve"
+GRANTS: Final = (
+    f"GRANT ALL ON NAMESPACE {NAMESPACE} TO {FEED_USER}",
+    f"GRANT ALL ON TABLE {NEARBY} TO PUBLIC",
+)
 COUNTS: Final = {
     LIVE: "SELECT COUNT(*) FROM quakes.live",
     EVENTS: "SELECT COUNT(*) FROM quakes.events",

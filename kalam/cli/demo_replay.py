@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import nats
@@ -37,13 +37,18 @@ async def replay(
     nats_url: str,
     quakes: list[Quake],
     *,
+    password: str | None,
     seconds: float,
     on_begin: Callable[[], None],
     on_sent: Callable[[int], None],
     on_strong: Callable[[Quake], None],
 ) -> Replay:
-    """Send the quakes at the pace of their own times, the whole week in ``seconds``; 0 means as quickly as possible."""
-    client = await nats.connect(nats_url, name="kalam demo", allow_reconnect=False)
+    """Send the quakes at the pace of their own times, the whole week in ``seconds``; 0 means as quickly as possible.
+
+    With ``password`` each user logs in.
+    """
+    clients = {user: await _connected(nats_url, user, password) for user in (FEED_USER, *READERS)}
+    client = clients[FEED_USER]
     received = 0
     complete = asyncio.Event()
 
@@ -60,7 +65,7 @@ async def replay(
         await client.subscribe(f"kalam.stream.{LIVE}.>", cb=on_event)
         await client.flush()  # the broker knows the subscriber before the first row is sent
         on_begin()
-        acknowledged = await _send(client, quakes, seconds, on_sent)
+        acknowledged = await _send(clients, quakes, seconds, on_sent)
         async with asyncio.timeout(RECEIVE_S):
             await complete.wait()
     except TimeoutError:
@@ -68,17 +73,26 @@ async def replay(
     except NatsError as exc:
         raise CommandFailed(f"error: the replay through NATS failed: {exc or type(exc).__name__}") from exc
     finally:
-        await client.close()
+        for each in clients.values():
+            await each.close()
     return Replay(acknowledged, received)
 
 
-async def _send(client: Client, quakes: list[Quake], seconds: float, on_sent: Callable[[int], None]) -> dict[str, int]:
+async def _connected(nats_url: str, user: str, password: str | None) -> Client:
+    login: dict[str, Any] = {} if password is None else {"user": user, "password": password}
+    inbox = f"_INBOX.{user}"
+    return await nats.connect(nats_url, name="kalam demo", allow_reconnect=False, inbox_prefix=inbox, **login)
+
+
+async def _send(
+    clients: dict[str, Client], quakes: list[Quake], seconds: float, on_sent: Callable[[int], None]
+) -> dict[str, int]:
     acknowledged: dict[str, int] = {}
     started = time.monotonic()
     for due_s, group in _groups(quakes, seconds):
         await asyncio.sleep(max(0.0, started + due_s - time.monotonic()))
         inserts = list(_inserts(group))
-        counts = await asyncio.gather(*(_insert(client, user, table, rows) for user, table, rows in inserts))
+        counts = await asyncio.gather(*(_insert(clients[user], user, table, rows) for user, table, rows in inserts))
         for (user, table, _), count in zip(inserts, counts, strict=True):
             name = f"{table} of {user}" if table == NEARBY else table
             acknowledged[name] = acknowledged.get(name, 0) + count

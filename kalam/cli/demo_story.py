@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -24,27 +25,32 @@ from kalam.cli.problem_text import problem_text
 from kalam.credentials import Credentials
 
 REPLAY_S: Final = 15.0
+UNSEEN: Final = ("table_not_found", "namespace_not_found", "unauthenticated")
 FLUSH_DETAIL: Final = ("job_id",)  # not shown
 
 
-def run_demo(*, fast: bool, data_dir: Path | None, keep: bool) -> int:
+def run_demo(*, fast: bool, data_dir: Path | None, keep: bool, guarded: bool = False) -> int:
     """Run the demo and return its exit status: 0 only if every check held."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     stage = Stage()
-    with _home(data_dir, keep) as home, DemoServer(home / "data" if data_dir is None else home, _log(home)) as server:
-        Story(stage, server, REPLAY_S if not fast else 0.0).tell()
-    _go_on(stage, home / "data" if data_dir is None else home, kept=keep or data_dir is not None)
+    password = secrets.token_urlsafe() if guarded else None
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(_home(data_dir, keep))
+        server = stack.enter_context(DemoServer(home / "data" if data_dir is None else home, _log(home), password))
+        Story(stage, server, REPLAY_S if not fast else 0.0, password).tell()
+    where = home / "data" if data_dir is None else home
+    _go_on(stage, where, kept=keep or data_dir is not None, guarded=guarded)
     return 1 if stage.failed else 0
 
 
 class Story:
     """The scenes, which share the server and the facts learned so far."""
 
-    def __init__(self, stage: Stage, server: DemoServer, replay_s: float) -> None:
+    def __init__(self, stage: Stage, server: DemoServer, replay_s: float, password: str | None = None) -> None:
         self._stage = stage
         self._server = server
-        self._replay_s = replay_s
+        self._replay_s, self._password = replay_s, password
         self._quakes = data.load_quakes()
         self._expected: dict[str, int] = {}
 
@@ -56,6 +62,8 @@ class Story:
         )
         self._start()
         self._create()
+        if self._password is not None:
+            self._make_users()
         self._replay()
         self._ask()
         self._compare_readers()
@@ -65,7 +73,7 @@ class Story:
 
     def _start(self) -> None:
         self._stage.scene("A server: one process with NATS, SQLite, Parquet and DataFusion inside")
-        self._stage.say("$ kalam serve", "green")
+        self._stage.say(self._serve, "green")
         self._stage.say(f"SQL over HTTP at {self._server.http_url}, NATS at {self._server.nats_url}")
 
     def _create(self) -> None:
@@ -79,6 +87,31 @@ class Story:
             self._stage.say(f"  {purpose}", "dim")
             self._sql(statement, show=False)
 
+    @property
+    def _serve(self) -> str:
+        return "$ kalam serve" if self._password is None else "$ kalam serve --auth on"
+
+    def _make_users(self) -> None:
+        self._stage.scene("Users: nothing is allowed until it is granted")
+        for user in (data.FEED_USER, *READERS, data.STRANGER):
+            self._sql(f"CREATE USER {user} WITH PASSWORD $1", params=[self._password])
+        for grant in data.GRANTS:
+            self._sql(grant)
+        reader = next(iter(READERS))
+        self._check_unseen(f"{reader} is not told that {EVENTS} exists", data.COUNTS[EVENTS], self._login(reader))
+        self._check_unseen("a stranger is not let in", data.COUNTS[EVENTS], Credentials())
+
+    def _check_unseen(self, claim: str, statement: str, login: Credentials) -> None:
+        try:
+            ask_sql(self._server.http_url, statement, login=login)
+        except Refusal as exc:
+            self._stage.check(f"{claim} ({exc.problem['code']})", exc.problem["code"] in UNSEEN)
+        else:
+            self._stage.check(claim, False)
+
+    def _login(self, user: str) -> Credentials:
+        return Credentials(user=user, secret=self._password)
+
     def _replay(self) -> None:
         self._stage.scene("The week goes through NATS: plain JSON on plain subjects")
         self._stage.say(
@@ -90,6 +123,7 @@ class Story:
                 replay(
                     self._server.nats_url,
                     self._quakes,
+                    password=self._password,
                     seconds=self._replay_s,
                     on_begin=lambda: self._stage.say(
                         f"what the subscriber sees (only magnitude {data.STRONG:g} and more shown):", "dim"
@@ -122,7 +156,7 @@ class Story:
             answer = self._sql(data.MINE, user=reader)
             own = sum(quake.net in networks for quake in self._quakes)
             self._stage.check(f"{reader} watches {region} and sees {own} earthquakes", answer["rows"][0][0] == own)
-        stranger = self._sql(data.MINE, user="eve", show=False)
+        stranger = self._sql(data.MINE, user=data.STRANGER, show=False)
         self._stage.check("eve, who has no rows, sees none", stranger["rows"][0][0] == 0)
 
     def _flush(self) -> None:
@@ -162,7 +196,7 @@ class Story:
         before = self._counts()
         self._stage.say(f"$ kill -9 {self._server.pid}", "green")
         self._server.kill()
-        self._stage.say("$ kalam serve", "green")
+        self._stage.say(self._serve, "green")
         self._server.start()
         after = self._counts()
         self._stage.result(
@@ -188,13 +222,20 @@ class Story:
         return int(self._sql(data.COUNTS[table], user=user, show=False)["rows"][0][0])
 
     def _sql(
-        self, statement: str, *, user: str | None = None, show: bool = True, leave_out: tuple[str, ...] = ()
+        self,
+        statement: str,
+        *,
+        user: str | None = None,
+        params: Sequence[Any] = (),
+        show: bool = True,
+        leave_out: tuple[str, ...] = (),
     ) -> dict[str, Any]:
         """Run one statement over HTTP and return its result."""
         if show:
             self._stage.statement(statement, user)
         try:
-            answer = json.loads(ask_sql(self._server.http_url, statement, login=Credentials(user=user or "admin")))
+            login = self._login(user or "admin")
+            answer = json.loads(ask_sql(self._server.http_url, statement, login=login, params=params))
         except Refusal as exc:
             raise CommandFailed(f"{problem_text(exc.problem)}\n{self._server.log_end()}") from exc
         except CommandFailed as exc:
@@ -207,7 +248,7 @@ class Story:
         return result
 
 
-def _go_on(stage: Stage, data_dir: Path, *, kept: bool) -> None:
+def _go_on(stage: Stage, data_dir: Path, *, kept: bool, guarded: bool) -> None:
     if stage.failed:
         stage.scene(f"{len(stage.failed)} checks FAILED")
         for text in stage.failed:
@@ -217,8 +258,11 @@ def _go_on(stage: Stage, data_dir: Path, *, kept: bool) -> None:
     stage.scene("All checks held. How to go on")
     if not kept:
         stage.say("The demo's data is gone; --keep keeps it.", "dim")
+    auth = " --auth on" if guarded else ""
     for command, purpose in (
-        (f"kalam serve{where}", "a server of your own"),
+        *([(f"kalam user reset-password admin{where}", "a password of your own")] if guarded and kept else []),
+        (f"kalam serve{where}{auth}", "a server of your own"),
+        *([(f"kalam login{where}", "and who you are")] if guarded else []),
         (f'kalam sql{where} "SHOW NAMESPACES"', "SQL, as a table, JSON, NDJSON or CSV"),
         (f"kalam insert{where} ns.table rows.ndjson", "rows from a file"),
         ("nats sub 'kalam.stream.>'", "or subscribe with any NATS client, in any language"),

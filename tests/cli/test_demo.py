@@ -26,6 +26,16 @@ def test_every_check_holds_and_nothing_is_left_behind(kalam, temporary):
     assert processes_that_name(str(temporary)) == []
 
 
+def test_with_users_who_log_in_every_check_holds_as_well(kalam, temporary):
+    done = kalam("demo", "--fast", "--auth", "on", "--keep", env={"TMPDIR": str(temporary)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All checks held" in done.stdout
+    assert "ada is not told that quakes.events exists (table_not_found)" in done.stdout
+    assert "a stranger is not let in (unauthenticated)" in done.stdout
+    assert "kalam user reset-password admin --data-dir" in done.stdout
+    assert processes_that_name(str(temporary)) == []
+
+
 def test_a_given_data_directory_stays_and_is_not_used_twice(kalam, tmp_path):
     folder = tmp_path / "data"
     done = kalam("demo", "--fast", "--data-dir", str(folder))
