@@ -110,7 +110,7 @@ def test_who_asks_for_another_changes_no_users(world: World) -> None:
     for statement in ("CREATE TOKEN 'x'", "ALTER USER proxied LOCK", "SHOW TOKENS", "GRANT readers TO proxied"):
         assert admin.code(statement, **other) == "unsupported", statement
     assert admin.rows("SELECT CURRENT_USER()", **other) == [["proxied"]]
-    assert admin.rows("SHOW TOKENS") == []
+    assert {"root", "proxied"}.isdisjoint(row[2] for row in admin.rows("SHOW TOKENS"))
 
 
 async def test_who_is_no_administrator_any_more_hears_nothing_for_another(world: World) -> None:

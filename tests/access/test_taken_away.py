@@ -240,3 +240,13 @@ async def test_logins_under_way_do_not_slip_through(world: World) -> None:
             assert answer.status_code == 401
     assert heard == []
     assert [row for row in world.admin.rows("SELECT user FROM system.sessions") if row == ["hurried"]] == []
+
+
+def test_who_ends_their_own_login_is_answered_and_then_out(world: World) -> None:
+    leaver, url = world.user("leaver"), world.server.http_url
+    login = httpx.post(f"{url}/v1/login", json={"user": "leaver", "password": PASSWORD})
+    cookie = {"Cookie": login.headers["set-cookie"].partition(";")[0]}
+    change = {"sql": "ALTER USER leaver PASSWORD 'another good password'"}
+    assert httpx.post(f"{url}/v1/sql", json=change, headers=cookie).status_code == 200
+    assert httpx.get(f"{url}/v1/me", headers=cookie).status_code == 401
+    assert leaver.code("SELECT 1") == "unauthenticated"
