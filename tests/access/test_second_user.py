@@ -257,3 +257,15 @@ def test_how_much_others_have_and_where_is_not_told(world: World) -> None:
         assert {row[2] if words == "DESCRIBE" else row[1] for row in states} == {None}
     assert "table=" not in answers[6].text
     assert 'table="lab.logs"' in world.admin.send("GET", "/metrics").text
+
+
+def test_a_location_is_shown_to_the_owner_and_administrators(world: World) -> None:
+    folder = world.server.data_dir / "placed_elsewhere"
+    world.admin.rows(
+        f"CREATE TABLE lab.placed (id INT PRIMARY KEY) WITH (LOCATION = '{folder}');"
+        "GRANT SELECT ON TABLE lab.placed TO reader; ALTER TABLE lab.placed OWNER TO owner"
+    )
+    for statement in ("SHOW CREATE TABLE lab.placed", "DESCRIBE lab.placed", "SELECT * FROM system.tables"):
+        for who, shown in (("owner", True), ("admin", True), ("reader", False)):
+            assert ("placed_elsewhere" in world.asker(who).answer(statement).text) is shown, (who, statement)
+    world.admin.rows("DROP TABLE lab.placed")
