@@ -19,7 +19,6 @@ MEASUREMENTS: Final = (
     "lake",
     "live",
     "logins",
-    "logins",
 )
 
 
