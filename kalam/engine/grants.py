@@ -119,6 +119,8 @@ class Grants:
         """SHOW GRANTS: all for administrators, else one's own and those on one's own tables."""
         identity = request.session.identity
         own = {identity.rights_of, *self._gate.rights.roles(identity.rights_of), PUBLIC}
+        if statement.grantee is not None:
+            check_grantees(self._book, (statement.grantee,))
         on = self._object(statement.on, request)
         rows: list[tuple[str, str, str | None, str | None]] = []
         for grantee, grants in sorted(self._book.grants.items()):

@@ -51,6 +51,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("admin", "REVOKE readers FROM member, nobody", "not_found"),
     ("admin", "GRANT SELECT ON TABLE lab.t TO bystander, nobody", "not_found"),
     ("admin", "REVOKE SELECT ON TABLE lab.t FROM reader, nobody", "not_found"),
+    ("admin", "SHOW GRANTS FOR nobody", "not_found"),
+    ("admin", "SHOW GRANTS ON lab.nothing", "table_not_found"),
     ("admin", "GRANT SELECT ON TABLE lab.nothing TO bystander", "table_not_found"),
     ("admin", "GRANT SELECT ON NAMESPACE nothing TO bystander", "namespace_not_found"),
     ("admin", "GRANT SELECT, CREATE ON TABLE lab.t TO bystander", "unsupported"),
