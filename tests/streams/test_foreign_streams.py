@@ -232,3 +232,31 @@ async def test_it_joins_other_tables(program: Program, namespace: str, name: str
     assert server.sql(f"{joined} ORDER BY 2") == [["two", 2], ["three", 3]]
     server.sql(f"INSERT INTO {namespace}.names SELECT id + 10, 'copied' FROM {namespace}.t")
     assert server.sql(f"SELECT count(*) FROM {namespace}.names") == [[5]]
+
+
+async def test_it_outlives_a_restart_and_is_resumed_from_a_time(
+    start_kalam: Callable[..., ServerProcess], connect: Callable[..., Awaitable[Program]], wait_for: WaitFor
+) -> None:
+    server = start_kalam()
+    server.sql("CREATE NAMESPACE n")
+    program = await connect(server)
+    js = program.broker.jetstream()
+    await js.add_stream(StreamConfig(name="S", subjects=["s.*"], max_msgs_per_subject=2))
+    await publish(js, "s.a", range(1, 4))
+    server.sql("CREATE STREAM TABLE n.t (id BIGINT, what TEXT FROM TOKEN 2) OVER STREAM 'S'")
+    assert ids(server, "n.t") == [2, 3]
+    await publish(js, "s.a", range(4, 5))  # takes one from the midst of those that were read
+    await publish(js, "s.b", range(5, 6))
+    assert ids(server, "n.t") == [3, 4, 5]
+    [[at]] = server.sql("SELECT _time FROM n.t WHERE id = 4")
+    assert ids(server, "n.t", f"WHERE _time >= '{at}' ORDER BY id") == [4, 5]
+    await program.broker.close()
+    server.stop()
+    server.restart()
+    assert ids(server, "n.t") == [3, 4, 5]
+    assert [row[0] for row in server.sql("SHOW TABLES IN n")] == ["n"]
+    async with connected(server.nats_url) as client:
+        live = await subscribe(client, "SELECT id FROM n.t", from_time=at)
+        assert [change["row"]["id"] for change in await live.wait_changes(2)] == [4, 5]
+        newest = await subscribe(client, "SELECT id FROM n.t", last_rows=1)
+        assert newest.rows == [{"id": 5}]
