@@ -32,7 +32,7 @@ class World:
 
     async def table(self, name: str, kind: TableKind, *, security: bool = False) -> Table:
         column = Column(column_id=1, name="id", type=DataType(name=TypeName.BIGINT), nullable=False)
-        key = None if kind is TableKind.STREAM else "id"
+        key = () if kind is TableKind.STREAM else ("id",)
         wanted = TableDefinition(
             name=TableName("app", name), kind=kind, columns=(column,), key=key, options=OPTIONS[kind]
         )
