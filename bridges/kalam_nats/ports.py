@@ -116,6 +116,13 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
     if start.accepted:
         await feeds.forget()
     await feeds.open()
+    if feeds.payload_bytes_max < settings.row_bytes_max:
+        log.warning(
+            "the broker takes smaller messages than Kalam: larger rows, and messages with larger batches, are refused; "
+            "max_payload in the configuration of nats-server raises it",
+            max_payload=feeds.payload_bytes_max,
+            row_bytes_max=settings.row_bytes_max,
+        )
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay, notices = FeedReplay(connection, jetstream, subjects), Notices(connection, subjects)
     rejections = Rejections(connection, subjects, guarded=start.guarded)

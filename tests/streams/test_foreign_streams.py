@@ -111,6 +111,7 @@ async def test_sequences_that_are_given_twice_are_not_mixed_up(
     """A broker of default settings loses its tail, and gives the same sequences to other messages."""
     broker = start_nats_server()
     server = start_kalam(flags=[f"--nats-url={broker.url}"])
+    assert "max_payload" in server.log_text()  # which is 1 MiB there
     server.sql("CREATE NAMESPACE n")
     async with connected(broker.url) as client:
         await client.jetstream().add_stream(StreamConfig(name="S", subjects=["s"]))
