@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from nats.js.api import StorageType, StoreCompression, StreamConfig, StreamSourc
 from server_process import ServerProcess, SqlFailed
 
 _numbers = itertools.count(1)
+MANY = 60_000
+"""Messages that are read by several pulls."""
 WaitFor = Callable[[Callable[[], Any]], Any]
 
 
@@ -132,6 +136,36 @@ async def test_sequences_that_are_given_twice_are_not_mixed_up(
         await publish(client.jetstream(), "s", range(106, 113))
         wait_for(lambda: is_connected(server))
         assert ids(server, "n.t") == [1, 2, 3, 4, 5, *range(106, 113)]
+
+
+async def test_messages_are_counted_once_after_a_first_read_that_broke_off(
+    start_nats_server: Callable[..., NatsServer], start_kalam: Callable[..., ServerProcess], wait_for: WaitFor
+) -> None:
+    counts = "SELECT count(*), count(DISTINCT id) FROM n.t"
+    broker = start_nats_server()
+    server = start_kalam(flags=[f"--nats-url={broker.url}"])
+    server.sql("CREATE NAMESPACE n")
+    async with connected(broker.url) as client:
+        js = client.jetstream()
+        await js.add_stream(StreamConfig(name="S", subjects=["s"]))
+        for number in range(1, MANY):
+            await client.publish("s", json.dumps({"id": number}).encode())
+        await js.publish("s", json.dumps({"id": MANY}).encode())
+        server.sql("CREATE STREAM TABLE n.t (id BIGINT) OVER STREAM 'S'")
+        asked = asyncio.create_task(asyncio.to_thread(server.sql, counts))
+        while not asked.done() and not await is_half_read(js):
+            pass
+    broker.stop()
+    with suppress(SqlFailed):
+        assert await asked == [[MANY, MANY]]  # the read was faster
+    broker.start()
+    wait_for(lambda: is_connected(server))
+    assert server.sql(counts) == [[MANY, MANY]]
+
+
+async def is_half_read(js: JetStreamContext) -> bool:
+    """Whether a read has had its first messages."""
+    return any(consumer.num_pending < MANY * 3 // 4 for consumer in await js.consumers_info("S"))
 
 
 async def test_what_may_not_be_read_is_denied_with_what_to_grant(

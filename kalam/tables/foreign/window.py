@@ -87,6 +87,7 @@ class ForeignWindow:
                 self._empty()
             anew = not self._read_seq
             if anew:
+                self._empty()  # of what a read had found that broke off
                 self._created = state.created
                 await self._read(state, NO_BOUNDS)
             elif not await self._go_on(state):
@@ -119,9 +120,18 @@ class ForeignWindow:
                     return False
                 taken, known = messages.part(1, len(messages)), None
             if len(taken):
-                await in_thread(Purpose.ROWS, self._extend, taken)
+                await self._take(taken)
                 self._check_size(state, taken.seqs[-1])
         return known is None
+
+    async def _take(self, messages: ForeignMessages) -> None:
+        """Add messages. Who is cancelled meanwhile waits for the end of it: the next one adds to what is there."""
+        extending = asyncio.ensure_future(in_thread(Purpose.ROWS, self._extend, messages))
+        try:
+            await asyncio.shield(extending)
+        except asyncio.CancelledError:
+            await asyncio.wait([extending])
+            raise
 
     def _extend(self, messages: ForeignMessages) -> None:
         self._last = messages.seqs[-1], messages.times_ns[-1]
