@@ -53,9 +53,11 @@ class Rights:
         if not self.on:
             return True
         standing = self._standing(user)
+        if privilege in standing.tables.get(table.table_id, _NONE):  # as nearly always
+            return True
         if privilege is not Privilege.JETSTREAM and (standing.admin or table.owned_by in standing.names):
             return True
-        return privilege in standing.privileges(table)
+        return privilege in standing.namespaces.get(table.name.namespace, _NONE)
 
     def sees(self, user: str, table: Table) -> bool:
         """Whether a table exists for a user: who has any privilege on it sees that it is there."""

@@ -119,11 +119,12 @@ class Audited:
             return nullcontext()
         if isinstance(statement, _AUDITED) or (isinstance(statement, OnAccess) and not isinstance(statement, _SHOWN)):
             return self._audit.telling(_entry(statement, session))
-        return self._refusals(_entry(statement, session))
+        return self._refusals(statement, session)
 
-    def inserting(self, name: TableName, identity: Identity, door: str) -> AbstractContextManager[None]:
-        """Tell of what keeps somebody from sending rows into a table, if that is what the block raises."""
-        return self._refusals(_entry_of(identity, door, "INSERT", str(name))) if self._on else nullcontext()
+    def kept_from_inserting(self, name: TableName, identity: Identity, door: str, error: PermissionDenied) -> None:
+        """Tell of what keeps somebody from sending rows into a table."""
+        if self._on:
+            self._audit.add(replace(_entry_of(identity, door, "INSERT", str(name)), outcome=error.code))
 
     def reads_all(self, name: TableName, session: Session) -> None:
         """Tell of somebody who is given the rows of all users of a USER table."""
@@ -131,11 +132,11 @@ class Audited:
             self._audit.add(_entry_of(session.identity, session.door, "READ ALL USERS", str(name)))
 
     @contextmanager
-    def _refusals(self, entry: Entry) -> Iterator[None]:
+    def _refusals(self, statement: Statement, session: Session) -> Iterator[None]:
         try:
             yield
         except PermissionDenied as exc:
-            self._audit.add(replace(entry, outcome=exc.code))
+            self._audit.add(replace(_entry(statement, session), outcome=exc.code))
             raise
 
 

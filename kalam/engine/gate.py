@@ -8,7 +8,8 @@ pass before it is said here what it needs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, assert_never
 
 import msgspec
@@ -147,13 +148,12 @@ class Gate:
         """A table as it is now; one that was dropped as it was."""
         return self._catalogue.by_id.get(table.table_id, table)
 
-    def may_read(self, query: sql.QueryText, session: Session) -> bool:
-        """Whether somebody may read all tables that a query names; False too where ``check`` has to say."""
-        if not self.rights.on:
-            return True
-        user, tables = session.identity.rights_of, self._catalogue.tables
-        found = (tables.get(resolve(use.ref, session.namespace)) for use in query.tables)
-        return all(table is not None and self.rights.may(user, Privilege.SELECT, table) for table in found)
+    def readable(self, session: Session) -> Callable[[Table], bool] | None:
+        """Tells of a table whether somebody may read it; None where everybody may."""
+        return partial(self._reads, session.identity.rights_of) if self.rights.on else None
+
+    def _reads(self, user: str, table: Table) -> bool:
+        return self.rights.may(user, Privilege.SELECT, table)
 
     def sees(self, identity: Identity, table: Table | None) -> bool:
         """Whether a table exists for somebody."""
@@ -209,9 +209,15 @@ class Gate:
 
     def may_insert(self, name: TableName, identity: Identity, conflict: Conflict | None = None) -> None:
         """Raise what keeps somebody from sending rows into a table: TableNotFound or PermissionDenied."""
-        table = self.named(name, identity)
+        table = self._catalogue.tables.get(name)
+        if conflict != "update" and table is not None and self.has(table, identity, Privilege.INSERT):
+            return  # as nearly always
         merging = (Privilege.UPDATE, Privilege.SELECT) if conflict == "update" else ()
-        self.may(table, identity, Privilege.INSERT, *merging)
+        self.may(self.named(name, identity), identity, Privilege.INSERT, *merging)
+
+    def has(self, table: Table, identity: Identity, privilege: Privilege) -> bool:
+        """Whether somebody has a privilege on a table."""
+        return self.rights.may(identity.rights_of, privilege, table)
 
     def owned(self, ref: sql.TableRef, session: Session, what: str) -> Table:
         """The table that a statement names; raises PermissionDenied unless it is somebody's own."""

@@ -21,7 +21,7 @@ from kalam.engine.gate import Gate
 from kalam.engine.merges import Merges
 from kalam.engine.message_reader import MessageReader
 from kalam.engine.row_checks import RowChecks
-from kalam.errors import KalamError, TableNotFound, TooBusy
+from kalam.errors import KalamError, PermissionDenied, TableNotFound, TooBusy
 from kalam.latency import Latency
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
@@ -138,8 +138,11 @@ class Inserts:
 
     def check(self, name: TableName, sender: Identity, door: str, conflict: Conflict | None = None) -> None:
         """Raise what keeps somebody from sending rows into a table, and have the audit tell of it."""
-        with self._audited.inserting(name, sender, door):
+        try:
             self._gate.may_insert(name, sender, conflict)
+        except PermissionDenied as exc:
+            self._audited.kept_from_inserting(name, sender, door, exc)
+            raise
 
     def _wrong(self, name: TableName, sender: Identity, door: str, conflict: Conflict | None) -> KalamError | None:
         try:

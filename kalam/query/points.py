@@ -7,7 +7,7 @@ each column of the key, with a value of its own type. Everything else is left to
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -104,14 +104,21 @@ class Points:
         return Result(columns=shape.columns, data=data, row_count=len(rows))
 
     def answer_nowait(
-        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
+        self,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        readable: Callable[[Table], bool] | None = None,
     ) -> bytes | None:
-        """The JSON answer to a query for one row that memory knows of; None for any other query."""
+        """The JSON answer to a query for one row that memory knows of, of a ``readable`` table; None for any other."""
         started = time.perf_counter()
         asked = self._asked(query, namespace, parameters)
         if asked is None:
             return None
         shape, key = asked
+        if readable is not None and not readable(shape.table):
+            return None
         guard = self._policies.seen(user, shape.table)
         if guard is not None and guard.asks:
             return None

@@ -180,7 +180,8 @@ async def test_what_is_old_goes(database: Database) -> None:
     for days in (91, 89, 0):
         audit.add(replace(CREATE, at_us=now_us() - days * day_us, object=f"{days} days"))
     await audit.drain()
-    housekeeping = Housekeeping(database, cast("Any", None), job_history_s=60, audit_s=90 * 86_400)
+    nothing = cast("Any", None)  # neither of them is asked
+    housekeeping = Housekeeping(database, nothing, nothing, job_history_s=60, audit_s=90 * 86_400)
     await database.write(housekeeping._forget_old)  # noqa: SLF001 - what the loop does now and then
     assert [row[2] for row in rows(database)] == ["89 days", "0 days"]
 

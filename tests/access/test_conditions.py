@@ -37,7 +37,7 @@ def table(subject_key: str | None = None) -> Table:
         name=TableName("app", "notes"),
         kind=TableKind.SHARED,
         columns=columns,
-        key=ROW_ID,
+        key=(ROW_ID,),
         options=replace(StoredOptions(), subject_key=subject_key),
         table_id=7,
         schema_version=1,

@@ -27,7 +27,7 @@ TABLE = Table(
         Column(column_id=2, name="owner", type=DataType(name=TypeName.TEXT)),
         Column(column_id=3, name="open", type=DataType(name=TypeName.BOOLEAN)),
     ),
-    key="id",
+    key=("id",),
     options=StoredOptions(),
     table_id=7,
     schema_version=1,

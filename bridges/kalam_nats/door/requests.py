@@ -187,10 +187,14 @@ class Requests:
         return name if self._engine.in_one_order(name) else None
 
     def _take_sql(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
-        if self._guarded and (fault := self._sending.fault(subject, reply, headers)) is not None:
-            self.sql_endpoint.note(0.0, fault[:1])
-            self._tasks.start(self._try_reply_error(_text(fault[1]), fault[0]))
-            return
+        if self._guarded:
+            inbox = self._inboxes.get(subject)  # as above
+            if headers or inbox is None or not reply.startswith(inbox):
+                fault = self._sending.fault(subject, reply, headers)
+                if fault is not None:
+                    self.sql_endpoint.note(0.0, fault[:1])
+                    self._tasks.start(self._try_reply_error(_text(fault[1]), fault[0]))
+                    return
         if not self._waiting_sql:
             asyncio.get_running_loop().call_soon(self._answer_sql)
         self._waiting_sql.append((subject, reply, payload, named_trace(headers) if headers else None))
