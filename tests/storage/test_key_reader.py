@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_process import ServerProcess, SqlFailed
+from small_disk import fill, small_disk
 
 from kalam.storage.segments.key_filter import KeyHashes, key_hash
 from kalam.storage.segments.key_reader import FEW_KEYS, Footer, KeyReader, NotKept
@@ -295,6 +297,47 @@ def test_nothing_is_kept_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
         assert reader.read(path, stamp_of(path), Wanted.of(schema, ["key"]), {3: 0}) == [(3, "n3")]
     assert cache.byte_count == 0
     assert list((tmp_path / "rows").iterdir()) == []
+
+
+def test_what_is_kept_makes_room_where_the_disk_becomes_nearly_full(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    schema = write(path, pa.int64(), range(1_000), group_rows=100).schema
+    with small_disk(tmp_path / "disk", 4) as disk:
+        cache = RowCache(disk / "rows", MIB, free_bytes_min=MIB)
+        reader, wanted = KeyReader(cache), Wanted.of(schema, ["key"])
+        for key in 2 * list(range(0, 1_000, 100)):
+            assert reader.read(path, stamp_of(path), wanted, {key: key_hash(key)}) == [(key, f"n{key}")]
+        kept = cache.byte_count
+        reader.give_back()
+        assert cache.byte_count == kept > 0, "there is room"
+        fill(disk / "others", leave=MIB - 4_096)
+        reader.give_back()
+        assert 0 < cache.byte_count < kept, "no more went than was needed"
+        assert shutil.disk_usage(disk).free >= MIB
+        assert reader.read(path, stamp_of(path), wanted, {3: key_hash(3)}) == [(3, "n3")]
+        fill(disk / "more")
+        reader.give_back()
+        assert cache.byte_count == 0
+        assert list((disk / "rows").iterdir()) == []
+
+
+def test_what_others_have_put_there_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("1", "12", "t-1.parquet"):
+        (folder / name).write_bytes(b"rows")
+    RowCache(folder, MIB)
+    assert [file.name for file in folder.iterdir()] == ["t-1.parquet"]
+
+
+def test_a_row_group_without_room_is_forgotten_with_its_segment(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    reads = Reads(path, numbers(path), 4_000)
+    for _ in range(3):
+        reads.read(3)
+    assert reads.cache._asked.keys() == {(stamp_of(path), 0)}  # noqa: SLF001 - nothing else tells of it
+    reads.reader.forget(stamp_of(path))
+    assert not reads.cache._asked  # noqa: SLF001
 
 
 def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: ServerProcess) -> None:

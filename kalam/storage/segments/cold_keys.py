@@ -270,6 +270,11 @@ class ColdKeyIndex:
                 self._drop(next(iter(self._filters)))
         return key_filter
 
+    def tidy(self) -> None:
+        """Keep nothing of segments that are gone, and less on the disk where it is nearly full."""
+        self.let_go()
+        self._reader.give_back()
+
     def let_go(self) -> None:
         """Keep nothing of segments that are gone."""
         with suppress(IndexError):

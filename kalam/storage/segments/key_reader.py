@@ -169,6 +169,10 @@ class KeyReader:
             self._footers.pop(stamp, None)
         self._cache.forget(stamp)
 
+    def give_back(self) -> None:
+        """Keep less where the disk is nearly full."""
+        self._cache.give_back()
+
     def _open(self, path: Path, known: Stamp, *, keeps: bool) -> Opened:
         source = readable(path)
         stamp = known if keeps and source is path else None

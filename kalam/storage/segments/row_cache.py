@@ -2,7 +2,7 @@
 
 **A file is good for as long as this process runs**, and only this process knows what it holds: one that is missing,
 cut off or damaged is noticed by its blocks' checksums, dropped, and packed anew. A full disk, or one with less than
-``free_bytes_min`` left, is a reason to keep nothing.
+``free_bytes_min`` left, is a reason to pack nothing, and to give back what is kept.
 
 What is kept at the bound: a row group comes in only if it was asked for more often lately than the one that was not
 asked for longest. Otherwise rows that are read all over a large table would push each other out, at 40 ms each.
@@ -229,7 +229,19 @@ class RowCache:
         with self._lock:
             for group in [group for group in self._entries if group[0] == stamp]:
                 self._drop(group)
+            for group in [group for group in self._asked if group[0] == stamp]:
+                del self._asked[group]
         self._unlink()
+
+    def give_back(self) -> None:
+        """Keep less where the disk is nearly full; what was not read for longest goes first."""
+        with suppress(OSError):
+            while self._entries and shutil.disk_usage(self._folder).free < self._free_bytes_min:
+                with self._lock:
+                    oldest = sorted(self._entries.values(), key=_USED)
+                    for entry in oldest[: len(oldest) // 8 + 1]:
+                        self._drop(entry.group)
+                self._unlink()
 
     def close(self) -> None:
         """Keep nothing; from now on nothing is packed."""
@@ -255,7 +267,9 @@ class RowCache:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Entry(group, layout, path, places, self._asked.pop(group, ASKED_FOR))
+        with self._lock:  # others may be counting
+            asked = self._asked.pop(group, ASKED_FOR)
+        return Entry(group, layout, path, places, asked)
 
     def _make_room(self, group: Group, size: int) -> None:
         with self._lock:
@@ -313,9 +327,9 @@ class RowCache:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what was kept; what is no folder there is nobody's either."""
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            folder.unlink()
+    """Remove what was kept, and nothing else: before there was a cache a table's LOCATION might be there."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.isdecimal() and path.is_file():
+                path.unlink()
+        folder.rmdir()

@@ -35,7 +35,7 @@ class Housekeeping:
             also()
             gc.collect(1)  # what was made since the last time, so that ten thousand live queries cost nothing here
             await in_thread(Purpose.CATALOGUE, pa.default_memory_pool().release_unused)
-            await in_thread(Purpose.FILES, self._cold_keys.let_go)
+            await in_thread(Purpose.FILES, self._cold_keys.tidy)
             with disk_may_fail("housekeeping"):
                 await self._database.write(self._forget_old)
                 await self._unclaimed.remove_due()
