@@ -61,7 +61,12 @@ class Policies:
     def keys(self, user: str, table: Table) -> tuple[str, ...] | None:
         """The tokens of the SUBJECT_KEY to which the policies hold a user; None where they do not come to such."""
         found = keys_of(self.rights, user, table)
-        return None if found is None else tuple(sorted(map(key_token, found)))
+        if found is None:
+            return None
+        try:
+            return tuple(sorted(map(key_token, found)))
+        except InvalidValue:  # of a text that no row's key can be, which is no subject either
+            return None
 
     def holding(self, table: Table, predicate: Predicate, rows: Sequence[Row]) -> list[bool]:
         """Which of the rows meet a predicate; raises InvalidValue where that cannot be said. Blocking if it asks."""

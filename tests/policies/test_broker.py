@@ -113,6 +113,17 @@ async def test_a_policy_of_keys_is_what_the_broker_allows_and_no_more(server: Po
     await heard(server, "ben", dict.fromkeys(subjects, False))
 
 
+async def test_a_policy_of_a_text_that_is_no_key_keeps_nobody_out(server: PolicyServer) -> None:
+    await server.result(
+        "admin",
+        "CREATE TABLE app.t (id INT PRIMARY KEY, k TEXT) WITH (subject_key = 'k'); GRANT SELECT ON TABLE app.t TO ada",
+    )
+    await server.policy("app.t", f"k IN ('ada', '{'x' * 129}')")
+    await server.secure("app.t")
+    for user in ("ada", "admin"):
+        await heard(server, user, {"kalam.shared.app.t.*.ada": False, f"kalam.user.{user}.>": True})
+
+
 async def test_who_hears_one_key_is_told_that_a_row_is_gone_and_not_what_it_has_become(server: PolicyServer) -> None:
     await server.result(
         "admin",
