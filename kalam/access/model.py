@@ -110,13 +110,14 @@ class Narrowed(msgspec.Struct, frozen=True, kw_only=True):
     ``users`` and ``tables`` (ids) say of whom and on what, None for all. ``logins`` says what of these users ends as a
     whole: nothing, what logged in by password, by one token or session (their id), or all. ``policies`` says that
     others of the rows may be seen now: what reads the ``tables``, or where none is named those whose rows policies
-    decide over, ends though the right stays.
+    decide over, ends though the right stays. ``heard`` is unset where nothing that the broker lets through is less.
     """
 
     users: frozenset[str] | None
     tables: frozenset[int] | None = None
     logins: str = "none"
     policies: bool = False
+    heard: bool = True
     reason: str = "permission"
 
 

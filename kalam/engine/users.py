@@ -212,7 +212,7 @@ class Users:
         return Result(message=f"role {statement.name} dropped")
 
     async def grant_role(self, statement: GrantRole, request: Request) -> Result:
-        """GRANT role TO somebody."""
+        """GRANT role TO somebody; live queries under policies that come to something else by it end."""
         self._gate.administrator(request.session.identity, "roles are given by administrators")
         async with self._book.changing:
             self._check_role_and_members(statement.role, statement.members)
@@ -220,6 +220,8 @@ class Users:
                 if member == statement.role or statement.role in self._book.members_under(member):
                     raise InvalidOption(f"{member} is in {statement.role} already, or would hold itself")
             await self._book.add_members(statement.role, statement.members)
+            users = frozenset().union(*map(self._book.members_of, statement.members))
+        await self._book.narrowed(Narrowed(users=users, heard=False))  # NOT array_has(CURRENT_ROLES(), …) hides more
         return Result(message=f"{statement.role} granted to {', '.join(statement.members)}")
 
     async def revoke_role(self, statement: RevokeRole, request: Request) -> Result:

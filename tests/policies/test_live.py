@@ -125,3 +125,28 @@ async def test_a_live_query_ends_where_the_policies_are_others_by_now(server: Po
     await server.result("admin", "REVOKE team FROM ada")
     await subscriber.wait(lambda: subscriber.of("closed"))
     assert subscriber.of("closed")[0]["reason"] == "permission"
+
+
+async def test_a_live_query_ends_where_a_role_hides_more(server: PolicyServer) -> None:
+    await server.result(
+        "admin",
+        "CREATE TABLE app.t (id INT PRIMARY KEY, owner TEXT, secret TEXT); GRANT SELECT ON TABLE app.t TO ada, ben;"
+        "CREATE TABLE app.open (id INT PRIMARY KEY, secret TEXT); GRANT SELECT ON TABLE app.open TO ada;"
+        "CREATE ROLE guest; CREATE ROLE inner; GRANT guest TO inner; INSERT INTO app.t VALUES (1, 'ben', 'seen')",
+    )
+    await server.policy("app.t", "owner = CURRENT_USER() OR NOT array_has(CURRENT_ROLES(), 'guest')")
+    await server.policy("app.t", "true", name="all", to="admin")
+    await server.secure("app.t")
+    ada = await server.connect("ada")
+    narrowed = await subscribe(ada, "SELECT * FROM app.t")
+    untouched = await subscribe(ada, "SELECT * FROM app.open")
+    other = await subscribe(await server.connect("ben"), "SELECT * FROM app.t", "ben")
+    assert [row["id"] for row in narrowed.rows] == [1]
+    await server.result("admin", "GRANT inner TO ada")
+    await server.result("admin", "UPDATE app.t SET secret = 'hush'; INSERT INTO app.open VALUES (2, 'told')")
+    await narrowed.wait(lambda: narrowed.of("closed"))
+    await untouched.wait_changes(1)
+    await other.wait_changes(1)
+    assert (narrowed.of("closed")[0]["reason"], narrowed.changes) == ("permission", [])
+    assert (told(untouched), told(other)) == ([("insert", 2, "told")], [("update", 1, "hush")])
+    assert (await subscribe(ada, "SELECT * FROM app.t")).rows == []

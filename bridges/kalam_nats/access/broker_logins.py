@@ -117,6 +117,8 @@ class BrokerLogins:
 def cuts_of(narrowed: Narrowed, catalogue: Catalogue, subjects: Subjects) -> tuple[Cut, ...]:
     """The connections that end: all that may hear of the tables, and those of the logins that end as a whole."""
     users, tables = narrowed.users, narrowed.tables
+    if not narrowed.heard:
+        return ()
     if tables is None or narrowed.logins == Ends.ALL:
         return (Cut(users=users),)
     named = [catalogue.by_id[table_id].name for table_id in tables if table_id in catalogue.by_id]
