@@ -355,7 +355,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         self.running.cancel(query_id, session.user, lambda running: self.gate.may_end(identity, running.user))
 
     async def narrowed(self, narrowed: Narrowed) -> None:
-        """Cancel what reads for somebody who may not any more, but for the statement that takes the right away."""
+        """Cancel what runs for somebody who may not any more, but for the statement that takes the right away."""
         current = running_query()
         for running in self.running:
             if running is not current and self.gate.ends(running, narrowed):

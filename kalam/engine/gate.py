@@ -22,7 +22,7 @@ from kalam.engine.session import Session, reads_rows
 from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNotFound, Unsupported
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
-from kalam.query.running import RunningQuery, note_read
+from kalam.query.running import RunningQuery, note_use
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
@@ -47,26 +47,26 @@ class Gate:
         identity = session.identity
         for ref in sorted(set(_read_tables(statement)), key=str):
             if resolve(ref, session.namespace).namespace != SYSTEM_NAMESPACE:
-                note_read(identity.rights_of, self.table(ref, session, Privilege.SELECT).table_id)
+                self._use(ref, session, Privilege.SELECT)
         match statement:
             case sql.Select(query):
                 self._explaining(query, session)
             case sql.Subscribe():
                 pass
             case sql.Insert():
-                self.table(statement.ref, session, Privilege.INSERT)
+                self._use(statement.ref, session, Privilege.INSERT)
                 if statement.on_conflict is not None and statement.on_conflict.assignments:
-                    self.table(statement.ref, session, Privilege.UPDATE, Privilege.SELECT)
+                    self._use(statement.ref, session, Privilege.UPDATE, Privilege.SELECT)
                 elif statement.returning is not None:
-                    self.table(statement.ref, session, Privilege.SELECT)
+                    self._use(statement.ref, session, Privilege.SELECT)
             case sql.Update():
-                self.table(statement.ref, session, Privilege.UPDATE)
+                self._use(statement.ref, session, Privilege.UPDATE)
                 if reads_rows(statement):
-                    self.table(statement.ref, session, Privilege.SELECT)
+                    self._use(statement.ref, session, Privilege.SELECT)
             case sql.Delete():
-                self.table(statement.ref, session, Privilege.DELETE)
+                self._use(statement.ref, session, Privilege.DELETE)
                 if reads_rows(statement):
-                    self.table(statement.ref, session, Privilege.SELECT)
+                    self._use(statement.ref, session, Privilege.SELECT)
             case sql.CreateNamespace() | sql.DropNamespace():
                 self.administrator(identity, "namespaces are made and dropped by administrators")
             case sql.CreateTable():
@@ -100,6 +100,12 @@ class Gate:
                 pass  # their own part asks
             case other:
                 assert_never(other)
+
+    def _use(self, ref: sql.TableRef, session: Session, *privileges: Privilege) -> None:
+        """Raise what keeps somebody from doing this to a table; the request ends where the right is taken meanwhile."""
+        table = self.table(ref, session, *privileges)
+        for privilege in privileges:
+            note_use(session.identity.rights_of, privilege, table.table_id)
 
     def _explaining(self, query: sql.QueryText, session: Session) -> None:
         """Raise PermissionDenied where the figures of an EXPLAIN ANALYZE would count rows that policies hide."""
@@ -249,20 +255,20 @@ class Gate:
             raise PermissionDenied(rule)
 
     def ends(self, running: RunningQuery, narrowed: Narrowed) -> bool:
-        """Whether a running request ends with what was taken: its user is out, or may not read what it reads."""
+        """Whether a running request ends with what was taken: its user is out, or may not do what it does."""
         users, tables = narrowed.users, self._catalogue.by_id
         if narrowed.logins == Ends.ALL and (users is None or running.user in users):
             return True
         return any(
             not self.may_act(user, running.user)
-            or (table_id in tables and not self.rights.may(user, Privilege.SELECT, tables[table_id]))
-            for user, table_id in running.reads
+            or (table_id in tables and not self.rights.may(user, privilege, tables[table_id]))
+            for user, privilege, table_id in running.uses
             if users is None or user in users
         ) or (narrowed.policies and (users is None or running.user in users) and self._restricted(running, narrowed))
 
     def _restricted(self, running: RunningQuery, narrowed: Narrowed) -> bool:
-        """Whether policies decide over what a request reads, of the tables that are named or of any."""
-        found = (self._catalogue.by_id.get(table_id) for _, table_id in running.reads)
+        """Whether policies decide over what a request does, of the tables that are named or of any."""
+        found = (self._catalogue.by_id.get(table_id) for _, _, table_id in running.uses)
         return any(
             table is not None and table.row_security and (narrowed.tables is None or table.table_id in narrowed.tables)
             for table in found

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 
 import msgspec
 
+from kalam.access.model import Privilege
 from kalam.errors import AlreadyExists, Cancelled, NotFound
 
 SHOWN_CHARACTERS_MAX = 10_000
@@ -23,8 +24,8 @@ SHOWN_CHARACTERS_MAX = 10_000
 class RunningQuery(msgspec.Struct, eq=False):
     """A request that may be cancelled.
 
-    ``query_id`` names it; ``rows`` counts what was read for it, ``reads`` are the tables
-    (ids) that it reads, each with the user who may.
+    ``query_id`` names it; ``rows`` counts what was read for it, ``uses`` are the tables
+    (ids) that it reads or changes, each with the user who may and the right to it.
     """
 
     query_id: str
@@ -35,7 +36,7 @@ class RunningQuery(msgspec.Struct, eq=False):
     rows: int = 0
     state: str = "working"
     memory_bytes: Callable[[], int] = lambda: 0
-    reads: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    uses: set[tuple[str, Privilege, int]] = msgspec.field(default_factory=set)
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
 
@@ -99,11 +100,11 @@ def in_state(state: str, memory_bytes: Callable[[], int] = lambda: 0) -> Iterato
         running.state, running.memory_bytes = former
 
 
-def note_read(user: str, table_id: int) -> None:
-    """Note that the query of this context reads a table, by the right of a user."""
+def note_use(user: str, privilege: Privilege, table_id: int) -> None:
+    """Note that the request of this context reads or changes a table, by the right of a user."""
     running = _CURRENT.get()
     if running is not None:
-        running.reads.add((user, table_id))
+        running.uses.add((user, privilege, table_id))
 
 
 def note_rows(rows: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from policy_server import PolicyServer, Refused, policy_server
 
 FORMS = ["owner = CURRENT_USER()", "lower(owner) = CURRENT_USER()", "owner = 'nobody' OR owner = CURRENT_USER()"]
@@ -163,6 +165,41 @@ async def test_who_acts_for_another_is_under_the_others_policies(server: PolicyS
         [7],
     ]
     assert await server.rows("admin", "EXECUTE AS USER 'ada' SELECT id FROM app.notes WHERE id = 2") == []
+
+
+LOOKS = "(SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b)"
+"""What takes longer than any test."""
+LOOKING = {
+    "SELECT": f"SELECT * FROM app.notes WHERE {LOOKS} > 0",
+    "UPDATE": f"UPDATE app.notes SET secret = '9' WHERE {LOOKS} > 0",
+    "DELETE": f"DELETE FROM app.notes WHERE {LOOKS} > 0",
+    "INSERT": f"INSERT INTO app.notes SELECT 50, 'ada', '50' WHERE {LOOKS} > 0",
+    "upsert": f"INSERT INTO app.notes VALUES (1, 'ada', '') ON CONFLICT (id) DO UPDATE SET secret = {LOOKS}",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        *((kind, f"REVOKE {kind} ON TABLE app.notes FROM ada") for kind in ("SELECT", "UPDATE", "DELETE", "INSERT")),
+        ("upsert", "REVOKE UPDATE ON TABLE app.notes FROM ada"),
+        *((kind, "CREATE POLICY q ON app.notes TO ben USING (true)") for kind in ("UPDATE", "DELETE", "INSERT")),
+    ],
+    ids=[*("select", "update", "delete", "insert", "upsert"), *("update-policy", "delete-policy", "insert-policy")],
+)
+async def test_a_statement_that_looks_for_its_rows_ends_with_its_right(
+    server: PolicyServer, kind: str, ending: str
+) -> None:
+    await server.policy("app.notes", "owner = CURRENT_USER()")
+    before = await server.rows("ada", "SELECT * FROM app.notes ORDER BY id")
+    asked = asyncio.create_task(server.code("ada", LOOKING[kind]))
+    async with asyncio.timeout(PATIENCE_S):
+        while ["ada", "running"] not in await server.rows("admin", "SELECT user_id, state FROM system.queries"):
+            assert not asked.done()
+        await server.result("admin", ending)
+        assert await asked == "cancelled"
+    await server.result("admin", "GRANT ALL ON TABLE app.notes TO ada")
+    assert await server.rows("ada", "SELECT * FROM app.notes ORDER BY id") == before
 
 
 async def test_a_policy_that_fails_on_a_row_tells_nothing_of_it(server: PolicyServer) -> None:
