@@ -150,3 +150,18 @@ async def test_a_live_query_ends_where_a_role_hides_more(server: PolicyServer) -
     assert (narrowed.of("closed")[0]["reason"], narrowed.changes) == ("permission", [])
     assert (told(untouched), told(other)) == ([("insert", 2, "told")], [("update", 1, "hush")])
     assert (await subscribe(ada, "SELECT * FROM app.t")).rows == []
+
+
+async def test_a_change_of_other_columns_is_told_of_without_its_values(server: PolicyServer) -> None:
+    await server.result(
+        "admin",
+        "CREATE TABLE app.t (id INT PRIMARY KEY, owner TEXT, secret TEXT); GRANT SELECT ON TABLE app.t TO ada;"
+        "INSERT INTO app.t VALUES (1, 'ben', 'hush'); FLUSH TABLE app.t",
+    )
+    await server.policy("app.t", "owner = CURRENT_USER()")
+    await server.secure("app.t")
+    await server.result("admin", "ALTER TABLE app.t DROP COLUMN secret; ALTER TABLE app.t ADD COLUMN secret INT")
+    resumed = await subscribe(await server.connect("ada"), "SELECT id FROM app.t", from_seq=0)
+    await resumed.wait(lambda: resumed.of("closed"))
+    reason = "cursor_expired: change 1 of table app.t is of other columns"
+    assert resumed.of("closed")[0]["reason"] == reason
