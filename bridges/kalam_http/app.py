@@ -22,12 +22,12 @@ from kalam_http.description_routes import description_routes
 from kalam_http.edge import Edge, RequestMetrics
 from kalam_http.guard import Guard
 from kalam_http.health_routes import health_routes
-from kalam_http.iceberg_routes import iceberg_refusals, iceberg_routes
+from kalam_http.iceberg_routes import answer_error, iceberg_refusals, iceberg_routes
 from kalam_http.identity import USER_HEADER, Entrance
 from kalam_http.live_route import live_routes
 from kalam_http.login_routes import login_routes
 from kalam_http.own_host import OwnHost
-from kalam_http.problems import answer_http_exception, answer_kalam_error
+from kalam_http.problems import answer_http_exception
 from kalam_http.proxies import Proxies
 from kalam_http.rows_route import KEY_HEADER, rows_routes
 from kalam_http.sql_route import QUERY_ID_HEADER, SQL_PATH, SqlEndpoint, sql_routes
@@ -83,7 +83,7 @@ def create_app(
     app = Starlette(
         routes=[*routes, *iceberg_refusals()],
         middleware=[*_cross_origin(settings.cors_origins), edge],
-        exception_handlers={KalamError: answer_kalam_error, HTTPException: answer_http_exception},
+        exception_handlers={KalamError: answer_error, HTTPException: answer_http_exception},
     )
     app.router.redirect_slashes = False
     return app

@@ -17,10 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kalam.engine import Caller, Engine
-from kalam.errors import KalamError, NamespaceNotFound, TableNotFound
+from kalam.errors import KalamError, NamespaceNotFound, TableNotFound, Unauthenticated
 from kalam.names import TableName
 from kalam_http.bodies import JSON
 from kalam_http.identity import USER_PARAMETER, caller_of
+from kalam_http.problems import answer_kalam_error
 from kalam_http.routes import Routes
 
 ROOT: Final = "/iceberg"
@@ -131,9 +132,21 @@ def error_response(error: KalamError) -> Response:
             kind = "NoSuchTableException"
         case NamespaceNotFound():
             kind = "NoSuchNamespaceException"
+        case Unauthenticated():
+            kind = "NotAuthorizedException"
         case _:
             kind = "ForbiddenException" if error.status == 403 else "ServiceFailureException"
-    return _error(error.status, kind, error.detail)
+    response = _error(error.status, kind, error.detail)
+    if (retry_after := error.fields.get("retry_after")) is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer an error that was raised before or in a handler: below the root in the specification's form."""
+    if isinstance(error, KalamError) and request.url.path.startswith(f"{ROOT}/"):
+        return error_response(error)
+    return await answer_kalam_error(request, error)
 
 
 def _error(status: int, kind: str, message: str) -> Response:

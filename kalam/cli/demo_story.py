@@ -265,7 +265,8 @@ def _go_on(stage: Stage, data_dir: Path, *, kept: bool, guarded: bool) -> None:
         *([(f"kalam login{where}", "and who you are")] if guarded else []),
         (f'kalam sql{where} "SHOW NAMESPACES"', "SQL, as a table, JSON, NDJSON or CSV"),
         (f"kalam insert{where} ns.table rows.ndjson", "rows from a file"),
-        ("nats sub 'kalam.stream.>'", "or subscribe with any NATS client, in any language"),
+        *([(f"kalam tail{where} ns.table", "every change of it, as it happens")] if guarded else []),
+        *([] if guarded else [("nats sub 'kalam.stream.>'", "or subscribe with any NATS client, in any language")]),
     ):
         stage.say(command, "green")
         stage.say(f"  {purpose}", "dim")

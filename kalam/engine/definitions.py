@@ -150,7 +150,7 @@ class Definitions:
                 return _existing(existing, statement)
             table = await self._upkeep.of(definition).create(definition)
         self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
-        return Result(message=f"{_called(table)} {name} created")
+        return Result(message=f"{_named(table)} created")
 
     def _owner(self, session: Session) -> str:
         """Who owns what somebody makes: without authentication nobody has proven to be who they say."""
@@ -167,7 +167,7 @@ class Definitions:
         if statement.cascade:
             self._live.close_table(table, "the table was dropped")
         await self._drop(table, session)
-        return Result(message=f"{_called(table)} {name} dropped")
+        return Result(message=f"{_named(table)} dropped")
 
     async def alter_table(self, statement: AlterTable, session: Session) -> Result:
         """ALTER TABLE."""
@@ -245,7 +245,9 @@ class Definitions:
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
         rows += [("state", name, str(value) if owns else None) for name, value in await self.state(table)]
-        described = [(section, name, value, f"{name} = {value}") for section, name, value in rows]
+        described = [
+            (section, name, value, f"{name} = {'NULL' if value is None else value}") for section, name, value in rows
+        ]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
 
     def _history(self, table: Table) -> Result:
@@ -280,15 +282,17 @@ class Definitions:
 
 def _existing(existing: Table, statement: CreateTable) -> Result:
     if not statement.if_not_exists or existing.kind is not statement.kind:
-        raise AlreadyExists(f"table {existing.name} exists already, as a {_called(existing)}")
+        raise AlreadyExists(f"table {existing.name} exists already, as a {existing.kind} table{_over(existing)}")
     return Result(message=f"skipped: table {existing.name} exists already")
 
 
-def _called(table: Table) -> str:
-    """What kind of a table it is, in words; one that is dropped leaves the stream of others as it is."""
-    if isinstance(table.options, ForeignOptions):
-        return f"STREAM table over the stream {table.options.over.stream}"
-    return f"{table.kind} table"
+def _named(table: Table) -> str:
+    """A table's kind and name, in words; one that is dropped leaves the stream of others as it is."""
+    return f"{table.kind} table {table.name}{_over(table)}"
+
+
+def _over(table: Table) -> str:
+    return f" over the stream {table.options.over.stream}" if isinstance(table.options, ForeignOptions) else ""
 
 
 def _column_text(column: Column, key: Sequence[str] = ()) -> str:

@@ -60,6 +60,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("admin", "GRANT JETSTREAM ON NAMESPACE lab TO bystander", "unsupported"),
     ("admin", "GRANT JETSTREAM ON TABLE lab.logs TO public", "unsupported"),
     ("admin", "GRANT TRUNCATE ON TABLE lab.t TO bystander", "syntax_error"),
+    ("admin", "REVOKE READ ON TABLE lab.t FROM bystander", "syntax_error"),
     ("admin", "ALTER TABLE lab.t OWNER TO nobody", "not_found"),
     ("admin", "ALTER TABLE lab.t OWNER TO public", "unsupported"),
     ("admin", "CREATE TOKEN '' FOR bystander", "invalid_name"),

@@ -255,6 +255,7 @@ def test_how_much_others_have_and_where_is_not_told(world: World) -> None:
         states = [row for row in rows if row[0] == "state" or words.startswith("SHOW")]
         assert states
         assert {row[2] if words == "DESCRIBE" else row[1] for row in states} == {None}
+        assert words != "DESCRIBE" or all(row[3] == f"{row[1]} = NULL" for row in states)
     assert "table=" not in answers[6].text
     assert 'table="lab.logs"' in world.admin.send("GET", "/metrics").text
 

@@ -135,6 +135,8 @@ def test_meta_commands_work_in_a_pipe(at_server, create_table, tmp_path):
         f"SELECT t FROM {table} WHERE id = 2;",
         f"\\flush {table}",
         "\\jobs",
+        "\\du",
+        f"\\dp {table}",
         "\\timing",
         "\\?",
         "\\q",

@@ -93,4 +93,5 @@ def test_a_right_that_is_taken_ends_it(guarded: Guarded) -> None:
 @pytest.mark.parametrize("token", [None, "kalam_0123456789ab_nonsense"], ids=["none", "wrong"])
 def test_strangers_are_told_nothing(guarded: Guarded, path: str, token: str | None) -> None:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    assert httpx.get(f"{guarded.server.http_url}/iceberg{path}", headers=headers).status_code == 401
+    answer = httpx.get(f"{guarded.server.http_url}/iceberg{path}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (401, "NotAuthorizedException")

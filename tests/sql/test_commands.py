@@ -88,3 +88,9 @@ def test_a_request_is_a_list_of_statements() -> None:
 def test_a_broken_command_is_refused(text: str, error: type[KalamError]) -> None:
     with pytest.raises(error):
         parse_statement(text)
+
+
+@pytest.mark.parametrize("text", ["GRANT READ ON TABLE t TO ada", "REVOKE READ ON TABLE t FROM ada"])
+def test_what_is_no_privilege_is_told_with_those_there_are(text):
+    with pytest.raises(SyntaxFault, match=r"a privilege \(SELECT, INSERT, .* or ALL\), found 'READ'"):
+        parse_statement(text)

@@ -29,9 +29,8 @@ async def name(program: Program) -> str:
 
 @pytest.fixture
 def table(program: Program, namespace: str, name: str) -> str:
-    program.server.sql(
-        f"CREATE STREAM TABLE {namespace}.t (id BIGINT, who TEXT, what TEXT FROM TOKEN 3) OVER STREAM '{name}'"
-    )
+    create = f"CREATE STREAM TABLE {namespace}.t (id BIGINT, who TEXT, what TEXT FROM TOKEN 3) OVER STREAM '{name}'"
+    assert program.server.sql(create) == f"STREAM table {namespace}.t over the stream {name} created"
     return f"{namespace}.t"
 
 

@@ -75,7 +75,8 @@ def _whole(path: Path, reached: Reached) -> Iterator[Finding]:
     with closing(connect(path, read_only=True)) as conn:
         state = conn.execute("PRAGMA quick_check(1)").fetchone()[0]
     if state == "ok":
-        yield Finding("ok", "kalam.db", f"{size_text(path.stat().st_size)}, generation {reached.generation}, whole")
+        came = "not started yet" if reached.generation is None else f"generation {reached.generation}"
+        yield Finding("ok", "kalam.db", f"{size_text(path.stat().st_size)}, {came}, whole")
     else:
         yield Finding("fail", "kalam.db", f"{path} is damaged: {state}", DAMAGED_HINT)
 

@@ -132,6 +132,15 @@ def _jobs(session: Session, _: str) -> None:
     session.execute(f"{JOBS} LIMIT {JOBS_SHOWN}")
 
 
+def _list_users(session: Session, _: str) -> None:
+    session.execute("SHOW USERS; SHOW ROLES")
+
+
+def _list_grants(session: Session, text: str) -> None:
+    on = f" ON {text}" if text else ""
+    session.execute(f"SHOW GRANTS{on}; SHOW POLICIES{on}")
+
+
 def _flush(session: Session, text: str) -> None:
     session.execute(f"FLUSH TABLE {text}" if text else "FLUSH ALL TABLES")
 
@@ -156,6 +165,8 @@ COMMANDS: Final = {
     "l": Meta("\\l", "list namespaces", _list_namespaces),
     "dt": Meta("\\dt [namespace]", "list tables", _list_tables),
     "d": Meta("\\d [table]", "describe a table", _describe),
+    "du": Meta("\\du", "list users and roles", _list_users),
+    "dp": Meta("\\dp [table]", "list grants and policies", _list_grants),
     "x": Meta("\\x [on|off]", "a line for each column of a row", _expanded),
     "timing": Meta("\\timing [on|off]", "say how long a statement took", _timing),
     "watch": Meta("\\watch [seconds]", "repeat the last statement until ^C", _watch),

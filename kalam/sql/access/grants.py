@@ -47,7 +47,11 @@ def _of_role_or_privileges(
     """Read a role or privileges on something, the word, and to or from whom."""
     privileges = _privileges(cursor)
     if privileges is None:
+        start = cursor.token.start
         role = user_name(cursor, "role")
+        if cursor.at("ON"):  # what was taken for a role is meant as a privilege
+            cursor.seek(start)
+            raise cursor.unexpected(f"a privilege ({', '.join(_PRIVILEGES)} or ALL)")
         cursor.expect(word)
         return of_role(role, user_names(cursor))
     on = _object(cursor)

@@ -250,6 +250,7 @@ async def test_logins_that_come_all_at_once_are_all_in(data_dir: Path, tmp_path:
 async def test_the_proof_passes_where_kalam_is_asked(guarded: Guarded) -> None:
     await prove_logins(guarded.callout, {"servers": guarded.broker.url}, 10)
     assert guarded.users.asked == []
+    assert guarded.callout.counts["refused"] == 0  # nobody was turned away
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
           </table>
         </div>
       </div>
-      <h2>Listen to its {stored ? "changes" : "events"}</h2>
+      {known.subject && <h2>Listen to its {stored ? "changes" : "events"}</h2>}
       {known.subject && listeners(known.subject).map(([label, text]) => <Copied label={label} text={text} key={label} />)}
       <h2>Definition</h2>
       <Copied label="SQL" text={known.create} />
@@ -111,13 +111,14 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
 
 const SIZES = /bytes$/;
 const HIDDEN = new Set(["subject", "location", "jetstream_stream"]);
+const LABELS = { damaged_segments: "damaged" }; // so that the tiles of a table stand in one line
 
 function State({ state }) {
   return (
     <dl class="tiles">
       {state.filter((line) => !HIDDEN.has(line.name)).map((line) => (
         <div class="tile" key={line.name}>
-          <dt>{line.name.replaceAll("_", " ")}</dt>
+          <dt>{LABELS[line.name] ?? line.name.replaceAll("_", " ")}</dt>
           <dd>{shown(line)}</dd>
         </div>
       ))}

@@ -1,5 +1,6 @@
 // Users, roles, what they may do and see, and by what they log in: SQL, which the dialogs show first.
 
+import { Fragment } from "preact";
 import { useState } from "preact/hooks";
 import { sql } from "../api.js";
 import { Copied, Dialog, Fault, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
@@ -32,6 +33,7 @@ const LISTS = [
 const POLICIES = "SHOW POLICIES";
 const OF_TABLE = new Set(["namespace", "table_name", "enabled"]); // what is said once for all policies of a table
 const EXPRESSIONS = new Set(["using", "with_check"]);
+const SHORT = 24; // characters of a value that stays in one line
 
 function revoked(row) {
   const on = row.table_name ? `TABLE ${tableName(`${row.namespace}.${row.table_name}`)}` : `NAMESPACE ${quoted(row.namespace)}`;
@@ -70,8 +72,12 @@ export function UsersPage({ known, reloadCatalogue, me }) {
         ))}
       </div>
       <Fault error={lists.error} />
-      {LISTS.map((list, place) => <List {...list} result={lists.value[place]} open={setDialog} key={list.title} />)}
-      <Policies tables={withPolicies(lists.value[LISTS.length], known)} open={setDialog} />
+      {LISTS.map((list, place) => (
+        <Fragment key={list.title}>
+          <List {...list} result={lists.value[place]} open={setDialog} />
+          {list.title === "Grants" && <Policies tables={withPolicies(lists.value[LISTS.length], known)} open={setDialog} />}
+        </Fragment>
+      ))}
       {dialog && <AccessDialog {...dialog} onClose={() => setDialog(null)} onDone={done} />}
       {made && (
         <Dialog title="The token" onClose={() => setMade(null)} wide>
@@ -104,14 +110,14 @@ function Rows({ title, result: { columns, rows }, left = new Set(), actions, ope
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label={title}>
       <table class="list">
-        <thead><tr>{places.map((place) => <th key={place}>{columns[place].name.replaceAll("_", " ")}</th>)}<th><span class="unseen">Actions</span></th></tr></thead>
+        <thead><tr>{places.map((place) => <th key={place}>{headed(columns[place].name)}</th>)}<th><span class="unseen">Actions</span></th></tr></thead>
         <tbody>
           {rows.map((values) => {
             const row = rowOf(columns, values);
             return (
               <tr key={JSON.stringify(values)}>
-                {places.map((place) => <td class={EXPRESSIONS.has(columns[place].name) ? "expression" : "words"} key={place}>{shown(columns[place].name, values[place])}</td>)}
-                <td class="nowrap">
+                {places.map((place) => <td class={classOf(columns[place].name, values[place])} key={place}>{shown(columns[place].name, values[place])}</td>)}
+                <td class="acts">
                   {actions(row).map(([label, dialog]) => (
                     <button type="button" class="quiet" aria-label={`${label} ${valueText(values[0])}`} onClick={() => open(dialog)} key={label}>{label}</button>
                   ))}
@@ -123,6 +129,17 @@ function Rows({ title, result: { columns, rows }, left = new Set(), actions, ope
       </table>
     </div>
   );
+}
+
+/** The name of a column as a heading: `has_password` is "Has password". */
+function headed(name) {
+  const words = name.replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+function classOf(name, value) {
+  if (EXPRESSIONS.has(name)) return "expression";
+  return WHEN.test(name) || String(value ?? "").length <= SHORT ? "nowrap" : "words";
 }
 
 function rowOf(columns, values) {
