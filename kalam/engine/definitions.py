@@ -282,13 +282,15 @@ class Definitions:
 
 def _existing(existing: Table, statement: CreateTable) -> Result:
     if not statement.if_not_exists or existing.kind is not statement.kind:
-        raise AlreadyExists(f"table {existing.name} exists already, as a {existing.kind} table{_over(existing)}")
+        raise AlreadyExists(
+            f"table {existing.name} exists already, as a {existing.kind.written} table{_over(existing)}"
+        )
     return Result(message=f"skipped: table {existing.name} exists already")
 
 
 def _named(table: Table) -> str:
     """A table's kind and name, in words; one that is dropped leaves the stream of others as it is."""
-    return f"{table.kind} table {table.name}{_over(table)}"
+    return f"{table.kind.written} table {table.name}{_over(table)}"
 
 
 def _over(table: Table) -> str:
