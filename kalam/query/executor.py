@@ -129,6 +129,10 @@ class Executor:
         finally:
             await lease.__aexit__(None, None, None)
 
+    async def in_time(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What is read before a query can be asked: the time limit and a cancel end it as they end the query."""
+        return await self._step(work, self._time_s)
+
     async def _step(self, work: Callable[[], Awaitable[T]], left_s: float) -> T:
         try:
             async with asyncio.timeout(max(left_s, 0)):

@@ -7,6 +7,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -216,7 +217,9 @@ class Queries:
         for name in set(names) - tables.keys():
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
         for rows, alike in self._own.parts(tables):
-            sources |= await rows.sources(alike, user, with_key=query.names_key, scan=scan)
+            read = partial(rows.sources, alike, user, with_key=query.names_key, scan=scan)
+            foreign = any(table.is_foreign for table in alike.values())  # which may be read for long
+            sources |= await (self._executor.in_time(read) if foreign else read())
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
             table, deleted = tables.get(name), use.sees_deleted

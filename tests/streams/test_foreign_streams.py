@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -166,6 +168,30 @@ async def test_messages_are_counted_once_after_a_first_read_that_broke_off(
 async def is_half_read(js: JetStreamContext) -> bool:
     """Whether a read has had its first messages."""
     return any(consumer.num_pending < MANY * 3 // 4 for consumer in await js.consumers_info("S"))
+
+
+async def test_a_read_that_lasts_is_ended_by_whoever_asked(
+    start_nats_server: Callable[..., NatsServer], start_kalam: Callable[..., ServerProcess], wait_for: WaitFor
+) -> None:
+    broker = start_nats_server()
+    server = start_kalam(flags=[f"--nats-url={broker.url}"], KALAM_BROKER_TIMEOUT_S="60")
+    server.sql("CREATE NAMESPACE n")
+    async with connected(broker.url) as client:
+        await client.jetstream().add_stream(StreamConfig(name="S", subjects=["s"]))
+        await publish(client.jetstream(), "s", range(1, 4))
+    server.sql("CREATE STREAM TABLE n.t (id BIGINT) OVER STREAM 'S'")
+    os.kill(broker.pid, signal.SIGSTOP)  # so that no read comes to its end
+    try:
+        asked = asyncio.create_task(asyncio.to_thread(server.sql, "SELECT id + 1 FROM n.t"))
+        running = "SELECT query_id FROM system.queries WHERE sql = 'SELECT id + 1 FROM n.t'"
+        [[query_id]] = await asyncio.to_thread(wait_for, lambda: server.sql(running))
+        server.sql(f"KILL QUERY '{query_id}'")
+        with pytest.raises(SqlFailed) as failure:
+            await asked
+        assert failure.value.code == "cancelled"
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    assert ids(server, "n.t") == [1, 2, 3]
 
 
 async def test_what_may_not_be_read_is_denied_with_what_to_grant(
