@@ -204,7 +204,7 @@ class Lake:
         due += [own for own, at in self._due_at.items() if at <= now and own not in due]
         for own in due:
             table = self._storage.catalogue.by_id.get(own)
-            if table is None:
+            if table is None or not table.is_stored:  # it was dropped, or is a STREAM table, which has none
                 self._forget(own)
             elif self._retries.is_due(own):
                 await self._try(table)
