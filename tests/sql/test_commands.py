@@ -94,3 +94,10 @@ def test_a_broken_command_is_refused(text: str, error: type[KalamError]) -> None
 def test_what_is_no_privilege_is_told_with_those_there_are(text):
     with pytest.raises(SyntaxFault, match=r"a privilege \(SELECT, INSERT, .* or ALL\), found 'READ'"):
         parse_statement(text)
+
+
+@pytest.mark.parametrize("on", ["ALL TABLES IN SCHEMA lab", "SCHEMA lab"])
+def test_who_grants_as_in_postgresql_is_shown_the_word_for_it(on):
+    with pytest.raises(Unsupported) as failure:
+        parse_statement(f"GRANT SELECT ON {on} TO ada")
+    assert "ON NAMESPACE n" in failure.value.fields["hint"]

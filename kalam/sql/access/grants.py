@@ -87,6 +87,11 @@ def _privileges(cursor: Cursor) -> tuple[str, ...] | None:
 
 def _object(cursor: Cursor) -> TableRef | str:
     cursor.expect("ON")
+    if cursor.at("ALL", "TABLES") or cursor.at("SCHEMA"):
+        raise cursor.refusal(
+            "all tables of a namespace are granted with it",
+            hint="ON NAMESPACE n is all of its tables, those to come too",
+        )
     if cursor.take("NAMESPACE"):
         return cursor.name("namespace")
     cursor.take("TABLE")

@@ -38,7 +38,8 @@ _DROP = (
 )
 _ALTER = (
     "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, SET (option = value, …), "
-    "OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; ALTER USER u changes a user"
+    "OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; ALTER USER u changes a user; "
+    "a policy is dropped and created anew"
 )
 _OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
     "ROLE": users.create_role,

@@ -107,8 +107,9 @@ class Cursor:
                 self.advance()
                 return token.name
             case Kind.STRING:
+                files = "; files cannot be read or written here" if what == "table" else ""
                 raise self.refusal(
-                    f"a {what} is a name and not a string; files cannot be read or written here",
+                    f"a {what} is a name and not a string{files}",
                     hint=f'write {what}s without quotes, or in double quotes: "name"',
                 )
             case _:
