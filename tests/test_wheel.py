@@ -130,7 +130,7 @@ def test_the_source_archive_holds_the_tests_and_no_leftovers(archives: Path) -> 
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "compose.yaml", "tests/test_wheel.py"} <= names
     assert "migrations/m001_first_release.py" in names
-    assert not [name for name in names if re.search(r"__pycache__|kalam-data|\.venv|_cache", name)]
+    assert not [name for name in names if re.search(r"__pycache__|kalam-data|\.venv|(^|/)\.\w+_cache", name)]
 
 
 def test_the_installed_wheel_is_imported_from_where_it_was_installed(installation: Installation) -> None:
