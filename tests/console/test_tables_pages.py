@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import nats
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -161,3 +165,21 @@ def test_rows_are_judged_as_they_are_pasted_and_dropped(console, shared_server, 
     dialog(console).get_by_text("The row would be taken").wait_for()
     run_dialog(console, "Insert")
     assert shared_server.sql(f"SELECT sensor FROM {table} WHERE id >= 20") == [["roof"]]
+
+
+async def make_stream(url, name):
+    client = await nats.connect(url)
+    await client.jetstream().add_stream(name=name, subjects=[f"{name}.*"])
+    await client.jetstream().publish(f"{name}.a", b'{"id": 7}')
+    await client.close()
+
+
+def test_a_stream_of_others_is_shown_and_only_read(console, shared_server, namespace):
+    with ThreadPoolExecutor(1) as pool:  # an event loop runs in this thread already
+        pool.submit(asyncio.run, make_stream(shared_server.nats_url, f"OF{namespace}")).result()
+    shared_server.sql(f"CREATE STREAM TABLE {namespace}.t (id BIGINT) OVER STREAM 'OF{namespace}'")
+    console.open(f"tables/{namespace}/t")
+    console.page.get_by_role("grid").get_by_role("gridcell", name="7", exact=True).wait_for()
+    console.button("Alter").wait_for()
+    for name in ("Insert rows", "Flush", "Edit", "Delete"):
+        assert console.button(name).count() == 0, name

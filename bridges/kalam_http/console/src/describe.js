@@ -3,7 +3,7 @@
 import { rows, sql } from "./api.js";
 import { tableName } from "./text.js";
 
-/** `{kind, columns, options, state, key, create, subject}` of a table. */
+/** `{kind, stored, columns, options, state, key, create, subject}` of a table. */
 export async function describe(full) {
   const { results } = await sql(`DESCRIBE TABLE ${tableName(full)}; SHOW CREATE TABLE ${tableName(full)}`);
   const lines = results[0].rows.map(([section, name, value]) => ({ section, name, value }));
@@ -17,16 +17,18 @@ export async function describe(full) {
   );
   const keys = known.map((column) => column.column_name);
   const kind = one("table", "kind");
+  const stored = kind === "SHARED" || kind === "USER"; // rows have keys and can be changed
   return {
     kind,
+    stored,
     columns,
     options: of("option"),
     state: of("state").filter((line) => line.value !== null), // counts are told to whom they concern
-    key: keys.length ? keys : kind === "STREAM" ? [] : ["_row_id"],
+    key: keys.length || !stored ? keys : ["_row_id"],
     create: results[1].rows[0][0],
     subject: one("state", "subject"),
     stream: one("state", "jetstream_stream"),
-    bigKeys: kind !== "STREAM" && keys.length === 0,
+    bigKeys: stored && keys.length === 0,
   };
 }
 

@@ -20,7 +20,8 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
   const [dialog, setDialog] = useState(null);
   if (!about.value) return about.error ? <section><h1>{full}</h1><Fault error={about.error} /></section> : <Loading />;
   const known = about.value;
-  const stored = known.kind !== "STREAM";
+  const { stored } = known;
+  const takes = may.insert && known.kind !== "FOREIGN"; // a stream of others is only read
   const result = first.value?.results[0];
 
   function open(title, statement, more = {}) {
@@ -48,19 +49,19 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
       <p class="crumbs"><a href="#/tables">Tables</a> / {namespace}</p>
       <div class="bar"><h1>{full} <Kind kind={known.kind} /></h1></div>
       <div class="buttons">
-        {may.insert && <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>}
+        {takes && <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>}
         {may.select && <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>}
         {may.select && <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>}
         {stored && may.owns && <button type="button" onClick={() => open("Flush", `FLUSH TABLE ${name}`)}>Flush</button>}
         {stored && may.owns && <button type="button" onClick={() => open("Compact", `COMPACT TABLE ${name}`)}>Compact</button>}
-        {may.owns && <button type="button" onClick={() => open("Alter", stored ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
+        {may.owns && <button type="button" onClick={() => open("Alter", known.kind !== "STREAM" ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
         {may.owns && <button type="button" class="danger" onClick={() => open("Drop table", `DROP TABLE ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>Drop table</button>}
       </div>
       <Fault error={about.error} />
       <State state={known.state} />
       <h2>First rows</h2>
       {!may.select && <p class="soft">You may not read its rows.</p>}
-      {result && result.rows.length === 0 && <p class="soft">It holds no row yet{may.insert && <>: <em>Insert rows</em> takes one, or a CSV or NDJSON file</>}.</p>}
+      {result && result.rows.length === 0 && <p class="soft">It holds no row yet{takes && <>: <em>Insert rows</em> takes one, or a CSV or NDJSON file</>}.</p>}
       {result && result.rows.length > 0 && (
         <div class="grid-holder">
           <Grid columns={result.columns} rows={result.rows} label={`Rows of ${full}`}
