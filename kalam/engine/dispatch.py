@@ -130,8 +130,8 @@ class Dispatch(msgspec.Struct, frozen=True):
             return None
         started = time.perf_counter()
         try:
-            readable = self.gate.readable(session)
-            answer = self.points.answer_nowait(query, session.user, session.namespace, params, readable)
+            reader = self.gate.reader(session.identity)
+            answer = self.points.answer_nowait(query, session.user, session.namespace, params, reader)
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)
             return answer

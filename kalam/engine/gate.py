@@ -8,8 +8,7 @@ pass before it is said here what it needs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, assert_never
 
 import msgspec
@@ -154,12 +153,9 @@ class Gate:
         """A table as it is now; one that was dropped as it was."""
         return self._catalogue.by_id.get(table.table_id, table)
 
-    def readable(self, session: Session) -> Callable[[Table], bool] | None:
-        """Tells of a table whether somebody may read it; None where everybody may."""
-        return partial(self._reads, session.identity.rights_of) if self.rights.on else None
-
-    def _reads(self, user: str, table: Table) -> bool:
-        return self.rights.may(user, Privilege.SELECT, table)
+    def reader(self, identity: Identity) -> str | None:
+        """Whose right to read a table is to be asked; None where everybody may."""
+        return identity.rights_of if self.rights.on else None
 
     def sees(self, identity: Identity, table: Table | None) -> bool:
         """Whether a table exists for somebody."""

@@ -7,12 +7,13 @@ each column of the key, with a value of its own type. Everything else is left to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from kalam.access.model import Privilege
 from kalam.query.policies import Policies
 from kalam.query.predicate import Predicate
 from kalam.query.queries import check_parameters, resolve, unless_dropped
@@ -109,15 +110,18 @@ class Points:
         user: str,
         namespace: str | None,
         parameters: Sequence[Any],
-        readable: Callable[[Table], bool] | None = None,
+        reader: str | None = None,
     ) -> bytes | None:
-        """The JSON answer to a query for one row that memory knows of, of a ``readable`` table; None for any other."""
+        """The JSON answer to a query for one row that memory knows of; None for any other query.
+
+        And where the ``reader``, whose rights count, may not read the table.
+        """
         started = time.perf_counter()
         asked = self._asked(query, namespace, parameters)
         if asked is None:
             return None
         shape, key = asked
-        if readable is not None and not readable(shape.table):
+        if reader is not None and not self._policies.rights.may(reader, Privilege.SELECT, shape.table):
             return None
         guard = self._policies.seen(user, shape.table)
         if guard is not None and guard.asks:

@@ -41,7 +41,7 @@ class Policies:
 
     def bind(self, table: Table) -> bool:
         """Whether policies are asked over a table's rows."""
-        return self.rights.on and table.row_security
+        return table.row_security and self.rights.on
 
     def seen(self, user: str, table: Table, *commands: Command) -> Predicate | None:
         """What rows meet that the user may see for each of these commands (SELECT); None where every row does."""
