@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nats
 import nats.aio.client
+import pytest
 
 from kalam.server import Running, open_server
 from kalam.settings import Settings
@@ -92,7 +92,10 @@ class PolicyServer:
 @asynccontextmanager
 async def policy_server(folder: Path, **settings: Any) -> AsyncIterator[PolicyServer]:
     """A server whose administrator is ``admin``."""
-    os.environ["KALAM_ADMIN_PASSWORD"] = PASSWORD
     wanted = Settings(data_dir=folder / "data", auth="on", http_port=0, nats_port=0, **settings)
-    async with open_server(wanted) as running, httpx.AsyncClient(timeout=60) as client:
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # no later than the start, or other tests' servers have it too
+            patch.setenv("KALAM_ADMIN_PASSWORD", PASSWORD)
+            running = await stack.enter_async_context(open_server(wanted))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
         yield PolicyServer(running, client)
