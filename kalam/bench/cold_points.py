@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from kalam.bench.asker import Asked, AskerTask, Asking
+from kalam.bench.asker import AskerTask, Asking
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.flush import flush_table
 from kalam.bench.handwritten import HandwrittenTask
 from kalam.bench.process import Process
 from kalam.bench.rows import create_table
 from kalam.bench.stage import NAMESPACE, USER, Stage
-from kalam.cli.failure import CommandFailed
 
 TABLE: Final = f"{NAMESPACE}.cold_points"
 DEFAULT_POLICY: Final = "FLUSH_POLICY = 'rows:100000,interval:300'"
@@ -73,9 +72,4 @@ def _ask(stage: Stage, rows: int, requests: int, in_flight: int, *, handwritten:
         in_flight=in_flight,
     )
     with Process("asker", task, stage.log) as process:
-        process.wait_ready()
-        process.go()
-        asked = process.result(Asked)
-    if asked.problem or asked.requests != requests:
-        raise CommandFailed(f"error: {asked.requests:,} of {requests:,} reads were answered: {asked.problem}")
-    return asked.requests / asked.seconds
+        return requests / stage.asked(process, requests).seconds

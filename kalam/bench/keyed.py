@@ -12,7 +12,6 @@ from kalam.bench.http_asker import HttpAskerTask
 from kalam.bench.process import Process
 from kalam.bench.rows import NO_FLUSH, create_table
 from kalam.bench.stage import NAMESPACE, USER, Stage
-from kalam.cli.failure import CommandFailed
 
 TABLE: Final = f"{NAMESPACE}.keyed"
 IN_FLIGHT: Final = 16
@@ -92,7 +91,7 @@ def _ask(stage: Stage, asking: Asking, requests: int, in_flight: int, keys_each:
         keys_each=keys_each,
     )
     with Process("asker", task, stage.log) as process:
-        return _asked(process, requests)
+        return stage.asked(process, requests)
 
 
 def _ask_http(stage: Stage, requests: int) -> Asked:
@@ -100,16 +99,7 @@ def _ask_http(stage: Stage, requests: int) -> Asked:
     keys = stage.sizes.keyed_rows
     task = HttpAskerTask(url=stage.server.http_url, table=TABLE, keys=keys, requests=requests, connections=IN_FLIGHT)
     with Process("http_asker", task, stage.log) as process:
-        return _asked(process, requests)
-
-
-def _asked(process: Process, requests: int) -> Asked:
-    process.wait_ready()
-    process.go()
-    asked = process.result(Asked)
-    if asked.problem or asked.requests != requests:
-        raise CommandFailed(f"error: {asked.requests:,} of {requests:,} requests were answered: {asked.problem}")
-    return asked
+        return stage.asked(process, requests)
 
 
 def _bare(stage: Stage) -> Committed:

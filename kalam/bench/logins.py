@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from kalam.bench.asker import Asked, AskerTask, Asking
+from kalam.bench.asker import AskerTask, Asking
 from kalam.bench.comers import Came, ComersTask
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.http_sql import HttpSql
@@ -171,12 +171,7 @@ def _read(stage: Stage, side: Side, number: int) -> float:
         in_flight=IN_FLIGHT,
     )
     with Process("asker", task, stage.log) as process:
-        process.wait_ready()
-        process.go()
-        asked = process.result(Asked)
-    if asked.problem or asked.requests != requests:
-        raise CommandFailed(f"error: {asked.requests:,} of {requests:,} reads were answered: {asked.problem}")
-    return requests / asked.seconds
+        return requests / stage.asked(process, requests).seconds
 
 
 def _follow(stage: Stage, side: Side, number: int) -> float:

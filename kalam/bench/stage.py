@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kalam.bench.asker import Asked
 from kalam.bench.bare_broker import BareBroker
 from kalam.bench.http_sql import HttpSql
 from kalam.bench.inserter import Acknowledged, InserterTask
@@ -84,6 +85,15 @@ class Stage:
         if outcome.problem or outcome.rows != rows:
             raise CommandFailed(f"error: {outcome.rows:,} of {rows:,} rows were acknowledged: {outcome.problem}")
         return outcome
+
+    def asked(self, process: Process, requests: int) -> Asked:
+        """Let one that reads go; raises CommandFailed unless every request was answered."""
+        process.wait_ready()
+        process.go()
+        asked = process.result(Asked)
+        if asked.problem or asked.requests != requests:
+            raise CommandFailed(f"error: {asked.requests:,} of {requests:,} requests were answered: {asked.problem}")
+        return asked
 
     def insert(self, table: str, first: int, rows: int, *, random_keys: bool = False) -> Acknowledged:
         """Insert rows, and wait until their changes are published, so that nothing of it disturbs what follows."""

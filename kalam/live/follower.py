@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from kalam.errors import KalamError
+from kalam.live.beginning import Beginning
 from kalam.live.held_events import UNKNOWN_US, HeldEvents, follow_each_other, of_acks
 from kalam.live.watch import Watch
 from kalam.rows.codec import Codec
@@ -61,12 +62,12 @@ class Follower:
         self._look_at_s = 0.0
         self._forgone_seq = 0  # up to here acks may still come of events that were waited for too long
         self._wake = asyncio.Event()
-        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._beginning = Beginning()
         self._task = asyncio.create_task(self._run(), name=f"live events {watch.table.name}")
 
     async def wait_started(self) -> None:
         """Wait until everything that is published from now on will be brought; raises why the stream is not found."""
-        await asyncio.shield(self._begun)
+        await self._beginning.wait()
 
     @property
     def seq(self) -> int:
@@ -76,8 +77,7 @@ class Follower:
     def stop(self) -> None:
         """Follow no more."""
         self._task.cancel()
-        if not self._begun.done():
-            self._begun.set_result(None)
+        self._beginning.done()
 
     def announce(self, payloads: Sequence[bytes], acked: Acked) -> None:
         """Take in events that the broker has stored."""
@@ -144,20 +144,13 @@ class Follower:
                     await self._look()
             except KalamError as exc:
                 log.debug("live events wait for the broker", table=str(self._watch.table.name), reason=exc.detail)
-                self._tell_openers(exc)
+                self._beginning.failed(exc)
                 await asyncio.sleep(LOOK_PAUSE_S)
             except Exception as exc:
                 log.exception("live events failed", table=str(self._watch.table.name))
-                self._tell_openers(exc)
+                self._beginning.failed(exc)
                 await asyncio.sleep(LOOK_PAUSE_S)
             gap_upto_seq = await self._wait_due()
-
-    def _tell_openers(self, error: Exception) -> None:
-        """Whoever waits for the start learns why there is none; the next one waits for the next look."""
-        if self._seq is None and not self._begun.done():
-            self._begun.set_exception(error)
-            self._begun.exception()  # mostly nobody waits
-            self._begun = asyncio.get_running_loop().create_future()
 
     async def _wait_due(self) -> int:
         """Wait until a look is due, or until a gap does not close by itself: where it ends, 0 for a look."""
@@ -197,7 +190,7 @@ class Follower:
         self._created, self._seq = state.created, state.last_seq
         self._watch.progress.seq = state.last_seq
         self._judge(state, 0)
-        self._begun.set_result(None)
+        self._beginning.done()
 
     def _judge(self, state: StreamState, told: int) -> None:
         """Find out whether the numbers are those of before, and take in what waited for that.

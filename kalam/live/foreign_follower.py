@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from kalam.errors import KalamError
+from kalam.live.beginning import Beginning
 from kalam.live.follower import LOOK_PAUSE_S
 from kalam.live.watch import Watch
 from kalam.sql.queries.scan_bounds import ScanBounds
@@ -30,12 +31,12 @@ class ForeignFollower:
         self._decoder = tables.decoder(watch.table)
         self._seq: int | None = None
         self._created = ""
-        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._beginning = Beginning()
         self._task = asyncio.create_task(self._run(), name=f"live messages {watch.table.name}")
 
     async def wait_started(self) -> None:
         """Wait until everything that is published from now on will be brought; raises why the stream is not found."""
-        await asyncio.shield(self._begun)
+        await self._beginning.wait()
 
     @property
     def seq(self) -> int:
@@ -45,8 +46,7 @@ class ForeignFollower:
     def stop(self) -> None:
         """Follow no more."""
         self._task.cancel()
-        if not self._begun.done():
-            self._begun.set_result(None)
+        self._beginning.done()
 
     async def _run(self) -> None:
         while True:
@@ -54,25 +54,18 @@ class ForeignFollower:
                 await self._look()
             except KalamError as exc:
                 log.debug("live messages wait for the stream", table=str(self._watch.table.name), reason=exc.detail)
-                self._tell_openers(exc)
+                self._beginning.failed(exc)
             except Exception as exc:
                 log.exception("live messages failed", table=str(self._watch.table.name))
-                self._tell_openers(exc)
+                self._beginning.failed(exc)
             await asyncio.sleep(LOOK_PAUSE_S)
-
-    def _tell_openers(self, error: Exception) -> None:
-        """Whoever waits for the start learns why there is none; the next one waits for the next look."""
-        if self._seq is None and not self._begun.done():
-            self._begun.set_exception(error)
-            self._begun.exception()  # mostly nobody waits
-            self._begun = asyncio.get_running_loop().create_future()
 
     async def _look(self) -> None:
         state = await self._tables.port.state(self._watch.table.foreign_options.over)
         if self._seq is None:
             self._created, self._seq = state.created, state.last_seq
             self._watch.progress.seq = state.last_seq
-            self._begun.set_result(None)
+            self._beginning.done()
         elif state.created != self._created or state.last_seq < self._seq:
             self._renumber(state)
         if self.seq < state.last_seq:

@@ -98,11 +98,12 @@ class LiveDelivery:
         delivery = self._deliveries.get(query.id)
         if delivery is None:
             delivery = Delivery(query, self.subject(query), self._clock())
-            self._deliveries[query.id] = self._unconfirmed[query.id] = delivery
+            self._deliveries[query.id] = delivery
         if delivery.confirmed:
             self._noted[query.id] = delivery
             self._wake.set()
         elif delivery.first is None:
+            self._unconfirmed[query.id] = delivery
             self._new = True
             self._wake.set()
 
@@ -124,7 +125,8 @@ class LiveDelivery:
             delivery.tried_s, delivery.opened_s = 0.0, now
             if delivery.confirmed:
                 delivery.confirmed, delivery.returns = False, True
-                self._unconfirmed[delivery.query.id] = delivery
+                if delivery.query.waiting:
+                    self.note(delivery.query)
         self._wake.set()
 
     async def _take_back(self, msg: Msg) -> None:
@@ -277,6 +279,7 @@ class LiveDelivery:
             delivery.beat_s = now + HEARTBEAT_S
             if returns:
                 delivery.first, delivery.opened_s, self._new = message, now, True
+                self._unconfirmed[delivery.query.id] = delivery
                 self._wake.set()
             else:
                 yield self._message(delivery, message, ask=True)
