@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import socket
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from server_process import ServerProcess, SqlFailed
+from server_process import ServerProcess
 
 PASSWORD = "correct horse"
 TEAM = ("ada", "ben", "eve")
@@ -44,21 +40,9 @@ class GuardedServer(ServerProcess):
         [[*told]] = self.sql(f"CREATE TOKEN '{name}' FOR {user} EXPIRES '{expires}'")
         return next(str(value) for value in told if str(value).startswith("kalam_"))
 
-    def results(
-        self, text: str, *params: Any, user: str = "admin", namespace: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Every result of a text, asked with the user's password; raises SqlFailed."""
-        body: dict[str, Any] = {"sql": text, "params": list(params), "namespace": namespace}
-        basic = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
-        request = urllib.request.Request(f"{self.http_url}/v1/sql", json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                results: list[dict[str, Any]] = json.load(response)["results"]
-                return results
-        except urllib.error.HTTPError as exc:
-            with exc:
-                raise SqlFailed(exc.code, json.load(exc)) from None
+    def named(self, user: str) -> dict[str, str]:
+        """The headers by which a user logs in, with the user's password."""
+        return {"Authorization": f"Basic {base64.b64encode(f'{user}:{PASSWORD}'.encode()).decode()}"}
 
 
 def free_port() -> int:

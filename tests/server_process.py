@@ -123,6 +123,10 @@ class ServerProcess:
         last = self.results(text, *params, user=user, namespace=namespace)[-1]
         return last["rows"] if last["columns"] else last["message"]
 
+    def named(self, user: str) -> dict[str, str]:
+        """The headers that say who asks."""
+        return {"X-Kalam-User": user}
+
     def results(
         self, text: str, *params: Any, user: str = "admin", namespace: str | None = None
     ) -> list[dict[str, Any]]:
@@ -130,7 +134,7 @@ class ServerProcess:
         body: dict[str, Any] = {"sql": text, "params": list(params)}
         if namespace is not None:
             body["namespace"] = namespace
-        headers = {"Content-Type": "application/json", "X-Kalam-User": user}
+        headers = {"Content-Type": "application/json", **self.named(user)}
         request = urllib.request.Request(f"{self.http_url}/v1/sql", json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
