@@ -12,7 +12,7 @@ import structlog
 from kalam.query.running import running_query
 from kalam.tracing import current_trace, trace_id
 
-OWN_LOGGERS = ("kalam", "kalam_nats", "kalam_http")
+OWN_LOGGERS = ("kalam", "kalam_nats", "kalam_http", "kalam_pg")
 
 
 def _name_request(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -54,7 +54,7 @@ LAYERS = (
     ("kalam.query",),
     ("kalam.live",),
     ("kalam.engine",),
-    ("kalam_nats.subjects", "kalam_nats.broker", "kalam_http"),
+    ("kalam_nats.subjects", "kalam_nats.broker", "kalam_http", "kalam_pg"),
     ("kalam_nats.streams", "kalam_nats.access"),
     ("kalam_nats.door",),
     ("kalam_nats",),
@@ -64,7 +64,7 @@ LAYERS = (
     ("kalam.client", "kalam.cli", "kalam.bench", "kalam.__main__"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-BRIDGES = ("kalam_nats", "kalam_http")
+BRIDGES = ("kalam_nats", "kalam_http", "kalam_pg")
 COMPOSITION = ("kalam.server", "kalam.assembly")
 OUTSIDE = ("nats", "starlette", "uvicorn")
 MAY_KNOW_THE_OUTSIDE = (*BRIDGES, "kalam.client", "kalam.cli", "kalam.bench")

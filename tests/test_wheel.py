@@ -90,12 +90,12 @@ def members(wheel: Path) -> list[str]:
 
 def test_the_wheel_adds_three_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in members(wheel)}
-    assert tops == {"kalam", "kalam_nats", "kalam_http", f"kalam_server-{__version__}.dist-info"}
+    assert tops == {"kalam", "kalam_nats", "kalam_http", "kalam_pg", f"kalam_server-{__version__}.dist-info"}
 
 
 def test_the_wheel_holds_all_that_a_server_reads(wheel: Path) -> None:
     names = members(wheel)
-    for package in ("kalam", "kalam_nats", "kalam_http"):
+    for package in ("kalam", "kalam_nats", "kalam_http", "kalam_pg"):
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= set(names)
     assert "kalam/migrations/m001_first_release.py" in names
     assert [name for name in names if name.startswith("kalam/") and "earthquakes" in name], "the data of the demo"
@@ -134,7 +134,7 @@ def test_the_source_archive_holds_the_tests_and_no_leftovers(archives: Path) -> 
 
 
 def test_the_installed_wheel_is_imported_from_where_it_was_installed(installation: Installation) -> None:
-    names = "kalam, kalam_nats, kalam_http, kalam.migrations"
+    names = "kalam, kalam_nats, kalam_http, kalam_pg, kalam.migrations"
     done = installation.run("python", "-c", f"import {names}\nfor m in ({names}): print(m.__file__)")
     assert done.returncode == 0, done.stderr
     assert all(Path(line).is_relative_to(installation.folder) for line in done.stdout.splitlines())

@@ -1,0 +1,1 @@
+"""The PostgreSQL door: its wire protocol, for psql, drivers and BI tools."""
