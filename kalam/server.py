@@ -98,8 +98,11 @@ class Running(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Running]:
-    """Run a server while the block runs; raises the KalamError that keeps it from starting."""
+async def open_server(settings: Settings, stopping: asyncio.Event | None = None) -> AsyncIterator[Running]:
+    """Run a server while the block runs; raises the KalamError that keeps it from starting.
+
+    A start that waits for others gives up when ``stopping`` is set.
+    """
     check_exposure(settings)
     sys.setswitchinterval(THREAD_SWITCH_S)
     registry = CollectorRegistry()
@@ -113,7 +116,8 @@ async def open_server(settings: Settings) -> AsyncIterator[Running]:
         reading = in_thread(Purpose.TEXTS, import_readers)
         opened, _ = await asyncio.gather(open_broker(stack, settings, data_dir, certificates, guarded=guarded), reading)
         connection, embedded = opened.connection, opened.embedded
-        start = await begin(settings, prepared, connection, embedded, guarded=guarded)
+        stopping = stopping or asyncio.Event()
+        start = await begin(settings, prepared, connection, embedded, guarded=guarded, stopping=stopping)
         database = await _open_database(stack, settings, data_dir, start)
         identity = {"id": start.data_id, "nats_url": without_login(connection.url)}  # told at both doors
         engine, requests, queries, access = await _open_engine(stack, settings, database, start, opened, identity)
@@ -307,7 +311,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_server(settings) as server:
+    async with open_server(settings, stop) as server:
         if server.certificates is not None:  # else a terminal that is closed ends the server, as any program
             loop.add_signal_handler(signal.SIGHUP, server.certificates.reload)
         announced = server.announcement()

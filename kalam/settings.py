@@ -171,6 +171,11 @@ class Settings(BaseSettings):
         description="events published and not yet acknowledged by JetStream, per STREAM table",
     )
     broker_timeout_s: float = Field(default=5.0, gt=0, description="how long an answer of the broker is waited for")
+    broker_start_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="how long a start waits for JetStream: a cluster has none before it has a leader",
+    )
     live_queries_max: int = Field(default=20_000, ge=1, description="live queries that are open at the same time")
     live_queries_per_user_max: int = Field(default=10_000, ge=1, description="the same of one user")
     live_queue_bytes_max: int = Field(

@@ -64,6 +64,10 @@ class ServerProcess:
     def start(self, **environment: str) -> ServerProcess:
         """Start the server and wait until it has announced itself."""
         self.launch(**environment)
+        return self.wait_announced()
+
+    def wait_announced(self) -> ServerProcess:
+        """Wait until a server that was launched has announced itself."""
         deadline = time.monotonic() + START_S
         file = self.data_dir / "kalam.json"
         assert self.process is not None

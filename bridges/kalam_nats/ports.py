@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Sequence
 from functools import partial
 
@@ -21,6 +22,7 @@ from kalam_nats.broker.embedded import EmbeddedBroker
 from kalam_nats.broker.jetstream import JetStream
 from kalam_nats.door.notices import Notices
 from kalam_nats.door.rejections import Rejections
+from kalam_nats.streams.elections import Patience, when_led
 from kalam_nats.streams.feed import Feeds
 from kalam_nats.streams.foreign import ForeignStreams
 from kalam_nats.streams.replay import FeedReplay
@@ -60,11 +62,14 @@ async def begin(
     embedded: EmbeddedBroker | None,
     *,
     guarded: bool = False,
+    stopping: asyncio.Event,
 ) -> Start:
     """Compare the catalogue with the broker's streams, before anything is written."""
     jetstream = JetStream(connection, settings.broker_timeout_s)
     await jetstream.open()
-    streams = await own_streams(jetstream, prepared.data_id)
+    prefix = Subjects(settings.subject_prefix).stream_prefix
+    look = partial(own_streams, jetstream, prepared.data_id, prefix)
+    streams = await when_led(connection, jetstream, look, Patience(settings.broker_start_s, stopping))
     newest, reached, accepted = newest_generation(streams) or 0, prepared.generation or 0, prepared.accepted
     if newest > reached:
         accept(

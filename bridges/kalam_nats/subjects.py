@@ -182,14 +182,19 @@ class Subjects:
 
     # JetStream streams.
 
+    @property
+    def stream_prefix(self) -> str:
+        """How the names of all of Kalam's JetStream streams begin."""
+        return f"{self.prefix.upper()}-"
+
     def stream_name(self, namespace: str, table: str) -> str:
         """The JetStream stream of a STREAM table."""
-        return f"{self.prefix.upper()}-{namespace}-{table}"
+        return f"{self.stream_prefix}{namespace}-{table}"
 
     @property
     def changes_stream(self) -> str:
         """The JetStream stream of every SHARED table's changes."""
-        return f"{self.prefix.upper()}-CHANGES"
+        return f"{self.stream_prefix}CHANGES"
 
     @property
     def changes_subjects(self) -> tuple[str, ...]:
@@ -199,7 +204,7 @@ class Subjects:
     @property
     def user_changes_stream(self) -> str:
         """The JetStream stream of every USER table's changes."""
-        return f"{self.prefix.upper()}-USER-CHANGES"
+        return f"{self.stream_prefix}USER-CHANGES"
 
     def changes_stream_of(self, owner: str) -> str:
         """The JetStream stream of the changes of a copy."""

@@ -2,11 +2,17 @@
 
 Nobody tells of what others publish. A look costs the broker one answer of its state; what lies behind the last message
 that was told is read by a consumer that lives for that read, so that nothing of ours is left there.
+
+A sequence alone does not tell where to go on: a broker that has lost its tail gives the same ones to other messages,
+and a stream that is restored from a backup is a new one with the same messages. So the last messages are remembered
+with their times, and each read begins at the last one, which must be the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
+from collections import deque
 from functools import partial
 
 import structlog
@@ -20,6 +26,7 @@ from kalam.tables.foreign.port import ForeignState
 from kalam.tables.foreign.replay import batch_of_messages
 from kalam.tables.foreign.tables import ForeignTables
 
+REMEMBERED_MAX = 16
 log = structlog.get_logger(__name__)
 
 
@@ -31,6 +38,8 @@ class ForeignFollower:
         self._decoder = tables.decoder(watch.table)
         self._seq: int | None = None
         self._created = ""
+        self._remembered: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_MAX)
+        """Sequence and time (ns) of the last messages that were told."""
         self._beginning = Beginning()
         self._task = asyncio.create_task(self._run(), name=f"live messages {watch.table.name}")
 
@@ -64,29 +73,60 @@ class ForeignFollower:
         state = await self._tables.port.state(self._watch.table.foreign_options.over)
         if self._seq is None:
             self._created, self._seq = state.created, state.last_seq
+            if state.messages:
+                self._remembered.append((state.last_seq, state.last_ns))
             self._watch.progress.seq = state.last_seq
             self._beginning.done()
-        elif state.created != self._created or state.last_seq < self._seq:
-            self._renumber(state)
+        elif state.created != self._created or state.last_seq < self._seq or self._is_other(state):
+            await self._find_again(state)
         if self.seq < state.last_seq:
             await self._read(state)
 
-    def _renumber(self, state: ForeignState) -> None:
-        """The stream is another one, or has fallen back: its sequences are those of other messages than before."""
-        log.warning("a foreign stream has fallen back or was made anew", table=str(self._watch.table.name))
-        self._seq = 0 if state.created != self._created else state.last_seq
+    def _is_other(self, state: ForeignState) -> bool:
+        """Whether the stream ends with another message of the same sequence as the last that is remembered."""
+        if not (state.messages and self._remembered):
+            return False
+        seq, time_ns = self._remembered[-1]
+        return seq == state.last_seq and time_ns != state.last_ns
+
+    async def _find_again(self, state: ForeignState) -> None:
+        """Go on behind the newest message that is remembered and still there."""
+        over, table_id = self._watch.table.foreign_options.over, self._watch.table.table_id
+        there: set[tuple[int, int]] = set()
+        if self._remembered and state.messages:
+            bounds = ScanBounds(after_seq=self._remembered[0][0] - 1, upto_seq=self._remembered[-1][0])
+            async for messages in self._tables.port.read(over, table_id, bounds):
+                there.update(zip(messages.seqs, messages.times_ns, strict=True))
+        whole = bool(self._remembered) and self._remembered[-1] in there
+        while self._remembered and self._remembered[-1] not in there:
+            self._remembered.pop()
+        if self._remembered:
+            self._seq = self._remembered[-1][0]
+        else:
+            self._seq = 0 if state.created != self._created else min(self.seq, state.last_seq)
         self._created = state.created
-        self._watch.then(partial(self._watch.renumber, self._seq))
+        if not whole:  # behind that one the sequences are those of other messages
+            log.warning("a foreign stream has fallen back or was made anew", table=str(self._watch.table.name))
+            self._watch.then(partial(self._watch.renumber, self._seq))
 
     async def _read(self, state: ForeignState) -> None:
-        table, bounds = self._watch.table, ScanBounds(after_seq=self.seq, upto_seq=state.last_seq)
+        table = self._watch.table
+        known = self._remembered[-1] if self._remembered else (self.seq + 1, 0)
+        bounds = ScanBounds(after_seq=min(self.seq, known[0] - 1), upto_seq=state.last_seq)
         lost = state.first_seq > self.seq + 1
         async for messages in self._tables.port.read(table.foreign_options.over, table.table_id, bounds):
+            if self._remembered and messages.seqs[0] == known[0] and messages.times_ns[0] != known[1]:
+                await self._find_again(state)
+                return  # the next look reads what came behind it
+            fresh = messages.part(bisect_right(messages.seqs, self.seq), len(messages))
+            if not len(fresh):
+                continue
             if lost:  # what was evicted before anybody read it cannot be told
                 lost = False
-                self._watch.then(partial(self._watch.lose, messages.seqs[0] - 1))
-            self._seq = messages.seqs[-1]
-            self._watch.take(partial(batch_of_messages, messages, self._decoder), len(messages))
+                self._watch.then(partial(self._watch.lose, fresh.seqs[0] - 1))
+            self._seq = fresh.seqs[-1]
+            self._remembered.extend(zip(fresh.seqs[-REMEMBERED_MAX:], fresh.times_ns[-REMEMBERED_MAX:], strict=True))
+            self._watch.take(partial(batch_of_messages, fresh, self._decoder), len(fresh))
         if lost:
             self._watch.then(partial(self._watch.lose, state.last_seq))
         self._seq = state.last_seq

@@ -107,6 +107,8 @@ def test_a_reader_is_shown_nothing_that_they_may_not_do(console_of):
         assert console.button(name).count() == 0, name
     console.open("users")
     console.page.get_by_text("Only administrators see the users.").wait_for()
+    console.open("streams")
+    console.page.get_by_text("Only administrators see the streams").wait_for()
     console.open("query")
     console.type_sql("SELECT * FROM lab.secret")
     console.button("Run").click()
@@ -151,6 +153,7 @@ def test_an_owner_does_with_a_table_what_an_owner_may(console_of, guarded):
 def test_an_administrator_makes_a_user_grants_and_ends_a_session(console_of, open_console, guarded):
     reader = console_of("rita")
     console = console_of("admin", "users")
+    assert links(console)[2:4] == ["Tables", "Streams"]
     console.button("Create user").click()
     dialog = console.page.get_by_role("dialog")
     statement = dialog.get_by_role("textbox", name="Statement")

@@ -12,6 +12,7 @@ PAGES = [
     "overview",
     "query",
     "tables",
+    "streams",
     "live",
     "jobs",
     "manual",
@@ -50,7 +51,7 @@ def test_axe_finds_nothing_and_nothing_sticks_out(open_console, filled, theme, w
         assert (route, overflow) == (route, 0)
 
 
-@pytest.mark.parametrize("name", ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"])
+@pytest.mark.parametrize("name", ["Overview", "Query", "Tables", "Streams", "Live", "Jobs", "Manual"])
 def test_the_rail_leads_to_each_page(console, name):
     console.open("overview")
     console.page.get_by_role("link", name=name, exact=True).click()
@@ -93,7 +94,7 @@ def test_the_manual_is_searched(console):
 def test_every_link_of_the_rail_is_in_sight_on_a_phone(open_console, filled):
     console = open_console(filled, width=390)
     console.open("overview")
-    for name in ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"]:
+    for name in ["Overview", "Query", "Tables", "Streams", "Live", "Jobs", "Manual"]:
         box = console.page.get_by_role("navigation").get_by_role("link", name=name, exact=True).bounding_box()
         assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
     box = console.button("Theme").bounding_box()

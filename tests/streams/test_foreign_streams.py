@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from conftest import NatsServer
 from foreign_program import Program
-from live_subscriber import connected, subscribe
+from foreign_streams import ids, publish
+from live_subscriber import Refused, connected, subscribe
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StoreCompression, StreamConfig, StreamSource
 from server_process import ServerProcess, SqlFailed
@@ -30,15 +31,6 @@ WaitFor = Callable[[Callable[[], Any]], Any]
 @pytest.fixture
 def name() -> str:
     return f"S{next(_numbers)}"
-
-
-async def publish(js: JetStreamContext, subject: str, ids: range) -> None:
-    for number in ids:
-        await js.publish(subject, json.dumps({"id": number}).encode())
-
-
-def ids(server: ServerProcess, table: str, where: str = "") -> list[int]:
-    return [row[0] for row in server.sql(f"SELECT id FROM {table} {where}")]
 
 
 def is_connected(server: ServerProcess) -> bool:
@@ -138,6 +130,14 @@ async def test_sequences_that_are_given_twice_are_not_mixed_up(
         await publish(client.jetstream(), "s", range(106, 113))
         wait_for(lambda: is_connected(server))
         assert ids(server, "n.t") == [1, 2, 3, 4, 5, *range(106, 113)]
+        server.stop()
+        await client.jetstream().purge_stream("S", keep=2)  # while Kalam is down
+        await publish(client.jetstream(), "s", range(113, 115))
+        server.restart()
+        assert ids(server, "n.t") == [111, 112, 113, 114]
+        with pytest.raises(Refused) as refused:
+            await subscribe(client, "SELECT id FROM n.t", from_seq=3)
+        assert refused.value.code == "cursor_expired"
 
 
 async def test_messages_are_counted_once_after_a_first_read_that_broke_off(

@@ -150,11 +150,12 @@ class JetStream:
                 BrokerUnavailable(f"the broker did not acknowledge within {self._timeout_s:g} s", stored="unknown")
             )
 
-    async def request(self, subject: str, body: Any = None) -> dict[str, Any]:
+    async def request(self, subject: str, body: Any = None, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Ask JetStream's API; raises RefusedError, and BrokerUnavailable if it does not answer."""
         payload = b"" if body is None else msgspec.json.encode(body)
+        timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         try:
-            msg = await self._connection.client.request(f"$JS.API.{subject}", payload, timeout=self._timeout_s)
+            msg = await self._connection.client.request(f"$JS.API.{subject}", payload, timeout=timeout_s)
         except (nats_errors.Error, TimeoutError, OSError) as exc:
             self.on_trouble()
             raise BrokerUnavailable(f"JetStream does not answer: {exc or type(exc).__name__}") from exc

@@ -44,6 +44,7 @@ TURN_BYTES_MAX = 16 << 20
 UNPROVEN_BYTES_MAX = 4 << 20
 """Bytes of one live query after which the broker is asked whether they are read."""
 SUBSCRIBER_GONE = "no subscriber"
+TOO_LARGE = "a row is larger than a message of this NATS may be (max_payload)"
 log = structlog.get_logger(__name__)
 
 Outgoing = tuple[str, str, bytes, bytes]
@@ -287,7 +288,19 @@ class LiveDelivery:
     def _message(self, delivery: Delivery, message: Message, *, ask: bool) -> Outgoing:
         reply = f"{self._inbox}.{delivery.query.id}" if ask else ""
         header = header_block({SEQ_HEADER: str(message.number)})
-        return delivery.subject, reply, header, message.payload
+        payload = message.payload
+        if len(header) + len(payload) > self._connection.client.max_payload:
+            payload = self._instead(delivery, message)
+        return delivery.subject, reply, header, payload
+
+    def _instead(self, delivery: Delivery, message: Message) -> bytes:
+        """What is sent for a message that the broker would end the connection for: rows of others may be so large."""
+        query = delivery.query
+        log.warning("a live message is larger than max_payload", query=query.id, bytes=len(message.payload))
+        if message.seq is not None:
+            return query.shape.message({"type": "resync", "seq": message.seq})
+        self._registry.close(query.id, None, TOO_LARGE)
+        return query.shape.message({"type": "snapshot", "rows": []})
 
     async def drain(self, timeout_s: float) -> None:
         """Send what waits, the last words of closed live queries above all, as far as the time allows."""

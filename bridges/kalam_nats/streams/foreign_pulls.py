@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from kalam.errors import KalamError
-from kalam.rows.foreign.messages import ForeignMessages
+from kalam.rows.foreign.messages import ForeignMessages, nanoseconds
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.streams.reader import (
     CONSUMER_SEQ,
@@ -27,7 +26,6 @@ NO_MORE = frozenset({204, 404, 408})
 """The statuses that end a pull with nothing wrong: all was sent, and there is no more."""
 FULL = (b"Message Size Exceeds MaxBytes", b"Batch Completed")
 """What a 409 says of a pull that ended as it was asked to."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OF_DIRECT = (
     *(b"Nats-Stream", b"Nats-Subject", b"Nats-Sequence", b"Nats-Time-Stamp"),
     *(b"Nats-Num-Pending", b"Nats-Last-Sequence", b"Nats-UpTo-Sequence"),
@@ -202,11 +200,4 @@ def _direct(block: bytes) -> tuple[bytes, int, int, bytes]:
         found[name] = value.strip()
         place -= 1
     own = b"\r\n".join(lines[:place]) + b"\r\n\r\n" if place > 1 else b""
-    return found[b"Nats-Subject"], int(found[b"Nats-Sequence"]), _nanoseconds(found[b"Nats-Time-Stamp"].decode()), own
-
-
-def _nanoseconds(text: str) -> int:
-    """Go's RFC 3339 text in UTC, which has up to nine fractional digits, as nanoseconds since 1970."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = (datetime.fromisoformat(whole).replace(tzinfo=UTC) - _EPOCH).total_seconds()
-    return int(seconds) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
+    return found[b"Nats-Subject"], int(found[b"Nats-Sequence"]), nanoseconds(found[b"Nats-Time-Stamp"].decode()), own

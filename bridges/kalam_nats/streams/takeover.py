@@ -32,17 +32,26 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     configuration: Mapping[str, Any]
 
 
-async def own_streams(jetstream: JetStream, data_id: str) -> list[Stream]:
-    """The streams of a data directory; listed to the end before one is deleted, which would move the pages."""
+class OwnStreams(msgspec.Struct, frozen=True):
+    """The streams of a data directory, and the names of those that have no leader to tell whose they are."""
+
+    streams: Sequence[Stream]
+    leaderless: Sequence[str]
+
+
+async def own_streams(jetstream: JetStream, data_id: str, prefix: str) -> OwnStreams:
+    """What there is; listed to the end before one is deleted, which would move the pages."""
     found: list[Stream] = []
+    leaderless: list[str] = []
     offset = 0
     while True:
         page = await jetstream.request("STREAM.LIST", {"offset": offset})
         streams = page.get("streams") or []
         offset += len(streams)
         found += [own for stream in streams if (own := _own(stream["config"], data_id)) is not None]
+        leaderless += [name for name in page.get("missing") or [] if name.startswith(prefix)]
         if not streams or offset >= page.get("total", 0):
-            return found
+            return OwnStreams(found, leaderless)
 
 
 def _own(configuration: Mapping[str, Any], data_id: str) -> Stream | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
+
+from kalam.rows.values import EPOCH
 
 Headers = dict[str, list[str]]
 """The values of each header, in their order."""
@@ -55,3 +58,10 @@ def read_headers(block: bytes) -> Headers:
 def tokens_of(subjects: Sequence[bytes]) -> dict[bytes, list[str]]:
     """The tokens of each subject."""
     return {subject: subject.decode("utf-8", "replace").split(".") for subject in dict.fromkeys(subjects)}
+
+
+def nanoseconds(text: str) -> int:
+    """Go's RFC 3339 text in UTC, which has up to nine fractional digits, as nanoseconds since 1970."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = (datetime.fromisoformat(whole).replace(tzinfo=UTC) - EPOCH).total_seconds()
+    return int(seconds) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from kalam.foreign import Over
-from kalam.rows.foreign.messages import ForeignMessages
+from kalam.rows.foreign.messages import ForeignMessages, nanoseconds
 from kalam.sql.queries.scan_bounds import ScanBounds
 
 
@@ -40,6 +40,11 @@ class ForeignState(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     origin: str
     covered: bool = True
+
+    @property
+    def last_ns(self) -> int:
+        """When the last message was stored, in nanoseconds since 1970."""
+        return nanoseconds(self.last_text)
 
 
 class ForeignPort(Protocol):

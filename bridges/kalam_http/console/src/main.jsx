@@ -8,22 +8,26 @@ import { LoginPage } from "./pages/login.jsx";
 import { ManualPage } from "./pages/manual.jsx";
 import { OverviewPage } from "./pages/overview.jsx";
 import { QueryPage } from "./pages/query.jsx";
+import { StreamsPage } from "./pages/streams.jsx";
 import { TablePage } from "./pages/table.jsx";
 import { TablesPage } from "./pages/tables.jsx";
 import { UsersPage } from "./pages/users.jsx";
 import "./style.css";
 
 const RAIL = ["Overview", "Query", "Tables", "Live", "Jobs", "Manual"];
-const TITLES = [...RAIL, "Users", "Log in"];
+const TITLES = [...RAIL, "Streams", "Users", "Log in"];
 
-/** The links for who asks: a stranger reads the manual, an administrator sees the users. */
+/** The links for who asks: a stranger reads the manual, an administrator sees the streams of others and the users. */
 function railFor(me) {
   if (me === null) return ["Manual"];
-  return me?.authentication && me.admin ? [...RAIL, "Users"] : RAIL;
+  if (!me?.admin) return RAIL;
+  const rail = RAIL.flatMap((name) => (name === "Tables" ? [name, "Streams"] : [name]));
+  return me.authentication ? [...rail, "Users"] : rail;
 }
 
 function titleOf(at) {
   if (at.page === "tables" && at.rest.length >= 2) return `${at.rest[0]}.${at.rest[1]}`;
+  if (at.page === "streams" && at.rest.length) return at.rest[0];
   return TITLES.find((name) => name.toLowerCase().replace(" ", "") === at.page) ?? "Not found";
 }
 
@@ -57,6 +61,8 @@ function Page({ at, known, reloadCatalogue, me }) {
     case "tables":
       if (at.rest.length >= 2) return <TablePage {...shared} namespace={at.rest[0]} table={at.rest[1]} key={at.rest.join(".")} />;
       return <TablesPage {...shared} create={at.query.has("create")} />;
+    case "streams":
+      return <StreamsPage {...shared} name={at.rest[0]} />;
     case "live":
       return <LivePage given={at.query.get("sql")} />;
     case "jobs":

@@ -45,6 +45,16 @@ export function Loading({ what = "Loading" }) {
   return <p class="soft loading" role="status">{what}…</p>;
 }
 
+/** How long something has been going on. */
+export function Elapsed({ since, what }) {
+  const [now, setNow] = useState(performance.now());
+  useEffect(() => {
+    const timer = setInterval(() => setNow(performance.now()), 100);
+    return () => clearInterval(timer);
+  }, []);
+  return <span class="soft" role="timer">{what} {((now - since) / 1000).toFixed(1)} s</span>;
+}
+
 export function Empty({ title, children }) {
   return (
     <div class="empty">

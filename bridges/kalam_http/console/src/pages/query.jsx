@@ -3,7 +3,7 @@ import { cancel, download, newQueryId, sql } from "../api.js";
 import { Chart } from "../chart.jsx";
 import { createEditor } from "../editor.js";
 import { Grid } from "../grid.jsx";
-import { Fault, Menu, notify, save } from "../parts.jsx";
+import { Elapsed, Fault, Menu, notify, save } from "../parts.jsx";
 import { isQuery, parameterCount, placeOf, statements } from "../statements.js";
 import { isNumeric, milliseconds, plural, short } from "../text.js";
 
@@ -184,7 +184,7 @@ export function QueryPage({ known, reloadCatalogue, me, given }) {
         </fieldset>
       )}
       <Fault error={error} />
-      {running && <div class="answer"><div class="bar"><Elapsed since={running.since} /></div></div>}
+      {running && <div class="answer"><div class="bar"><Elapsed since={running.since} what="Running for" /></div></div>}
       {answer && <Answer answer={answer} tab={tab} setTab={setTab} />}
       {!answer && !error && !running && <p class="soft hint-line">Ctrl+Enter runs the text, or what is selected in it. Statements are separated by semicolons.</p>}
     </section>
@@ -204,15 +204,6 @@ function parameterValue(text = "") {
   } catch {
     return text;
   }
-}
-
-function Elapsed({ since }) {
-  const [now, setNow] = useState(performance.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(performance.now()), 100);
-    return () => clearInterval(timer);
-  }, []);
-  return <span class="soft" role="timer">Running for {((now - since) / 1000).toFixed(1)} s</span>;
 }
 
 function Answer({ answer, tab, setTab }) {
