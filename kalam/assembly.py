@@ -11,6 +11,7 @@ from kalam.access.opened import Access
 from kalam.engine import Engine
 from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
+from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.foreign import ForeignStatements
@@ -148,6 +149,7 @@ class Assembly(msgspec.Struct, frozen=True):
             queries=queries,
             points=Points(catalogue, stored, queries.policies),
             changes=changes,
+            comments=CommentStatements(storage.catalogue),
             definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),

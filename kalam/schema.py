@@ -328,13 +328,15 @@ class Table(TableDefinition, frozen=True, kw_only=True):
     """A table as the catalogue holds it. ``table_id`` is new for every CREATE; ``schema_version`` counts from 1.
 
     ``key_columns``, their ``key_places`` in a row, and ``key_of``, which gives a row's key, follow from ``key``.
-    ``row_security`` says that policies decide who sees which of its rows.
+    ``row_security`` says that policies decide who sees which of its rows; ``home`` is the name of its folder where that
+    is not the table's.
     """
 
     table_id: int
     schema_version: int
     created_at: datetime
     row_security: bool = False
+    home: str | None = None
     key_columns: tuple[Column, ...] = ()
     key_places: tuple[int, ...] = ()
     key_of: Callable[[Sequence[Any]], Key] = _no_key

@@ -21,6 +21,7 @@ none reader writer owner member admin trusted
 0 + + + + + 0   DESCRIBE lab.t
 0 + + + + + 0   DESCRIBE TABLE lab.t HISTORY
 0 + + + + + 0   SHOW STATS FOR TABLE lab.t
+0 + + + + + 0   SHOW COLUMNS FROM lab.t
 0 + + + + + 0   SHOW CREATE TABLE lab.t
 0 0 0 0 0 + 0   DESCRIBE vault.gold
 + + + + + + +   SHOW TABLES
@@ -63,6 +64,10 @@ none reader writer owner member admin trusted
 + + + + + + +   DROP TABLE IF EXISTS lab.nothing
 0 - - + - + 0   ALTER TABLE {table} ADD COLUMN w INT
 0 - - + - + 0   ALTER TABLE {table} DROP COLUMN v
+0 - - + - + 0   ALTER TABLE {table} ALTER COLUMN v SET DEFAULT 'x'
+0 - - + - + 0   ALTER TABLE {table} RENAME TO renamed
+0 - - + - + 0   COMMENT ON TABLE {table} IS 'said'
+0 - - + - + 0   COMMENT ON COLUMN {table}.v IS 'said'
 0 - - - - + 0   ALTER TABLE {table} OWNER TO bystander
 0 - - + - + 0   FLUSH TABLE {table}
 + + + + + + +   FLUSH ALL TABLES

@@ -16,8 +16,9 @@ import structlog
 from msgspec.structs import replace
 
 from kalam.access.model import Command, Grant, Narrowed, Policy, Privilege, Role, Token, User
-from kalam.storage.log.catalogue import Sql, from_us
+from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.database import Database
+from kalam.storage.log.times import from_us
 
 NARROWED_S_MAX = 5.0
 """How long a statement waits for what it ends elsewhere."""

@@ -44,8 +44,9 @@ from kalam.sql.text.statements import (
     Insert,
     Update,
 )
-from kalam.storage.log.catalogue import Catalogue, from_us
+from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key, View
+from kalam.storage.log.times import from_us
 from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Removal, Rows, Shown, Source, Tables
 from kalam.tables.matched import Matched, queried_columns

@@ -12,37 +12,35 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.access.conditions import check_unused, renamed
-from kalam.access.model import Policy
+from kalam.access.model import Narrowed, Policy
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.foreign import ForeignOptions
 from kalam.live import Registry
-from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, check_name, check_new_namespace
+from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, TableName, check_name, check_new_namespace
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
 from kalam.rows.keys import named_key
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, load_columns
 from kalam.sql import create_table_sql, describe_options, table_options
+from kalam.sql.text.alterations import Action, DropColumn, RenameColumn, RenameTable
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
     CreateTable,
     DescribeTable,
-    DropColumn,
     DropNamespace,
     DropTable,
-    RenameColumn,
     TableRef,
 )
-from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.times import from_us
 from kalam.storage.log.troubles import Troubles
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.table_drop import TableDrop
-from kalam.tables.alterations import Action
 from kalam.tables.kinds import Tables, Upkeep
 from kalam.tables.ports import NoticePort
 from kalam.threads import Purpose, in_thread
@@ -172,6 +170,8 @@ class Definitions:
     async def alter_table(self, statement: AlterTable, session: Session) -> Result:
         """ALTER TABLE."""
         table = self._catalogue.table(resolve(statement.ref, session.namespace))
+        if isinstance(statement.action, RenameTable):
+            return await self._rename(table, TableName(table.name.namespace, statement.action.new_name))
         upkeep = self._upkeep.of(table)
         async with upkeep.altering(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
@@ -182,6 +182,27 @@ class Definitions:
                 self._book.policies_changed(policies)
             self._live.altered(table)
         return Result(message=f"{table.name}: {done}, schema version {table.schema_version}")
+
+    async def _rename(self, table: Table, name: TableName) -> Result:
+        upkeep = self._upkeep.of(table)
+        async with upkeep.dropping(table, "the table was renamed"), self._book.changing, self._changing:
+            former = self._catalogue.newest(table)
+            if name in self._catalogue.tables:
+                raise AlreadyExists(f"table {name} exists already")
+            renamed = await upkeep.rename(former, name)
+            self._queries.forget(former)
+            self._book.touch()
+            self._live.close_table(renamed, f"the table is called {name} now")
+        # Whoever listens to the broker may listen to the subjects of the former name, and not yet to the new ones.
+        await self._book.narrowed(Narrowed(users=None, tables=frozenset((renamed.table_id,))))
+        told: dict[str, object] = {
+            "namespace": name.namespace,
+            "table": former.name.table,
+            "to": name.table,
+            "kind": renamed.kind,
+        }
+        self._notices.notice("table.renamed", told)
+        return Result(message=f"{_named(former)} renamed to {name}")
 
     def _policies_after(self, table: Table, action: Action) -> list[Policy]:
         """The policies that read otherwise after an ALTER; raises TableInUse for a column that one of them names."""
@@ -200,7 +221,7 @@ class Definitions:
     async def _drop(self, table: Table, session: Session) -> None:
         self._check_unwatched(table, session)
         upkeep = self._upkeep.of(table)
-        async with upkeep.dropping(table), self._book.changing, self._changing:
+        async with upkeep.dropping(table, "the table was dropped"), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
             garbage = await upkeep.garbage(table)
@@ -242,6 +263,7 @@ class Definitions:
         if self._gate.rights.on:
             rows.append(("table", "owner", table.owned_by))
             rows += [("table", "row_level_security", "enabled")] if table.row_security else []
+        rows += self._comments(table)
         rows.append(("table", "schema_version", str(table.schema_version)))
         rows.append(("table", "table_id", str(table.table_id)))
         rows += [("state", name, str(value) if owns else None) for name, value in await self.state(table)]
@@ -249,6 +271,12 @@ class Definitions:
             (section, name, value, f"{name} = {'NULL' if value is None else value}") for section, name, value in rows
         ]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
+
+    def _comments(self, table: Table) -> list[tuple[str, str, str | None]]:
+        """What is said of the table and its columns."""
+        comments = self._catalogue.comments
+        said = [("comment", column.name, comments.of(table, column.column_id)) for column in table.columns]
+        return [each for each in (("table", "comment", comments.of(table)), *said) if each[2] is not None]
 
     def _history(self, table: Table) -> Result:
         with self._database.reading() as conn:

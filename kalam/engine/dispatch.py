@@ -16,6 +16,7 @@ from kalam.access.identity import Identity
 from kalam.access.model import Narrowed
 from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
+from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
 from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import ONESELF, Gate
@@ -72,6 +73,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     points: Points
     changes: Changes
     definitions: Definitions
+    comments: CommentStatements
     inserts: Inserts
     live: Live
     lake: LakeStatements
@@ -218,28 +220,16 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._insert(statement, request)
             case sql.Update() | sql.Delete():
                 return await self._change(statement, request)
-            case sql.CreateNamespace():
-                return await self.definitions.create_namespace(statement)
-            case sql.DropNamespace():
-                return await self.definitions.drop_namespace(statement, session)
-            case sql.ShowNamespaces():
-                return self.definitions.show_namespaces(session)
-            case sql.ShowTables(namespace):
-                return self.definitions.show_tables(namespace or session.namespace or None, session)
-            case sql.CreateTable():
-                return await self.definitions.create_table(statement, session)
-            case sql.DropTable():
-                return await self.definitions.drop_table(statement, session)
-            case sql.AlterTable():
-                return await self.definitions.alter_table(statement, session)
-            case sql.DescribeTable():
-                return await self.definitions.describe(statement, session)
+            case sql.ShowNamespaces() | sql.ShowTables() | sql.DescribeTable() | sql.ShowColumns():
+                return await self._show(statement, session)
+            case sql.ShowStats() | sql.ShowCreateTable():
+                return await self._show(statement, session)
+            case sql.CreateNamespace() | sql.DropNamespace() | sql.CommentOn():
+                return await self._define(statement, session)
+            case sql.CreateTable() | sql.DropTable() | sql.AlterTable():
+                return await self._define(statement, session)
             case sql.ShowStreams() | sql.DescribeStream():
                 return await self.foreign.answer(statement, session)
-            case sql.ShowStats(ref):
-                return await self.definitions.show_stats(ref, session)
-            case sql.ShowCreateTable(ref):
-                return self.definitions.show_create_table(ref, session)
             case sql.FlushTable(ref):
                 return await self._flush_table(ref, session)
             case sql.FlushAllTables(namespace):
@@ -267,6 +257,42 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self.access.execute(statement, request)
             case sql.Use() | sql.ExecuteAs():
                 raise AssertionError("carried out by _run")
+            case other:
+                assert_never(other)
+
+    async def _define(self, statement: sql.Defining, session: Session) -> Result:
+        definitions = self.definitions
+        match statement:
+            case sql.CreateNamespace():
+                return await definitions.create_namespace(statement)
+            case sql.DropNamespace():
+                return await definitions.drop_namespace(statement, session)
+            case sql.CreateTable():
+                return await definitions.create_table(statement, session)
+            case sql.DropTable():
+                return await definitions.drop_table(statement, session)
+            case sql.AlterTable():
+                return await definitions.alter_table(statement, session)
+            case sql.CommentOn():
+                return await self.comments.comment(statement, session)
+            case other:
+                assert_never(other)
+
+    async def _show(self, statement: sql.ShowingTables, session: Session) -> Result:
+        definitions = self.definitions
+        match statement:
+            case sql.ShowNamespaces():
+                return definitions.show_namespaces(session)
+            case sql.ShowTables(namespace):
+                return definitions.show_tables(namespace or session.namespace or None, session)
+            case sql.DescribeTable():
+                return await definitions.describe(statement, session)
+            case sql.ShowColumns(ref):
+                return self.comments.show_columns(ref, session)
+            case sql.ShowStats(ref):
+                return await definitions.show_stats(ref, session)
+            case sql.ShowCreateTable(ref):
+                return definitions.show_create_table(ref, session)
             case other:
                 assert_never(other)
 

@@ -25,6 +25,7 @@ from kalam.query.running import RunningQuery, note_use
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
+from kalam.sql.text.alterations import RenameTable
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import StatementText
 from kalam.storage.log.catalogue import Catalogue
@@ -52,27 +53,22 @@ class Gate:
                 self._explaining(query, session)
             case sql.Subscribe():
                 pass
-            case sql.Insert():
-                self._use(statement.ref, session, Privilege.INSERT)
-                if statement.on_conflict is not None and statement.on_conflict.assignments:
-                    self._use(statement.ref, session, Privilege.UPDATE, Privilege.SELECT)
-                elif statement.returning is not None:
-                    self._use(statement.ref, session, Privilege.SELECT)
-            case sql.Update():
-                self._use(statement.ref, session, Privilege.UPDATE)
-                if reads_rows(statement):
-                    self._use(statement.ref, session, Privilege.SELECT)
-            case sql.Delete():
-                self._use(statement.ref, session, Privilege.DELETE)
-                if reads_rows(statement):
-                    self._use(statement.ref, session, Privilege.SELECT)
+            case sql.Insert() | sql.Update() | sql.Delete():
+                self._change(statement, session)
             case sql.CreateNamespace() | sql.DropNamespace():
                 self.administrator(identity, "namespaces are made and dropped by administrators")
             case sql.CreateTable():
                 self._create(statement, session)
-            case sql.DropTable() | sql.AlterTable() | sql.FlushTable() | sql.CompactTable() | sql.CheckTable():
+            case (
+                sql.DropTable()
+                | sql.AlterTable()
+                | sql.FlushTable()
+                | sql.CompactTable()
+                | sql.CheckTable()
+                | sql.CommentOn()
+            ):
                 self._owned(statement, session)
-            case sql.DescribeTable(ref) | sql.ShowStats(ref) | sql.ShowCreateTable(ref):
+            case sql.DescribeTable(ref) | sql.ShowStats(ref) | sql.ShowCreateTable(ref) | sql.ShowColumns(ref):
                 self.table(ref, session)
             case sql.RefreshLake():
                 if statement.ref is not None:
@@ -106,6 +102,24 @@ class Gate:
         for privilege in privileges:
             note_use(session.identity.rights_of, privilege, table.table_id)
 
+    def _change(self, statement: sql.Insert | sql.Update | sql.Delete, session: Session) -> None:
+        reads = False
+        match statement:
+            case sql.Insert():
+                self._use(statement.ref, session, Privilege.INSERT)
+                reads = statement.returning is not None
+                if statement.on_conflict is not None and statement.on_conflict.assignments:
+                    self._use(statement.ref, session, Privilege.UPDATE)
+                    reads = True
+            case sql.Update():
+                self._use(statement.ref, session, Privilege.UPDATE)
+                reads = reads_rows(statement)
+            case sql.Delete():
+                self._use(statement.ref, session, Privilege.DELETE)
+                reads = reads_rows(statement)
+        if reads:
+            self._use(statement.ref, session, Privilege.SELECT)
+
     def _explaining(self, query: sql.QueryText, session: Session) -> None:
         """Raise PermissionDenied where the figures of an EXPLAIN ANALYZE would count rows that policies hide."""
         if query.text[:1] not in "eE" or not Cursor(StatementText(query.text)).at("EXPLAIN", "ANALYZE"):
@@ -118,18 +132,21 @@ class Gate:
     def _create(self, statement: sql.CreateTable, session: Session) -> None:
         namespace = resolve(statement.ref, session.namespace).namespace
         self.namespace(namespace, session.identity)
-        if not self.rights.may_create(session.identity.rights_of, namespace):
-            raise PermissionDenied(
-                f"to make tables in {namespace} needs CREATE on it", hint=f"GRANT CREATE ON NAMESPACE {namespace} TO …"
-            )
+        self._may_create(namespace, session)
         if statement.over is not None:
             self.administrator(session.identity, "a table OVER a stream of others is made by administrators")
         if LOCATION in statement.options:
             self.administrator(session.identity, "LOCATION is set by administrators")
 
+    def _may_create(self, namespace: str, session: Session) -> None:
+        if not self.rights.may_create(session.identity.rights_of, namespace):
+            raise PermissionDenied(
+                f"to make tables in {namespace} needs CREATE on it", hint=f"GRANT CREATE ON NAMESPACE {namespace} TO …"
+            )
+
     def _owned(
         self,
-        statement: sql.DropTable | sql.AlterTable | sql.FlushTable | sql.CompactTable | sql.CheckTable,
+        statement: sql.DropTable | sql.AlterTable | sql.FlushTable | sql.CompactTable | sql.CheckTable | sql.CommentOn,
         session: Session,
     ) -> None:
         match statement:
@@ -138,8 +155,12 @@ class Gate:
                 if statement.if_exists and not self.sees(session.identity, self._catalogue.tables.get(name)):
                     return
                 self.owned(ref, session, "drop it")
-            case sql.AlterTable(ref):
-                self.owned(ref, session, "alter it")
+            case sql.AlterTable(ref, action):
+                table = self.owned(ref, session, "alter it")
+                if isinstance(action, RenameTable):
+                    self._may_create(table.name.namespace, session)
+            case sql.CommentOn(ref):
+                self.owned(ref, session, "say what it is")
             case sql.FlushTable(ref):
                 self.owned(ref, session, "flush it")
             case sql.CompactTable(ref):

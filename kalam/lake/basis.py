@@ -11,8 +11,8 @@ import msgspec
 from kalam.errors import TableNotFound
 from kalam.rows.versions import History
 from kalam.schema import Table, load_columns
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.copy_store import read_overrides
+from kalam.storage.log.table_rows import read_tables
 
 
 class LiveSegment(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.lake.basis import Basis, read_basis
+from kalam.lake.fields import iceberg_type
 from kalam.lake.folder import HINT, FileNote, LakeFolder
 from kalam.lake.metadata import FORMER_METADATA_MAX, kept_snapshots, table_metadata
 from kalam.lake.new_snapshot import NewSnapshot
@@ -151,11 +152,19 @@ def _known_copies(known: State | None) -> dict[str, tuple[int, frozenset[str]]]:
 
 
 def _to_be_written_again(basis: Basis) -> dict[str, list[int]]:
-    """By user the segments from before a column was added that has a value for their rows: Iceberg 2 has none."""
+    """By user the segments that Iceberg 2 cannot read under the present schema, or not every reader of it.
+
+    Those from before a column was added that has a value for their rows, and those that have a column in another type.
+    """
     found: dict[str, list[int]] = {}
-    filled = {column.column_id for column in basis.table.columns if column.fill is not None}
+    columns = basis.table.columns
+    filled = {column.column_id for column in columns if column.fill is not None}
+    types = {column.column_id: iceberg_type(column.type) for column in columns}
     lacking = {
-        version for version, columns in basis.history.items() if not filled <= {column.column_id for column in columns}
+        version
+        for version, older in basis.history.items()
+        if not filled <= {column.column_id for column in older}
+        or any(types.get(column.column_id, own) != own for column in older for own in [iceberg_type(column.type)])
     }
     for copy in basis.copies:
         for segment in copy.segments:

@@ -15,8 +15,8 @@ import msgspec
 from kalam.errors import TableNotFound
 from kalam.lake.folder import LakeFolder
 from kalam.lake.state import Head
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.database import connect
+from kalam.storage.log.table_rows import read_tables
 from kalam.storage.segments.folders import Folders
 from kalam.storage.work.worker_process import DISK_FAILURES, WorkerAnswer, serve_requests
 

@@ -18,6 +18,7 @@ from kalam.query import wire
 from kalam.query.handed import HandedCopy, HandedFiles, schema_bytes, stream_bytes
 from kalam.query.hot_rows import HotRows, HotState
 from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, UPDATED_FIELD, arrow_schema, shown_field
+from kalam.rows.types import arrow_type
 from kalam.rows.versions import History, Layout, layout
 from kalam.schema import Table
 from kalam.storage.log.copies import Segment, View
@@ -69,7 +70,8 @@ class _Known(msgspec.Struct, frozen=True):
 class CopyReader:
     """Reads one copy at one schema version.
 
-    Segments of older versions that hold the columns otherwise are read as tables of their own, renamed and filled.
+    Segments of older versions that hold the columns otherwise are read as tables of their own, renamed, filled and
+    cast.
     """
 
     def __init__(self, links: LinkFolders, checks: SegmentChecks, table: Table, folder: Path, history: History) -> None:
@@ -194,8 +196,8 @@ class CopyReader:
         known = self._cold.get(alike)
         if known is not None and known[0] == segments:
             return known[1]
-        names = alike.layout.names
-        fields = [field.with_name(own) for field, own in zip(self._fields, names, strict=True) if own is not None]
+        pairs = zip(alike.layout.names, alike.layout.types, strict=True)
+        fields = [pa.field(name, arrow_type(kind)) for name, kind in pairs if name is not None and kind is not None]
         schema = pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD])
         files = HandedFiles(self._links.make(self._folder, segments), schema)
         if self._is_local():

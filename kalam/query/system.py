@@ -28,6 +28,7 @@ TABLES: Fields = (
     ("options", TEXT),
     ("schema_version", COUNT),
     ("created_at", TIMESTAMP_ARROW),
+    ("comment", TEXT),
 )
 COLUMNS: Fields = (
     ("namespace", TEXT),
@@ -39,6 +40,7 @@ COLUMNS: Fields = (
     ("column_default", TEXT),
     ("is_primary_key", TRUTH),
     ("key_ordinal", COUNT),
+    ("comment", TEXT),
 )
 SCHEMAS: Fields = (
     ("namespace", TEXT),
@@ -188,7 +190,8 @@ class SystemTables:
             "namespaces": lambda: self._query(NAMESPACES, "SELECT namespace, created_us FROM namespaces"),
             "tables": lambda: self._query(
                 TABLES,
-                "SELECT namespace, table_name, kind, table_id, options, schema_version, created_us FROM tables",
+                "SELECT namespace, table_name, kind, table_id, options, schema_version, created_us, comment "
+                "FROM tables LEFT JOIN (SELECT table_id, comment FROM comments WHERE column_id = 0) USING (table_id)",
             ),
             "columns": self._columns,
             "table_schemas": lambda: self._query(
@@ -277,6 +280,7 @@ class SystemTables:
                 None if column.default is None else str(column.default),
                 column.name in table.key,
                 table.key.index(column.name) + 1 if column.name in table.key else None,
+                self._catalogue.comments.of(table, column.column_id),
             )
             for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
             for ordinal, column in enumerate(table.columns, 1)

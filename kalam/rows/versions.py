@@ -2,12 +2,14 @@
 
 The law: columns are matched by id. A column that the older version does not have reads as the value that the ALTER
 which added it left in ``Column.fill`` (evaluated once), else NULL; a column that is there no more is left out. So a
-name that was dropped and added again is empty, and a renamed one keeps its values.
+name that was dropped and added again is empty, and a renamed one keeps its values. A column whose type was widened
+has the same values in the form of the wider type; only DECIMAL has a form that others do not share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,7 +18,8 @@ from kalam.rows.normalise import column_fix
 from kalam.rows.sql_values import carried_value
 from kalam.rows.stored import StoredRows
 from kalam.rows.types import Row
-from kalam.schema import Column
+from kalam.rows.values import Fix, Values
+from kalam.schema import Column, DataType, TypeName
 
 History = Mapping[int, tuple[Column, ...]]
 """The columns of a table by schema version."""
@@ -32,11 +35,29 @@ def fill_value(column: Column) -> Any:
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a column's values come from: a place and name among the older columns, or one value for all."""
+    """Where a column's values come from: a place and name among the older columns, or one value for all.
+
+    ``type`` is the older column's, None where there is none; ``widen`` gives its values the newer form.
+    """
 
     place: int | None
     name: str | None
     fill: Any
+    type: DataType | None = None
+    widen: Fix | None = None
+
+
+def widening(older: DataType, newer: DataType) -> Fix | None:
+    """What gives values of a type the form that they have in a wider one; None where that is the same."""
+    if newer.name is not TypeName.DECIMAL or (older.name, older.scale) == (newer.name, newer.scale):
+        return None
+    fix = column_fix(Column(column_id=1, name="", type=newer))
+    assert fix is not None
+
+    def widen(values: Values) -> Values:
+        return fix([None if value is None else Decimal(value) for value in values])
+
+    return widen
 
 
 def sources(columns: Sequence[Column], older: Sequence[Column]) -> tuple[Source, ...]:
@@ -45,25 +66,30 @@ def sources(columns: Sequence[Column], older: Sequence[Column]) -> tuple[Source,
     found: list[Source] = []
     for column in columns:
         place = places.get(column.column_id)
-        name = None if place is None else older[place].name
-        found.append(Source(place, name, fill_value(column) if place is None else None))
+        if place is None:
+            found.append(Source(None, None, fill_value(column)))
+            continue
+        former = older[place]
+        found.append(Source(place, former.name, None, former.type, widening(former.type, column.type)))
     return tuple(found)
 
 
 class Layout(msgspec.Struct, frozen=True):
     """How segments of some versions hold the columns of a newer one.
 
-    ``names`` are the columns' names in the files, None for one that is not there, which reads as its fill.
+    ``names`` and ``types`` are the columns' in the files, None for one that is not there, which reads as its fill.
     """
 
     names: tuple[str | None, ...]
     fills: tuple[Any, ...]
+    types: tuple[DataType | None, ...]
 
 
 def layout(columns: Sequence[Column], older: Sequence[Column]) -> Layout:
     """How a segment that was written under ``older`` holds ``columns``."""
     found = sources(columns, older)
-    return Layout(tuple(source.name for source in found), tuple(source.fill for source in found))
+    names, fills, types = zip(*((source.name, source.fill, source.type) for source in found), strict=True)
+    return Layout(names, fills, types)
 
 
 class StoredVersions:
@@ -85,7 +111,8 @@ class StoredVersions:
         if known is None:
             older = self._history[schema_version]
             found = sources(self._columns, older)
-            same = len(older) == len(found) and all(source.place == place for place, source in enumerate(found))
+            as_they_are = all(source.place == at and source.widen is None for at, source in enumerate(found))
+            same = len(older) == len(found) and as_they_are
             known = self._readers[schema_version] = (StoredRows(older), None if same else found)
         return known
 
@@ -95,7 +122,11 @@ def adopted(rows: Sequence[Row], moved: Sequence[Source]) -> list[Row]:
     if not rows:
         return []
     values = list(zip(*rows, strict=True))
-    count = len(rows)
-    return list(
-        zip(*([source.fill] * count if source.place is None else values[source.place] for source in moved), strict=True)
-    )
+    return list(zip(*(_adopted(source, values, len(rows)) for source in moved), strict=True))
+
+
+def _adopted(source: Source, values: Sequence[Values], count: int) -> Values:
+    if source.place is None:
+        return [source.fill] * count
+    own = values[source.place]
+    return own if source.widen is None else source.widen(own)

@@ -1,9 +1,10 @@
-"""SHOW, DESCRIBE, USE, FLUSH, COMPACT, CHECK, REFRESH and KILL: what tells of the server and its jobs."""
+"""SHOW, DESCRIBE, COMMENT ON, USE, FLUSH, COMPACT, CHECK, REFRESH and KILL: what tells of the server and its jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from kalam.errors import InvalidValue
 from kalam.sql.access import grants, policies, users
 from kalam.sql.access.statements import KillSession, ShowRoles, ShowSessions, ShowTokens, ShowUsers
 from kalam.sql.tables.foreign import read_domain, read_stream_name
@@ -11,6 +12,7 @@ from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind
 from kalam.sql.text.statements import (
     CheckTable,
+    CommentOn,
     CompactTable,
     DescribeStream,
     DescribeTable,
@@ -20,6 +22,7 @@ from kalam.sql.text.statements import (
     KillLiveQuery,
     KillQuery,
     RefreshLake,
+    ShowColumns,
     ShowCreateTable,
     ShowJobs,
     ShowLake,
@@ -35,9 +38,16 @@ from kalam.sql.text.statements import (
 )
 
 _SHOW = (
-    "SHOW takes NAMESPACES, TABLES [IN ns], STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, STATS FOR TABLE t, "
-    "CREATE TABLE t, USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
+    "SHOW takes NAMESPACES, TABLES [IN ns], COLUMNS FROM t, STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, "
+    "STATS FOR TABLE t, CREATE TABLE t, USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
 )
+_LISTS: dict[str, Statement] = {
+    "NAMESPACES": ShowNamespaces(),
+    "STREAMS": ShowStreams(),
+    "JOBS": ShowJobs(),
+    "QUERIES": ShowQueries(),
+    "LAKE": ShowLake(),
+}
 _OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
     "USERS": lambda _: ShowUsers(),
     "ROLES": lambda _: ShowRoles(),
@@ -46,9 +56,10 @@ _OF_ACCESS: dict[str, Callable[[Cursor], Statement]] = {
     "TOKENS": lambda _: ShowTokens(),
     "SESSIONS": lambda _: ShowSessions(),
 }
-_SHOW_WORDS = ("NAMESPACES", "TABLES", "STREAMS", "JOBS", "QUERIES", "LIVE", "LAKE", "STATS", "CREATE", *_OF_ACCESS)
+_SHOW_WORDS = ("TABLES", "COLUMNS", "LIVE", "STATS", "CREATE", *_LISTS, *_OF_ACCESS)
 SAMPLE_DEFAULT, SAMPLE_MAX = 1_000, 100_000
 """How many messages DESCRIBE STREAM looks at."""
+COMMENT_CHARACTERS_MAX = 4_096
 _FLUSH = "FLUSH takes TABLE t, or ALL TABLES [IN ns]"
 _KILL = "KILL takes JOB 'id', QUERY 'id', LIVE QUERY 'id' or SESSION 'id'"
 
@@ -56,20 +67,16 @@ _KILL = "KILL takes JOB 'id', QUERY 'id', LIVE QUERY 'id' or SESSION 'id'"
 def show(cursor: Cursor) -> Statement:
     """Read one of the SHOW statements."""
     cursor.expect("SHOW")
-    if cursor.take("NAMESPACES"):
-        return ShowNamespaces()
+    if word := cursor.take_one(_LISTS):
+        return _LISTS[word]
     if cursor.take("TABLES"):
         return ShowTables(_in_namespace(cursor))
-    if cursor.take("STREAMS"):
-        return ShowStreams()
-    if cursor.take("JOBS"):
-        return ShowJobs()
-    if cursor.take("QUERIES"):
-        return ShowQueries()
+    if cursor.take("COLUMNS"):
+        if cursor.take_one(("FROM", "IN")) is None:
+            raise cursor.unexpected("FROM and a table", choices=("FROM",))
+        return ShowColumns(cursor.table())
     if cursor.take("LIVE", "QUERIES"):
         return ShowLiveQueries()
-    if cursor.take("LAKE"):
-        return ShowLake()
     if cursor.take("STATS", "FOR", "TABLE"):
         return ShowStats(cursor.table())
     if cursor.take("CREATE", "TABLE"):
@@ -101,6 +108,35 @@ def _describe_stream(cursor: Cursor) -> DescribeStream:
             raise cursor.unexpected(f"a number of messages, 1 to {SAMPLE_MAX:,}")
         sample = int(cursor.advance().text)
     return DescribeStream(stream, domain, sample)
+
+
+def comment(cursor: Cursor) -> CommentOn:
+    """Read COMMENT ON TABLE t | COLUMN t.c IS 'text' | NULL."""
+    cursor.expect("COMMENT", "ON")
+    ref, column = TableRef(None, ""), None
+    match cursor.take_one(("TABLE", "COLUMN")):
+        case "TABLE":
+            ref = cursor.table()
+        case "COLUMN":
+            ref, column = _column_of(cursor)
+        case _:
+            raise cursor.refusal("COMMENT ON takes TABLE t IS 'text' and COLUMN t.c IS 'text'")
+    cursor.expect("IS")
+    text = None if cursor.take("NULL") else cursor.string("a comment, or NULL,")
+    if text is not None and len(text) > COMMENT_CHARACTERS_MAX:
+        raise cursor.error(InvalidValue, f"a comment has at most {COMMENT_CHARACTERS_MAX:,} characters")
+    return CommentOn(ref, column, text or None)
+
+
+def _column_of(cursor: Cursor) -> tuple[TableRef, str]:
+    """Consume ``table.column`` or ``namespace.table.column``."""
+    names = [cursor.name("table")]
+    cursor.expect_symbol(".")
+    names.append(cursor.name("column"))
+    if cursor.take_symbol("."):
+        names.append(cursor.name("column"))
+    *namespace, table, column = names
+    return TableRef(namespace[0] if namespace else None, table), column
 
 
 def use(cursor: Cursor) -> Use:

@@ -21,9 +21,20 @@ from kalam.rows.lone_values import timestamp_text
 from kalam.schema import ROW_ID, Column, Default, DefaultKind, StoredOptions, Table, TableOptions
 from kalam.sql import table_options
 from kalam.sql.tables.columns import COLUMNS_MAX
-from kalam.sql.text.statements import AddColumn, DropColumn, RenameColumn, SetOptions
+from kalam.sql.text.alterations import (
+    Action,
+    AddColumn,
+    DropColumn,
+    DropNotNull,
+    OfColumn,
+    RenameColumn,
+    RenameTable,
+    SetDefault,
+    SetOptions,
+    SetType,
+)
+from kalam.tables.columns_altered import with_column
 
-Action = AddColumn | DropColumn | RenameColumn | SetOptions
 ColumnUsers = Callable[[Table, str], Sequence[str]]
 """The ids of the open live queries that use a column of a table."""
 
@@ -58,6 +69,10 @@ def altered(
             return _dropped(table, name, column_users)
         case RenameColumn(name, new_name):
             return _renamed(table, name, new_name)
+        case SetDefault() | DropNotNull() | SetType():
+            return _column_altered(table, action)
+        case RenameTable():
+            raise AssertionError("another name is no new version of the columns")
         case SetOptions():
             return _set(table, action)
 
@@ -119,6 +134,13 @@ def _renamed(table: Table, name: str, new_name: str) -> Altered:
         options = replace(options, subject_key=new_name)
     key = tuple(new_name if part == name else part for part in table.key)
     return Altered(columns, key, options, f"column {name} renamed to {new_name}")
+
+
+def _column_altered(table: Table, action: OfColumn) -> Altered:
+    column = _column(table, action.name)
+    new, done = with_column(table, column, action)
+    columns = tuple(new if other is column else other for other in table.columns)
+    return Altered(columns, table.key, table.options, done)
 
 
 def _set(table: Table, action: SetOptions) -> Altered:

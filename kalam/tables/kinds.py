@@ -19,10 +19,11 @@ from kalam.names import TableName
 from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition, TableKind
 from kalam.sql.queries.scan_bounds import NO_BOUNDS, ScanBounds
+from kalam.sql.text.alterations import Action
 from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.copies import Key, View
 from kalam.storage.segments.key_rows import KeyedRows
-from kalam.tables.alterations import Action, ColumnUsers
+from kalam.tables.alterations import ColumnUsers
 from kalam.tables.insert_batch import Answer, Batch, Tally
 from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
@@ -184,8 +185,14 @@ class Upkeep(Protocol):
     ) -> tuple[Table, str]:
         """The new state of the table, which is stored with what changes ``also``, and what was done to it in words."""
 
-    def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
-        """Held while the table is dropped, when nothing works on its files any more; to be entered likewise."""
+    async def rename(self, table: Table, name: TableName) -> Table:
+        """The table under another name in its namespace, held by ``dropping``; raises AlreadyExists, Unsupported."""
+
+    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
+        """Held while the table is dropped or renamed, when nothing works on its files; to be entered likewise.
+
+        ``reason`` is what its jobs are told that are ended for it.
+        """
 
     async def garbage(self, table: Table) -> list[str]:
         """The paths of the table's files, the last part of which may be a pattern."""

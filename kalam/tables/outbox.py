@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from itertools import groupby
 
 import msgspec
@@ -96,6 +97,7 @@ class Outbox:
         self._feeds: dict[int, Feed] = {}
         self._tasks = Tasks()
         self._marked: dict[int, int] = {}
+        self._held: set[int] = set()
         self.byte_count = 0
         self.published_rows = 0
         self.committed_rows: Counter[tuple[TableKind, Op]] = Counter()
@@ -116,7 +118,8 @@ class Outbox:
         feed = self._feeds.get(copy.copy_id)
         if feed is None:
             feed = self._feeds[copy.copy_id] = Feed(announcement.table, copy.user, copy.copy_id)
-        feed.table = announcement.table
+        # A statement that was prepared before the table was renamed tells of it under its former name.
+        feed.table = self._catalogue.by_id.get(copy.table_id, announcement.table)
         # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
         rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
         feed.pending.append(Unpublished(announcement.chunk, rows, announcement.traces))
@@ -127,7 +130,7 @@ class Outbox:
         self._start(feed)
 
     def _start(self, feed: Feed) -> None:
-        if feed.task is None:
+        if feed.task is None and feed.table.table_id not in self._held:
             task = feed.task = self._tasks.start(self._run(feed), f"outbox {feed.table.name} {feed.user}")
             task.add_done_callback(_tell_failure)
 
@@ -167,6 +170,32 @@ class Outbox:
         await self._end([id_ for id_, feed in self._feeds.items() if feed.table.table_id == table.table_id])
         await self.dropped.purge(table.name)
 
+    @asynccontextmanager
+    async def holding(self, table: Table) -> AsyncIterator[Mapping[int, int]]:
+        """Publish nothing of a table until the block ends, and then on the subjects of the table as it is by then.
+
+        Gives the last change of each copy that is known to be published.
+        """
+        feeds = [feed for feed in self._feeds.values() if feed.table.table_id == table.table_id]
+        self._held.add(table.table_id)
+        try:
+            if tasks := [feed.task for feed in feeds if feed.task is not None]:
+                await asyncio.wait(tasks)
+            yield {feed.copy_id: feed.position.change_seq for feed in feeds if feed.position is not None}
+        finally:
+            self._held.discard(table.table_id)
+            newest = self._catalogue.by_id.get(table.table_id, table)
+            for feed in [feed for feed in self._feeds.values() if feed.table.table_id == table.table_id]:
+                if newest.name != table.name:
+                    feed.table, feed.position = newest, None
+                if feed.pending:
+                    self._start(feed)
+
+    async def forget_name(self, table: Table) -> None:
+        """Remove what the broker holds of a table under a name that it had; raises BrokerUnavailable."""
+        self.dropped.note(table.name, table.kind)
+        await self.dropped.purge(table.name)
+
     async def forget_copy(self, table: Table, user: str) -> None:
         """Drop what waits of a user's copy, and what the broker holds of it; raises BrokerUnavailable."""
         name = (table.table_id, user)
@@ -193,7 +222,7 @@ class Outbox:
     async def _run(self, feed: Feed) -> None:
         backoff = Backoff(*RETRY_PAUSE_S)
         try:
-            while feed.pending:
+            while feed.pending and feed.table.table_id not in self._held:
                 try:
                     await self._turn(feed)
                     self._troubles.clear(feed.table.table_id, "changes")

@@ -12,8 +12,9 @@ from kalam.rows.columns import changed_rows
 from kalam.rows.keys import shown_key
 from kalam.rows.types import Row
 from kalam.schema import SEQ, Table
-from kalam.storage.log.catalogue import Catalogue, from_us
+from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key, View
+from kalam.storage.log.times import from_us
 from kalam.storage.log.writes import Inserted
 from kalam.tables.insert_batch import Answer, Batch, Tally
 from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb

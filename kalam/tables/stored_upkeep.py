@@ -9,21 +9,26 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kalam.lake.lake import lake_garbage
+from kalam.names import TableName
 from kalam.schema import Table, TableDefinition
 from kalam.settings import Settings
+from kalam.sql.text.alterations import Action
 from kalam.storage.log.catalogue import Sql
+from kalam.storage.log.crash import crash_point
 from kalam.storage.log.disk_faults import disk_may_fail
+from kalam.storage.log.drop_notes import renamed_note
 from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import garbage_of, remove_garbage
 from kalam.storage.segments.replaced import read_marked_bytes
 from kalam.storage.work.background import Background
-from kalam.tables.alterations import Action, ColumnUsers, altered
+from kalam.tables.alterations import ColumnUsers, altered
 from kalam.tables.dropped_feeds import events_may_stay
 from kalam.tables.locations import check_location
 from kalam.tables.outbox import Outbox
 from kalam.tables.ports import FeedPort
 from kalam.threads import Purpose, in_thread
 
+_PUBLISHED: Final = "UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?"
 FILE_JOBS: Final = ("compaction", "check", "deleted_cleanup")
 """The jobs that read or replace a table's segments."""
 
@@ -57,10 +62,21 @@ class StoredUpkeep:
         new = altered(table, action, user=user, now=datetime.now(UTC), used_ids=ids, column_users=column_users)
         return await catalogue.alter_table(table, new.columns, new.key, new.options, also), new.message
 
+    async def rename(self, table: Table, name: TableName) -> Table:
+        """Its files stay where they are; its changes go on under the new name, and those under the former one go."""
+        async with self._outbox.holding(table) as published:
+            crash_point("rename.before_commit")
+            marks = [(_PUBLISHED, (seq, copy_id)) for copy_id, seq in published.items()]
+            renamed = await self._storage.catalogue.rename_table(table, name, [renamed_note(table), *marks])
+            crash_point("rename.after_commit")
+            with events_may_stay(table):
+                await self._outbox.forget_name(table)
+        return renamed
+
     @asynccontextmanager
-    async def dropping(self, table: Table) -> AsyncIterator[None]:
+    async def dropping(self, table: Table, reason: str) -> AsyncIterator[None]:
         """Its jobs have ended, and no other begins."""
-        await self._jobs.cancel(table.name, FILE_JOBS, "the table was dropped")
+        await self._jobs.cancel(table.name, FILE_JOBS, reason)
         # In this order: a clean-up, which replaces segments, flushes meanwhile.
         async with self._compactor.lock(table), self._flusher.lock(table):
             yield

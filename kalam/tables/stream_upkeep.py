@@ -10,14 +10,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from kalam.errors import Unsupported
+from kalam.names import TableName
 from kalam.rows.lone_values import timestamp_text
 from kalam.schema import Table, TableDefinition
 from kalam.sql import table_options
-from kalam.sql.text.statements import SetOptions
+from kalam.sql.text.alterations import Action, SetOptions
 from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
-from kalam.tables.alterations import Action, ColumnUsers
+from kalam.tables.alterations import ColumnUsers
 from kalam.tables.dropped_feeds import events_may_stay
 from kalam.tables.streams import StreamTables
 
@@ -61,7 +62,14 @@ class StreamUpkeep:
             raise
         return new, f"{', '.join(name.upper() for name in action.options)} set"
 
-    def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
+    async def rename(self, table: Table, name: TableName) -> Table:
+        """The broker's streams keep their names, and events the subjects that they were published on."""
+        raise Unsupported(
+            f"the STREAM table {table.name} keeps its name: its events have it in their subjects",
+            hint="create another STREAM table and INSERT INTO it … SELECT",
+        )
+
+    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
         """It has no files."""
         return nullcontext()
 

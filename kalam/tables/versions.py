@@ -14,9 +14,9 @@ from kalam.rows.codec import Codec
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Column, DataType, Table
-from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.former_times import unpack_times
+from kalam.storage.log.times import from_us
 from kalam.tables.ports import StoredEvents
 
 

@@ -37,6 +37,7 @@ AFTER = {
     "CREATE USER": "DROP USER fresh",
     "CREATE ROLE": "DROP ROLE fresh",
     "CREATE TABLE": "DROP TABLE lab.fresh",
+    "ALTER TABLE {table} RENAME TO": "DROP TABLE lab.renamed",
     "CREATE TOKEN 'fresh' FOR": "DROP TOKEN 'fresh' FOR bystander",
     "CREATE TOKEN 'fresh'": "DROP TOKEN 'fresh' FOR {me}",
     "ALTER USER bystander LOCK": "ALTER USER bystander UNLOCK",

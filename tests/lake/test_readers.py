@@ -137,3 +137,24 @@ def test_altered_columns_are_those_that_they_were(server: ServerProcess) -> None
     sql("COMPACT TABLE n.a")
     refresh(server, "n.a")
     compare(server, "n.a", "key")
+
+
+def test_columns_of_wider_types_are_read_as_they_are_selected(server: ServerProcess) -> None:
+    sql = server.sql
+    sql("CREATE TABLE n.wide (id INT PRIMARY KEY, s SMALLINT, i INT, f FLOAT, d DECIMAL(6,2))")
+    sql("INSERT INTO n.wide VALUES (1, 1, 10, 0.1, 1.25), (2, NULL, NULL, NULL, NULL); FLUSH TABLE n.wide")
+    refresh(server, "n.wide")
+    for column, kind in (
+        ("id", "BIGINT"),
+        ("s", "INT"),
+        ("i", "DECIMAL(14,3)"),
+        ("f", "DOUBLE"),
+        ("d", "DECIMAL(9,4)"),
+    ):
+        sql(f"ALTER TABLE n.wide ALTER COLUMN {column} TYPE {kind}")
+        refresh(server, "n.wide")
+        compare(server, "n.wide")
+    sql("INSERT INTO n.wide VALUES (5000000000, 70000, 10.001, 0.1, 1.0001); FLUSH TABLE n.wide")
+    sql("ALTER TABLE n.wide RENAME TO wider")
+    refresh(server, "n.wider")
+    compare(server, "n.wide", expected=selected(server, "SELECT * FROM n.wider"))  # it stays in its folder

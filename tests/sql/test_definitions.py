@@ -5,16 +5,22 @@ import pytest
 from kalam.errors import ColumnNotFound, InvalidName, InvalidOption, InvalidValue, KalamError, SyntaxFault, Unsupported
 from kalam.schema import Column, DataType, Default, DefaultKind, TableKind, TypeName
 from kalam.sql import parse_statement
-from kalam.sql.text.statements import (
+from kalam.sql.text.alterations import (
     AddColumn,
+    DropColumn,
+    DropNotNull,
+    RenameColumn,
+    RenameTable,
+    SetDefault,
+    SetOptions,
+    SetType,
+)
+from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
     CreateTable,
-    DropColumn,
     DropNamespace,
     DropTable,
-    RenameColumn,
-    SetOptions,
     TableRef,
 )
 
@@ -349,6 +355,12 @@ def test_tables_are_dropped() -> None:
         ("DROP c", DropColumn("c")),
         ("RENAME COLUMN a TO b", RenameColumn("a", "b")),
         ("RENAME a TO b", RenameColumn("a", "b")),
+        ("RENAME TO b", RenameTable("b")),
+        ("ALTER COLUMN a SET DEFAULT 'x, y'", SetDefault("a", "'x, y'")),
+        ("ALTER a DROP DEFAULT", SetDefault("a", None)),
+        ("ALTER COLUMN a DROP NOT NULL", DropNotNull("a")),
+        ("ALTER COLUMN a TYPE VARCHAR(9)", SetType("a", DataType(name=TypeName.TEXT, length_max=9))),
+        ("ALTER COLUMN a SET DATA TYPE BIGINT", SetType("a", DataType(name=TypeName.BIGINT))),
         ("SET (flush_policy = 'rows:5')", SetOptions({"FLUSH_POLICY": "rows:5"})),
     ],
 )
@@ -368,8 +380,13 @@ def test_a_table_is_altered_by_one_action(action: str, value: object) -> None:
         ("DROP COLUMN _row_id", InvalidName),
         ("RENAME COLUMN _updated TO b", InvalidName),
         ("RENAME COLUMN a TO _b", InvalidName),
-        ("RENAME TO b", Unsupported),
-        ("ALTER COLUMN a TYPE TEXT", Unsupported),
+        ("RENAME TO a.b", Unsupported),
+        ("RENAME TO _b", InvalidName),
+        ("ALTER COLUMN a SET NOT NULL", Unsupported),
+        ("ALTER COLUMN a TYPE TEXT USING a", Unsupported),
+        ("ALTER COLUMN a SET DEFAULT", SyntaxFault),
+        ("ALTER COLUMN _row_id DROP NOT NULL", InvalidName),
+        ("ALTER COLUMN a DROP DEFAULT, ALTER COLUMN b DROP DEFAULT", Unsupported),
         ("FORCE ROW LEVEL SECURITY", Unsupported),
         ("ENABLE ROW LEVEL", SyntaxFault),
         ("SET", SyntaxFault),

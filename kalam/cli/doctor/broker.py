@@ -17,9 +17,9 @@ from nats.aio.client import Client
 
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
 from kalam.server import broker_options, options_of_kalam
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect
+from kalam.storage.log.table_rows import read_tables
 from kalam.urls import tls_options
 
 VERSION_MIN = (2, 12)

@@ -14,9 +14,9 @@ from kalam.cli.doctor.finding import Finding, Level, Patient
 from kalam.credentials import NOBODY, Credentials
 from kalam.names import numbered
 from kalam.rows.lone_values import timestamp_text
-from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect, now_us
+from kalam.storage.log.times import from_us
 from kalam.urls import tls_context
 
 TIME_S = 10.0

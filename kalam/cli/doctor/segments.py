@@ -12,9 +12,9 @@ import msgspec
 
 from kalam.cli.doctor.finding import Finding, Patient, size_text
 from kalam.names import TableName
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect
+from kalam.storage.log.table_rows import read_tables
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.remote import is_remote
 from kalam.storage.segments.segment_file import READ_ERRORS, Identity, Misfit, compare, reason_of, stamp_of

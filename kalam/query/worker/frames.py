@@ -81,7 +81,8 @@ class Frames:
         shown = [col(f'"{field.name}"').alias(field.name, _text_metadata(field)) for field in own]
         frames: list[DataFrame] = []
         for part in copy.parts:
-            frame = self._files(part.files, ctx, in_order).select(*_as_now(part, own), col(UPDATED), col(SEQ))
+            files = self._files(part.files, ctx, in_order)
+            frame = files.select(*_as_now(part, own, files.schema()), col(UPDATED), col(SEQ))
             if part.hidden and copy.hidden is not None:
                 hidden = arrow_frame(ctx, self._table(copy.hidden))
                 frame = frame.join_on(hidden, *_is_hidden(copy.key, part), how="anti")
@@ -119,13 +120,23 @@ def _is_hidden(key: Sequence[str], part: Part) -> list[Expr]:
     return [*same_key, col(SEQ) < col(HIDDEN_SEQ)] if part.by_seq else same_key
 
 
-def _as_now(part: Part, fields: Sequence[pa.Field]) -> list[Expr]:
+def _as_now(part: Part, fields: Sequence[pa.Field], there: pa.Schema) -> list[Expr]:
     """The table's columns from those of files with an older layout."""
     fills = None if part.fills is None else pa.ipc.open_stream(part.fills).read_all()
     return [
-        (_fill(fills, place) if name is None else col(f'"{name}"')).alias(field.name)
+        (_fill(fills, place) if name is None else _widened(name, there, field)).alias(field.name)
         for place, (field, name) in enumerate(zip(fields, part.names, strict=True))
     ]
+
+
+def _widened(name: str, there: pa.Schema, field: pa.Field) -> Expr:
+    """A column of the files, in the wider type that an ALTER may have given it."""
+    column, kind = col(f'"{name}"'), there.field(name).type
+    return column.cast(field.type) if kind != field.type and _is_number(kind) else column
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _fill(fills: pa.Table | None, place: int) -> Expr:

@@ -11,9 +11,9 @@ from kalam.schema import Column, DataType, Default, DefaultKind, TableKind
 from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.defaults import read_default
 from kalam.sql.tables.foreign import read_source
+from kalam.sql.text.alterations import AddColumn
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind, Token
-from kalam.sql.text.statements import AddColumn
 
 COLUMNS_MAX = 2_000
 

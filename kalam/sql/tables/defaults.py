@@ -13,7 +13,7 @@ from kalam.errors import InvalidValue
 from kalam.rows.column_types import TYPES
 from kalam.schema import DataType, Default, DefaultKind, TypeName
 from kalam.sql.text.cursor import Cursor
-from kalam.sql.text.lexer import Kind
+from kalam.sql.text.lexer import Kind, StatementText
 from kalam.sql.text.literals import read_literal
 from kalam.sql.values import read_function
 
@@ -37,6 +37,14 @@ def read_default(cursor: Cursor, data_type: DataType) -> Default | None:
     if function and data_type.name not in _FUNCTION_TYPES[function.default.kind]:
         types = " or ".join(_FUNCTION_TYPES[function.default.kind])
         raise cursor.error(InvalidValue, f"{function.default} is a default of type {types}, not {data_type}", at=token)
+    return default
+
+
+def parse_default(text: str, data_type: DataType) -> Default | None:
+    """The default that a text is for a column of this type; None for NULL. Raises what ``read_default`` raises."""
+    cursor = Cursor(StatementText(text))
+    default = read_default(cursor, data_type)
+    cursor.expect_end()
     return default
 
 

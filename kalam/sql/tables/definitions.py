@@ -10,19 +10,27 @@ from kalam.names import RESERVED_NAMESPACES, check_new_namespace
 from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKind, TypeName
 from kalam.sql.access import grants, policies, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
+from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.tables.foreign import check_no_sources, read_over
+from kalam.sql.text.alterations import (
+    Action,
+    DropColumn,
+    DropNotNull,
+    OfColumn,
+    RenameColumn,
+    RenameTable,
+    SetDefault,
+    SetOptions,
+    SetType,
+)
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import (
-    AddColumn,
     AlterTable,
     CreateNamespace,
     CreateTable,
-    DropColumn,
     DropNamespace,
     DropTable,
-    RenameColumn,
-    SetOptions,
     Statement,
     TableRef,
 )
@@ -37,10 +45,11 @@ _DROP = (
     "DROP TOKEN 'name', DROP POLICY p ON t"
 )
 _ALTER = (
-    "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, SET (option = value, …), "
-    "OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; ALTER USER u changes a user; "
-    "a policy is dropped and created anew"
+    "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, RENAME TO new, ALTER COLUMN c SET DEFAULT, DROP "
+    "DEFAULT, DROP NOT NULL or TYPE, SET (option = value, …), OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; "
+    "ALTER USER u changes a user; a policy is dropped and created anew"
 )
+_ALTER_COLUMN = "ALTER COLUMN c can SET DEFAULT value, DROP DEFAULT, DROP NOT NULL and TYPE wider"
 _OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
     "ROLE": users.create_role,
     "TOKEN": users.create_token,
@@ -169,26 +178,56 @@ def _new_table(cursor: Cursor) -> TableRef:
     return ref
 
 
-def _alter_action(cursor: Cursor) -> AddColumn | DropColumn | RenameColumn | SetOptions:
-    match cursor.take_one(("ADD", "DROP", "RENAME", "SET")):
+def _alter_action(cursor: Cursor) -> Action:
+    match cursor.take_one(("ADD", "ALTER", "DROP", "RENAME", "SET")):
         case "ADD":
             return read_added_column(cursor)
+        case "ALTER":
+            cursor.take("COLUMN")
+            return _column_action(cursor, _own_column(cursor))
         case "DROP":
             cursor.take("COLUMN")
             return DropColumn(_own_column(cursor))
         case "RENAME":
-            if cursor.at("TO"):
-                raise cursor.refusal("a table keeps its name")
-            cursor.take("COLUMN")
-            name = _own_column(cursor)
-            cursor.expect("TO")
-            return RenameColumn(name, cursor.new_name("column"))
+            return _rename(cursor)
         case "SET":
             options: dict[str, Any] = {}
             read_option_list(cursor, options)
             return SetOptions(options)
         case _:
             raise cursor.refusal(_ALTER)
+
+
+def _rename(cursor: Cursor) -> RenameColumn | RenameTable:
+    if cursor.take("TO"):
+        name = cursor.new_name("table")
+        if cursor.at_symbol("."):
+            raise cursor.refusal("a table stays in its namespace: RENAME TO names the table alone")
+        return RenameTable(name)
+    cursor.take("COLUMN")
+    name = _own_column(cursor)
+    cursor.expect("TO")
+    return RenameColumn(name, cursor.new_name("column"))
+
+
+def _column_action(cursor: Cursor, name: str) -> OfColumn:
+    if cursor.take("SET", "DEFAULT"):
+        start, end = cursor.skip(lambda at: at.at_symbol(","))
+        if start == end:
+            raise cursor.unexpected("a default")
+        return SetDefault(name, cursor.statement.text[start:end])
+    if cursor.take("DROP", "DEFAULT"):
+        return SetDefault(name, None)
+    if cursor.take("DROP", "NOT", "NULL"):
+        return DropNotNull(name)
+    if cursor.at("SET", "NOT", "NULL"):
+        raise cursor.refusal("a column that is there cannot become NOT NULL: its rows may hold NULL")
+    if cursor.take("TYPE") or cursor.take("SET", "DATA", "TYPE"):
+        data_type = read_type(cursor)
+        if cursor.at("USING"):
+            raise cursor.refusal("TYPE takes no USING: a column gets a wider type, in which its values are the same")
+        return SetType(name, data_type)
+    raise cursor.refusal(_ALTER_COLUMN)
 
 
 def _own_column(cursor: Cursor) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from kalam.foreign import ColumnSource, Over
-from kalam.schema import Column, DataType, Default, TableKind
+from kalam.foreign import Over
+from kalam.schema import Column, Default, TableKind
+from kalam.sql.text.alterations import Action
 
 
 class TableRef(msgspec.Struct, frozen=True):
@@ -158,35 +159,26 @@ class DropTable(msgspec.Struct, frozen=True):
     cascade: bool = False
 
 
-class AddColumn(msgspec.Struct, frozen=True):
-    name: str
-    type: DataType
-    nullable: bool
-    default: Default | None
-    source: ColumnSource | None = None
-
-
-class DropColumn(msgspec.Struct, frozen=True):
-    name: str
-
-
-class RenameColumn(msgspec.Struct, frozen=True):
-    name: str
-    new_name: str
-
-
-class SetOptions(msgspec.Struct, frozen=True):
-    options: Mapping[str, Any]
-
-
 class AlterTable(msgspec.Struct, frozen=True):
     ref: TableRef
-    action: AddColumn | DropColumn | RenameColumn | SetOptions
+    action: Action
 
 
 class DescribeTable(msgspec.Struct, frozen=True):
     ref: TableRef
     history: bool
+
+
+class ShowColumns(msgspec.Struct, frozen=True):
+    ref: TableRef
+
+
+class CommentOn(msgspec.Struct, frozen=True):
+    """``column`` is None for the table itself; ``comment`` is None where there is to be none."""
+
+    ref: TableRef
+    column: str | None
+    comment: str | None
 
 
 class ShowStreams(msgspec.Struct, frozen=True):
@@ -328,20 +320,14 @@ class ExecuteAs(msgspec.Struct, frozen=True):
     statement: Statement
 
 
+Defining = CreateNamespace | DropNamespace | CreateTable | DropTable | AlterTable | CommentOn
+ShowingTables = ShowNamespaces | ShowTables | DescribeTable | ShowColumns | ShowStats | ShowCreateTable
 Statement = (
-    CreateNamespace
-    | DropNamespace
-    | ShowNamespaces
-    | ShowTables
+    Defining
+    | ShowingTables
     | Use
-    | CreateTable
-    | DropTable
-    | AlterTable
-    | DescribeTable
     | ShowStreams
     | DescribeStream
-    | ShowStats
-    | ShowCreateTable
     | Insert
     | Update
     | Delete

@@ -29,9 +29,9 @@ from kalam import __version__
 from kalam.errors import AlreadyExists, NotFound, TooBusy
 from kalam.names import TableName
 from kalam.schema import Table
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect, fsync_directory
+from kalam.storage.log.table_rows import read_tables
 from kalam.storage.segments.folders import USER_ID, Folders, home_folder
 from kalam.storage.segments.remote import fetch
 from kalam.storage.segments.segment_file import Misfit, checksum_of, corrupt

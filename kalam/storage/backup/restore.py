@@ -32,11 +32,11 @@ from kalam.storage.backup.backup import (
     read_files,
     sync_file,
 )
-from kalam.storage.log.catalogue import read_tables
 from kalam.storage.log.data_dir import DATABASE, RESTORING, locked_data_dir
 from kalam.storage.log.database import fsync_directory
 from kalam.storage.log.generation import NAME, STREAMS_NAME
 from kalam.storage.log.migrate import migrate
+from kalam.storage.log.table_rows import read_tables
 
 
 class Restored(msgspec.Struct, frozen=True):

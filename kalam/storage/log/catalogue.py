@@ -10,7 +10,8 @@ import difflib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from itertools import count
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,26 +23,20 @@ from kalam.schema import (
     Column,
     Table,
     TableDefinition,
-    TableKind,
     TableOptions,
     dump_columns,
     dump_key,
     dump_options,
     load_columns,
-    load_key,
-    load_options,
 )
+from kalam.storage.log.comments import Comments
 from kalam.storage.log.database import Database, now_us
 from kalam.storage.log.drop_notes import note_drop
+from kalam.storage.log.table_rows import delete_table, insert_table, read_tables
+from kalam.storage.log.times import from_us
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Sql = tuple[str, Sequence[Any]]
 """A statement of SQLite and its values."""
-
-
-def from_us(us: int) -> datetime:
-    """The UTC datetime of so many microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=us)
 
 
 class Catalogue:
@@ -56,6 +51,7 @@ class Catalogue:
         self.namespaces: dict[str, datetime] = {}
         self.tables: dict[TableName, Table] = {}
         self.by_id: dict[int, Table] = {}
+        self.comments = Comments(database)
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
         self.altered: dict[int, int] = {}
         self.changed_at: dict[int, float] = {}
@@ -80,6 +76,7 @@ class Catalogue:
                 self.histories.setdefault(table_id, {})[version] = load_columns(columns)
             for table in read_tables(conn):
                 self._remember(table)
+            self.comments.load(conn)
 
     def _remember(self, table: Table) -> None:
         self.histories.setdefault(table.table_id, {})[table.schema_version] = table.columns
@@ -205,13 +202,11 @@ class Catalogue:
 
     async def create_table(self, definition: TableDefinition) -> Table:
         """Add a table; raises NamespaceNotFound or AlreadyExists."""
-        if definition.name in self._dropped:
-            for listener in self._on_used_again:
-                await listener(definition.name)
-        created = now_us()
+        await self._use_again(definition.name)
+        created, home = now_us(), self._free_home(definition)
 
         def insert(conn: sqlite3.Connection) -> int:
-            return _insert_table(conn, definition, created)
+            return insert_table(conn, definition, created, home)
 
         table_id = await self._database.write(insert)
         table = Table(
@@ -224,9 +219,51 @@ class Catalogue:
             table_id=table_id,
             schema_version=1,
             created_at=from_us(created),
+            home=home,
         )
         self._remember(table)
         return table
+
+    async def _use_again(self, name: TableName) -> None:
+        if name in self._dropped:
+            for listener in self._on_used_again:
+                await listener(name)
+
+    def _free_home(self, definition: TableDefinition) -> str | None:
+        """What the folder of a new table is called; None for its name, which one that was renamed may have left."""
+        name, per_user = definition.name, definition.per_user
+        alike = [table for table in self.tables_in(name.namespace) if table.is_stored and table.per_user == per_user]
+        taken = {table.home or table.name.table for table in alike}
+        if name.table not in taken or not definition.is_stored:
+            return None
+        return next(home for number in count(2) if (home := f"{name.table}.{number}") not in taken)
+
+    async def rename_table(self, table: Table, name: TableName, also: Sequence[Sql]) -> Table:
+        """Give a table another name in its namespace; its folder stays. Raises AlreadyExists.
+
+        ``also`` is what changes with it, in the same transaction.
+        """
+        await self._use_again(name)
+        home = (table.home or table.name.table) if table.is_stored else None
+
+        def update(conn: sqlite3.Connection) -> None:
+            try:
+                conn.execute(
+                    "UPDATE tables SET table_name = ?, home = ? WHERE table_id = ?",
+                    (name.table, None if home == name.table else home, table.table_id),
+                )
+            except sqlite3.IntegrityError as exc:
+                raise AlreadyExists(f"table {name} exists already") from exc
+            for text, parameters in also:
+                conn.execute(text, parameters)
+
+        await self._database.write(update)
+        renamed = replace(self.newest(table), name=name, home=None if home == name.table else home)
+        self.tables.pop(table.name, None)
+        self._dropped.add(table.name)
+        self._remember(renamed)
+        self.note_changed(renamed.table_id)
+        return renamed
 
     async def undo_create(self, table: Table) -> None:
         """Remove a table that could not be completed and that nobody has seen."""
@@ -244,6 +281,7 @@ class Catalogue:
             del self.tables[table.name]
         self._dropped.add(table.name)
         self.by_id.pop(table.table_id, None)
+        self.comments.forget(table.table_id)
         self.altered.pop(table.table_id, None)
         self.changed_at.pop(table.table_id, None)
         self.histories.pop(table.table_id, None)
@@ -292,76 +330,3 @@ def _renamed(table: Table, name: str, columns: Iterable[Column]) -> str:
 def _near(name: str, names: Iterable[str]) -> str | None:
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {near[0]}?" if near else None
-
-
-def read_tables(conn: sqlite3.Connection) -> list[Table]:
-    """Every table that the database knows."""
-    rows = conn.execute(
-        """SELECT table_id, namespace, table_name, kind, key, options, schema_version, tables.created_us, columns,
-        owner, row_security
-        FROM tables JOIN table_schemas USING (table_id, schema_version)"""
-    )
-    return [
-        Table(
-            name=TableName(namespace, name),
-            kind=TableKind(kind),
-            columns=load_columns(columns),
-            key=load_key(key),
-            options=load_options(TableKind(kind), options),
-            table_id=table_id,
-            schema_version=version,
-            created_at=from_us(created),
-            owned_by=owner,
-            row_security=bool(row_security),
-        )
-        for table_id, namespace, name, kind, key, options, version, created, columns, owner, row_security in rows
-    ]
-
-
-def _insert_table(conn: sqlite3.Connection, definition: TableDefinition, created: int) -> int:
-    name = definition.name
-    if not conn.execute("SELECT 1 FROM namespaces WHERE namespace = ?", (name.namespace,)).fetchone():
-        raise NamespaceNotFound(f"there is no namespace {name.namespace!r}", hint=f"CREATE NAMESPACE {name.namespace}")
-    try:
-        cursor = conn.execute(
-            "INSERT INTO tables (namespace, table_name, kind, key, options, schema_version, created_us, owner) "
-            "VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
-            (
-                name.namespace,
-                name.table,
-                definition.kind,
-                dump_key(definition.key),
-                dump_options(definition.options),
-                created,
-                definition.owned_by,
-            ),
-        )
-    except sqlite3.IntegrityError as exc:
-        raise AlreadyExists(f"table {name} exists already") from exc
-    table_id = cursor.lastrowid
-    assert table_id is not None
-    conn.execute("INSERT INTO table_schemas VALUES (?, 1, ?, ?)", (table_id, dump_columns(definition.columns), created))
-    return table_id
-
-
-def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
-    """Remove all that the database has of a table."""
-    copies = "SELECT copy_id FROM copies WHERE table_id = ?"
-    conn.execute(
-        f"DELETE FROM key_filters WHERE segment_id IN (SELECT segment_id FROM segments WHERE copy_id IN ({copies}))",  # noqa: S608
-        (table_id,),
-    )
-    for child in ("log", "segments", "overrides"):
-        conn.execute(f"DELETE FROM {child} WHERE copy_id IN ({copies})", (table_id,))  # noqa: S608 - the names stand above
-    for child in (
-        "copies",
-        "answers",
-        "stream_counters",
-        "stream_ends",
-        "table_schemas",
-        "grants",
-        "policies",
-        "replaced_segments",
-        "tables",
-    ):
-        conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above

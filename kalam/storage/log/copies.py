@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from kalam.schema import Key as Key
-from kalam.storage.log.catalogue import from_us
+from kalam.storage.log.times import from_us
 
 Op = Literal["insert", "update", "delete"]
 EMPTY: Mapping[Key, int] = MappingProxyType({})

@@ -18,6 +18,13 @@ def note_drop(conn: sqlite3.Connection, table: Table) -> None:
     conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (note, f"{table.kind} {name.namespace} {name.table}"))
 
 
+def renamed_note(table: Table) -> tuple[str, tuple[str, str]]:
+    """The statement that notes that what the broker holds of a table under its former name is to go."""
+    name = table.name
+    note = f"{UNPURGED}{table.table_id}:{name.table}"
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?)", (note, f"{table.kind} {name.namespace} {name.table}")
+
+
 def dropped_streams(conn: sqlite3.Connection) -> list[int]:
     """The ids of the dropped STREAM tables whose streams may still be there."""
     rows = conn.execute("SELECT name FROM meta WHERE name LIKE ? AND value LIKE ?", (f"{UNPURGED}%", "STREAM %"))

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from kalam.storage.log.catalogue import EPOCH
+from kalam.storage.log.times import EPOCH
 
 _DECODER = msgspec.msgpack.Decoder(list[int])
 

@@ -24,6 +24,7 @@ from kalam.errors import Internal
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD
 from kalam.rows.keys import keys_of
 from kalam.rows.types import Row, arrow_type
+from kalam.rows.values import Fix
 from kalam.rows.versions import Source, sources
 from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
@@ -108,7 +109,8 @@ class Asked(msgspec.Struct, frozen=True):
 class Reading(msgspec.Struct, frozen=True):
     """How rows are read from segments of one schema version: what is wanted, and where each column's value is.
 
-    ``places`` are those in what is read, None for a column whose value is its ``fills``.
+    ``places`` are those in what is read, None for a column whose value is its ``fills``; ``widen`` what gives the
+    values at some of the columns the form that their wider types have.
     """
 
     table: Table
@@ -116,24 +118,33 @@ class Reading(msgspec.Struct, frozen=True):
     places: tuple[int | None, ...]
     fills: tuple[Any, ...]
     as_it_is: bool
+    widen: tuple[tuple[int, Fix], ...] = ()
 
     @classmethod
     def of(cls, table: Table, found: Sequence[Source]) -> Reading:
         """How ``found`` are read, which are the sources of the table's columns."""
-        pairs = [(source.name, column) for source, column in zip(found, table.columns, strict=True)]
-        names = [name for name, _ in pairs if name is not None]
-        fields = [pa.field(name, arrow_type(column.type)) for name, column in pairs if name is not None]
+        names = [source.name for source in found if source.name is not None]
+        fields = [
+            pa.field(source.name, arrow_type(column.type if source.widen is None else source.type or column.type))
+            for source, column in zip(found, table.columns, strict=True)
+            if source.name is not None
+        ]
         key = _names([found[place] for place in table.key_places])
         wanted = Wanted.of(pa.schema([*fields, UPDATED_FIELD, SEQ_FIELD]), key)
-        places = tuple(None if name is None else names.index(name) for name, _ in pairs)
-        return cls(table, wanted, places, tuple(source.fill for source in found), places == tuple(range(len(places))))
+        places = tuple(None if source.name is None else names.index(source.name) for source in found)
+        widen = tuple((at, source.widen) for at, source in enumerate(found) if source.widen is not None)
+        fills = tuple(source.fill for source in found)
+        return cls(table, wanted, places, fills, places == tuple(range(len(places))) and not widen, widen)
 
     def row(self, read: Row) -> ColdRow:
         """A row of what was read."""
         if self.as_it_is:
             return ColdRow(read[:-2], read[-1], read[-2])
         pairs = zip(self.places, self.fills, strict=True)
-        return ColdRow(tuple([fill if place is None else read[place] for place, fill in pairs]), read[-1], read[-2])
+        row = [fill if place is None else read[place] for place, fill in pairs]
+        for at, widen in self.widen:
+            [row[at]] = widen([row[at]])
+        return ColdRow(tuple(row), read[-1], read[-2])
 
 
 class ColdKeyIndex:

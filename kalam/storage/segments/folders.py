@@ -61,10 +61,8 @@ class Folders:
 
 def home_folder(table: Table) -> str:
     """The folder of a table without a LOCATION, relative to the data directory; ``${user_id}`` for a USER table."""
-    name = table.name
-    if table.per_user:
-        return f"user/{name.namespace}/{name.table}/{USER_ID}"
-    return f"shared/{name.namespace}/{name.table}"
+    namespace, home = table.name.namespace, table.home or table.name.table
+    return f"user/{namespace}/{home}/{USER_ID}" if table.per_user else f"shared/{namespace}/{home}"
 
 
 class LinkFolder:

@@ -22,9 +22,9 @@ from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
-from kalam.storage.log.catalogue import from_us
 from kalam.storage.log.copies import Chunk, Key, View
 from kalam.storage.log.copy_store import CopyStore
+from kalam.storage.log.times import from_us
 from kalam.storage.segments.cold_keys import ColdKeyIndex, ColdRow, may_meet
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_reader import NotKept

@@ -18,9 +18,10 @@ import structlog
 
 from kalam.backoff import Backoffs
 from kalam.schema import UPDATED, Table
-from kalam.storage.log.catalogue import EPOCH, Catalogue
+from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Segment
 from kalam.storage.log.database import now_us
+from kalam.storage.log.times import EPOCH
 from kalam.storage.log.troubles import log_failure
 from kalam.storage.segments.remote import readable
 from kalam.storage.work.compaction import Compacted, Compactor

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kalam.schema import Table
-from kalam.storage.log.catalogue import delete_table
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.database import now_us
 from kalam.storage.log.drop_notes import note_drop
+from kalam.storage.log.table_rows import delete_table
 from kalam.storage.segments.garbage import list_garbage
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from kalam.errors import KalamError, Unsupported
 from kalam.foreign import ForeignOptions
+from kalam.names import TableName
 from kalam.rows.foreign.faults import Reason
 from kalam.rows.lone_values import timestamp_text
 from kalam.schema import Table, TableDefinition
 from kalam.sql.tables.foreign import check_foreign
-from kalam.sql.text.statements import RenameColumn
+from kalam.sql.text.alterations import Action, RenameColumn
 from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
-from kalam.tables.alterations import Action, ColumnUsers, altered
+from kalam.tables.alterations import ColumnUsers, altered
 from kalam.tables.foreign.tables import ForeignTables
 
 
@@ -56,7 +57,12 @@ class ForeignUpkeep:
         self._tables.forget(table)
         return new, change.message
 
-    def dropping(self, table: Table) -> AbstractAsyncContextManager[object]:
+    async def rename(self, table: Table, name: TableName) -> Table:
+        """Nothing outside of the catalogue has its name."""
+        self._tables.forget(table)
+        return await self._catalogue.rename_table(table, name, ())
+
+    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
         """It has no files."""
         return nullcontext()
 
