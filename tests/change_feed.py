@@ -85,7 +85,7 @@ def _decode(msg: Any) -> FeedMessage:
         table_id=msg.headers["Kalam-Table"],
         op=body["op"],
         seq=body["seq"],
-        rows=body["rows"],
+        rows=body.get("rows", []),
         old=body.get("old"),
         stream_seq=msg.metadata.sequence.stream,
     )

@@ -62,6 +62,7 @@ none reader writer owner member admin trusted
 0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
 0 - - + - + 0   DROP TABLE {table}
 + + + + + + +   DROP TABLE IF EXISTS lab.nothing
+0 - - + - + 0   TRUNCATE TABLE {table}
 0 - - + - + 0   ALTER TABLE {table} ADD COLUMN w INT
 0 - - + - + 0   ALTER TABLE {table} DROP COLUMN v
 0 - - + - + 0   ALTER TABLE {table} ALTER COLUMN v SET DEFAULT 'x'

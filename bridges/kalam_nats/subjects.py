@@ -17,7 +17,7 @@ from kalam.errors import InvalidName
 _USER = r"([A-Za-z0-9_-]{1,64})"
 _TOKEN = r"([^.*>\s]{1,63})"  # noqa: S105 - a token of a subject
 
-Operation = Literal["insert", "update", "delete"]
+Operation = Literal["insert", "update", "delete", "truncate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,10 @@ class Subjects:
         """The changes of a SHARED table under one key."""
         return f"{self._copy('', namespace, table)}.*.{key}"
 
+    def truncations(self, namespace: str, table: str) -> str:
+        """What tells that a SHARED table was emptied, which has no key."""
+        return f"{self._copy('', namespace, table)}.truncate"
+
     def heard_in(self, namespace: str) -> tuple[str, ...]:
         """The events of every STREAM and SHARED table of a namespace; ``*`` for all namespaces."""
         heads = f"{self.prefix}.shared", f"{self.prefix}.stream"
@@ -214,7 +218,8 @@ class Subjects:
     def user_changes_subjects(self) -> tuple[str, ...]:
         """What the stream of USER tables captures: the changes, with and without key, and not the rejected."""
         copy = f"{self.prefix}.user.*.*.*"
-        return tuple(f"{copy}.{operation}{key}" for operation in ("insert", "update", "delete") for key in ("", ".*"))
+        keyed = [f"{copy}.{operation}{key}" for operation in ("insert", "update", "delete") for key in ("", ".*")]
+        return (*keyed, f"{copy}.truncate")
 
 
 def subject_matches(pattern: str, subject: str) -> bool:

@@ -32,10 +32,12 @@ from kalam.sql.text.statements import (
     OnAccess,
     Statement,
     TableRef,
+    TruncateTable,
 )
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
-_AUDITED = (CreateNamespace, DropNamespace, CreateTable, DropTable, AlterTable, KillJob, KillQuery, KillLiveQuery)
+_DEFINING = (CreateNamespace, DropNamespace, CreateTable, DropTable, TruncateTable, AlterTable)
+_AUDITED = (*_DEFINING, KillJob, KillQuery, KillLiveQuery)
 _OF_POLICIES = (access.CreatePolicy, access.DropPolicy)
 _SHOWN = (
     access.ShowUsers,

@@ -34,6 +34,7 @@ from kalam.sql.text.statements import (
     DropNamespace,
     DropTable,
     TableRef,
+    TruncateTable,
 )
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.disk_faults import disk_may_fail
@@ -203,6 +204,18 @@ class Definitions:
         }
         self._notices.notice("table.renamed", told)
         return Result(message=f"{_named(former)} renamed to {name}")
+
+    async def truncate_table(self, statement: TruncateTable, session: Session) -> Result:
+        """TRUNCATE: every row of the table, of each user's copy where they have their own."""
+        table = self._catalogue.table(resolve(statement.ref, session.namespace))
+        upkeep = self._upkeep.of(table)
+        async with upkeep.dropping(table, "the table was truncated"):
+            table = self._catalogue.newest(table)
+            await upkeep.truncate(table)
+        self._queries.forget(table)  # which holds files for the next query
+        name = table.name
+        self._notices.notice("table.truncated", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
+        return Result(message=f"{_named(table)} truncated")
 
     def _policies_after(self, table: Table, action: Action) -> list[Policy]:
         """The policies that read otherwise after an ALTER; raises TableInUse for a column that one of them names."""

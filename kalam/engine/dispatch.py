@@ -226,7 +226,7 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._show(statement, session)
             case sql.CreateNamespace() | sql.DropNamespace() | sql.CommentOn():
                 return await self._define(statement, session)
-            case sql.CreateTable() | sql.DropTable() | sql.AlterTable():
+            case sql.CreateTable() | sql.DropTable() | sql.TruncateTable() | sql.AlterTable():
                 return await self._define(statement, session)
             case sql.ShowStreams() | sql.DescribeStream():
                 return await self.foreign.answer(statement, session)
@@ -271,6 +271,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await definitions.create_table(statement, session)
             case sql.DropTable():
                 return await definitions.drop_table(statement, session)
+            case sql.TruncateTable():
+                return await definitions.truncate_table(statement, session)
             case sql.AlterTable():
                 return await definitions.alter_table(statement, session)
             case sql.CommentOn():

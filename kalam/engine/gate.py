@@ -59,14 +59,9 @@ class Gate:
                 self.administrator(identity, "namespaces are made and dropped by administrators")
             case sql.CreateTable():
                 self._create(statement, session)
-            case (
-                sql.DropTable()
-                | sql.AlterTable()
-                | sql.FlushTable()
-                | sql.CompactTable()
-                | sql.CheckTable()
-                | sql.CommentOn()
-            ):
+            case sql.DropTable() | sql.TruncateTable() | sql.AlterTable() | sql.CommentOn():
+                self._owned(statement, session)
+            case sql.FlushTable() | sql.CompactTable() | sql.CheckTable():
                 self._owned(statement, session)
             case sql.DescribeTable(ref) | sql.ShowStats(ref) | sql.ShowCreateTable(ref) | sql.ShowColumns(ref):
                 self.table(ref, session)
@@ -146,7 +141,13 @@ class Gate:
 
     def _owned(
         self,
-        statement: sql.DropTable | sql.AlterTable | sql.FlushTable | sql.CompactTable | sql.CheckTable | sql.CommentOn,
+        statement: sql.DropTable
+        | sql.TruncateTable
+        | sql.AlterTable
+        | sql.FlushTable
+        | sql.CompactTable
+        | sql.CheckTable
+        | sql.CommentOn,
         session: Session,
     ) -> None:
         match statement:
@@ -159,6 +160,8 @@ class Gate:
                 table = self.owned(ref, session, "alter it")
                 if isinstance(action, RenameTable):
                     self._may_create(table.name.namespace, session)
+            case sql.TruncateTable(ref):
+                self.owned(ref, session, "truncate it")
             case sql.CommentOn(ref):
                 self.owned(ref, session, "say what it is")
             case sql.FlushTable(ref):

@@ -22,6 +22,7 @@ from kalam.errors import (
     TooLarge,
     Unsupported,
 )
+from kalam.live.commits import take_chunk
 from kalam.live.follower import Follower
 from kalam.live.foreign_follower import ForeignFollower
 from kalam.live.handover import hand_over, resume
@@ -50,7 +51,7 @@ from kalam.tables.kinds import Rows, Tables
 from kalam.tables.ports import Acked
 from kalam.tables.replay import Replay
 from kalam.tables.streams import StreamTables
-from kalam.tables.versions import batch_of_chunks, version_columns
+from kalam.tables.versions import version_columns
 from kalam.threads import Purpose, in_thread
 
 WHERE_CHARACTERS_MAX = 1 << 18
@@ -310,10 +311,8 @@ class Registry:
     def announce(self, announcement: Announcement) -> None:
         """Take in a chunk that was committed."""
         watch = self._watches.get((announcement.table.table_id, announcement.copy.user))
-        if watch is None:
-            return
-        chunk = announcement.chunk
-        watch.take(partial(batch_of_chunks, (chunk,), watch.reader), chunk.row_count)
+        if watch is not None:
+            take_chunk(watch, announcement.chunk)
 
     def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
         """Take in events that the broker has stored."""

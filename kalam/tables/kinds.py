@@ -188,8 +188,11 @@ class Upkeep(Protocol):
     async def rename(self, table: Table, name: TableName) -> Table:
         """The table under another name in its namespace, held by ``dropping``; raises AlreadyExists, Unsupported."""
 
+    async def truncate(self, table: Table) -> None:
+        """Remove every row, all at once for a reader; held by ``dropping``. Raises Unsupported, BrokerUnavailable."""
+
     def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
-        """Held while the table is dropped or renamed, when nothing works on its files; to be entered likewise.
+        """Held while the table is dropped, renamed or emptied, when nothing works on its files; to be entered likewise.
 
         ``reason`` is what its jobs are told that are ended for it.
         """

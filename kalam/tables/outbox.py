@@ -125,8 +125,9 @@ class Outbox:
         feed.pending.append(Unpublished(announcement.chunk, rows, announcement.traces))
         feed.byte_count += announcement.chunk.byte_count
         self.byte_count += announcement.chunk.byte_count
-        self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
-        self.changed_rows[announcement.table.table_id] += announcement.chunk.row_count
+        if announcement.chunk.op != "truncate":
+            self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
+            self.changed_rows[announcement.table.table_id] += announcement.chunk.row_count
         self._start(feed)
 
     def _start(self, feed: Feed) -> None:

@@ -90,6 +90,8 @@ async def _older(table: Table, owner: str, seq: int, before_seq: int, past: Past
             return place
         chunks = await past.logged(table, owner, seq, before_seq)
         if chunks and chunks[0].first_seq <= seq:
+            if emptied := [chunk.first_seq for chunk in chunks if chunk.op == "truncate"]:
+                raise truncated(table, emptied[-1])
             _check_columns(table, chunks, seq, past)
             return chunks
         if silent is not None:
@@ -155,6 +157,8 @@ def batch_of_run(run: FeedRun, table: Table, after_seq: int, upto_seq: int) -> C
     """The changes ``after_seq < seq <= upto_seq`` of a feed message; raises CursorExpired where it cannot be read."""
     if run.seq > after_seq + 1:
         raise CursorExpired(f"changes {after_seq + 1} to {run.seq - 1} of table {table.name} are not kept any more")
+    if run.op == "truncate" and run.seq > after_seq:
+        raise truncated(table, run.seq)
     seen, batch = SeenRows(table.columns), ChangeBatch()
     for number, shown in enumerate(run.rows):
         seq = run.seq + number
@@ -172,6 +176,13 @@ def batch_of_run(run: FeedRun, table: Table, after_seq: int, upto_seq: int) -> C
             raise CursorExpired(f"change {seq} of table {table.name} is of other columns") from exc
         batch.add([seq], [old], [new])
     return batch
+
+
+def truncated(table: Table, seq: int) -> CursorExpired:
+    """Why a replay ends where the table was emptied: the rows of before did not go one by one."""
+    return CursorExpired(
+        f"table {table.name} was truncated by change {seq}", hint="open the live query without from_seq"
+    )
 
 
 def _former(run: FeedRun, number: int) -> dict[str, object]:

@@ -71,7 +71,7 @@ def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max:
 
 
 def _join(first: Run, second: Run) -> Run | None:
-    if (first.op, first.key, first.trace) != (second.op, second.key, second.trace):
+    if (first.op, first.key, first.trace) != (second.op, second.key, second.trace) or first.op == "truncate":
         return None
     if len(first) + len(second) > RUN_ROWS_MAX:
         return None
@@ -81,6 +81,9 @@ def _join(first: Run, second: Run) -> Run | None:
 
 def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
     chunk, rows = unpublished.chunk, unpublished.rows
+    if chunk.op == "truncate":
+        yield Run(chunk.op, None, chunk.first_seq, [None], None)
+        return
     if rows is None:
         rows = codec.stored.unpack(chunk.payload)
     updated: Any = show_timestamp(chunk.updated) if codec.changes.is_json else chunk.updated
@@ -116,7 +119,9 @@ def subject_keys(table: Table, rows: Sequence[Row]) -> list[str]:
 
 
 def _encode(run: Run, codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMessage]:
-    body: dict[str, Any] = {"op": run.op, "seq": run.first_seq, "rows": run.rows}
+    body: dict[str, Any] = {"op": run.op, "seq": run.first_seq}
+    if run.op != "truncate":
+        body["rows"] = run.rows
     if run.old is not None:
         body["old"] = run.old
     payload = codec.changes.encode(body)

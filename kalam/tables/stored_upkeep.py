@@ -26,6 +26,7 @@ from kalam.tables.dropped_feeds import events_may_stay
 from kalam.tables.locations import check_location
 from kalam.tables.outbox import Outbox
 from kalam.tables.ports import FeedPort
+from kalam.tables.truncation import Truncation
 from kalam.threads import Purpose, in_thread
 
 _PUBLISHED: Final = "UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?"
@@ -72,6 +73,12 @@ class StoredUpkeep:
             with events_may_stay(table):
                 await self._outbox.forget_name(table)
         return renamed
+
+    async def truncate(self, table: Table) -> None:
+        """One transaction over all copies; files go with their last reader."""
+        crash_point("truncate.before_commit")
+        await self._storage.database.submit(Truncation(self._compactor, table))
+        crash_point("truncate.after_commit")
 
     @asynccontextmanager
     async def dropping(self, table: Table, reason: str) -> AsyncIterator[None]:

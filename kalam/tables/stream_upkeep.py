@@ -69,6 +69,10 @@ class StreamUpkeep:
             hint="create another STREAM table and INSERT INTO it … SELECT",
         )
 
+    async def truncate(self, table: Table) -> None:
+        """Purge its stream, whose numbers go on."""
+        await self._streams.truncate(table)
+
     def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
         """It has no files."""
         return nullcontext()

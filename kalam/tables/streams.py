@@ -199,6 +199,16 @@ class StreamTables:
             window.forget(seqs)
         await self.counters.write()
 
+    async def truncate(self, table: Table) -> None:
+        """Remove the events that are stored now; like those that are evicted, no live query is told of them."""
+        window, counts = self._window(table), self.counters.of(table.table_id)
+        async with window.lock, self.evictions.lock(table):
+            removed = await self.port.purge(table, (await self.port.state(table)).last_seq + 1)
+            counts.deleted += removed
+            counts.accounted_gone += removed
+            self._windows.pop(table.table_id, None)
+        await self.counters.write()
+
     async def alter(self, table: Table) -> None:
         """Change the stream in place to new options, of which the window and the evictions take note."""
         await self.port.alter(table)

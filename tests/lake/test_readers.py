@@ -158,3 +158,16 @@ def test_columns_of_wider_types_are_read_as_they_are_selected(server: ServerProc
     sql("ALTER TABLE n.wide RENAME TO wider")
     refresh(server, "n.wider")
     compare(server, "n.wide", expected=selected(server, "SELECT * FROM n.wider"))  # it stays in its folder
+
+
+def test_a_truncated_table_has_no_rows_and_then_the_new_ones(server: ServerProcess) -> None:
+    sql = server.sql
+    sql("CREATE TABLE n.emptied (id INT PRIMARY KEY, v TEXT); INSERT INTO n.emptied VALUES (1, 'a'), (2, 'b')")
+    sql("FLUSH TABLE n.emptied; DELETE FROM n.emptied WHERE id = 1; FLUSH TABLE n.emptied")
+    refresh(server, "n.emptied")
+    sql("TRUNCATE n.emptied")
+    refresh(server, "n.emptied")
+    compare(server, "n.emptied")
+    sql("INSERT INTO n.emptied VALUES (2, 'new'); FLUSH TABLE n.emptied")
+    refresh(server, "n.emptied")
+    compare(server, "n.emptied")

@@ -122,7 +122,8 @@ def _heard(table: TableReach, subjects: Subjects) -> Iterable[str]:
     namespace, name = table.name.namespace, table.name.table
     if table.stream:
         return [subjects.stream_event_subject(namespace, name, key) for key in table.keys]
-    return [subjects.keyed_changes(namespace, name, key) for key in table.keys]
+    keyed = [subjects.keyed_changes(namespace, name, key) for key in table.keys]
+    return [*keyed, subjects.truncations(namespace, name)] if keyed else keyed
 
 
 def _all_heard(table: TableReach, subjects: Subjects) -> Iterable[str]:

@@ -20,7 +20,7 @@ ANSWER_S = 5.0
 
 
 class Run(msgspec.Struct):
-    """What a message says of its place: it begins with change ``seq`` and carries ``rows``."""
+    """What a message says of its place: it begins with change ``seq`` and carries ``rows``, or none for a TRUNCATE."""
 
     seq: int
     rows: list[msgspec.Raw] = []
@@ -28,7 +28,7 @@ class Run(msgspec.Struct):
     @property
     def last_seq(self) -> int:
         """The last of its changes."""
-        return self.seq + len(self.rows) - 1
+        return self.seq + max(len(self.rows), 1) - 1
 
 
 class Body(msgspec.Struct):
@@ -36,7 +36,7 @@ class Body(msgspec.Struct):
 
     op: Op
     seq: int
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = []
     old: list[dict[str, Any]] | None = None
 
 

@@ -33,6 +33,7 @@ from kalam.sql.text.statements import (
     DropTable,
     Statement,
     TableRef,
+    TruncateTable,
 )
 
 _KINDS = {kind.value: kind for kind in TableKind if kind is not TableKind.FOREIGN}  # a STREAM table OVER something
@@ -114,6 +115,20 @@ def alter(cursor: Cursor) -> Statement:
     if cursor.at_symbol(","):
         raise cursor.refusal("an ALTER TABLE does one thing; write one statement for each")
     return AlterTable(ref, action)
+
+
+def truncate(cursor: Cursor) -> TruncateTable:
+    """Read TRUNCATE [TABLE] t."""
+    cursor.expect("TRUNCATE")
+    if cursor.at("TABLE"):
+        cursor.expect("TABLE")
+    ref = cursor.table()
+    cursor.take("RESTRICT")
+    if cursor.at_symbol(","):
+        raise cursor.refusal("TRUNCATE takes one table; write one statement for each")
+    if cursor.token.word in ("CASCADE", "RESTART", "CONTINUE"):
+        raise cursor.refusal(f"TRUNCATE takes no {cursor.token.word}: it empties its table, and numbers go on")
+    return TruncateTable(ref)
 
 
 def _kind_of_table(cursor: Cursor) -> TableKind | None:

@@ -159,6 +159,10 @@ class DropTable(msgspec.Struct, frozen=True):
     cascade: bool = False
 
 
+class TruncateTable(msgspec.Struct, frozen=True):
+    ref: TableRef
+
+
 class AlterTable(msgspec.Struct, frozen=True):
     ref: TableRef
     action: Action
@@ -320,7 +324,7 @@ class ExecuteAs(msgspec.Struct, frozen=True):
     statement: Statement
 
 
-Defining = CreateNamespace | DropNamespace | CreateTable | DropTable | AlterTable | CommentOn
+Defining = CreateNamespace | DropNamespace | CreateTable | DropTable | TruncateTable | AlterTable | CommentOn
 ShowingTables = ShowNamespaces | ShowTables | DescribeTable | ShowColumns | ShowStats | ShowCreateTable
 Statement = (
     Defining

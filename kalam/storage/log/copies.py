@@ -22,7 +22,8 @@ import msgspec
 from kalam.schema import Key as Key
 from kalam.storage.log.times import from_us
 
-Op = Literal["insert", "update", "delete"]
+Op = Literal["insert", "update", "delete", "truncate"]
+"""``truncate`` removed every row at once: it takes one number, has no rows, and is never hot."""
 EMPTY: Mapping[Key, int] = MappingProxyType({})
 
 
@@ -144,6 +145,15 @@ class Copy:
         self.row_count += chunk.row_count
         if self.oldest_us is None:
             self.oldest_us = chunk.updated_us
+
+    def empty(self, seq: int) -> dict[Key, int]:
+        """Forget every row, as change ``seq`` does; returns the former index of keys."""
+        self.epoch += 1  # first of all, as in ``drop_flushed``
+        self.last_seq = self.flushed_seq = seq
+        self.chunks, self.segments, self.overrides = [], (), EMPTY
+        self.reset_counters()
+        former, self.versions = self.versions, {}
+        return former
 
     def reset_counters(self) -> None:
         """Count the hot rows anew, after chunks went."""

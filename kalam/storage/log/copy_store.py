@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -145,6 +145,10 @@ class CopyStore:
         self._segments[segment.segment_id] = segment
         return segment
 
+    def same(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+        """For segments that were read the objects that stand for them."""
+        return tuple(map(self._only, segments))
+
     def _only(self, segment: Segment) -> Segment:
         """The one object that stands for a segment, which readers from before a rollback may still hold."""
         return self._segments.setdefault(segment.segment_id, segment)
@@ -167,7 +171,7 @@ class CopyStore:
             own = keys_of(keys.unpack(chunk.payload, chunk.schema_version))
             for seq, key in enumerate(own, chunk.first_seq):
                 copy.versions[key] = sign * seq
-        copy.segments = tuple(map(self._only, read_segments(conn, copy_id, table.key_columns)))
+        copy.segments = self.same(read_segments(conn, copy_id, table.key_columns))
         copy.overrides = read_overrides(conn, copy_id, table.key_columns)
         copy.publish_view()
         self.loaded[table.table_id, user] = copy

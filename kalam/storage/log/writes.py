@@ -117,7 +117,7 @@ class InsertTask:
     def apply(self, conn: sqlite3.Connection) -> list[Outcome]:
         """Judge and append; the outcome of each statement, in order."""
         copy = self._copy = self._store.for_writing(conn, self._table, self._user)
-        if copy.segments and copy.epoch != self._epoch:
+        if (copy.segments or self._cold) and copy.epoch != self._epoch:
             raise Stale("segments have changed")
         self._chunks = []  # the writer applies a task again when the group that it was in could not be committed
         updated_us = now_us()

@@ -19,6 +19,7 @@ from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import ColumnUsers, altered
+from kalam.tables.foreign.rows import read_only
 from kalam.tables.foreign.tables import ForeignTables
 
 
@@ -61,6 +62,10 @@ class ForeignUpkeep:
         """Nothing outside of the catalogue has its name."""
         self._tables.forget(table)
         return await self._catalogue.rename_table(table, name, ())
+
+    async def truncate(self, table: Table) -> None:
+        """Its messages are others'."""
+        raise read_only(table, "TRUNCATE")
 
     def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
         """It has no files."""

@@ -28,7 +28,8 @@ def test_a_table_with_select_is_heard_in_all_its_subjects() -> None:
 
 def test_a_compiled_policy_leaves_its_keys() -> None:
     tables = (TableReach(NOTES, stream=False, keys=("k1", "k2")), TableReach(LOGS, stream=True, keys=("k1",)))
-    heard = ("kalam.shared.app.notes.*.k1", "kalam.shared.app.notes.*.k2", "kalam.stream.app.logs.k1")
+    keyed = ("kalam.shared.app.notes.*.k1", "kalam.shared.app.notes.*.k2")
+    heard = (*keyed, "kalam.shared.app.notes.truncate", "kalam.stream.app.logs.k1")
     assert of(tables=tables).subscribe == (*OWN, *heard)
 
 
@@ -45,7 +46,8 @@ def test_a_namespace_is_heard_as_a_whole_but_for_what_policies_hide() -> None:
 def test_where_a_policy_compiles_the_tables_of_the_namespace_are_named_singly() -> None:
     tables = (TableReach(NOTES, stream=False, keys=("k",)), TableReach(TableName("app", "other"), stream=False))
     found = of(namespaces=frozenset({"app", "b"}), tables=tables, hidden=(TableReach(LOGS, stream=True),))
-    heard = ("kalam.shared.b.>", "kalam.stream.b.>", "kalam.shared.app.notes.*.k", "kalam.shared.app.other.>")
+    notes = ("kalam.shared.app.notes.*.k", "kalam.shared.app.notes.truncate")
+    heard = ("kalam.shared.b.>", "kalam.stream.b.>", *notes, "kalam.shared.app.other.>")
     assert found.subscribe == (*OWN, *heard)
     assert found.deny == ()
 
@@ -60,7 +62,8 @@ def test_an_administrator_hears_tables_and_events_and_nothing_of_others() -> Non
 def test_an_administrator_under_a_compiled_policy_hears_the_other_namespaces() -> None:
     tables = (TableReach(NOTES, stream=False, keys=("k",)),)
     found = of(administers=True, namespaces=frozenset({"app", "b"}), tables=tables)
-    heard = ("kalam.event.>", "kalam.shared.b.>", "kalam.stream.b.>", "kalam.shared.app.notes.*.k")
+    notes = ("kalam.shared.app.notes.*.k", "kalam.shared.app.notes.truncate")
+    heard = ("kalam.event.>", "kalam.shared.b.>", "kalam.stream.b.>", *notes)
     assert found.subscribe == (*OWN, *heard)
 
 
