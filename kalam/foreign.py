@@ -44,15 +44,35 @@ class Invalid(enum.StrEnum):
     NULL = "null"
 
 
+BUCKET_PREFIX = "KV_"
+"""What the stream of a key-value bucket is called, before the bucket's name."""
+
+
 class Over(msgspec.Struct, frozen=True):
-    """The stream that a foreign table reads: its name, the subjects of it that count, and its JetStream domain."""
+    """The stream that a foreign table reads: its name, the subjects of it that count, and its JetStream domain.
+
+    ``bucket`` is the name of the key-value bucket whose stream it is, where the table is over that.
+    """
 
     stream: str = ""
     subject: str | None = None
     domain: str | None = None
+    bucket: str | None = None
+
+    @classmethod
+    def of_bucket(cls, bucket: str, domain: str | None = None) -> Over:
+        """What a table over a bucket reads."""
+        return cls(BUCKET_PREFIX + bucket, domain=domain, bucket=bucket)
+
+    @property
+    def called(self) -> str:
+        """What it is, in words."""
+        return f"stream {self.stream}" if self.bucket is None else f"bucket {self.bucket}"
 
     def __str__(self) -> str:
         parts = [("OVER STREAM", self.stream), ("SUBJECT", self.subject), ("DOMAIN", self.domain)]
+        if self.bucket is not None:
+            parts[0] = ("OVER BUCKET", self.bucket)
         return " ".join("{} '{}'".format(word, name.replace("'", "''")) for word, name in parts if name is not None)
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from kalam.foreign import ColumnSource, ForeignOptions
 from kalam.names import TableName
+from kalam.timestamp_unit import TimestampUnit as TimestampUnit
 
 ROW_ID = "_row_id"
 UPDATED = "_updated"
@@ -81,20 +82,14 @@ VIRTUAL_COLUMNS: Mapping[str, TypeName] = {
     "_error": TypeName.TEXT,
 }
 """What a message of a foreign stream is, beside the columns that are made of it; shown where it is named."""
-
-
-class TimestampUnit(enum.StrEnum):
-    """What an integer counts that is given for a TIMESTAMP, since 1970."""
-
-    SECONDS = "s"
-    MILLISECONDS = "ms"
-    MICROSECONDS = "us"
-    NANOSECONDS = "ns"
-
-    @property
-    def words(self) -> str:
-        """``seconds`` and so on."""
-        return self.name.lower()
+REVISION, OPERATION = "_revision", "_operation"
+BUCKET_COLUMNS: Mapping[str, TypeName] = {
+    **VIRTUAL_COLUMNS,
+    STREAM_KEY: TypeName.TEXT,
+    REVISION: TypeName.BIGINT,
+    OPERATION: TypeName.TEXT,
+}
+"""Likewise of a key of a bucket."""
 
 
 class DataType(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,12 +271,19 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
         """What SELECT shows behind the columns, where it is named or ``*`` means it too."""
         if self.is_stored:
             return _STORED_COLUMNS
-        return _STREAM_COLUMNS if self.is_stream else VIRTUAL_COLUMNS
+        if self.is_stream:
+            return _STREAM_COLUMNS
+        return BUCKET_COLUMNS if self.is_bucket else VIRTUAL_COLUMNS
 
     @property
     def is_foreign(self) -> bool:
         """Whether it reads a stream that others made."""
         return isinstance(self.options, ForeignOptions)
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it reads the present state of a key-value bucket that others made."""
+        return isinstance(self.options, ForeignOptions) and self.options.over.bucket is not None
 
     @property
     def hidden_columns(self) -> frozenset[str]:

@@ -41,7 +41,7 @@ LAYERS = (
             "kalam.sql_words",
         ),
     ),
-    ("kalam.schema", "kalam.foreign", "kalam.rows"),
+    ("kalam.schema", "kalam.timestamp_unit", "kalam.foreign", "kalam.rows"),
     ("kalam.sql",),
     ("kalam.storage.log",),
     ("kalam.storage.segments",),

@@ -335,7 +335,7 @@ def _named(table: Table) -> str:
 
 
 def _over(table: Table) -> str:
-    return f" over the stream {table.options.over.stream}" if isinstance(table.options, ForeignOptions) else ""
+    return f" over the {table.options.over.called}" if isinstance(table.options, ForeignOptions) else ""
 
 
 def _column_text(column: Column, key: Sequence[str] = ()) -> str:

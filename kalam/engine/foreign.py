@@ -8,7 +8,8 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.engine.session import Session
-from kalam.foreign import Over
+from kalam.errors import NotFound, Unsupported
+from kalam.foreign import BUCKET_PREFIX, Over
 from kalam.names import TableName
 from kalam.query.results import Result, list_result
 from kalam.rows.lone_values import timestamp_text
@@ -22,7 +23,6 @@ from kalam.tables.foreign.tables import ForeignTables
 from kalam.threads import Purpose, in_thread
 
 TEXT, COUNT = pa.string(), pa.int64()
-BUCKET_PREFIX = "KV_"
 STREAMS = (
     ("name", TEXT),
     ("kind", TEXT),
@@ -56,14 +56,14 @@ class ForeignStatements:
         return await self._describe(statement, session)
 
     async def _describe(self, statement: DescribeStream, session: Session) -> Result:
-        over = Over(statement.stream, domain=statement.domain)
-        state = await self._tables.port.state(over)
+        over, state = await self._found(statement)
         messages = await sample(self._tables.port, over, state, statement.sample)
-        proposals = await in_thread(Purpose.ROWS, propose, messages)
+        proposals = await in_thread(Purpose.ROWS, propose, messages, of_bucket=over.bucket is not None)
         looked_at = ("sample", "messages", str(len(messages)), "looked at: the oldest and the newest")
         rows = [*_state_rows(state), looked_at]
         for number, proposal in enumerate(proposals[:PROPOSALS_MAX], 1):
-            table = TableName(session.namespace or "ns", _table_name(state.name) + (f"_{number}" if number > 1 else ""))
+            name = _table_name(over.bucket or state.name)
+            table = TableName(session.namespace or "ns", name + (f"_{number}" if number > 1 else ""))
             rows += _proposal_rows(proposal, table, over)
         rows += [
             ("subject", proposal.subject, str(proposal.messages), f"{proposal.messages} messages of the sample")
@@ -71,10 +71,26 @@ class ForeignStatements:
         ]
         return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), rows)
 
+    async def _found(self, statement: DescribeStream) -> tuple[Over, ForeignState]:
+        """What a name means: a stream, the stream of a bucket, or the bucket itself; and its state."""
+        port, over = self._tables.port, Over(statement.stream, domain=statement.domain)
+        try:
+            state = await port.state(over)
+        except NotFound:
+            bucket = Over.of_bucket(statement.stream, statement.domain)
+            try:
+                return bucket, await port.state(bucket)
+            except (NotFound, Unsupported):
+                pass
+            raise
+        if state.is_bucket:
+            over = Over.of_bucket(state.name.removeprefix(BUCKET_PREFIX), statement.domain)
+        return over, state
+
     async def _show(self) -> Result:
         rows = []
         for state in await self._tables.port.states():
-            bucket = state.name.startswith(BUCKET_PREFIX)
+            bucket = state.is_bucket
             rows.append(
                 (
                     state.name.removeprefix(BUCKET_PREFIX) if bucket else state.name,
@@ -129,7 +145,8 @@ def _proposal_rows(proposal: Proposal, table: TableName, over: Over) -> list[Lin
         text = column.type.declaration + (f" {column.source}" if column.source else "")
         told = f"in {proposed.present} of {count} messages" + (f", {proposed.nulls} NULL" if proposed.nulls else "")
         rows.append(("column", column.name, text, told))
-    rows.append(("statement", subject, proposal.statement(table, replace(over, subject=subject)), "what it proposes"))
+    meant = over if over.bucket is not None else replace(over, subject=subject)
+    rows.append(("statement", subject, proposal.statement(table, meant), "what it proposes"))
     return rows
 
 

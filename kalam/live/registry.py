@@ -22,9 +22,9 @@ from kalam.errors import (
     TooLarge,
     Unsupported,
 )
+from kalam.live.bucket_follower import AnyForeignFollower, follower_of_others
 from kalam.live.commits import take_chunk
 from kalam.live.follower import Follower
-from kalam.live.foreign_follower import ForeignFollower
 from kalam.live.handover import hand_over, resume
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
@@ -93,7 +93,7 @@ class Registry:
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         streams.add_listener(self)
-        self._followers: dict[WatchName, Follower | ForeignFollower] = {}
+        self._followers: dict[WatchName, Follower | AnyForeignFollower] = {}
         self._users: Counter[str] = Counter()
         self._opening = 0
         self._ids = UuidV7s()
@@ -225,7 +225,7 @@ class Registry:
         self._followers[watch.name] = Follower(watch, codec, self._streams, held_bytes_max)
 
     def _follow_foreign(self, watch: Watch) -> None:
-        self._followers[watch.name] = ForeignFollower(watch, self._foreign)
+        self._followers[watch.name] = follower_of_others(watch, self._foreign)
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}

@@ -101,6 +101,17 @@ class Pieces:
             if start > len(first.seqs) // 2:
                 self._pieces[0] = piece(first.batch.take(pa.array(np.arange(start, len(first.seqs)))))
 
+    def chosen(self, seqs: np.ndarray) -> pa.Table:
+        """The events with these sequences, as far as they are there; both are in order."""
+        batches: list[pa.RecordBatch] = []
+        for one in self._pieces:
+            places = np.searchsorted(one.seqs, seqs)
+            places = places[places < len(one.seqs)]
+            found = np.unique(places[np.isin(one.seqs[places], seqs)])
+            if len(found):
+                batches.append(one.batch.take(pa.array(found)))
+        return pa.Table.from_batches(batches, self._schema)
+
     def visible(self, first_seq: int, last_seq: int, oldest_us: int | None) -> pa.Table:
         """The events within these bounds that were stored after a time; nothing is copied where times grow."""
         batches: list[pa.RecordBatch] = []

@@ -53,3 +53,35 @@ async def test_it_is_made_by_administrators_and_read_by_who_was_granted_as_polic
         [change] = await live.wait_changes(1)
         assert change["row"] == {"n": 5, "_seq": 5}
         await client.close()
+
+
+async def test_a_bucket_is_made_and_read_likewise_and_keys_that_are_hidden_are_not_told(tmp_path: Path) -> None:
+    async with policy_server(tmp_path) as server:
+        await server.users("ada", "ben")
+        await server.result("admin", "CREATE NAMESPACE app; GRANT CREATE, SELECT ON NAMESPACE app TO ben")
+        foreign = server.running.engine._dispatch.foreign._tables.port  # noqa: SLF001 - Kalam's own connection
+        bucket = await foreign._connection.client.jetstream().create_key_value(bucket="b")  # noqa: SLF001
+        for key, number in {"ada.1": 1, "ben.1": 2}.items():
+            await bucket.put(key, json.dumps({"n": number}).encode())
+        create = "CREATE STREAM TABLE app.b (who TEXT FROM TOKEN 1, n BIGINT) OVER BUCKET 'b'"
+        assert await server.code("ben", create) == "permission_denied"
+        assert await server.code("admin", create) == "ok"
+        await server.result("admin", "GRANT SELECT ON TABLE app.b TO ada")
+        await server.policy("app.b", "who = CURRENT_USER()")
+        await server.secure("app.b")
+        for _ in range(2):  # before and after all keys are at hand
+            assert await server.rows("ada", "SELECT _key FROM app.b WHERE _key = 'ben.1'") == []
+            assert await server.rows("ada", "SELECT n, _raw IS NOT NULL FROM app.b") == [[1, True]]
+        client = await server.connect("ada")
+        live = await subscribe(client, "SELECT _key, n FROM app.b")
+        assert live.rows == [{"_key": "ada.1", "n": 1}]
+        await bucket.put("ben.1", b'{"n": 3}')
+        await bucket.put("ada.1", b'{"n": 4}')
+        await live.wait_changes(1)
+        await bucket.delete("ben.1")
+        await bucket.delete("ada.1")
+        assert [(change["op"], change["row"]["n"]) for change in await live.wait_changes(2)] == [
+            ("update", 4),
+            ("delete", 4),
+        ]
+        await client.close()

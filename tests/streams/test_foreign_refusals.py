@@ -112,7 +112,7 @@ async def test_from_and_over_belong_to_stream_tables(program: Program, namespace
         f"CREATE USER TABLE {namespace}.t (id BIGINT) OVER STREAM '{name}'",
         f"CREATE STREAM TABLE {namespace}.t (id BIGINT FROM TOKEN 1)",
         f"CREATE TABLE {namespace}.t (id BIGINT FROM HEADER 'x')",
-        f"CREATE STREAM TABLE {namespace}.t (id BIGINT) OVER BUCKET 'b'",
+        f"CREATE TABLE {namespace}.t (id BIGINT) OVER BUCKET 'b'",
     ):
         assert refused(program.server, text).code == "unsupported"
     program.server.sql(f"CREATE TABLE {namespace}.own (id BIGINT)")

@@ -12,14 +12,14 @@ import difflib
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from nats import errors as nats_errors
 
 from kalam.errors import BrokerUnavailable, NotFound, PermissionDenied, Unsupported
-from kalam.foreign import Over
+from kalam.foreign import BUCKET_PREFIX, Over
 from kalam.names import listed
 from kalam.rows.foreign.messages import ForeignMessages
 from kalam.rows.values import EPOCH
@@ -28,7 +28,8 @@ from kalam.tables.foreign.port import ForeignState
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.broker.jetstream import NOT_FOUND_CODES, ApiError, Refused, RefusedError
 from kalam_nats.streams.foreign_pulls import ConsumerPulls, ReadInterrupted, direct_batch
-from kalam_nats.streams.foreign_subjects import Filter, covers, filter_of
+from kalam_nats.streams.foreign_states import check_bucket, check_direct, check_no_objects, is_unseen, state_of
+from kalam_nats.streams.foreign_subjects import Filter, filter_of, subjects_of_keys
 from kalam_nats.streams.reader import CONSUMER, NANOSECONDS, PULL_BYTES, PULL_EVENTS
 from kalam_nats.streams.takeover import DATA_ID
 
@@ -36,8 +37,6 @@ CONSUMER_LIMIT_CODE = 10026
 ATTEMPTS = 5
 PAUSE_S = 0.2
 NAMED_MAX = 20
-_UNSEEN = frozenset({"workqueue", "interest"})
-"""How streams keep messages that a consumer of ours would change: others' acks would not remove them."""
 
 
 class ForeignStreams:
@@ -59,16 +58,18 @@ class ForeignStreams:
             page = await self._ask(over, "STREAM.LIST", {"offset": offset}, ["STREAM.LIST"])
             streams = page.get("streams") or []
             offset += len(streams)
-            found += [_state(info, Over()) for info in streams if not _is_kalams(info["config"])]
+            found += [state_of(info, Over()) for info in streams if not _is_kalams(info["config"])]
             if not streams or offset >= page.get("total", 0):
                 return sorted(found, key=lambda state: state.name)
 
     async def state(self, over: Over) -> ForeignState:
         """What a stream holds now."""
         info = await self._info(over)
-        if _is_unseen(info["config"]):
-            _check_direct(info["config"])
-        return _state(info, over)
+        if over.bucket is not None:
+            check_bucket(info["config"])
+        elif is_unseen(info["config"]):
+            check_direct(info["config"])
+        return state_of(info, over)
 
     async def _info(self, over: Over, subjects: str | None = None) -> dict[str, Any]:
         body = None if subjects is None else {"subjects_filter": subjects}
@@ -88,10 +89,15 @@ class ForeignStreams:
             names = [state.name for state in await self._states(Over(domain=over.domain))]
         except (RefusedError, PermissionDenied, BrokerUnavailable, NotFound):
             names = []
-        near = difflib.get_close_matches(over.stream, names, NAMED_MAX, cutoff=0.0)
+        what, name = "stream", over.stream
+        if over.bucket is not None:
+            check_no_objects(over.bucket, names)
+            what, name = "bucket", over.bucket
+            names = [each.removeprefix(BUCKET_PREFIX) for each in names if each.startswith(BUCKET_PREFIX)]
+        near = difflib.get_close_matches(name, names, NAMED_MAX, cutoff=0.0)
         there = f"there are {listed(near)}" if near else "none is shown to Kalam"
-        hint = f"{there}; SHOW STREAMS tells of them. A stream behind a leaf node is found with DOMAIN 'name'"
-        return NotFound(f"there is no stream {over.stream!r}{where}", hint=hint)
+        hint = f"{there}; SHOW STREAMS tells of them. A {what} behind a leaf node is found with DOMAIN 'name'"
+        return NotFound(f"there is no {what} {name!r}{where}", hint=hint)
 
     async def _ask(self, over: Over, api: str, body: Any, needed: Sequence[str]) -> dict[str, Any]:
         """Ask JetStream's API; raises RefusedError, PermissionDenied and BrokerUnavailable."""
@@ -122,7 +128,7 @@ class ForeignStreams:
     async def count(self, over: Over, table_id: int) -> int | None:
         """How many messages the table reads, which a consumer of them tells; None where there can be none."""
         info = await self._info(over)
-        if _is_unseen(info["config"]):
+        if is_unseen(info["config"]):
             return None
         config = _config(info, ScanBounds()) | _filtered(over.subject)
         try:
@@ -135,7 +141,7 @@ class ForeignStreams:
         """The sequence of the last message that was stored before a time."""
         info = await self._info(over)
         bounds = ScanBounds(from_us=(moment - EPOCH) // timedelta(microseconds=1))
-        if _is_unseen(info["config"]):
+        if is_unseen(info["config"]):
             async for messages in self._directly(over, info, bounds, Filter(None, None), batch=1):
                 return messages.seqs[0] - 1
             return int(info["state"]["last_seq"])
@@ -171,8 +177,8 @@ class ForeignStreams:
     async def _messages(
         self, over: Over, table_id: int, info: Mapping[str, Any], bounds: ScanBounds, wanted: Filter
     ) -> AsyncIterator[ForeignMessages]:
-        if _is_unseen(info["config"]):
-            _check_direct(info["config"])
+        if is_unseen(info["config"]):
+            check_direct(info["config"])
             async for messages in self._directly(over, info, bounds, wanted):
                 yield messages
             return
@@ -183,7 +189,7 @@ class ForeignStreams:
         except RefusedError as exc:
             if exc.error.err_code != CONSUMER_LIMIT_CODE:
                 raise Refused(f"the broker refused to read the stream {over.stream}: {exc}") from exc
-            _check_direct(info["config"], "has as many consumers as it may have")
+            check_direct(info["config"], "has as many consumers as it may have")
             async for messages in self._directly(over, info, bounds, wanted):
                 yield messages
 
@@ -211,10 +217,69 @@ class ForeignStreams:
                 if bounds.upto_seq is not None and messages.seqs[-1] >= bounds.upto_seq:
                     return
 
+    async def read_keys(
+        self, over: Over, table_id: int, bounds: ScanBounds, *, newest: bool
+    ) -> AsyncIterator[ForeignMessages]:
+        """The messages of a bucket within these bounds, or the last of each key, until there are no more.
+
+        What is read again after a read that broke off comes again.
+        """
+        for subject in subjects_of_keys(bounds.tokens, bounds.key):
+            async for messages in self._read_keys(over, table_id, bounds, subject, newest=newest):
+                yield messages
+
+    async def _read_keys(
+        self, over: Over, table_id: int, bounds: ScanBounds, subject: str | None, *, newest: bool
+    ) -> AsyncIterator[ForeignMessages]:
+        attempts = 0
+        while True:
+            info = await self._info(over)
+            try:
+                async for messages in self._keys(over, table_id, info, bounds, subject, newest=newest):
+                    attempts = 0
+                    if not newest:
+                        bounds = msgspec.structs.replace(bounds, after_seq=messages.seqs[-1], from_us=None)
+                    yield messages
+                return
+            except ReadInterrupted as exc:
+                attempts += 1
+                if attempts == ATTEMPTS:
+                    raise BrokerUnavailable(f"the {over.called} cannot be read: {exc}") from exc
+                await asyncio.sleep(PAUSE_S * attempts)
+
+    async def _keys(
+        self,
+        over: Over,
+        table_id: int,
+        info: Mapping[str, Any],
+        bounds: ScanBounds,
+        subject: str | None,
+        *,
+        newest: bool,
+    ) -> AsyncIterator[ForeignMessages]:
+        config = _config(info, bounds) | _filtered(subject)
+        if newest:
+            config |= {"deliver_policy": "last_per_subject", "filter_subject": config.get("filter_subject", ">")}
+            config.pop("opt_start_seq", None)
+        try:
+            async with self._consumer(over, table_id, config) as (name, made):
+                api = _api(over, f"CONSUMER.MSG.NEXT.{over.stream}.{name}")
+                refusal = _denied(over, api, _reading(over))
+                pulls = ConsumerPulls(self._connection, api, made["num_pending"], refusal, to_the_end=True)
+                async for messages in pulls.messages():
+                    yield messages
+        except RefusedError as exc:
+            if exc.error.err_code != CONSUMER_LIMIT_CODE:
+                raise Refused(f"the broker refused to read the {over.called}: {exc}") from exc
+            check_direct(info["config"], "has as many consumers as it may have")
+            bounds = msgspec.structs.replace(bounds, upto_seq=None)
+            async for messages in self._directly(over, info, bounds, Filter(None, subject)):
+                yield messages
+
     async def last_of_subjects(self, over: Over, table_id: int, count: int) -> AsyncIterator[ForeignMessages]:
         """The last message of each subject, as far as a consumer can tell them."""
         info = await self._info(over)
-        if _is_unseen(info["config"]):
+        if is_unseen(info["config"]):
             return
         config = _config(info, ScanBounds()) | {"deliver_policy": "last_per_subject", "filter_subject": ">"}
         config.pop("opt_start_seq", None)
@@ -289,22 +354,6 @@ def _is_kalams(config: Mapping[str, Any]) -> bool:
     return DATA_ID in (config.get("metadata") or {})
 
 
-def _is_unseen(config: Mapping[str, Any]) -> bool:
-    return config["retention"] in _UNSEEN
-
-
-def _check_direct(config: Mapping[str, Any], why: str = "") -> None:
-    if config.get("allow_direct"):
-        return
-    if not why:
-        kept = "what its workers take" if config["retention"] == "workqueue" else "what others have acknowledged"
-        why = f"has retention {config['retention']}, where a consumer of Kalam's would change {kept}"
-    raise Unsupported(
-        f"the stream {config['name']} {why}, and without allow_direct it is not read otherwise",
-        hint=f"nats stream edit {config['name']} --allow-direct",
-    )
-
-
 def _config(info: Mapping[str, Any], bounds: ScanBounds) -> dict[str, Any]:
     """The configuration of a consumer that begins where the bounds do."""
     config: dict[str, Any] = dict(CONSUMER)
@@ -338,33 +387,3 @@ def _within(messages: ForeignMessages, upto_seq: int, upto_us: int | None) -> Fo
         ]
         return messages.only(kept) if kept else None
     return messages
-
-
-def _state(info: Mapping[str, Any], over: Over) -> ForeignState:
-    config, state = info["config"], info["state"]
-    held = bool(state["messages"])
-    origins = [config["mirror"]["name"]] if config.get("mirror") else []
-    origins += [source["name"] for source in config.get("sources") or []]
-    own = not origins and not config.get("subject_transform")
-    return ForeignState(
-        name=config["name"],
-        created=info["created"],
-        messages=state["messages"],
-        bytes=state["bytes"],
-        first_seq=state["first_seq"],
-        last_seq=state["last_seq"],
-        first_at=_time(state["first_ts"]) if held else None,
-        last_at=_time(state["last_ts"]) if held else None,
-        last_text=state["last_ts"],
-        subjects=tuple(config.get("subjects") or ()),
-        subject_count=state.get("num_subjects", 0),
-        retention=config["retention"],
-        storage=config["storage"],
-        origin=", ".join(origins),
-        covered=over.subject is None or (own and covers(over.subject, config.get("subjects") or ())),
-    )
-
-
-def _time(text: str) -> datetime:
-    """Go's RFC 3339 text, which has up to nine fractional digits."""
-    return datetime.fromisoformat(text[:-1][:26]).replace(tzinfo=UTC)

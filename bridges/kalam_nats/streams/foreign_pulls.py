@@ -22,6 +22,8 @@ from kalam_nats.streams.reader import (
     reply_numbers,
 )
 
+PENDING = 4
+"""The place of the number of messages that a consumer still has to deliver, among those of a reply subject."""
 NO_MORE = frozenset({204, 404, 408})
 """The statuses that end a pull with nothing wrong: all was sent, and there is no more."""
 FULL = (b"Message Size Exceeds MaxBytes", b"Batch Completed")
@@ -94,9 +96,15 @@ def is_status(reply: bytes, headers: bytes) -> bool:
 
 
 class ConsumerPulls:
-    """The pulls of one consumer, one after another; ``api`` is the subject to ask on."""
+    """The pulls of one consumer, one after another; ``api`` is the subject to ask on.
 
-    def __init__(self, connection: BrokerConnection, api: str, count: int, refusal: KalamError) -> None:
+    They go on for ``count`` messages, or, ``to_the_end``, until the last that came says that there were no more.
+    """
+
+    def __init__(
+        self, connection: BrokerConnection, api: str, count: int, refusal: KalamError, *, to_the_end: bool = False
+    ) -> None:
+        self._to_the_end = to_the_end
         self._connection, self._client, self._api = connection, connection.client, api
         self._left, self._refusal = count, refusal
         self._inbox = self._client.new_inbox()
@@ -114,6 +122,8 @@ class ConsumerPulls:
                     await pull.wait(denied, self._refusal)
                     self._left += asked - len(pull)
                     taken, got = pull, len(pull)
+                    if got and self._to_the_end:
+                        self._left = int(reply_numbers(pull.replies[-1:])[0, PENDING])
                     pull, asked = await self._ask() if got else (None, 0)  # nothing came: gone since it was counted
                     if got:
                         yield self._messages(taken)

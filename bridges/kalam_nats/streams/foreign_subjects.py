@@ -9,6 +9,9 @@ import msgspec
 from kalam.rows.foreign.messages import ForeignMessages
 from kalam_nats.subjects import subject_matches
 
+KEYS = "$KV.*."
+"""Before each key, in whichever bucket it was put."""
+
 
 class Filter(msgspec.Struct, frozen=True):
     """A filter subject, None for everything: the table's own, and the one of a query, which may be narrower.
@@ -55,6 +58,16 @@ def filter_of(base: str | None, tokens: Sequence[tuple[int, str]]) -> Filter:
         return Filter(base, narrow)
     fixed = len((base or ">").split(".")) - 1
     return Filter(base, f"{narrow}.>", narrow if len(parts) > fixed else None)
+
+
+def subjects_of_keys(tokens: Sequence[tuple[int, str]], key: str | None) -> list[str | None]:
+    """The filter subjects of the keys with these tokens, or of one key; None for all. No key matches two of them."""
+    if key is not None:
+        return [KEYS + key]
+    if not tokens:
+        return [None]
+    wanted = filter_of(f"{KEYS}>", [(number + KEYS.count("."), text) for number, text in tokens])
+    return [subject for subject in (wanted.shorter, wanted.narrow) if subject is not None]
 
 
 def covers(pattern: str, subjects: Sequence[str]) -> bool:

@@ -14,7 +14,14 @@ from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.foreign.faults import MISSING, Faults, fixed, from_texts, missing_value, wrong_value
 from kalam.rows.foreign.lines import Lines, Whole
 from kalam.rows.foreign.members import Members, Steps
-from kalam.rows.foreign.messages import ForeignMessages, Headers, is_no_event, read_headers, tokens_of
+from kalam.rows.foreign.messages import (
+    BEFORE_KEY,
+    ForeignMessages,
+    Headers,
+    is_no_event,
+    read_headers,
+    tokens_of,
+)
 from kalam.rows.foreign.paths import steps_of
 from kalam.rows.types import Row, arrow_type
 from kalam.rows.values import shorten
@@ -24,6 +31,8 @@ SUBJECT, TIME, HEADERS, RAW, ERROR = "_subject", "_time", "_headers", "_raw", "_
 EXTRAS = (SUBJECT, HEADERS, RAW, ERROR)
 """The virtual columns that are kept only where they are asked for; of ``_seq`` and ``_time`` each row knows anyway."""
 EXTRA_TYPES = {SUBJECT: pa.string(), HEADERS: pa.string(), RAW: pa.binary(), ERROR: pa.string()}
+PUT = "put"
+"""The operation that made a key what it is, of every key that is there."""
 
 
 class Payloads(Protocol):
@@ -52,7 +61,9 @@ class ForeignDecoder:
         self._members = [column.name for column in members]
         self._payloads = _payloads(members, self._options.payload)
         self._defaults = [usable_default(column) for column in self._columns]
-        self._in_headers = any(column.source and column.source.place is Place.HEADER for column in self._columns)
+        places = {column.source.place for column in self._columns if column.source is not None}
+        self._in_headers, self._in_subjects = Place.HEADER in places, Place.TOKEN in places
+        self._before = BEFORE_KEY if table.is_bucket else 0
 
     def decode(self, messages: ForeignMessages, *, with_wrong: bool = False) -> Decoded:
         """The rows; those of messages that do not decode are among them if they are to be shown, or ``with_wrong``."""
@@ -60,13 +71,13 @@ class ForeignDecoder:
         found = messages if len(events) == len(messages) else messages.only(events)
         faults: Faults = {}
         members = dict(zip(self._members, self._payloads.read(found.payloads, faults), strict=True))
-        tokens = tokens_of(found.subjects)
+        tokens = tokens_of(found.subjects) if self._in_subjects else {}
         headers = [read_headers(block) for block in found.headers] if self._in_headers else []
         columns: list[Sequence[Any]] = []
         for column, default in zip(self._columns, self._defaults, strict=True):
             values = members.get(column.name)
             if values is None:
-                values = _texts(column, found, tokens, headers, faults)
+                values = _texts(column, found, tokens, headers, self._before, faults)
             if MISSING in values:
                 values = self._filled(column, default, values, found)
             if not column.nullable and None in values:
@@ -106,7 +117,7 @@ class ForeignDecoder:
         faults, places = dict(decoded.faults), decoded.places
         pairs = zip(self._columns, decoded.columns, strict=True)
         arrays = [_array(column, values, places, faults) for column, values in pairs]
-        arrays += [pa.array(_extra(name, messages, places, faults), EXTRA_TYPES[name]) for name in extras]
+        arrays += [_extra_array(name, messages, places, faults) for name in extras]
         return arrays, places, faults
 
     def versions(self, messages: ForeignMessages) -> list[tuple[int, Row]]:
@@ -149,14 +160,20 @@ def _steps(column: Column) -> Steps:
 
 
 def _texts(
-    column: Column, found: ForeignMessages, tokens: dict[bytes, list[str]], headers: list[Headers], faults: Faults
+    column: Column,
+    found: ForeignMessages,
+    tokens: dict[bytes, list[str]],
+    headers: list[Headers],
+    before: int,
+    faults: Faults,
 ) -> Sequence[Any]:
-    """The values of a column that stand in subjects or headers."""
+    """The values of a column that stand in headers, or in subjects, of which so many tokens ``before`` do not count."""
     assert column.source is not None
     at = column.source.at
     texts: list[str | None]
     if isinstance(at, int):
-        by_subject = {subject: parts[at - 1] if at <= len(parts) else None for subject, parts in tokens.items()}
+        place = before + at - 1
+        by_subject = {subject: parts[place] if place < len(parts) else None for subject, parts in tokens.items()}
         texts = [by_subject[subject] for subject in found.subjects]
     else:
         texts = [named[0] if (named := each.get(at)) else None for each in headers]
@@ -181,6 +198,13 @@ def _array(column: Column, values: Sequence[Any], places: Sequence[int], faults:
                 value = None  # noqa: PLW2901
             held.append(value)
         return pa.array(held, kind)
+
+
+def _extra_array(name: str, messages: ForeignMessages, places: Sequence[int], faults: Faults) -> pa.Array:
+    kind = EXTRA_TYPES[name]
+    if (name == ERROR and not faults) or (name == HEADERS and not any(messages.headers)):
+        return pa.nulls(len(places), kind)
+    return pa.array(_extra(name, messages, places, faults), kind)
 
 
 def _extra(name: str, messages: ForeignMessages, places: Sequence[int], faults: Faults) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -12,8 +13,25 @@ from kalam.rows.values import EPOCH
 Headers = dict[str, list[str]]
 """The values of each header, in their order."""
 
-_NO_ROWS = (b"\r\nNats-Marker-Reason:", b"\r\nNats-Schedule:")
+_NO_ROWS = re.compile(rb"\r\n(?:Nats-Marker-Reason:|Nats-Schedule:|KV-Operation:[ \t]*(?:DEL|PURGE)[ \t]*\r\n)")
 """Headers of messages that are no event: that something was removed, or that something is to be published later."""
+_TTL = re.compile(rb"\r\nNats-TTL:[ \t]*([^\r\n]*)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3_600 * 10**9,
+}
+OF_KEYS = b"$KV."
+"""How the subjects of keys of buckets begin."""
+NEVER = -1
+BEFORE_KEY = 2
+"""So many tokens of a subject stand before the key of a bucket."""
 
 
 class ForeignMessages(msgspec.Struct, frozen=True):
@@ -35,14 +53,42 @@ class ForeignMessages(msgspec.Struct, frozen=True):
         """Those from one place up to another."""
         return ForeignMessages(*(getattr(self, name)[start:stop] for name in self.__struct_fields__))
 
+    def followed_by(self, others: ForeignMessages) -> ForeignMessages:
+        """These, and then those."""
+        return ForeignMessages(*([*getattr(self, name), *getattr(others, name)] for name in self.__struct_fields__))
+
     def only(self, places: Sequence[int]) -> ForeignMessages:
         """Those at these places."""
         return ForeignMessages(*([getattr(self, name)[place] for place in places] for name in self.__struct_fields__))
 
 
 def is_no_event(block: bytes) -> bool:
-    """Whether the headers say that a message is the broker's own note and nobody's event."""
-    return any(name in block for name in _NO_ROWS)
+    """Whether headers say that something was removed, or that a message is the broker's own note: nobody's event."""
+    return _NO_ROWS.search(block) is not None
+
+
+def ttl_ns(block: bytes) -> int | None:
+    """After how many nanoseconds the broker removes a message with these headers; NEVER, and None for nothing said."""
+    found = _TTL.search(block)
+    if found is None:
+        return None
+    text = found[1].decode("utf-8", "replace").strip()
+    if text == "never":
+        return NEVER
+    if text.isdecimal():
+        return int(text) * 10**9 or None
+    parts = list(_PART.finditer(text))
+    if "".join(part[0] for part in parts) != text:
+        return None
+    return int(sum(float(part[1]) * _NANOSECONDS[part[2]] for part in parts)) or None
+
+
+def key_of(subject: bytes) -> bytes:
+    """The key of a bucket that a subject stands for, behind the name of the bucket in which it was put.
+
+    That is another one than the bucket that is read, if this is a copy of it.
+    """
+    return subject.split(b".", BEFORE_KEY)[-1]
 
 
 def read_headers(block: bytes) -> Headers:

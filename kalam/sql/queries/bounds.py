@@ -17,7 +17,7 @@ from sqlglot import exp
 
 from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam.rows.values import EPOCH
-from kalam.schema import SEQ
+from kalam.schema import REVISION, SEQ, STREAM_KEY
 from kalam.sql.queries.points import constant_of
 from kalam.sql.queries.scan_bounds import NO_BOUNDS, ScanBounds
 from kalam.sql.text.dialect import parse_query
@@ -48,10 +48,12 @@ def read_bounds(query: QueryText, tokens: Mapping[str, int], parameters: Sequenc
     bounds = NO_BOUNDS
     for comparison, name, value in _comparisons(where.this):
         found = _value(value, parameters)
-        if name == SEQ and isinstance(found, int) and not isinstance(found, bool):
+        if name in (SEQ, REVISION) and isinstance(found, int) and not isinstance(found, bool):
             bounds = _by_seq(bounds, comparison, found)
         elif name == TIME:
             bounds = _by_time(bounds, comparison, _moment(value, found))
+        elif name == STREAM_KEY and comparison is exp.EQ and isinstance(found, str):
+            bounds = _with_key(bounds, found)
         elif name in tokens and comparison is exp.EQ and isinstance(found, str) and _is_token(found):
             bounds = _with_token(bounds, tokens[name], found)
     return bounds
@@ -162,6 +164,12 @@ def _span(interval: exp.Interval) -> timedelta | None:
     match = _SPAN.fullmatch(text if unit is None else f"{text} {unit.name}")
     seconds = _UNITS.get(match[2].lower()) if match else None
     return None if match is None or seconds is None else timedelta(seconds=int(match[1]) * seconds)
+
+
+def _with_key(bounds: ScanBounds, key: str) -> ScanBounds:
+    if bounds.key not in (None, key) or not all(map(_is_token, key.split("."))):  # no key is two, or is spelt so
+        return replace(bounds, upto_seq=0)
+    return replace(bounds, key=key)
 
 
 def _is_token(text: str) -> bool:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sqlglot import exp
 
 from kalam.errors import Unsupported
-from kalam.schema import STREAM_KEY, VIRTUAL_COLUMNS
+from kalam.schema import BUCKET_COLUMNS, STREAM_KEY
 from kalam.sql.queries.points import constant_of, equalities_of, point_of
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression, parse_query
@@ -32,6 +32,7 @@ _RELATIONS_MAX = 500
 # What a select list is read behind.
 _LEAD = "SELECT "
 
+_VIRTUAL = BUCKET_COLUMNS.keys() - {STREAM_KEY}
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Drop, exp.Describe)
 _RELATIONS = (exp.Table, exp.Select, exp.Join, exp.CTE, exp.Lateral, exp.Unnest)
 _REORDERING = (exp.Join, exp.Group, exp.Order, exp.Distinct, exp.SetOperation)
@@ -224,7 +225,7 @@ def _visit(node: exp.Expr, survey: _Survey, statement: StatementText, start: int
     survey.aggregates |= isinstance(node, exp.Window) or is_aggregate(node)
     survey.refused = survey.refused or _refusal(node)
     if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier):
-        survey.virtual |= VIRTUAL_COLUMNS.keys() & {name_of(node.this)}
+        survey.virtual |= _VIRTUAL & {name_of(node.this)}
     match node:
         case exp.Identifier():
             survey.names_key |= name_of(node) == STREAM_KEY

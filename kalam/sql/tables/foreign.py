@@ -16,6 +16,7 @@ from kalam.sql.text.lexer import Kind
 TOKENS_MAX = 1_000
 _PLACES = tuple(Place)
 _STREAM_NAME = re.compile(r"[^\s.*>/\\]{1,255}")
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9_-]{1,250}")
 _SUBJECT = re.compile(r"(?:[^\s.*>]+|\*)(?:\.(?:[^\s.*>]+|\*))*(?:\.>)?|>")
 _NOT_OF_TEXT = frozenset({TypeName.BLOB, TypeName.JSON})
 """Types whose values are not read from the token of a subject, or from a header."""
@@ -48,10 +49,14 @@ def read_source(cursor: Cursor) -> ColumnSource:
 
 
 def read_over(cursor: Cursor) -> Over:
-    """Consume ``OVER STREAM 'name' [SUBJECT 'pattern'] [DOMAIN 'name']``."""
+    """Consume ``OVER STREAM 'name' [SUBJECT 'pattern'] [DOMAIN 'name']`` or ``OVER BUCKET 'name' [DOMAIN 'name']``."""
     cursor.expect("OVER")
-    if cursor.at("BUCKET"):
-        raise cursor.refusal("OVER BUCKET is not supported", hint="OVER STREAM 'KV_name' reads what a bucket has kept")
+    if cursor.take("BUCKET"):
+        bucket = _matching(cursor, "the name of a bucket", _BUCKET_NAME)
+        domain = read_domain(cursor)
+        if cursor.at("SUBJECT"):
+            raise cursor.refusal("a table over a bucket has all of its keys", hint="choose among them in WHERE")
+        return Over.of_bucket(bucket, domain)
     cursor.expect("STREAM")
     stream = _matching(cursor, "the name of a stream", _STREAM_NAME)
     subject = domain = None

@@ -15,7 +15,7 @@ import msgspec
 
 from kalam.foreign import ColumnSource, ForeignOptions, Over, Payload, Place
 from kalam.names import NAME_PATTERN, TableName
-from kalam.rows.foreign.messages import ForeignMessages, is_no_event, read_headers
+from kalam.rows.foreign.messages import ForeignMessages, is_no_event, key_of, read_headers
 from kalam.rows.foreign.paths import path_to
 from kalam.rows.inference import type_of_values
 from kalam.rows.judged import UNREADABLE
@@ -72,13 +72,15 @@ class Proposal(msgspec.Struct, frozen=True):
         return create_table_sql(definition)
 
 
-def propose(messages: ForeignMessages) -> list[Proposal]:
-    """A table for each kind of message, the most frequent first."""
+def propose(messages: ForeignMessages, *, of_bucket: bool = False) -> list[Proposal]:
+    """A table for each kind of message, the most frequent first; one for all keys of a bucket."""
     seen = [
-        _seen(subject, block, payload)
+        _seen(key_of(subject) if of_bucket else subject, block, payload)
         for subject, block, payload in zip(messages.subjects, messages.headers, messages.payloads, strict=True)
         if not is_no_event(block)
     ]
+    if of_bucket:
+        return [_proposal(seen)] if seen else []
     shapes: dict[tuple[int, Payload, frozenset[str]], list[Seen]] = {}
     for one in seen:
         shapes.setdefault((len(one.tokens), one.payload, frozenset(one.members)), []).append(one)
@@ -116,9 +118,9 @@ def _merged(groups: list[list[Seen]]) -> list[list[Seen]]:
 
 
 def _pattern(group: Sequence[Seen]) -> tuple[str, ...]:
-    return tuple(
-        texts[0] if len(set(texts)) == 1 else "*" for texts in zip(*(one.tokens for one in group), strict=True)
-    )
+    """The tokens, ``*`` where they differ, ``>`` from where on not all have one."""
+    parts = [texts[0] if len(set(texts)) == 1 else "*" for texts in zip(*(one.tokens for one in group), strict=False)]
+    return (*parts, ">") if len({len(one.tokens) for one in group}) > 1 else tuple(parts)
 
 
 def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -133,7 +135,7 @@ def _proposal(group: Sequence[Seen]) -> Proposal:
     columns = [
         _column(names, f"token_{place}", "TEXT", ColumnSource(Place.TOKEN, place), len(group), 0)
         for place, token in enumerate(pattern, 1)
-        if token == "*"  # noqa: S105 - of a subject
+        if token in ("*", ">")
     ]
     columns += _in_payload(names, [one for one in group if one.payload is payload], payload)
     headers = Counter(name for one in group for name in one.headers)

@@ -12,9 +12,22 @@ from typing import Protocol
 
 import msgspec
 
-from kalam.foreign import Over
+from kalam.foreign import BUCKET_PREFIX, Over
 from kalam.rows.foreign.messages import ForeignMessages, nanoseconds
 from kalam.sql.queries.scan_bounds import ScanBounds
+
+
+class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the broker keeps messages: for ``max_age_ns``, or as each says that it is to be kept.
+
+    ``leaves_markers`` says that the last message of a subject leaves a note when it expires, ``history`` how many
+    messages of a subject are kept; None is no bound.
+    """
+
+    max_age_ns: int | None = None
+    by_message: bool = False
+    leaves_markers: bool = False
+    history: int | None = None
 
 
 class ForeignState(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +35,7 @@ class ForeignState(msgspec.Struct, frozen=True, kw_only=True):
 
     ``created`` tells a stream from one that was made anew; the times are None for an empty one, ``last_text`` is that
     of the last message to the nanosecond. ``origin`` names the streams that it is a copy of. ``covered`` says that
-    every message of it is one that the table reads.
+    every message of it is one that the table reads. ``now_ns`` is the broker's clock, in nanoseconds since 1970.
     """
 
     name: str
@@ -40,6 +53,13 @@ class ForeignState(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     origin: str
     covered: bool = True
+    lifetimes: Lifetimes = Lifetimes()
+    now_ns: int = 0
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it is the stream of a key-value bucket."""
+        return self.name.startswith(BUCKET_PREFIX) and self.lifetimes.history is not None
 
     @property
     def last_ns(self) -> int:
@@ -63,6 +83,15 @@ class ForeignPort(Protocol):
         """The messages within these bounds that are stored now, in order, some thousand at a time; others may be too.
 
         What is stored while they are read may be among them; what is evicted before it was read is not.
+        """
+
+    def read_keys(
+        self, over: Over, table_id: int, bounds: ScanBounds, *, newest: bool
+    ) -> AsyncIterator[ForeignMessages]:
+        """The messages of a bucket within these bounds, up to a moment at which there were no more.
+
+        All that are kept, or, ``newest``, the last of each key, which then is the state of the bucket at that moment.
+        Of a bound of the end nothing is taken.
         """
 
     def last_of_subjects(self, over: Over, table_id: int, count: int) -> AsyncIterator[ForeignMessages]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from kalam.errors import CursorExpired, DuplicateKey, Unsupported
 from kalam.names import TableName
 from kalam.rows.types import Row
-from kalam.schema import Table
+from kalam.schema import STREAM_KEY, Table
 from kalam.storage.log.copies import Key
 from kalam.tables.foreign.replay import replay_of_foreign
 from kalam.tables.foreign.tables import ForeignTables
@@ -60,12 +60,21 @@ class ForeignRows:
         self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:
         """The rows of their windows, or those within the bounds of the scan."""
-        return {name: await self._tables.rows(table, scan) for name, table in tables.items()}
+        found: dict[TableName, Source] = {}
+        for name, table in tables.items():
+            if with_key and table.is_bucket:  # where it is a column like others of a message
+                virtual = scan.virtual | {STREAM_KEY}
+                found[name] = await self._tables.rows(table, Scan(virtual=virtual, bounds=scan.bounds))
+            else:
+                found[name] = await self._tables.rows(table, scan)
+        return found
 
     async def numbered(
         self, table: Table, user: str, *, with_key: bool, virtual: frozenset[str] = frozenset()
     ) -> tuple[Source, int]:
-        """The rows with their sequences in the stream."""
+        """The rows with their sequences in the stream; of a bucket the number of its changes."""
+        if table.is_bucket:
+            return await self._tables.bucket(table).rows(virtual, with_seq=True)
         rows = await self._tables.rows(table, Scan(virtual=virtual), with_seq=True)
         return rows, rows.column(EVENT_SEQ)[-1].as_py() if rows.num_rows else 0
 
@@ -75,13 +84,19 @@ class ForeignRows:
 
     async def changes_since(self, table: Table, user: str, from_seq: int, told_seq: int) -> Replay:
         """The messages up to the last that was told; raises CursorExpired where some of them are gone."""
+        if table.is_bucket:
+            raise CursorExpired(
+                f"table {table.name} reads a bucket, which keeps what is there and not what has changed"
+            )
         state = await self._tables.port.state(table.foreign_options.over)
         if not state.first_seq - 1 <= from_seq <= state.last_seq:
             raise CursorExpired(f"the messages behind {from_seq} of table {table.name} are not kept any more")
         return replay_of_foreign(table, self._tables, from_seq, max(from_seq, told_seq))
 
     async def seq_before(self, table: Table, moment: datetime) -> int:
-        """The broker keeps when it stored each message."""
+        """The broker keeps when it stored each message; of a bucket it keeps no changes."""
+        if table.is_bucket:
+            raise Unsupported(f"from_time is for streams; table {table.name} reads a bucket, which keeps no changes")
         return await self._tables.port.seq_before(table.foreign_options.over, table.table_id, moment)
 
     async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
@@ -92,6 +107,6 @@ class ForeignRows:
 def read_only(table: Table, verb: str) -> Unsupported:
     """The refusal of what would change the stream of others, or is for rows that Kalam keeps."""
     return Unsupported(
-        f"{verb} of table {table.name}: it reads the stream {table.foreign_options.over.stream}, which is others' and "
+        f"{verb} of table {table.name}: it reads the {table.foreign_options.over.called}, which is others' and "
         "is never changed"
     )

@@ -42,9 +42,7 @@ async def _first(reading: AsyncIterator[ForeignMessages], count: int) -> Foreign
     taken = ForeignMessages([], [], [], [], [])
     async with aclosing(reading) as parts:  # type: ignore[type-var] # a generator
         async for part in parts:
-            taken = ForeignMessages(
-                *([*getattr(taken, name), *getattr(part, name)] for name in ForeignMessages.__struct_fields__)
-            )
+            taken = taken.followed_by(part)
             if len(taken) >= count:
                 return taken.part(0, count)
     return taken

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kalam.errors import KalamError, Unsupported
-from kalam.foreign import ForeignOptions
+from kalam.foreign import ForeignOptions, Over
 from kalam.names import TableName
 from kalam.rows.foreign.faults import Reason
 from kalam.rows.lone_values import timestamp_text
@@ -86,11 +86,11 @@ class ForeignUpkeep:
         try:
             state = await self._tables.port.state(over)
         except KalamError as exc:
-            return [("stream", over.stream), ("unreadable", f"{exc.code}: {exc.detail}")]
+            return [*_named(over), ("unreadable", f"{exc.code}: {exc.detail}")]
         counts = self._tables.undecodable(table)
         reasons = [(f"undecodable_{reason}", "" if counts is None else counts[reason]) for reason in Reason]
         return [
-            ("stream", over.stream),
+            *_named(over),
             ("messages", state.messages),
             ("bytes", state.bytes),
             ("first_seq", state.first_seq),
@@ -101,3 +101,7 @@ class ForeignUpkeep:
             ("undecodable", "" if counts is None else sum(counts.values())),
             *reasons,
         ]
+
+
+def _named(over: Over) -> list[tuple[str, Any]]:
+    return [("stream", over.stream), *([] if over.bucket is None else [("bucket", over.bucket)])]

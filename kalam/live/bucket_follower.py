@@ -1,0 +1,77 @@
+"""Follows a bucket of others while live queries are open on the table over it: what has changed is told.
+
+The state of the bucket is the one that SELECT sees, so a look of a query tells the live ones, too, and the snapshot of
+one has the number of the last change that is in it. Nothing is ever lost to them: what cannot be read as it came is
+found by comparing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from kalam.errors import KalamError
+from kalam.live.beginning import Beginning
+from kalam.live.follower import LOOK_PAUSE_S
+from kalam.live.foreign_follower import ForeignFollower
+from kalam.live.watch import Watch
+from kalam.tables.foreign.tables import ForeignTables
+from kalam.tables.versions import ChangeBatch
+
+log = structlog.get_logger(__name__)
+
+
+class BucketFollower:
+    """Brings the changes of one bucket to the watch of its table."""
+
+    def __init__(self, watch: Watch, tables: ForeignTables) -> None:
+        self._watch, self._bucket = watch, tables.bucket(watch.table)
+        self._beginning = Beginning()
+        self._task = asyncio.create_task(self._run(), name=f"live keys {watch.table.name}")
+
+    async def wait_started(self) -> None:
+        """Wait until every change from now on will be brought; raises why the bucket cannot be read."""
+        await self._beginning.wait()
+
+    @property
+    def seq(self) -> int:
+        """The number of the last change that was brought."""
+        return self._bucket.number
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._task.cancel()
+        self._beginning.done()
+
+    async def _run(self) -> None:
+        with self._bucket.listening(self._take):
+            while True:
+                try:
+                    await self._bucket.look()
+                    self._watch.progress.seq = max(self._watch.progress.seq, self._bucket.number)
+                    self._beginning.done()
+                except KalamError as exc:
+                    log.debug("live keys wait for the bucket", table=str(self._watch.table.name), reason=exc.detail)
+                    self._beginning.failed(exc)
+                except Exception as exc:
+                    log.exception("live keys failed", table=str(self._watch.table.name))
+                    self._beginning.failed(exc)
+                await asyncio.sleep(LOOK_PAUSE_S)
+
+    def _take(self, batch: ChangeBatch) -> None:
+        self._watch.take(partial(_same, batch), len(batch))
+
+
+AnyForeignFollower = ForeignFollower | BucketFollower
+
+
+def follower_of_others(watch: Watch, tables: ForeignTables) -> AnyForeignFollower:
+    """What follows the stream or bucket that a table is over."""
+    return (BucketFollower if watch.table.is_bucket else ForeignFollower)(watch, tables)
+
+
+def _same(batch: ChangeBatch) -> ChangeBatch:
+    """A batch of its own, for the watch joins what follows to it."""
+    return ChangeBatch(list(batch.seqs), list(batch.olds), list(batch.news))
