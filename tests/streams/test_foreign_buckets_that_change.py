@@ -130,3 +130,30 @@ async def test_a_bucket_that_may_not_be_read_is_denied_with_what_to_grant_and_he
     broker.stop()
     broker.start(authorization=users([]))
     wait_for(lambda: rows(server) == {"a": 1})
+
+
+async def test_bounded_queries_that_run_at_once_are_bounded_together(start_kalam: Callable[..., ServerProcess]) -> None:
+    """What they read is let go of with their answers, and none is larger than all may be."""
+    room, note = 1 << 20, "n" * 3_000
+    server = start_kalam(KALAM_STREAM_WINDOWS_BYTES_MAX=str(room), KALAM_STREAM_WINDOW_BYTES_MAX=str(room))
+    server.sql("CREATE NAMESPACE n")
+    async with connected(server.nats_url) as client:
+        bucket = await make(client)
+        for number in range(200):
+            await bucket.put(f"x.{number}", json.dumps({"v": number, "note": note}).encode())
+        server.sql(CREATE)
+        asked = [asyncio.to_thread(server.sql, "SELECT count(v) FROM n.t WHERE _seq > 1") for _ in range(8)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        refused = {answer.code for answer in answers if isinstance(answer, SqlFailed)}
+        assert refused <= {"too_busy"}
+        assert next(answer for answer in answers if not isinstance(answer, SqlFailed)) == [[199]]
+        for _ in range(3):
+            assert server.sql("SELECT count(v) FROM n.t WHERE _seq > 1") == [[199]]
+        await put(bucket, {f"y.{number}": number for number in range(3)})
+        for number in range(300):
+            await bucket.put(f"z.{number}", json.dumps({"v": number, "note": note}).encode())
+        for asked_for in ("SELECT count(*) FROM n.t", "SELECT count(*) FROM n.t WHERE _seq > 1"):
+            with pytest.raises(SqlFailed) as failure:
+                server.sql(asked_for)
+            assert failure.value.code == "too_large"
+        assert server.sql("SELECT v FROM n.t WHERE _key = 'y.2'") == [[2]]

@@ -31,6 +31,7 @@ from kalam.schema import OPERATION, REVISION, SEQ, STREAM_KEY
 from kalam.sql.queries.scan_bounds import NO_BOUNDS, ScanBounds
 from kalam.tables.foreign.keys import Change, Keys, Kinship, removed
 from kalam.tables.foreign.port import ForeignPort, ForeignState
+from kalam.tables.foreign.room import Room
 from kalam.tables.versions import ChangeBatch
 from kalam.tables.window_pieces import EVENT_SEQ, EVENT_TIME, Pieces
 from kalam.threads import Purpose, in_thread
@@ -74,8 +75,8 @@ class Bucket:
     ``number`` counts the changes; ``used_at`` is when somebody asked last.
     """
 
-    def __init__(self, decoder: ForeignDecoder, port: ForeignPort, bytes_max: int) -> None:
-        self._port, self._bytes_max = port, bytes_max
+    def __init__(self, decoder: ForeignDecoder, port: ForeignPort, bytes_max: int, room: Room) -> None:
+        self._port, self._bytes_max, self._room = port, bytes_max, room
         self.lock = asyncio.Lock()
         self.used_at = time.monotonic()
         self.number = 0
@@ -109,6 +110,11 @@ class Bucket:
     def is_followed(self) -> bool:
         """Whether somebody is told of changes."""
         return bool(self._listeners)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is being read, or followed."""
+        return self.is_followed or self.lock.locked()
 
     @property
     def byte_count(self) -> int:
@@ -221,6 +227,7 @@ class Bucket:
             changes = await in_thread(Purpose.ROWS, before.keys.difference, present.keys)
             batch = await in_thread(Purpose.ROWS, self._batch, changes, before.pieces, present.pieces)
         self._present, self._created = present, state.created
+        self._room.note(self, present.pieces.byte_count)
         self._end = (state.last_seq, state.last_text)
         self._tell(batch)
         return True
@@ -302,6 +309,7 @@ class Bucket:
                 f"({self._bytes_max} bytes)",
                 hint="WHERE _key = '…', or = on a TEXT column FROM TOKEN, reads what fits",
             )
+        self._room.hold(self, present.pieces.byte_count + (0 if present is self._present else self.byte_count))
 
     # Showing it.
 

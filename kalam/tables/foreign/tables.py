@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import weakref
 
 import pyarrow as pa
 
+from kalam.errors import TooLarge
 from kalam.foreign import Place
 from kalam.rows.foreign.decoder import ForeignDecoder
 from kalam.rows.foreign.faults import Reason
@@ -13,6 +15,7 @@ from kalam.schema import Table
 from kalam.sql.queries.scan_bounds import NO_BOUNDS
 from kalam.tables.foreign.bucket import Bucket
 from kalam.tables.foreign.port import ForeignPort
+from kalam.tables.foreign.room import Room
 from kalam.tables.foreign.window import ForeignWindow, WindowKey
 from kalam.tables.kinds import Scan
 
@@ -24,7 +27,8 @@ class ForeignTables:
 
     def __init__(self, port: ForeignPort, *, window_bytes_max: int, windows_bytes_max: int) -> None:
         self.port = port
-        self._window_bytes_max, self._windows_bytes_max = window_bytes_max, windows_bytes_max
+        self._window_bytes_max = window_bytes_max
+        self._room = Room(windows_bytes_max, self._give_way)
         self._windows: dict[WindowKey, ForeignWindow] = {}
         self._buckets: dict[int, Bucket] = {}
         self._decoders: dict[tuple[int, int], ForeignDecoder] = {}
@@ -44,37 +48,66 @@ class ForeignTables:
             if table.schema_version > bucket.table.schema_version:
                 bucket.redefine(self.decoder(table))
             return bucket
-        made = Bucket(self.decoder(table), self.port, self._window_bytes_max)
+        made = Bucket(self.decoder(table), self.port, self._window_bytes_max, self._room)
         if bucket is None or table.schema_version > bucket.table.schema_version:
             self._buckets[table.table_id] = made
         return made
 
-    async def _rows_of_bucket(self, table: Table, scan: Scan) -> pa.Table:
-        if scan.bounds != NO_BOUNDS and table.table_id not in self._buckets:
-            made = Bucket(self.decoder(table), self.port, self._window_bytes_max)
-            return await made.rows_within(scan.bounds, scan.virtual)
-        rows, _ = await self.bucket(table).rows(scan.virtual)
-        self._drop_surplus_windows()
-        return rows
-
     async def rows(self, table: Table, scan: Scan, *, with_seq: bool = False) -> pa.Table:
         """The rows that a query sees now, at least those within its bounds."""
-        if table.is_bucket:
-            return await self._rows_of_bucket(table, scan)
-        name = WindowKey.of(table, scan.virtual)
-        window = self._windows.get(name)
-        if window is None:
-            window = ForeignWindow(self.decoder(table), self.port, name.extras, self._window_bytes_max)
-            if scan.bounds != NO_BOUNDS:
-                return await window.rows_within(scan.bounds, scan.virtual)
-            self._windows[name] = window
+        kept = self._bucket_or_window(table, scan)
+        if kept is None and scan.bounds != NO_BOUNDS:
+            return await self._lent(table, scan)
+        window = kept or self._new(table, scan)
         try:
-            rows = await window.rows(scan.virtual, with_seq=with_seq)
+            if isinstance(window, Bucket):
+                rows, _ = await window.rows(scan.virtual)
+                return rows
+            return await window.rows(scan.virtual, with_seq=with_seq)
+        except TooLarge:
+            self._drop_unfollowed(window)
+            if scan.bounds == NO_BOUNDS:
+                raise
         except BaseException:
-            if not window.byte_count and self._windows.get(name) is window:
-                del self._windows[name]
+            if not window.byte_count:
+                self._drop_unfollowed(window)
             raise
-        self._drop_surplus_windows()
+        return await self._lent(table, scan)
+
+    def _bucket_or_window(self, table: Table, scan: Scan) -> ForeignWindow | Bucket | None:
+        """What is kept of a table for such a query."""
+        if not table.is_bucket:
+            return self._windows.get(WindowKey.of(table, scan.virtual))
+        return self.bucket(table) if table.table_id in self._buckets else None
+
+    def _new(self, table: Table, scan: Scan) -> ForeignWindow | Bucket:
+        """What is kept from now on."""
+        if table.is_bucket:
+            return self.bucket(table)
+        name = WindowKey.of(table, scan.virtual)
+        self._windows[name] = window = self._window(table, name)
+        return window
+
+    def _window(self, table: Table, name: WindowKey) -> ForeignWindow:
+        return ForeignWindow(self.decoder(table), self.port, name.extras, self._window_bytes_max, self._room)
+
+    def _drop_unfollowed(self, window: ForeignWindow | Bucket) -> None:
+        if isinstance(window, ForeignWindow) or not window.is_followed:
+            self._drop(window)
+
+    async def _lent(self, table: Table, scan: Scan) -> pa.Table:
+        """The rows within bounds, which take room until whoever asked lets go of them."""
+        window: ForeignWindow | Bucket
+        if table.is_bucket:
+            window = Bucket(self.decoder(table), self.port, self._window_bytes_max, self._room)
+        else:
+            window = self._window(table, WindowKey.of(table, scan.virtual))
+        try:
+            rows = await window.rows_within(scan.bounds, scan.virtual)
+        except BaseException:
+            self._room.release(window)
+            raise
+        weakref.finalize(rows, self._room.release, window)
         return rows
 
     def undecodable(self, table: Table) -> dict[Reason, int] | None:
@@ -91,36 +124,38 @@ class ForeignTables:
 
     def forget(self, table: Table) -> None:
         """Let go of what is kept of a table that was dropped or altered."""
-        for name in [name for name in self._windows if name.table_id == table.table_id]:
-            del self._windows[name]
-        if table.table_id in self._buckets and not self._buckets[table.table_id].is_followed:
-            del self._buckets[table.table_id]
+        for window in [window for name, window in self._windows.items() if name.table_id == table.table_id]:
+            self._drop(window)
+        bucket = self._buckets.get(table.table_id)
+        if bucket is not None and not bucket.is_followed:
+            self._drop(bucket)
         for version in [version for version in self._decoders if version[0] == table.table_id]:
             del self._decoders[version]
 
     def drop_idle_windows(self) -> None:
         """Let go of the windows that nobody has asked for a while."""
         now = time.monotonic()
-        for name in [name for name, window in self._windows.items() if now - window.used_at > WINDOW_IDLE_S]:
-            del self._windows[name]
-        for table_id, bucket in list(self._buckets.items()):
-            if now - bucket.used_at > WINDOW_IDLE_S and not bucket.is_followed:
-                del self._buckets[table_id]
+        for window in self._kept():
+            if now - window.used_at > WINDOW_IDLE_S and not window.is_busy:
+                self._drop(window)
 
-    def _drop_surplus_windows(self) -> None:
-        """Let go of those that were used longest ago, while all together are too large."""
-        surplus = sum(window.byte_count for window in self._windows.values()) - self._windows_bytes_max
-        surplus += sum(bucket.byte_count for bucket in self._buckets.values())
-        for table_id, bucket in sorted(self._buckets.items(), key=lambda item: item[1].used_at):
-            if surplus > 0 and not (bucket.is_followed or bucket.lock.locked()) and len(self._buckets) > 1:
-                surplus -= bucket.byte_count
-                del self._buckets[table_id]
-        for name, window in sorted(self._windows.items(), key=lambda item: item[1].used_at)[:-1]:
+    def _kept(self) -> list[ForeignWindow | Bucket]:
+        """What is kept; what was asked for longest ago comes first."""
+        return sorted((*self._windows.values(), *self._buckets.values()), key=lambda window: window.used_at)
+
+    def _give_way(self, surplus: int, holder: object) -> None:
+        """Let go of what was used longest ago, as far as that is needed."""
+        for window in self._kept():
             if surplus <= 0:
                 return
-            if not window.lock.locked():
+            if window is not holder and not window.is_busy:
                 surplus -= window.byte_count
-                del self._windows[name]
+                self._drop(window)
+
+    def _drop(self, window: ForeignWindow | Bucket) -> None:
+        self._windows = {name: other for name, other in self._windows.items() if other is not window}
+        self._buckets = {table_id: other for table_id, other in self._buckets.items() if other is not window}
+        self._room.release(window)
 
 
 def token_columns(table: Table) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
-from kalam.errors import BrokerUnavailable, TooLarge
+from kalam.errors import BrokerUnavailable, TooBusy, TooLarge
 from kalam.rows.columns import TYPE_METADATA, arrow_schema, shown_schema
 from kalam.rows.foreign.decoder import EXTRA_TYPES, EXTRAS, TIME, ForeignDecoder
 from kalam.rows.foreign.faults import Reason
@@ -25,6 +25,7 @@ from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import SEQ, Table
 from kalam.sql.queries.scan_bounds import NO_BOUNDS, ScanBounds
 from kalam.tables.foreign.port import ForeignPort, ForeignState
+from kalam.tables.foreign.room import Room
 from kalam.tables.window_pieces import EVENT_SEQ, EVENT_TIME, Pieces
 from kalam.threads import Purpose, in_thread
 
@@ -39,8 +40,11 @@ class ForeignWindow:
     ``lock`` is held while it is read.
     """
 
-    def __init__(self, decoder: ForeignDecoder, port: ForeignPort, extras: Sequence[str], bytes_max: int) -> None:
+    def __init__(
+        self, decoder: ForeignDecoder, port: ForeignPort, extras: Sequence[str], bytes_max: int, room: Room
+    ) -> None:
         self._decoder, self._port, self._extras, self._bytes_max = decoder, port, extras, bytes_max
+        self._room = room
         table = decoder.table
         self._table, self._over = table, table.foreign_options.over
         schema = arrow_schema(table.columns)
@@ -63,6 +67,11 @@ class ForeignWindow:
     def byte_count(self) -> int:
         """The memory that the rows take."""
         return self._pieces.byte_count
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is being read."""
+        return self.lock.locked()
 
     async def rows(self, virtual: frozenset[str], *, with_seq: bool = False) -> pa.Table:
         """Every row of the stream as of now, with these virtual columns behind the others."""
@@ -94,8 +103,9 @@ class ForeignWindow:
                 self._empty()
                 continue
             self._read_seq, self._last_text = state.last_seq, state.last_text
-            if anew or await self._is_whole(state):
+            if not await self._lacks_some(state) if anew else await self._is_whole(state):
                 self._trim(state.first_seq)
+                self._room.note(self, self._pieces.byte_count)
                 return state
             self._empty()
         raise BrokerUnavailable(f"the stream {self._over.stream} changes faster than it can be read; try again")
@@ -150,10 +160,25 @@ class ForeignWindow:
         if len(seqs):
             self._pieces.add(pa.record_batch([*arrays, pa.array(seqs), pa.array(times)], schema=self._schema))
 
+    async def _lacks_some(self, state: ForeignState) -> bool:
+        """Whether there are more messages than what was read and what can have come since, or the stream is another."""
+        after = await self._port.state(self._over)
+        ended = state.last_seq, state.last_text
+        if after.created != state.created or after.last_seq < state.last_seq:
+            return True
+        if after.last_seq == state.last_seq and (after.last_seq, after.last_text) != ended:
+            return True
+        count = after.messages if state.covered else await self._port.count(self._over, self._table.table_id)
+        return count is not None and self._held(after.first_seq, state) + after.last_seq - state.last_seq < count
+
+    def _held(self, first_seq: int, state: ForeignState) -> int:
+        """How many messages from one on were read, up to the last of a state."""
+        held = self._pieces.count(first_seq, state.last_seq)
+        return held + int(np.count_nonzero(self._strangers >= first_seq))
+
     async def _is_whole(self, state: ForeignState) -> bool:
         """Whether the broker counts as many messages as were read and are not evicted."""
-        held = self._pieces.count(state.first_seq, state.last_seq)
-        held += int(np.count_nonzero(self._strangers >= state.first_seq))
+        held = self._held(state.first_seq, state)
         if state.covered:
             return held == state.messages
         count = await self._port.count(self._over, self._table.table_id)
@@ -173,6 +198,11 @@ class ForeignWindow:
 
     def _check_size(self, state: ForeignState, seq: int) -> None:
         if self._pieces.byte_count <= self._bytes_max:
+            try:
+                self._room.hold(self, self._pieces.byte_count)
+            except TooBusy:
+                self._empty()
+                raise
             return
         first = int(self._pieces.seqs()[0])
         fits = int((seq - first + 1) * self._bytes_max / self._pieces.byte_count * 0.8)
