@@ -28,6 +28,7 @@ from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
 from kalam.engine.users import Users
+from kalam.engine.views import ViewStatements
 from kalam.lake.lake import Lake
 from kalam.live import LiveBounds, Registry
 from kalam.live.snapshots import Snapshots
@@ -36,7 +37,17 @@ from kalam.query.judge import JudgeProcess
 from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.running import RunningQueries
-from kalam.query.system import AUDIT, LIVE_QUERIES, QUERIES, SESSIONS, STATS, Shown, SystemTables, running_rows
+from kalam.query.system import (
+    AUDIT,
+    LIVE_QUERIES,
+    QUERIES,
+    SESSIONS,
+    STATS,
+    VIEWS,
+    Shown,
+    SystemTables,
+    running_rows,
+)
 from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.storage.opened import Storage
@@ -53,6 +64,11 @@ from kalam.tables.stored_upkeep import StoredUpkeep
 from kalam.tables.stream_rows import StreamRows
 from kalam.tables.stream_upkeep import StreamUpkeep
 from kalam.tables.streams import StreamTables
+from kalam.tables.view_rows import ViewRows
+from kalam.tables.view_upkeep import ViewUpkeep
+from kalam.views.filled import Filled
+from kalam.views.plan import Planner
+from kalam.views.views import ViewBounds, Views
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.ports import Broker
 
@@ -71,15 +87,17 @@ class Assembly(msgspec.Struct, frozen=True):
     foreign: ForeignTables
     logins_answered: Callable[[], bool] | None
 
-    def engine(self) -> tuple[Engine, Queries, LiveDelivery]:
-        """The engine, the queries whose workers are to be run and ended, and what brings live queries to the broker."""
+    def engine(self) -> tuple[Engine, Queries, LiveDelivery, Views]:
+        """The engine; the queries, whose workers are to be run; what brings live queries to the broker; the views."""
         settings, storage, background = self.settings, self.storage, self.background
         bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
         stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, self.outbox, bounds)
+        filled = Filled()
         tables: Tables[Rows] = Tables(
             stored=StoredRows(stored, storage.catalogue, self.broker.replay),
             streams=StreamRows(self.streams, storage.codecs),
             foreign=ForeignRows(self.foreign),
+            views=ViewRows(stored, storage.catalogue, self.broker.replay, filled),
         )
         system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
         queries = Queries(settings, storage.catalogue, storage.folders, tables, system, self.access.rights)
@@ -87,14 +105,19 @@ class Assembly(msgspec.Struct, frozen=True):
         registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
-        dispatch = self._dispatch(stored, tables, queries, registry, delivery)
+        bounds_of_views = ViewBounds(settings.view_backlog_bytes_max, settings.live_held_bytes_max)
+        parts = (storage, stored, tables, queries, self.streams, self.foreign, self.access.rights)
+        views = Views(*parts, self.broker.notices, filled, bounds_of_views)
+        storage.database.add_listener(views.announce)
+        dispatch = self._dispatch(stored, tables, queries, registry, delivery, views)
         system.add("audit", AUDIT, self.access.audit.rows, Shown.NONE)
         system.add("sessions", SESSIONS, self.access.logins.session_rows, Shown.OWN)
         system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database), Shown.NONE)
         system.add("live_queries", LIVE_QUERIES, dispatch.live.rows, Shown.OWN)
+        system.add("views", VIEWS, views.rows, Shown.VISIBLE)
         system.add("queries", QUERIES, partial(running_rows, dispatch.running), Shown.OWN)
         stats = self._stats(dispatch, registry)
-        return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery
+        return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery, views
 
     def _registry(self, tables: Tables[Rows], queries: Queries) -> Registry:
         settings, storage = self.settings, self.storage
@@ -118,18 +141,15 @@ class Assembly(msgspec.Struct, frozen=True):
         queries: Queries,
         registry: Registry,
         delivery: LiveDelivery,
+        views: Views,
     ) -> Dispatch:
-        settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
+        settings, storage, background = self.settings, self.storage, self.background
         catalogue, codecs = storage.catalogue, storage.codecs
         checks = RowChecks(queries.policies)
         merges = Merges(codecs, tables, queries, checks, settings.batch_rows_max)
         refused = self.broker.rejections.rows
         texts = Texts.of(settings, queries.pool)
-        upkeep: Tables[Upkeep] = Tables(
-            stored=StoredUpkeep(settings, storage, background, self.outbox, self.broker.feeds),
-            streams=StreamUpkeep(storage.database, catalogue, streams),
-            foreign=ForeignUpkeep(storage.database, catalogue, self.foreign),
-        )
+        upkeep = self._upkeep()
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
         audited = Audited(self.access.audit, on=self.access.rights.on)
@@ -142,15 +162,18 @@ class Assembly(msgspec.Struct, frozen=True):
         users = Users(self.access, gate, catalogue, remove_rows)
         grants = Grants(self.access.book, gate, catalogue)
         policies = PolicyStatements(queries.policies, self.access.book, gate, catalogue)
+        of_views = (storage.troubles, gate, views)
+        definitions = Definitions(storage.store, upkeep, queries, registry, jobs, notices, *of_views)
+        planner = Planner(catalogue, queries)
         dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
             tables=tables,
             queries=queries,
-            points=Points(catalogue, stored, queries.policies),
+            points=Points(catalogue, stored, tables, queries.policies),
             changes=changes,
             comments=CommentStatements(storage.catalogue),
-            definitions=Definitions(storage.store, upkeep, queries, registry, jobs, notices, storage.troubles, gate),
+            definitions=definitions,
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, audited, self.lake),
@@ -163,11 +186,22 @@ class Assembly(msgspec.Struct, frozen=True):
             sql_counts=SqlCounts(),
             gate=gate,
             access=AccessStatements(users, grants, policies),
+            views=ViewStatements(catalogue, definitions, planner, views, self.foreign, gate),
             audited=audited,
         )
         self.access.book.on_narrowed(dispatch.live.narrowed)
         self.access.book.on_narrowed(dispatch.narrowed)
         return dispatch
+
+    def _upkeep(self) -> Tables[Upkeep]:
+        settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
+        stored = (settings, storage, background, self.outbox, self.broker.feeds)
+        return Tables(
+            stored=StoredUpkeep(*stored),
+            streams=StreamUpkeep(storage.database, storage.catalogue, streams),
+            foreign=ForeignUpkeep(storage.database, storage.catalogue, self.foreign),
+            views=ViewUpkeep(*stored),
+        )
 
     def _stats(self, dispatch: Dispatch, registry: Registry) -> Stats:
         storage, background = self.storage, self.background

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 ORDER: Final = (
-    *("tutorial", "sql", "system", "streams", "adopt", "live", "files", "lake", "python", "http", "nats", "protocol"),
+    *("tutorial", "sql", "system", "streams", "adopt", "views", "live", "files", "lake"),
+    *("python", "http", "nats", "protocol"),
     *("commands", "settings", "errors", "metrics", "operations", "security", "policies"),
     *("guarantees", "comparison", "speed"),
 )

@@ -17,6 +17,12 @@ import msgspec
 
 from kalam.foreign import ColumnSource, ForeignOptions
 from kalam.names import TableName
+from kalam.table_options import Compression as Compression
+from kalam.table_options import PayloadFormat as PayloadFormat
+from kalam.table_options import StoredOptions as StoredOptions
+from kalam.table_options import StreamOptions as StreamOptions
+from kalam.table_options import StreamStorage as StreamStorage
+from kalam.table_options import ViewOptions as ViewOptions
 from kalam.timestamp_unit import TimestampUnit as TimestampUnit
 
 ROW_ID = "_row_id"
@@ -25,6 +31,8 @@ DELETED = "_deleted"
 SEQ = "_seq"
 """The place of a version in the log of its copy, as segments and queries that read versions name it."""
 STREAM_KEY = "_key"
+VIEW_KEY = "_key"
+"""The last column of a materialized view whose key is no column of its SELECT; shown where it is named."""
 FIRST_OWNER = "admin"
 """Who owns what was made without authentication."""
 
@@ -37,6 +45,8 @@ class TableKind(enum.StrEnum):
     USER = "USER"
     FOREIGN = "FOREIGN"
     """A STREAM table over a stream that others made and that is only read."""
+    VIEW = "VIEW"
+    """A materialized view: a SHARED table that only Kalam writes."""
 
     @property
     def per_user(self) -> bool:
@@ -49,7 +59,7 @@ class TableKind(enum.StrEnum):
         return TableKind.STREAM.value if self is TableKind.FOREIGN else self.value
 
 
-STORED_KINDS = (TableKind.SHARED, TableKind.USER)
+STORED_KINDS = (TableKind.SHARED, TableKind.USER, TableKind.VIEW)
 """The kinds of table whose rows are kept in the log and in Parquet files."""
 
 
@@ -168,60 +178,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     source: ColumnSource | None = None
 
 
-class PayloadFormat(enum.StrEnum):
-    """How the payload of a table's events is written."""
-
-    JSON = "json"
-    MSGPACK = "msgpack"
-
-
-class StreamStorage(enum.StrEnum):
-    """Where JetStream keeps the events of a STREAM table."""
-
-    FILE = "file"
-    MEMORY = "memory"
-
-
-class Compression(enum.StrEnum):
-    """How the pages of a Parquet segment are compressed."""
-
-    ZSTD = "zstd"
-    SNAPPY = "snappy"
-    NONE = "none"
-
-
-class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a STREAM table. ``retention_s`` is None for "kept until MAX_BUFFER"."""
-
-    retention_s: int | None = None
-    max_buffer_rows: int = 10_000
-    ephemeral: bool = False
-    subject_key: str | None = None
-    storage: StreamStorage = StreamStorage.FILE
-    replicas: int = 1
-    format: PayloadFormat = PayloadFormat.JSON
-    bigint_as_text: bool = False
-
-
-class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a SHARED or USER table.
-
-    At least one of ``flush_rows`` and ``flush_interval_s`` is set. ``deleted_retention_s`` is None for "kept for ever";
-    ``location`` is None for the folder under the data directory, ``iceberg`` for what the setting says.
-    """
-
-    flush_rows: int | None = 100_000
-    flush_interval_s: int | None = 300
-    location: str | None = None
-    deleted_retention_s: int | None = 7 * 86_400
-    compression: Compression = Compression.ZSTD
-    subject_key: str | None = None
-    format: PayloadFormat = PayloadFormat.JSON
-    bigint_as_text: bool = False
-    iceberg: bool | None = None
-
-
-TableOptions = StreamOptions | StoredOptions | ForeignOptions
+TableOptions = StreamOptions | StoredOptions | ViewOptions | ForeignOptions
 
 
 Key = Any
@@ -246,6 +203,15 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     key: tuple[str, ...]
     options: TableOptions
     owned_by: str = FIRST_OWNER
+
+    @classmethod
+    def of_view(
+        cls, name: TableName, columns: tuple[Column, ...], key: tuple[str, ...], options: ViewOptions, owned_by: str
+    ) -> TableDefinition:
+        """The table that a materialized view is."""
+        return TableDefinition(
+            name=name, kind=TableKind.VIEW, columns=columns, key=key, options=options, owned_by=owned_by
+        )
 
     @property
     def is_stored(self) -> bool:
@@ -287,8 +253,10 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hidden_columns(self) -> frozenset[str]:
-        """Those of them that ``*`` does not mean."""
-        return frozenset() if self.is_stored else frozenset(self.system_columns)
+        """Those of them that ``*`` does not mean, and the hidden key of a view."""
+        if self.is_stored:
+            return frozenset((VIEW_KEY,)) & {column.name for column in self.columns}
+        return frozenset(self.system_columns)
 
     @property
     def stream_options(self) -> StreamOptions:
@@ -312,6 +280,18 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
         return self.options
 
     @property
+    def is_view(self) -> bool:
+        """Whether it is a materialized view."""
+        return isinstance(self.options, ViewOptions)
+
+    @property
+    def view_options(self) -> ViewOptions:
+        """The options of a materialized view; a TypeError on any other kind."""
+        if not isinstance(self.options, ViewOptions):
+            raise TypeError(f"{self.name} is no view")
+        return self.options
+
+    @property
     def payload_format(self) -> PayloadFormat:
         """How Kalam writes what it tells of the table."""
         return PayloadFormat.JSON if isinstance(self.options, ForeignOptions) else self.options.format
@@ -319,7 +299,13 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def declared_columns(self) -> tuple[Column, ...]:
         """The columns that the user declared, which an INSERT without a column list means."""
-        return tuple(column for column in self.columns if column.name != ROW_ID)
+        return tuple(column for column in self.columns if column.name not in (ROW_ID, VIEW_KEY))
+
+    @property
+    def shown_columns(self) -> tuple[Column, ...]:
+        """The columns that are told to whoever does not name a hidden one: these stand before it."""
+        hidden = self.hidden_columns if self.is_stored else frozenset()
+        return tuple(column for column in self.columns if column.name not in hidden) if hidden else self.columns
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""
@@ -357,7 +343,7 @@ def _key_getter(places: tuple[int, ...]) -> Callable[[Sequence[Any]], Key]:
     return itemgetter(*places) if places else _no_key
 
 
-def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions | ForeignOptions]:
+def options_type(kind: TableKind) -> type[TableOptions]:
     """The class that holds the options of a table of this kind."""
     match kind:
         case TableKind.STREAM:
@@ -366,6 +352,8 @@ def options_type(kind: TableKind) -> type[StreamOptions | StoredOptions | Foreig
             return StoredOptions
         case TableKind.FOREIGN:
             return ForeignOptions
+        case TableKind.VIEW:
+            return ViewOptions
         case other:
             assert_never(other)
 

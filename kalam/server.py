@@ -173,7 +173,7 @@ async def _open_engine(
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
     parts = (broker, background, lake, outbox, streams, foreign, opened.answered)
-    engine, queries, delivery = Assembly(settings, storage, access, *parts).engine()
+    engine, queries, delivery, views = Assembly(settings, storage, access, *parts).engine()
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()
@@ -189,6 +189,7 @@ async def _open_engine(
         (streams.evictions.run(), "evictions"),
         (broker.ends.keep(), "stream ends"),
         (queries.pool.run(), "query workers"),
+        (views.run(), "views"),
     ):
         await stack.enter_async_context(running(loop, name))
     stack.push_async_callback(_finish, background.schedule, engine, flush=settings.flush_at_shutdown)
@@ -197,8 +198,7 @@ async def _open_engine(
     await requests.open()
     stack.push_async_callback(requests.drain)
     await _open_live(stack, broker, engine, requests, delivery, senders, identity)
-    permitted = access, storage.catalogue, broker.subjects, queries.policies.keys
-    await begin_logins(opened, broker.jetstream, *permitted)
+    await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, queries.policies.keys)
     return engine, requests, queries, access
 
 

@@ -187,6 +187,11 @@ class Settings(BaseSettings):
     live_snapshot_rows_max: int = Field(
         default=1_000_000, ge=1, description="rows with which a live query without last_rows may begin"
     )
+    view_backlog_bytes_max: int = Field(
+        default=256 * MIB,
+        ge=1 * MIB,
+        description="changes of a source that wait for one materialized view before it has to begin anew",
+    )
     stream_window_bytes_max: int = Field(
         default=GIB, ge=MIB, description="memory that one STREAM table's window may take for SELECT"
     )

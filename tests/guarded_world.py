@@ -152,5 +152,8 @@ def open_world(folder: Path, *flags: str) -> World:
             f"GRANT SELECT ON TABLE lab.{table} TO reader, readers;"
             f"GRANT INSERT, UPDATE, DELETE ON TABLE lab.{table} TO writer"
         )
+    owner.rows(
+        "CREATE MATERIALIZED VIEW lab.v AS SELECT id, v FROM lab.spare; GRANT SELECT ON TABLE lab.v TO reader, readers"
+    )
     world.admin.rows("GRANT JETSTREAM ON TABLE lab.logs TO trusted")
     return world

@@ -83,6 +83,17 @@ none reader writer owner member admin trusted
 - - - - - + -   EXECUTE AS USER 'reader' SELECT 1
 - - - - - u -   EXECUTE AS USER 'reader' SHOW USERS
 
+-- views; {view} is lab.v, or a new one of the owner's where it is carried out
+0 - - + - + 0   CREATE MATERIALIZED VIEW lab.fresh AS SELECT id, v FROM lab.t
+0 0 0 0 0 + 0   CREATE MATERIALIZED VIEW lab.fresh AS SELECT id, bars FROM vault.gold
+0 - 0 + - + 0   DROP MATERIALIZED VIEW {view}
++ + + + + + +   DROP MATERIALIZED VIEW IF EXISTS lab.nothing
+0 - 0 + - + 0   ALTER MATERIALIZED VIEW {view} SET (refresh = '1s')
+0 - 0 + - + 0   REFRESH MATERIALIZED VIEW {view}
+0 + 0 + + + 0   SELECT v FROM lab.v
+0 - 0 u - u 0   INSERT INTO lab.v VALUES (1, 'x')
++ + + + + + +   SHOW VIEWS
+
 -- users and rights
 - - - - - + -   CREATE USER fresh PASSWORD 'a password of fresh'
 - - - - - + -   ALTER USER bystander LOCK

@@ -34,10 +34,11 @@ from kalam.sql.text.statements import (
     TableRef,
     TruncateTable,
 )
+from kalam.sql.text.view_statements import AlterView, CreateView, DropView, RefreshView
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _DEFINING = (CreateNamespace, DropNamespace, CreateTable, DropTable, TruncateTable, AlterTable)
-_AUDITED = (*_DEFINING, KillJob, KillQuery, KillLiveQuery)
+_AUDITED = (*_DEFINING, CreateView, DropView, AlterView, RefreshView, KillJob, KillQuery, KillLiveQuery)
 _OF_POLICIES = (access.CreatePolicy, access.DropPolicy)
 _SHOWN = (
     access.ShowUsers,

@@ -23,9 +23,9 @@ from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
 from kalam.rows.keys import named_key
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, load_columns
+from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, ViewOptions, load_columns
 from kalam.sql import create_table_sql, describe_options, table_options
-from kalam.sql.text.alterations import Action, DropColumn, RenameColumn, RenameTable
+from kalam.sql.text.alterations import Action, DropColumn, DropNotNull, RenameColumn, RenameTable, SetType
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
@@ -45,6 +45,8 @@ from kalam.storage.work.table_drop import TableDrop
 from kalam.tables.kinds import Tables, Upkeep
 from kalam.tables.ports import NoticePort
 from kalam.threads import Purpose, in_thread
+from kalam.views.plan import check_unread, depth_of
+from kalam.views.views import Views
 
 TEXT = pa.string()
 
@@ -62,11 +64,12 @@ class Definitions:
         notices: NoticePort,
         troubles: Troubles,
         gate: Gate,
+        views: Views,
     ) -> None:
         self._gate, self._book = gate, gate.rights.book
         self._store, self._database, self._catalogue = store, store.database, store.catalogue
         self._upkeep, self._queries, self._live = upkeep, queries, live
-        self._jobs, self._notices, self._troubles = jobs, notices, troubles
+        self._jobs, self._notices, self._troubles, self._views = jobs, notices, troubles, views
         self._changing = asyncio.Lock()
 
     async def create_namespace(self, statement: CreateNamespace) -> Result:
@@ -91,9 +94,10 @@ class Definitions:
             raise TableInUse(f"namespace {name} is not empty; its tables are {listed}", hint="add CASCADE to drop them")
         for table in tables:
             self._check_unwatched(table, session)
+            check_unread(table, self._catalogue, {each.table_id for each in tables})
         while tables := self._catalogue.tables_in(name):  # while one is dropped others may come and go
             with contextlib.suppress(TableNotFound):
-                await self._drop(tables[0], session)
+                await self._drop(max(tables, key=lambda table: depth_of(table, self._catalogue)), session)
         async with self._changing:
             await self._catalogue.drop_namespace(name)
             self._book.forget_namespace(name)
@@ -141,7 +145,7 @@ class Definitions:
             columns=statement.columns,
             key=statement.key,
             options=options,
-            owned_by=self._owner(session),
+            owned_by=self.owner(session),
         )
         async with self._changing:
             existing = self._catalogue.tables.get(name)
@@ -151,7 +155,7 @@ class Definitions:
         self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
         return Result(message=f"{_named(table)} created")
 
-    def _owner(self, session: Session) -> str:
+    def owner(self, session: Session) -> str:
         """Who owns what somebody makes: without authentication nobody has proven to be who they say."""
         return session.user if self._gate.rights.on else FIRST_OWNER
 
@@ -163,10 +167,38 @@ class Definitions:
         table = self._catalogue.table(name)
         if statement.kind is not None and statement.kind.written != table.kind.written:
             raise Unsupported(f"table {name} is a {table.kind} table, not a {statement.kind} table")
-        if statement.cascade:
+        if table.is_view:
+            raise Unsupported(f"{name} is a materialized view", hint=f"DROP MATERIALIZED VIEW {name}")
+        await self.drop(table, session, cascade=statement.cascade)
+        return Result(message=f"{_named(table)} dropped")
+
+    async def drop(self, table: Table, session: Session, *, cascade: bool) -> None:
+        """Drop a table or view; with ``cascade`` its live queries end first."""
+        if cascade:
+            check_unread(table, self._catalogue)
             self._live.close_table(table, "the table was dropped")
         await self._drop(table, session)
-        return Result(message=f"{_named(table)} dropped")
+
+    async def make(self, definition: TableDefinition, sources: Sequence[Table]) -> tuple[Table, bool] | None:
+        """A new view, or the table that has its name, and whether it is new; None where a source is not as it was."""
+        async with self._book.changing, self._changing:
+            existing = self._catalogue.tables.get(definition.name)
+            if existing is not None:
+                return existing, False
+            if any(self._catalogue.by_id.get(source.table_id) is not source for source in sources):
+                return None
+            table = await self._upkeep.of(definition).create(definition)
+        name = definition.name
+        self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
+        return table, True
+
+    async def alter_view(self, view: Table, columns: tuple[Column, ...], options: ViewOptions) -> Table:
+        """Give a view other columns and options."""
+        async with self._upkeep.of(view).altering(view), self._book.changing, self._changing:
+            view = self._catalogue.newest(view)
+            view = await self._catalogue.alter_table(view, columns, view.key, options)
+            self._live.altered(view)
+        return view
 
     async def alter_table(self, statement: AlterTable, session: Session) -> Result:
         """ALTER TABLE."""
@@ -176,6 +208,8 @@ class Definitions:
         upkeep = self._upkeep.of(table)
         async with upkeep.altering(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
+            if isinstance(statement.action, (DropColumn, RenameColumn, DropNotNull, SetType)):
+                check_unread(table, self._catalogue, column=statement.action.name)
             policies = self._policies_after(table, statement.action)
             also = self._book.policy_sql(policies)
             table, done = await upkeep.alter(table, statement.action, session.user, self._column_users, also)
@@ -188,6 +222,7 @@ class Definitions:
         upkeep = self._upkeep.of(table)
         async with upkeep.dropping(table, "the table was renamed"), self._book.changing, self._changing:
             former = self._catalogue.newest(table)
+            check_unread(former, self._catalogue)
             if name in self._catalogue.tables:
                 raise AlreadyExists(f"table {name} exists already")
             renamed = await upkeep.rename(former, name)
@@ -233,15 +268,20 @@ class Definitions:
 
     async def _drop(self, table: Table, session: Session) -> None:
         self._check_unwatched(table, session)
+        check_unread(table, self._catalogue)
         upkeep = self._upkeep.of(table)
+        if table.is_view:
+            await self._views.stop(table)
         async with upkeep.dropping(table, "the table was dropped"), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
+            check_unread(table, self._catalogue)
             garbage = await upkeep.garbage(table)
             await self._database.submit(TableDrop(self._store, table, garbage))
             self._catalogue.forget(table)
             self._book.forget_table(table.table_id)
             self._queries.forget(table)
+            self._views.forget(table)
             self._troubles.forget(table.table_id)
             self._live.close_table(table, "the table was dropped")
             await upkeep.clear(table, garbage)
@@ -267,12 +307,14 @@ class Definitions:
         if statement.history:
             return await in_thread(Purpose.CATALOGUE, self._history, table)
         rows: list[tuple[str, str, str | None]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
-        rows += [("column", column.name, _column_text(column, table.key)) for column in table.columns]
+        rows += [("column", column.name, _column_text(column, table.key)) for column in table.shown_columns]
         owns = self._gate.owns(session.identity, table)
         if isinstance(table.options, ForeignOptions):
             rows.append(("table", "over", str(table.options.over)))
         options = [("option", name, value) for name, value in describe_options(table.options)]
         rows += [option for option in options if owns or option[1] != "location"]
+        if isinstance(table.options, ViewOptions):
+            rows += [("view", name, str(getattr(table.options, name)) if owns else None) for name in ("query", "how")]
         if self._gate.rights.on:
             rows.append(("table", "owner", table.owned_by))
             rows += [("table", "row_level_security", "enabled")] if table.row_security else []
@@ -316,7 +358,9 @@ class Definitions:
         """SHOW CREATE TABLE."""
         table = self._catalogue.table(resolve(ref, session.namespace))
         options = table.options
-        if isinstance(options, StoredOptions) and not self._gate.owns(session.identity, table):
+        if not self._gate.owns(session.identity, table) and isinstance(options, StoredOptions):
+            if table.is_view:
+                return list_result((("statement", TEXT),), [(None,)])  # what it reads is its owner's business
             table = replace(table, options=replace(options, location=None))  # where files lie is its owner's business
         return list_result((("statement", TEXT),), [(create_table_sql(table),)])
 

@@ -27,6 +27,7 @@ from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
 from kalam.engine.upkeep_results import check_result, compact_result, flush_result, not_flushed
+from kalam.engine.views import ViewStatements
 from kalam.errors import (
     Internal,
     KalamError,
@@ -49,6 +50,7 @@ from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
 from kalam.sql.text.replaced import names_session, with_session
+from kalam.sql.text.view_statements import ShowViews
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
 from kalam.storage.log.troubles import log_failure
@@ -60,6 +62,7 @@ from kalam.tables.kinds import Rows, Tables
 from kalam.threads import beside, reading
 from kalam.tracing import span
 
+_SYSTEM = {sql.ShowJobs: "jobs", ShowSessions: "sessions", ShowViews: "views"}
 log = structlog.get_logger(__name__)
 
 
@@ -86,6 +89,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     sql_counts: SqlCounts
     gate: Gate
     access: AccessStatements
+    views: ViewStatements
     audited: Audited
 
     async def execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
@@ -216,9 +220,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         match statement:
             case sql.Select(query):
                 return await self._select(query, request)
-            case sql.Insert():
-                return await self._insert(statement, request)
-            case sql.Update() | sql.Delete():
+            case sql.Insert() | sql.Update() | sql.Delete():
                 return await self._change(statement, request)
             case sql.ShowNamespaces() | sql.ShowTables() | sql.DescribeTable() | sql.ShowColumns():
                 return await self._show(statement, session)
@@ -234,8 +236,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._flush_table(ref, session)
             case sql.FlushAllTables(namespace):
                 return await self._flush_all(namespace, session.identity)
-            case sql.ShowJobs() | ShowSessions():
-                return await self._show_system("jobs" if isinstance(statement, sql.ShowJobs) else "sessions", request)
+            case sql.ShowJobs() | ShowSessions() | ShowViews():
+                return await self._show_system(_SYSTEM[type(statement)], request)
             case sql.ShowQueries():
                 return list_result(QUERIES, running_rows(self._shown_queries(session.identity)))
             case sql.KillQuery(query_id):
@@ -255,6 +257,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._kill_job(job_id)
             case sql.OnAccess():
                 return await self.access.execute(statement, request)
+            case sql.OnView():
+                return await self.views.execute(statement, request)
             case sql.Use() | sql.ExecuteAs():
                 raise AssertionError("carried out by _run")
             case other:
@@ -298,12 +302,11 @@ class Dispatch(msgspec.Struct, frozen=True):
             case other:
                 assert_never(other)
 
-    async def _insert(self, statement: sql.Insert, request: Request) -> Result:
-        result = await self.changes.insert(statement, request)
-        self.inserts.accepted_rows += result.row_count
-        return result
-
-    async def _change(self, statement: sql.Update | sql.Delete, request: Request) -> Result:
+    async def _change(self, statement: sql.Insert | sql.Update | sql.Delete, request: Request) -> Result:
+        if isinstance(statement, sql.Insert):
+            result = await self.changes.insert(statement, request)
+            self.inserts.accepted_rows += result.row_count
+            return result
         if isinstance(statement, sql.Update):
             return await self.changes.update(statement, request)
         return await self.changes.delete(statement, request)
@@ -368,10 +371,10 @@ class Dispatch(msgspec.Struct, frozen=True):
         return Result(message=f"job {job_id} killed")
 
     async def _show_system(self, table: str, request: Request) -> Result:
-        head = "SELECT * FROM "
+        head, order = "SELECT * FROM ", "namespace, view_name" if table == "views" else "created_at"
         place = len(head), len(f"{head}system.{table}")
         use = sql.TableUse(sql.TableRef("system", table), *place, aliased=False, sees_deleted=False)
-        return await self._select(sql.QueryText(f"{head}system.{table} ORDER BY created_at", (use,)), request)
+        return await self._select(sql.QueryText(f"{head}system.{table} ORDER BY {order}", (use,)), request)
 
     def _kill_query(self, query_id: str, session: Session) -> Result:
         self.cancel(query_id, session)

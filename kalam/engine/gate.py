@@ -8,8 +8,8 @@ pass before it is said here what it needs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, assert_never
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final, assert_never, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from kalam.query.running import RunningQuery, note_use
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
+from kalam.sql.text import view_statements as views
 from kalam.sql.text.alterations import RenameTable
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import StatementText
@@ -84,10 +85,10 @@ class Gate:
                 | sql.ShowLiveQueries()
             ):
                 pass  # they show and touch what one may
-            case sql.KillQuery() | sql.KillLiveQuery() | sql.ShowLake():
-                pass  # likewise: what belongs to others is not found
-            case sql.OnAccess() | sql.ExecuteAs():
-                pass  # their own part asks
+            case sql.OnView():
+                self._view(statement, session)
+            case sql.KillQuery() | sql.KillLiveQuery() | sql.ShowLake() | sql.OnAccess() | sql.ExecuteAs():
+                pass  # what belongs to others is not found; of the last two their own part asks
             case other:
                 assert_never(other)
 
@@ -124,13 +125,31 @@ class Gate:
             if table is not None and table.row_security:
                 raise PermissionDenied(f"EXPLAIN ANALYZE would count rows of {table.name} that its policies hide")
 
+    def _view(self, asked: sql.OnView, session: Session) -> None:
+        match statement := cast("views.ViewStatement", asked):
+            case views.CreateView():
+                self._may_make(statement.ref, statement.options, session)
+            case views.DropView(ref):
+                name = resolve(ref, session.namespace)
+                if not statement.if_exists or self.sees(session.identity, self._catalogue.tables.get(name)):
+                    self.owned(ref, session, "drop it")
+            case views.AlterView(ref):
+                self.owned(ref, session, "alter it")
+            case views.RefreshView(ref):
+                self.owned(ref, session, "refresh it")
+            case views.ShowViews():
+                pass  # those that one may see
+
     def _create(self, statement: sql.CreateTable, session: Session) -> None:
-        namespace = resolve(statement.ref, session.namespace).namespace
-        self.namespace(namespace, session.identity)
-        self._may_create(namespace, session)
+        self._may_make(statement.ref, statement.options, session)
         if statement.over is not None:
             self.administrator(session.identity, "a table OVER a stream of others is made by administrators")
-        if LOCATION in statement.options:
+
+    def _may_make(self, ref: sql.TableRef, options: Collection[str], session: Session) -> None:
+        namespace = resolve(ref, session.namespace).namespace
+        self.namespace(namespace, session.identity)
+        self._may_create(namespace, session)
+        if LOCATION in options:
             self.administrator(session.identity, "LOCATION is set by administrators")
 
     def _may_create(self, namespace: str, session: Session) -> None:

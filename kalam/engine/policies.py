@@ -27,6 +27,7 @@ from kalam.sql.access.statements import (
 from kalam.sql.text.statements import TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.threads import INLINE_CHARACTERS_MAX
+from kalam.views.plan import named, readers_of
 
 TEXT, TRUTH = pa.string(), pa.bool_()
 POLICIES_MAX = 100
@@ -122,6 +123,12 @@ class PolicyStatements:
                 return Result(message=f"skipped: row level security of {table.name} is {word} already")
             if enabled:
                 self._check_untrusted(table)
+                if reading := readers_of(table, self._catalogue):
+                    raise TableInUse(
+                        f"table {table.name} is read by the materialized views {named(reading)}, which would show its "
+                        "rows past the policies",
+                        hint="DROP MATERIALIZED VIEW them first",
+                    )
             await self._catalogue.set_access(table, owned_by=table.owned_by, row_security=enabled)
             self._book.touch()
         await self._end_reading(table)

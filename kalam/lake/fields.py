@@ -46,7 +46,7 @@ def user_field(table: Table) -> str:
 
 def field_types(table: Table) -> dict[int, tuple[str, str]]:
     """Name and Iceberg type of each field by its id."""
-    found = {column.column_id: (column.name, iceberg_type(column.type)) for column in table.columns}
+    found = {column.column_id: (column.name, iceberg_type(column.type)) for column in table.shown_columns}
     found[SYSTEM_IDS[UPDATED]] = UPDATED, "timestamptz"
     found[SYSTEM_IDS[SEQ]] = SEQ, "long"
     if table.per_user:

@@ -26,7 +26,7 @@ import structlog
 from kalam.errors import KalamError
 from kalam.live.beginning import Beginning
 from kalam.live.held_events import UNKNOWN_US, HeldEvents, follow_each_other, of_acks
-from kalam.live.watch import Watch
+from kalam.live.listening import Listening
 from kalam.rows.codec import Codec
 from kalam.tables.ports import Acked, StoredEvents, StreamState
 from kalam.tables.streams import StreamTables
@@ -51,7 +51,7 @@ class Doubtful(msgspec.Struct, frozen=True):
 class Follower:
     """Brings the events of one table to its watch. What waits for others before it is bounded by ``held_bytes_max``."""
 
-    def __init__(self, watch: Watch, codec: Codec, streams: StreamTables, held_bytes_max: int) -> None:
+    def __init__(self, watch: Listening, codec: Codec, streams: StreamTables, held_bytes_max: int) -> None:
         self._watch, self._codec, self._streams = watch, codec, streams
         self._held_bytes_max = held_bytes_max
         self._seq: int | None = None
@@ -73,6 +73,11 @@ class Follower:
     def seq(self) -> int:
         """The event up to which everything has been brought."""
         return self._seq or 0
+
+    @property
+    def created(self) -> str:
+        """Which stream it is that is followed."""
+        return self._created
 
     def stop(self) -> None:
         """Follow no more."""
@@ -106,7 +111,7 @@ class Follower:
 
     def _bring(self, events: StoredEvents) -> None:
         self._seq = events.seqs[-1]
-        self._watch.take(partial(batch_of_events, events, self._codec), len(events.payloads))
+        self._watch.take_events(events, partial(batch_of_events, events, self._codec))
         if self._watch.keyed and UNKNOWN_US in events.stored_us:
             self._watch.then(self._watch.lose_keyed)
 

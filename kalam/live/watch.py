@@ -26,6 +26,7 @@ from kalam.query.predicate import Predicate
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import STREAM_KEY, Column, DataType, Table
+from kalam.tables.ports import StoredEvents
 from kalam.tables.versions import ChangeBatch
 from kalam.threads import Purpose, in_thread
 
@@ -145,6 +146,10 @@ class Watch:
         self._waiting.append((row_count, make))
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"live {self.table.name} {self.owner}")
+
+    def take_events(self, events: StoredEvents, make: Callable[[], ChangeBatch]) -> None:
+        """Take in events of a STREAM table; ``make`` decodes them."""
+        self.take(make, len(events.payloads))
 
     def then(self, step: Step) -> None:
         """Do something once all changes that were taken in before have been delivered."""

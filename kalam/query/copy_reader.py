@@ -63,7 +63,7 @@ class _Known(msgspec.Struct, frozen=True):
     state: HotState
     segments: tuple[Segment, ...]
     files: list[HandedFiles]
-    asked: tuple[bool, bool]
+    asked: tuple[bool, bool, bool]
     relation: HandedCopy
 
 
@@ -88,30 +88,32 @@ class CopyReader:
         shown = pa.schema([*map(shown_field, table.columns), *STORED_FIELDS, SEQ_FIELD])
         self._schema = schema_bytes(shown)
 
-    def relation(self, view: View, *, sees_deleted: bool, with_seq: bool = False) -> HandedCopy:
+    def relation(self, view: View, *, sees_deleted: bool, with_seq: bool = False, hides: bool = False) -> HandedCopy:
         """The rows of the view; blocking.
 
-        Columns: the table's, ``_updated``, ``_deleted``, and ``_seq`` if asked. Deleted rows only with
-        ``sees_deleted``.
+        Columns: the table's, without hidden ones if it ``hides`` them, ``_updated``, ``_deleted``, and ``_seq`` if
+        asked. Deleted rows only with ``sees_deleted``.
         """
         state = self._hot.state(view)
         self._check(view, sees_deleted=sees_deleted)
         cold = self._cold_files(view, state, sees_deleted=sees_deleted)
-        files, asked, known = list(cold.values()), (sees_deleted, with_seq), self._known
+        files, asked, known = list(cold.values()), (sees_deleted, with_seq, hides), self._known
         if not self._is_local():
             for each in files:  # a file may have left the cache since, and come back
                 self._checks.check(self._table, each.links.path, each.links.segments)
         if known is not None and known.state is state and known.files == files and known.asked == asked:
             return known.relation
-        relation = self._relation(state, cold, sees_deleted=sees_deleted, with_seq=with_seq)
+        relation = self._relation(state, cold, sees_deleted=sees_deleted, with_seq=with_seq, hides=hides)
         if not files or self._is_local():
             self._known = _Known(state, view.segments, files, asked, relation)
         return relation
 
-    def known_relation(self, view: View, *, sees_deleted: bool, with_seq: bool = False) -> HandedCopy | None:
+    def known_relation(
+        self, view: View, *, sees_deleted: bool, with_seq: bool = False, hides: bool = False
+    ) -> HandedCopy | None:
         """The same relation if it was the last to be made; None if not, or if many files would have to be looked at."""
         known = self._known
-        if known is None or known.asked != (sees_deleted, with_seq) or known.segments != view.segments:
+        if known is None or known.asked != (sees_deleted, with_seq, hides) or known.segments != view.segments:
             return None
         if self._hot.known_state(view) is not known.state or len(view.segments) > LOOKED_AT_MAX:
             return None
@@ -121,7 +123,7 @@ class CopyReader:
         return known.relation
 
     def _relation(
-        self, state: HotState, cold: Mapping[Alike, HandedFiles], *, sees_deleted: bool, with_seq: bool
+        self, state: HotState, cold: Mapping[Alike, HandedFiles], *, sees_deleted: bool, with_seq: bool, hides: bool
     ) -> HandedCopy:
         rows = state.rows if sees_deleted else state.live
         parts = [(files, self._part(alike, files)) for alike, files in cold.items()]
@@ -132,6 +134,7 @@ class CopyReader:
             hidden=state.hidden if any(part.hidden for _, part in parts) else None,
             rows=rows if rows.num_rows or not parts else None,
             with_seq=with_seq,
+            without=sorted(self._table.hidden_columns) if hides else (),
         )
 
     def _part(self, alike: Alike, files: HandedFiles) -> wire.Part:
@@ -223,14 +226,17 @@ class CopyRelation(msgspec.Struct, frozen=True):
     sees_deleted: bool
     with_seq: bool
     guard: str | None = None
+    hides: bool = False
 
     def make(self) -> HandedCopy:
         """Make it; blocking."""
-        return self.reader.relation(self.view, sees_deleted=self.sees_deleted, with_seq=self.with_seq)
+        seen, seq = self.sees_deleted, self.with_seq
+        return self.reader.relation(self.view, sees_deleted=seen, with_seq=seq, hides=self.hides)
 
     def known(self) -> HandedCopy | None:
         """The same if it can be had without waiting."""
-        return self.reader.known_relation(self.view, sees_deleted=self.sees_deleted, with_seq=self.with_seq)
+        seen, seq = self.sees_deleted, self.with_seq
+        return self.reader.known_relation(self.view, sees_deleted=seen, with_seq=seq, hides=self.hides)
 
 
 def _stored_rows(view: View, state: HotState) -> int:

@@ -204,6 +204,7 @@ class HandedCopy(Handed):
         hidden: HandedTable | None,
         rows: HandedTable | None,
         with_seq: bool,
+        without: Sequence[str] = (),
     ) -> None:
         super().__init__([files for files, _ in parts] + [table for table in (hidden, rows) if table is not None])
         self._fields: dict[str, Any] = {
@@ -213,6 +214,7 @@ class HandedCopy(Handed):
             "hidden": hidden and hidden.number,
             "rows": rows and rows.number,
             "with_seq": with_seq,
+            "without": list(without),
         }
 
     def told(self) -> tuple[Copy, int | None]:

@@ -6,8 +6,6 @@ the halves of what was asked together, each in a new process, and ends its live 
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import threading
 from collections.abc import Sequence
 from itertools import count
@@ -15,24 +13,14 @@ from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 import pyarrow as pa
-import structlog
 
-from kalam.errors import Internal, KalamError, Timeout
+from kalam.errors import KalamError
 from kalam.names import TableName
-from kalam.query.forks import Fork, Forks
+from kalam.query.forks import Forks
 from kalam.query.handed import schema_bytes, stream_bytes
+from kalam.query.lone_worker import LoneWorker
 from kalam.query.predicate import Predicate
-from kalam.query.wire import (
-    FAILURES,
-    HEAD,
-    VERDICTS,
-    Check,
-    Condition,
-    Frame,
-    Question,
-    question_message,
-    receive_exactly,
-)
+from kalam.query.wire import VERDICTS, Check, Condition
 from kalam.query.wire import Judge as JudgeQuestion
 from kalam.query.workers import error_of
 from kalam.rows.columns import arrow_schema, to_arrow
@@ -43,16 +31,14 @@ JUDGE_S = 2.0
 """How long the conditions of one batch of changes may take."""
 Verdicts = dict[Predicate, "list[int] | KalamError"]
 """For each predicate the places of the versions for which it holds, or why it cannot be said."""
-log = structlog.get_logger(__name__)
 
 
 class JudgeProcess:
     """The process, made when there is something to judge. Its methods are for threads, one at a time."""
 
     def __init__(self, forks: Forks) -> None:
-        self._forks = forks
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._fork: Fork | None = None
+        self._worker = LoneWorker(forks, JUDGE_S, "condition")
+        self._generation = 0
         self._lock = threading.Lock()
         self._numbers: WeakKeyDictionary[Predicate, int] = WeakKeyDictionary()
         self._next = count(1)
@@ -61,12 +47,12 @@ class JudgeProcess:
 
     def open(self) -> None:
         """Take note of the event loop's thread, in which processes are made."""
-        self._loop = asyncio.get_running_loop()
+        self._worker.open()
 
     def check(self, check: Check) -> None:
         """Raise what there is against a condition."""
         with self._lock:
-            self._ask(check)
+            self._worker.ask(check)
 
     def judge(self, table: TableName, rows: bytes, predicates: Sequence[Predicate]) -> Verdicts:
         """Judge conditions over rows, an Arrow stream."""
@@ -84,6 +70,10 @@ class JudgeProcess:
 
     def _verdicts(self, table: TableName, rows: bytes, predicates: Sequence[Predicate]) -> Verdicts:
         by_number = {self._number(predicate): predicate for predicate in predicates}
+        generation = self._worker.ready()
+        if generation != self._generation:
+            self._generation = generation
+            self._known.clear()
         told = [_condition(number, each) for number, each in by_number.items() if number not in self._known]
         forget, self._gone = self._gone, []
         self._known -= set(forget)
@@ -95,7 +85,7 @@ class JudgeProcess:
             told=told,
             forget=forget,
         )
-        body = self._ask(question)
+        body = self._worker.ask(question)
         self._known |= by_number.keys()
         return {
             by_number[verdict.number]: np.frombuffer(verdict.places, np.int32).tolist()
@@ -110,48 +100,6 @@ class JudgeProcess:
             number = self._numbers[predicate] = next(self._next)
             finalize(predicate, self._gone.append, number).atexit = False
         return number
-
-    def _ask(self, question: Question) -> bytes:
-        """The body of the answer; raises the failure that it is, and what became of the process."""
-        fork = self._fork if self._fork is not None and not self._fork.ended.done() else self._new()
-        try:
-            fork.questions.sendall(question_message(question))
-            head = receive_exactly(fork.answers, HEAD.size)
-            kind, size = HEAD.unpack(head) if head else (b"", 0)
-            body = receive_exactly(fork.answers, size) if head else None
-        except TimeoutError as exc:
-            self._end()
-            raise Timeout(f"the condition takes longer than {JUDGE_S:g} s") from exc
-        except OSError:
-            body = None
-        if body is None:
-            said = fork.said()
-            self._end()
-            log.error("the process that judges live queries ended", said=said)
-            raise Internal("the process that judges conditions ended; the server's log has the reason")
-        if Frame(kind) is Frame.FAILURE:
-            raise error_of(FAILURES.decode(body))
-        return body
-
-    def _new(self) -> Fork:
-        assert self._loop is not None
-        self._end()
-        fork = self._fork = asyncio.run_coroutine_threadsafe(self._forks.fork(), self._loop).result()
-        for sock in (fork.questions, fork.answers):
-            _bound(sock)
-        return fork
-
-    def _end(self) -> None:
-        fork, self._fork = self._fork, None
-        self._known.clear()
-        if fork is not None:
-            fork.kill()
-            fork.close()
-            fork.answers.close()
-
-
-def _bound(sock: socket.socket) -> None:
-    sock.settimeout(JUDGE_S)
 
 
 def _condition(number: int, predicate: Predicate) -> Condition:

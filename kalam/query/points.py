@@ -27,6 +27,7 @@ from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, 
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
 from kalam.storage.segments.key_rows import KeyedRow
+from kalam.tables.kinds import Rows, Tables
 from kalam.tables.stored import StoredTables
 
 SHAPES_MAX = 4_096
@@ -81,8 +82,8 @@ class Shape(msgspec.Struct, frozen=True):
 class Points:
     """Answers queries for single rows."""
 
-    def __init__(self, catalogue: Catalogue, stored: StoredTables, policies: Policies) -> None:
-        self._catalogue, self._stored, self._policies = catalogue, stored, policies
+    def __init__(self, catalogue: Catalogue, stored: StoredTables, own: Tables[Rows], policies: Policies) -> None:
+        self._catalogue, self._stored, self._own, self._policies = catalogue, stored, own, policies
         self._shapes: dict[tuple[int, int], Shape] = {}
 
     async def select(
@@ -141,7 +142,7 @@ class Points:
         if point is None:
             return None
         table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-        if table is None or not table.key:
+        if table is None or not table.key or not self._own.of(table).is_readable(table):
             return None
         key = key_of(table, point.where, "", parameters)
         shape = self._shape(table, point)
@@ -154,7 +155,7 @@ class Points:
         if known is not None and known.asked is point.columns and known.table is table:
             return known
         fields = _fields(table)
-        names = point.columns or tuple((name, name) for name in fields)
+        names = point.columns or tuple((name, name) for name in fields if name not in table.hidden_columns)
         if any(column not in fields for column, _ in names):
             return None
         order = {name: place for place, name in enumerate(fields)}

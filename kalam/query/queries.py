@@ -153,7 +153,9 @@ class Queries:
         return await self.run_around(query, own, namespace, parameters, Wanted(user=user, in_order=True))
 
     async def _count(self, query: QueryText, table: Table, wanted: Wanted) -> int:
-        view = (await self._own.of(table).sources({table.name: table}, wanted.user, with_key=False))[table.name]
+        rows = self._own.of(table)
+        await rows.wait_readable(table)
+        view = (await rows.sources({table.name: table}, wanted.user, with_key=False))[table.name]
         if view is None:
             return 0
         if isinstance(view, pa.Table):
@@ -176,7 +178,7 @@ class Queries:
         wanted = Wanted(user=user, in_order=self._in_order(query, namespace))
 
         async def begin(query: QueryText) -> tuple[AsyncGenerator[pa.Table, None], pa.Table]:
-            tables = self._stream(await self._bind(query, user, namespace, parameters), wanted)
+            tables = self.stream_bound(await self._bind(query, user, namespace, parameters), wanted)
             return tables, await anext(tables)
 
         (tables, first), names = await _distinctly_named(query, begin)
@@ -185,7 +187,8 @@ class Queries:
             async for table in tables:
                 yield table if names is None else table.rename_columns(names)
 
-    async def _stream(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
+    async def stream_bound(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
+        """The rows of a query over what was bound to it, while they are found; at least one table."""
         with unless_dropped(self._catalogue, bound.names):
             async with aclosing(self._executor.stream(bound, wanted)) as tables:  # a reader that leaves frees the place
                 async for table in tables:
@@ -216,6 +219,8 @@ class Queries:
         sources: dict[TableName, Source] = {}
         for name in set(names) - tables.keys():
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
+        for each in tables.values():
+            await self._own.of(each).wait_readable(each)
         for rows, alike in self._own.parts(tables):
             read = partial(rows.sources, alike, user, with_key=query.names_key, scan=scan)
             foreign = any(table.is_foreign for table in alike.values())  # which may be read for long
@@ -224,7 +229,10 @@ class Queries:
         for use, name in zip(query.tables, names, strict=True):
             table, deleted = tables.get(name), use.sees_deleted
             guard = None if table is None else self.policies.seen(user, table)
-            relations[name, deleted] = self.relation(table, user, sources[name], sees_deleted=deleted, guard=guard)
+            hides = not query.names_key
+            relations[name, deleted] = self.relation(
+                table, user, sources[name], sees_deleted=deleted, hides=hides, guard=guard
+            )
         if own is not None:
             relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
         return BoundQuery(query, names, relations, parameters)
@@ -262,15 +270,20 @@ class Queries:
         *,
         sees_deleted: bool = False,
         with_seq: bool = False,
+        hides: bool = False,
         guard: Predicate | None = None,
     ) -> Relation:
-        """What a source stands for in a query, of which it reads what the ``guard`` leaves."""
+        """What a source stands for in a query, of which it reads what the ``guard`` leaves.
+
+        It ``hides`` the key of a view that no column of its SELECT is.
+        """
         text = None if guard is None else guard.text
         if isinstance(source, pa.Table):
             return TableRelation(source, text)
         assert table is not None
         reader = self._reader(table, table.owner(user))
-        return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq, text)
+        hides = hides and bool(table.hidden_columns)
+        return CopyRelation(reader, source or EMPTY_VIEW, sees_deleted, with_seq, text, hides)
 
     def _reader(self, table: Table, owner: str) -> CopyReader:
         name = (table.table_id, table.schema_version, owner)

@@ -116,6 +116,21 @@ AUDIT: Fields = (
     ("outcome", TEXT),
     ("detail", TEXT),
 )
+VIEWS: Fields = (
+    ("namespace", TEXT),
+    ("view_name", TEXT),
+    ("state", TEXT),
+    ("reason", TEXT),
+    ("how", TEXT),
+    ("position", TEXT),
+    ("lag_rows", COUNT),
+    ("lag_s", pa.float64()),
+    ("missed", COUNT),
+    ("late", COUNT),
+    ("failed", COUNT),
+    ("refreshes", COUNT),
+    ("cost_ms", COUNT),
+)
 STATS: Fields = (("name", TEXT), ("value", pa.float64()))
 
 
@@ -134,12 +149,16 @@ def _kept(made: pa.Table, names: Sequence[str], keep: Callable[[Any], bool]) -> 
     return made.filter(pa.array([keep(row) for row in rows], pa.bool_()))
 
 
-def _without_options(made: pa.Table, owned: set[tuple[str, str]]) -> pa.Table:
-    """The rows of ``system.tables`` in which what may name a LOCATION is shown for these tables only."""
-    columns = (made.column(name).to_pylist() for name in ("namespace", "table_name", "options"))
-    options = [text if (namespace, name) in owned else None for namespace, name, text in zip(*columns, strict=True)]
-    place = made.column_names.index("options")
-    return made.set_column(place, made.schema.field(place), pa.array(options, pa.string()))
+_OF_OWNERS = frozenset({"options", "reason", "how", "position"})
+"""Columns of ``system.tables`` and ``system.views`` that may name a LOCATION, or what a view reads."""
+
+
+def _without(made: pa.Table, called: str, column: str, owned: set[tuple[str, str]]) -> pa.Table:
+    """The rows in which a column is shown for these tables only, whose names are in the column ``called`` so."""
+    columns = (made.column(name).to_pylist() for name in ("namespace", called, column))
+    shown = [text if (namespace, name) in owned else None for namespace, name, text in zip(*columns, strict=True)]
+    place = made.column_names.index(column)
+    return made.set_column(place, made.schema.field(place), pa.array(shown, pa.string()))
 
 
 def running_rows(running: Iterable[RunningQuery]) -> list[tuple[Any, ...]]:
@@ -234,10 +253,11 @@ class SystemTables:
             case Shown.VISIBLE | Shown.OWNED:
                 sees = rights.sees if shown is Shown.VISIBLE else rights.owns
                 names = {(each.name.namespace, each.name.table) for each in tables if sees(user, each)}
-                kept = _kept(made, ("namespace", "table_name"), names.__contains__)
-                if "options" in kept.column_names:
-                    owned = {(each.name.namespace, each.name.table) for each in tables if rights.owns(user, each)}
-                    kept = _without_options(kept, owned)
+                called = "view_name" if "view_name" in made.column_names else "table_name"
+                kept = _kept(made, ("namespace", called), names.__contains__)
+                owned = {(each.name.namespace, each.name.table) for each in tables if rights.owns(user, each)}
+                for column in _OF_OWNERS.intersection(kept.column_names):
+                    kept = _without(kept, called, column, owned)
                 return kept
             case Shown.NAMESPACES:
                 seen = {name for name in self._catalogue.namespaces if rights.sees_namespace(user, name, tables)}
@@ -283,6 +303,6 @@ class SystemTables:
                 self._catalogue.comments.of(table, column.column_id),
             )
             for table in sorted(self._catalogue.tables.values(), key=lambda table: table.name)
-            for ordinal, column in enumerate(table.columns, 1)
+            for ordinal, column in enumerate(table.shown_columns, 1)
         ]
         return build(COLUMNS, rows)

@@ -78,7 +78,7 @@ class Copy(msgspec.Struct, tag="copy", frozen=True, array_like=True):
     """One state of a copy: its segments without what ``hidden`` (``Rows``) hides of them, and its hot ``rows``.
 
     ``key`` names the key's columns. ``schema`` has the table's columns with their SQL types as metadata, and the
-    system columns.
+    system columns; it is shown ``without`` some of them.
     """
 
     number: int
@@ -88,6 +88,7 @@ class Copy(msgspec.Struct, tag="copy", frozen=True, array_like=True):
     hidden: int | None
     rows: int | None
     with_seq: bool
+    without: list[str] = []
 
 
 Told = Bytes | Files | Rows | Copy
@@ -170,6 +171,27 @@ class Judge(msgspec.Struct, tag="judge", kw_only=True):
     forget: list[int] = []
 
 
+class Compute(msgspec.Struct, tag="compute", kw_only=True):
+    """Run a query over rows, an Arrow stream, that are the whole of its one table. Answers with a stream, or a failure.
+
+    The query is told once, under its number, and planned once.
+    """
+
+    number: int
+    rows: bytes
+    told: Computed | None = None
+    forget: list[int] = []
+
+
+class Computed(msgspec.Struct, frozen=True, array_like=True):
+    """A query over one table that is asked of batch after batch, each row by itself."""
+
+    namespace: str
+    table: str
+    text: str
+    schema: bytes
+
+
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
     """The places of the rows for which a condition holds, as int32 side by side, or why it cannot be said."""
 
@@ -187,7 +209,7 @@ class Failure(msgspec.Struct, frozen=True):
     too_many: str | None = None
 
 
-Question = Ask | Forget | Parse | Check | Judge
+Question = Ask | Forget | Parse | Check | Judge | Compute
 ENCODER = msgspec.msgpack.Encoder()
 QUESTIONS: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
 FAILURES = msgspec.msgpack.Decoder(Failure)

@@ -64,16 +64,17 @@ class Codec:
     @cached_property
     def events(self) -> RowShower:
         """Rows to the payloads of a STREAM table's events, and to the ``old`` of an update."""
-        options = self.table.options
-        return RowShower(self.table.columns, self.table.payload_format, bigint_as_text=options.bigint_as_text)
+        return self._shower(())
 
     @cached_property
     def changes(self) -> RowShower:
         """Rows to the members of a change: the columns, then ``_updated`` and ``_deleted``."""
-        options, constants = self.table.options, (UPDATED, DELETED)
-        return RowShower(
-            self.table.columns, self.table.payload_format, constants, bigint_as_text=options.bigint_as_text
-        )
+        return self._shower((UPDATED, DELETED))
+
+    def _shower(self, constants: tuple[str, ...]) -> RowShower:
+        table, shown = self.table, self.table.shown_columns
+        as_text, hidden = table.options.bigint_as_text, len(table.columns) - len(shown)
+        return RowShower(shown, table.payload_format, constants, bigint_as_text=as_text, hidden=hidden)
 
 
 class Codecs:

@@ -37,7 +37,7 @@ class RowShower:
     """Writes rows of one table as maps, with the given constant columns behind them.
 
     ``constants`` are the names of further members that all rows of a call share (``_updated``, ``_deleted``). With
-    ``bigint_as_text`` JSON has BIGINT as text.
+    ``bigint_as_text`` JSON has BIGINT as text. Rows have ``hidden`` values behind those of the columns.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class RowShower:
         constants: Sequence[str] = (),
         *,
         bigint_as_text: bool = False,
+        hidden: int = 0,
     ) -> None:
         columns = tuple(columns)
+        self._width = len(columns) if hidden else None
         is_json = payload_format is PayloadFormat.JSON
         show = partial(show_in_json, bigint_as_text=bigint_as_text) if is_json else show_in_msgpack
         self._shows = [(column.name, fix) for column in columns if (fix := show(column.type.name))]
@@ -59,7 +61,7 @@ class RowShower:
 
     def maps(self, rows: Sequence[Row], constants: tuple[Any, ...] = ()) -> list[Any]:
         """The rows as values that ``encode`` writes as maps, every column present."""
-        make = self._map
+        make, rows = self._map, self._seen(rows)
         maps = [make(*row, *constants) for row in rows]
         for name, show in self._shows:
             values = list(map(attrgetter(name), maps))
@@ -69,6 +71,10 @@ class RowShower:
                     if value is not old:
                         setattr(row_map, name, value)
         return maps
+
+    def _seen(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows without what is hidden."""
+        return rows if self._width is None else [row[: self._width] for row in rows]
 
     def changed(self, olds: Sequence[Row | None], news: Sequence[Row]) -> list[dict[str, Any]]:
         """For each row the former values of the columns that changed, as ``encode`` takes them."""
@@ -82,8 +88,11 @@ class RowShower:
                 for name, a, b in zip(self._names, old, new, strict=True)
                 if a is not b and differs(a, b)
             }
-            for was, old, new in zip(shown, olds, news, strict=True)
+            for was, old, new in zip(shown, self._former(olds), self._seen(news), strict=True)
         ]
+
+    def _former(self, olds: Sequence[Row | None]) -> Sequence[Row | None]:
+        return olds if self._width is None else [None if old is None else old[: self._width] for old in olds]
 
     def each(self, rows: Sequence[Row]) -> list[bytes]:
         """Every row as a payload of its own."""

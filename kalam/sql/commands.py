@@ -36,13 +36,15 @@ from kalam.sql.text.statements import (
     TableRef,
     Use,
 )
+from kalam.sql.text.view_statements import RefreshView, ShowViews
 
 _SHOW = (
-    "SHOW takes NAMESPACES, TABLES [IN ns], COLUMNS FROM t, STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, "
+    "SHOW takes NAMESPACES, TABLES [IN ns], COLUMNS FROM t, VIEWS, STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, "
     "STATS FOR TABLE t, CREATE TABLE t, USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
 )
 _LISTS: dict[str, Statement] = {
     "NAMESPACES": ShowNamespaces(),
+    "VIEWS": ShowViews(),
     "STREAMS": ShowStreams(),
     "JOBS": ShowJobs(),
     "QUERIES": ShowQueries(),
@@ -162,9 +164,13 @@ def compact(cursor: Cursor) -> CompactTable:
     return CompactTable(cursor.table())
 
 
-def refresh(cursor: Cursor) -> RefreshLake:
-    """Read REFRESH LAKE [FOR TABLE t]."""
-    cursor.expect("REFRESH", "LAKE")
+def refresh(cursor: Cursor) -> RefreshLake | RefreshView:
+    """Read REFRESH LAKE [FOR TABLE t], or REFRESH MATERIALIZED VIEW v."""
+    cursor.expect("REFRESH")
+    if cursor.take("MATERIALIZED", "VIEW"):
+        return RefreshView(cursor.table())
+    if not cursor.take("LAKE"):
+        raise cursor.unexpected("LAKE or MATERIALIZED VIEW", choices=("LAKE", "MATERIALIZED"))
     return RefreshLake(cursor.table() if cursor.take("FOR", "TABLE") else None)
 
 

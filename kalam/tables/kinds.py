@@ -1,7 +1,8 @@
 """The one fork: what is done with a table, by its kind.
 
 Above ``sql`` nobody else asks for the kind of a table. What differs between kinds is a method of a protocol, fulfilled
-once for the tables whose rows are stored (SHARED, USER) and once for STREAM tables; who needs it asks ``Tables.of``.
+once for the tables whose rows are stored (SHARED, USER), once for STREAM tables, those over foreign streams and views
+each; who needs it asks ``Tables.of``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
     stored: Acts
     streams: Acts
     foreign: Acts
+    views: Acts
 
     def of(self, table: Table | TableDefinition) -> Acts:
         """How it is done with this table."""
@@ -49,13 +51,19 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 return self.streams
             case TableKind.FOREIGN:
                 return self.foreign
+            case TableKind.VIEW:
+                return self.views
             case other:
                 assert_never(other)
 
     def parts(self, tables: Mapping[TableName, Table]) -> Iterator[tuple[Acts, Mapping[TableName, Table]]]:
-        """Those of the tables that are alike, and how it is done with them; streams first, for they are waited for."""
+        """Those of the tables that are alike, and how it is done with them; streams first, for they are waited for.
+
+        Views are read together with the tables whose rows are stored, for they are.
+        """
         for acts in (self.foreign, self.streams, self.stored):
-            alike = {name: table for name, table in tables.items() if self.of(table) is acts}
+            own = (acts, self.views) if acts is self.stored else (acts,)
+            alike = {name: table for name, table in tables.items() if any(self.of(table) is each for each in own)}
             if alike:
                 yield acts, alike
 
@@ -135,6 +143,12 @@ class Rows(Protocol):
 
     async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
         """Why rows could not be inserted now, by their places; the keys of the others are added to ``before``."""
+
+    def is_readable(self, table: Table) -> bool:
+        """Whether it can be read at once."""
+
+    async def wait_readable(self, table: Table) -> None:
+        """Wait until it can be read; raises TooBusy after some seconds."""
 
     async def sources(
         self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN

@@ -21,7 +21,7 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
 
     ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
-    the snapshot does not have.
+    the snapshot does not have; ``removed`` are rows that are deleted beside those that become others.
     """
 
     olds: Sequence[Row]
@@ -30,6 +30,12 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
     news: Sequence[Row] | None
     seen_seq: int
     inserts: Sequence[Row] = ()
+    removed: Matched | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows it changes."""
+        return len(self.olds) + len(self.inserts) + (self.removed.count if self.removed else 0)
 
     @classmethod
     def of_keyed(cls, found: KeyedRows, news: Sequence[Row] | None) -> Matched:

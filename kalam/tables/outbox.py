@@ -33,6 +33,7 @@ from kalam.storage.log.copy_store import CopyStore, read_chunks
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.database import Database
 from kalam.storage.log.troubles import Troubles, log_failure, reason_of
+from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
@@ -303,7 +304,9 @@ class Outbox:
         def update(conn: sqlite3.Connection) -> None:
             conn.executemany("UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?", rows)
             conn.executemany(
-                "DELETE FROM log WHERE flushed = 1 AND first_seq + row_count - 1 <= ? AND copy_id = ?", rows
+                "DELETE FROM log WHERE flushed = 1 AND first_seq + row_count - 1 <= "  # noqa: S608 - a constant
+                f"min(?, (SELECT {READ_UPTO} FROM copies WHERE copies.copy_id = log.copy_id)) AND copy_id = ?",
+                rows,
             )
 
         try:

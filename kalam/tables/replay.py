@@ -160,7 +160,9 @@ def batch_of_run(run: FeedRun, table: Table, after_seq: int, upto_seq: int) -> C
     if run.op == "truncate" and run.seq > after_seq:
         raise truncated(table, run.seq)
     seen, batch = SeenRows(table.columns), ChangeBatch()
-    for number, shown in enumerate(run.rows):
+    hidden = dict.fromkeys(table.hidden_columns)
+    for number, told in enumerate(run.rows):
+        shown = {**told, **hidden} if hidden else told
         seq = run.seq + number
         if not after_seq < seq <= upto_seq:
             continue

@@ -251,11 +251,13 @@ class StoredTables:
         user: str,
         match: Callable[[Table, View], Awaitable[Matched]],
         once: Once | None = None,
+        also: Remember | None = None,
     ) -> Changed:
         """Run an UPDATE, DELETE or upsert as one transaction.
 
         ``match`` reads the rows from a view of the table as it is when the statement has its turn; it is called again
-        on newer ones when the rows or the table changed before the commit. With ``once`` it is carried out once.
+        on newer ones when the rows or the table changed before the commit. With ``once`` it is carried out once; what
+        ``also`` writes is in the transaction, where there is one.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = table.owner(user)
@@ -268,13 +270,13 @@ class StoredTables:
                 view = await self.view(table, user) or EMPTY_VIEW
                 table = self._store.catalogue.newest(table)
                 matched = await match(table, view)
-                if not matched.olds and not matched.inserts:
+                rows = matched.count
+                if not rows:
                     return Changed(table)
-                rows = len(matched.olds) + len(matched.inserts)
                 changes = await beside(rows, self._changes, table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
-                remember = None if once is None else _remembering(table, matched, once)
+                remember = also if once is None else _remembering(table, matched, once)
                 seen_seq, trace = matched.seen_seq, current_trace()
                 task = ChangeTask(self._store, table, owner, changes, seen_seq, cold, epoch, trace, remember)
                 try:
@@ -299,6 +301,8 @@ class StoredTables:
             packed = [] if matched.news is None else pack_pieces(matched.news)
             self._check_rows(table, matched.news or (), packed)
             changes = changes_of_old(table, matched, packed)
+        if matched.removed is not None and matched.removed.olds:
+            changes += changes_of_old(table, matched.removed, [])
         if matched.inserts:
             packed = pack_pieces(matched.inserts)
             self._check_rows(table, matched.inserts, packed)

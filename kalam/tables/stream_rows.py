@@ -65,6 +65,13 @@ class StreamRows:
         with span("kalam.publish", table=str(table.name), events=len(rows)):
             return TakenRows(discarded=(await self._tables.publish(table, events)).discarded)
 
+    def is_readable(self, table: Table) -> bool:
+        """Always."""
+        return True
+
+    async def wait_readable(self, table: Table) -> None:
+        """Nothing has to be waited for."""
+
     async def sources(
         self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:

@@ -13,7 +13,8 @@ from statement_table import Line, lines
 from kalam.sql import parse_statement, split
 from kalam.sql.access.statements import AccessStatement
 from kalam.sql.text.lexer import StatementText, read_tokens
-from kalam.sql.text.statements import OnAccess, Statement
+from kalam.sql.text.statements import OnAccess, OnView, Statement
+from kalam.sql.text.view_statements import ViewStatement
 from kalam.sql_words import FUNCTIONS, KEYWORDS
 
 CODES = {
@@ -38,6 +39,7 @@ AFTER = {
     "CREATE ROLE": "DROP ROLE fresh",
     "CREATE TABLE": "DROP TABLE lab.fresh",
     "ALTER TABLE {table} RENAME TO": "DROP TABLE lab.renamed",
+    "CREATE MATERIALIZED VIEW": "DROP MATERIALIZED VIEW lab.fresh",
     "CREATE TOKEN 'fresh' FOR": "DROP TOKEN 'fresh' FOR bystander",
     "CREATE TOKEN 'fresh'": "DROP TOKEN 'fresh' FOR {me}",
     "ALTER USER bystander LOCK": "ALTER USER bystander UNLOCK",
@@ -55,12 +57,13 @@ AFTER = {
 
 
 def kind_of(line: Line) -> str:
-    [text] = split(line.text.format(table="lab.t", me="somebody", folder="/tmp"))
+    [text] = split(line.text.format(table="lab.t", view="lab.v", me="somebody", folder="/tmp"))
     return type(parse_statement(text)).__name__
 
 
 def test_every_statement_of_the_language_has_a_line() -> None:
-    language = {*get_args(Statement), *get_args(AccessStatement)} - {OnAccess}
+    parts = (Statement, AccessStatement, ViewStatement)
+    language = {kind for part in parts for kind in get_args(part)} - {OnAccess, OnView}
     assert {kind_of(line) for line in lines()} == {kind.__name__ for kind in language}
 
 
@@ -83,17 +86,19 @@ def carried_out(world: World, person: str, line: Line) -> str:
     """The code with which somebody is answered; what was changed is as it was before."""
     admin, me = world.admin, user_of(person)
     carried = line.of(person) == "+"
-    new = carried and "{table}" in line.text
-    if new:
+    new = carried and ("{table}" in line.text or "{view}" in line.text)
+    if new and "{view}" in line.text:
+        world.asker("owner").rows("CREATE MATERIALIZED VIEW lab.doomed AS SELECT id, v FROM lab.t")
+    elif new:
         admin.rows(
             "CREATE TABLE lab.doomed (id INT PRIMARY KEY, v TEXT); INSERT INTO lab.doomed VALUES (1, 'x');"
             "ALTER TABLE lab.doomed OWNER TO owner"
         )
     if carried and line.text in BEFORE:
         admin.rows(BEFORE[line.text])
-    code = world.asker(person).code(filled(world, person, line, table="lab.doomed" if new else "lab.t"))
+    code = world.asker(person).code(filled(world, person, line, *["lab.doomed"] * new))
     if new:
-        admin.rows("DROP TABLE IF EXISTS lab.doomed")
+        admin.rows("DROP {} IF EXISTS lab.doomed".format("MATERIALIZED VIEW" if "{view}" in line.text else "TABLE"))
     undo = next((sql for begin, sql in AFTER.items() if line.text.startswith(begin)), None)
     if code == "ok" and undo is not None:
         admin.rows(undo.format(me=me))
@@ -103,8 +108,9 @@ def carried_out(world: World, person: str, line: Line) -> str:
     return code
 
 
-def filled(world: World, person: str, line: Line, table: str = "lab.t") -> str:
-    return line.text.format(table=table, me=user_of(person), folder=world.server.data_dir)
+def filled(world: World, person: str, line: Line, new: str | None = None) -> str:
+    me, folder = user_of(person), world.server.data_dir
+    return line.text.format(table=new or "lab.t", view=new or "lab.v", me=me, folder=folder)
 
 
 def changes_nothing(line: Line) -> bool:

@@ -78,7 +78,11 @@ class Frames:
         seq = [col(SEQ)] if copy.with_seq else []
         # The types' names come in here and not with the files: a file whose schema has other metadata than the table's
         # is read through a cast, behind which DataFusion prunes nothing that a running query has found out.
-        shown = [col(f'"{field.name}"').alias(field.name, _text_metadata(field)) for field in own]
+        shown = [
+            col(f'"{field.name}"').alias(field.name, _text_metadata(field))
+            for field in own
+            if field.name not in copy.without
+        ]
         frames: list[DataFrame] = []
         for part in copy.parts:
             files = self._files(part.files, ctx, in_order)
@@ -89,7 +93,8 @@ class Frames:
             frames.append(frame.select(*shown, col(UPDATED), lit(part.deleted).alias(DELETED), *seq))
         if copy.rows is not None:
             rows = self._table(copy.rows).cast(schema)
-            frames.append(arrow_frame(ctx, rows if copy.with_seq else rows.drop_columns([SEQ])))
+            left_out = [*copy.without, *([] if copy.with_seq else [SEQ])]
+            frames.append(arrow_frame(ctx, rows.drop_columns(left_out) if left_out else rows))
         union = frames[0]
         for frame in frames[1:]:
             union = union.union(frame)

@@ -28,17 +28,25 @@ GROUP_MAX = 128
 PLANS_MAX = 1_024
 
 
-class _Source(ds.InMemoryDataset):  # type: ignore[misc]  # pyarrow has no types
+class Batches(ds.InMemoryDataset):  # type: ignore[misc]  # pyarrow has no types
     """A data set of one fragment, whose rows are those of ``batch`` at the time of each run."""
 
     batch: pa.RecordBatch
 
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Batches:
+        """One that has no rows yet."""
+        made = cls([no_rows(schema)])
+        made.batch = no_rows(schema)
+        return made
+
     def get_fragments(self, filter: Any = None) -> Any:  # noqa: A002 - pyarrow's name
+        """The one fragment."""
         return iter([_Fragment(self)])
 
 
 class _Fragment:
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: Batches) -> None:
         self._source = source
 
     def scanner(self, schema: Any = None, columns: Any = None, **_: Any) -> Any:
@@ -52,7 +60,7 @@ class Judges:
     def __init__(self) -> None:
         self._planning = Planning.of(SessionConfig().with_target_partitions(1))
         self._conditions: dict[int, Condition] = {}
-        self._sources: dict[tuple[str, str, bytes], _Source] = {}
+        self._sources: dict[tuple[str, str, bytes], Batches] = {}
         self._plans: dict[tuple[int, ...], Any] = {}
 
     def check(self, check: Check) -> None:
@@ -72,23 +80,22 @@ class Judges:
         self._conditions |= {condition.number: condition for condition in ask.told}
         table = pa.ipc.open_stream(ask.rows).read_all()
         source = self._source(ask, table.schema)
-        source.batch = table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+        source.batch = table.combine_chunks().to_batches()[0] if table.num_rows else no_rows(table.schema)
         verdicts: list[Verdict] = []
         for group in self._groups(ask.conditions):
             verdicts += self._judge_group(ask, source, group)
-        source.batch = _no_rows(table.schema)
+        source.batch = no_rows(table.schema)
         if len(self._plans) > PLANS_MAX:
             self._plans.clear()
         return verdicts
 
-    def _source(self, ask: Judge, schema: pa.Schema) -> _Source:
+    def _source(self, ask: Judge, schema: pa.Schema) -> Batches:
         name = (ask.namespace, ask.table, schema.serialize().to_pybytes())
         if name not in self._sources:
             if len(self._sources) > PLANS_MAX:
                 self._sources.clear()
                 self._plans.clear()
-            source = self._sources[name] = _Source([_no_rows(schema)])
-            source.batch = _no_rows(schema)
+            self._sources[name] = Batches.of(schema)
         return self._sources[name]
 
     def _groups(self, numbers: Sequence[int]) -> list[tuple[int, ...]]:
@@ -98,7 +105,7 @@ class Judges:
         chunks = [tuple(rest[start : start + GROUP_MAX]) for start in range(0, len(rest), GROUP_MAX)]
         return [*chunks, *((number,) for number in alone)]
 
-    def _judge_group(self, ask: Judge, source: _Source, group: tuple[int, ...]) -> list[Verdict]:
+    def _judge_group(self, ask: Judge, source: Batches, group: tuple[int, ...]) -> list[Verdict]:
         try:
             batches = [batch.to_pyarrow() for batch in self._planning.ctx.execute(self._plan(ask, source, group), 0)]
         except BaseException as exc:  # noqa: BLE001 - DataFusion raises plain Exceptions, and panics that are none
@@ -112,7 +119,7 @@ class Judges:
             for place, number in enumerate(group, 1)
         ]
 
-    def _plan(self, ask: Judge, source: _Source, group: tuple[int, ...]) -> Any:
+    def _plan(self, ask: Judge, source: Batches, group: tuple[int, ...]) -> Any:
         known = self._plans.get(group)
         if known is not None:
             return known
@@ -130,5 +137,6 @@ class Judges:
         return found
 
 
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without rows."""
     return pa.RecordBatch.from_pylist([], schema=schema)

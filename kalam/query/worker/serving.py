@@ -21,6 +21,7 @@ from kalam.query.wire import (
     Ask,
     Bytes,
     Check,
+    Compute,
     Failure,
     Forget,
     Frame,
@@ -29,6 +30,7 @@ from kalam.query.wire import (
     Question,
     receive_question,
 )
+from kalam.query.worker.computing import Computers
 from kalam.query.worker.faults import explain
 from kalam.query.worker.judging import Judges
 from kalam.query.worker.limits import Limits
@@ -49,6 +51,7 @@ class Worker:
         self._waiting: list[memoryview] = []
         self._planner = Planner(limits)
         self._judges = Judges()
+        self._computers = Computers()
 
     def warm(self) -> None:
         """Start DataFusion's threads, which every query needs."""
@@ -86,6 +89,8 @@ class Worker:
                 self._send(Frame.END)
             case Judge():
                 self._send(Frame.BATCH, ENCODER.encode(self._judges.judge(question)))
+            case Compute():
+                self._send(Frame.BATCH, self._computers.compute(question))
 
     def _take(self, ask: Ask, files: list[int]) -> None:
         left = iter(files)

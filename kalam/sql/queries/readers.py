@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def import_readers() -> None:
     """Import what the functions below would import; takes some 0.1 s of CPU."""
-    for name in ("select", "select_names", "condition", "policy", "bounds"):
+    for name in ("select", "select_names", "condition", "policy", "bounds", "views"):
         import_module(f"{__package__}.{name}")
 
 
@@ -59,6 +59,13 @@ def read_select_list(cursor: Cursor) -> QueryText:
     from kalam.sql.queries.select import read_select_list
 
     return read_select_list(cursor)
+
+
+def read_view_query(cursor: Cursor) -> QueryText:
+    """``views.read_view_query``."""
+    from kalam.sql.queries.views import read_view_query
+
+    return read_view_query(cursor)
 
 
 def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:

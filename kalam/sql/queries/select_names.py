@@ -33,7 +33,7 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
     tree = parse_query(statement, begin, len(query.text))
     if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
         return None
-    places = list(_list_places(statement))
+    places = list(list_places(statement))
     if len(places) != len(tree.expressions):
         return None
     names = (
@@ -74,7 +74,7 @@ def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
         tree = tree.this
     if not isinstance(tree, exp.Select):
         return found
-    places = list(_list_places(statement))
+    places = list(list_places(statement))
     stars = [number for number, node in enumerate(tree.expressions) if node.is_star]
     if len(places) != len(tree.expressions) or len(stars) > 1:
         return found
@@ -135,7 +135,7 @@ def names_of(text: str) -> list[str] | None:
     """The names that a query's columns have by themselves; None where that is not told by its text."""
     statement = StatementText(text)
     tree = parse_query(statement, 0, len(text))
-    places = list(_list_places(statement))
+    places = list(list_places(statement))
     if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
         return None
     if len(places) != len(tree.expressions):
@@ -153,7 +153,7 @@ def _name(node: exp.Expr, text: str) -> str:
     return str(inner.name) if isinstance(inner, exp.Column) else " ".join(text.split())
 
 
-def _list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
+def list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
     """Where the expressions of the outermost select list stand, from the first character to behind the last."""
     tokens = _outer_tokens(statement)
     if not any(token.word == "SELECT" for token in tokens):

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from kalam.errors import InvalidName
-from kalam.names import RESERVED_NAMESPACES, check_new_namespace
+from kalam.names import check_new_namespace
 from kalam.schema import ROW_ID, Column, DataType, Default, DefaultKind, TableKind, TypeName
 from kalam.sql.access import grants, policies, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
 from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.tables.foreign import check_no_sources, read_over
+from kalam.sql.tables.views import alter_view, create_view, drop_view
 from kalam.sql.text.alterations import (
     Action,
     DropColumn,
@@ -36,27 +37,29 @@ from kalam.sql.text.statements import (
     TruncateTable,
 )
 
-_KINDS = {kind.value: kind for kind in TableKind if kind is not TableKind.FOREIGN}  # a STREAM table OVER something
+_KINDS = {kind.value: kind for kind in (TableKind.STREAM, TableKind.SHARED, TableKind.USER)}
 _CREATE = (
-    "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), CREATE USER u, CREATE ROLE r, "
-    "CREATE TOKEN 'name', CREATE POLICY p ON t"
+    "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), "
+    "CREATE MATERIALIZED VIEW v AS SELECT …, CREATE USER u, CREATE ROLE r, CREATE TOKEN 'name', CREATE POLICY p ON t"
 )
 _DROP = (
-    "what can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t, DROP USER u, DROP ROLE r, "
-    "DROP TOKEN 'name', DROP POLICY p ON t"
+    "what can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t, DROP MATERIALIZED VIEW v, DROP USER u, "
+    "DROP ROLE r, DROP TOKEN 'name', DROP POLICY p ON t"
 )
 _ALTER = (
     "ALTER TABLE t can ADD COLUMN, DROP COLUMN, RENAME COLUMN a TO b, RENAME TO new, ALTER COLUMN c SET DEFAULT, DROP "
     "DEFAULT, DROP NOT NULL or TYPE, SET (option = value, …), OWNER TO u and ENABLE or DISABLE ROW LEVEL SECURITY; "
-    "ALTER USER u changes a user; a policy is dropped and created anew"
+    "ALTER MATERIALIZED VIEW v changes a view, ALTER USER u a user; a policy is dropped and created anew"
 )
 _ALTER_COLUMN = "ALTER COLUMN c can SET DEFAULT value, DROP DEFAULT, DROP NOT NULL and TYPE wider"
 _OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
+    "MATERIALIZED": create_view,
     "ROLE": users.create_role,
     "TOKEN": users.create_token,
     "POLICY": policies.create_policy,
 }
 _OWN_DROPS: dict[str, Callable[[Cursor], Statement]] = {
+    "MATERIALIZED": drop_view,
     "ROLE": users.drop_role,
     "TOKEN": users.drop_token,
     "POLICY": policies.drop_policy,
@@ -65,7 +68,7 @@ _ROW_ID_DEFAULT = Default(kind=DefaultKind.SNOWFLAKE_ID)
 
 
 def create(cursor: Cursor) -> Statement:
-    """Read CREATE of a namespace, a table, a user, a role, a token or a policy."""
+    """Read CREATE of a namespace, a table, a view, a user, a role, a token or a policy."""
     cursor.expect("CREATE")
     if cursor.take("NAMESPACE"):
         return _create_namespace(cursor)
@@ -82,7 +85,7 @@ def create(cursor: Cursor) -> Statement:
 
 
 def drop(cursor: Cursor) -> Statement:
-    """Read DROP of a namespace, a table, a user, a role, a token or a policy."""
+    """Read DROP of a namespace, a table, a view, a user, a role, a token or a policy."""
     cursor.expect("DROP")
     if cursor.take("NAMESPACE"):
         if_exists = cursor.take("IF", "EXISTS")
@@ -101,8 +104,10 @@ def drop(cursor: Cursor) -> Statement:
 
 
 def alter(cursor: Cursor) -> Statement:
-    """Read ALTER USER, or ALTER TABLE with its one action."""
+    """Read ALTER USER, or ALTER TABLE or MATERIALIZED VIEW with its one action."""
     cursor.expect("ALTER")
+    if cursor.take("MATERIALIZED"):
+        return alter_view(cursor)
     if cursor.take("USER"):
         return users.alter_user(cursor)
     if not cursor.take("TABLE"):
@@ -146,7 +151,7 @@ def _create_namespace(cursor: Cursor) -> CreateNamespace:
 
 def _create_table(cursor: Cursor, kind: TableKind) -> CreateTable:
     if_not_exists = cursor.take("IF", "NOT", "EXISTS")
-    ref = _new_table(cursor)
+    ref = cursor.new_table()
     if cursor.at("AS"):
         raise cursor.refusal("CREATE TABLE … AS is not supported; create the table, then INSERT INTO … SELECT")
     columns, key = read_columns(cursor, kind)
@@ -179,18 +184,6 @@ def _create_foreign_table(
 def _row_id(column_id: int) -> Column:
     data_type = DataType(name=TypeName.BIGINT)
     return Column(column_id=column_id, name=ROW_ID, type=data_type, nullable=False, default=_ROW_ID_DEFAULT)
-
-
-def _new_table(cursor: Cursor) -> TableRef:
-    first = cursor.token
-    ref = cursor.table()
-    last = cursor.previous
-    if ref.namespace is not None:
-        if ref.namespace in RESERVED_NAMESPACES:
-            raise cursor.error(InvalidName, f"nothing can be created in the namespace {ref.namespace!r}", at=first)
-        cursor.check_new(ref.namespace, "namespace", first)
-    cursor.check_new(ref.table, "table", last)
-    return ref
 
 
 def _alter_action(cursor: Cursor) -> Action:

@@ -27,11 +27,13 @@ from kalam.schema import (
     StreamStorage,
     TableKind,
     TableOptions,
+    ViewOptions,
     options_type,
 )
 from kalam.sql.tables.durations import duration_text, seconds
 from kalam.sql.text.cursor import did_you_mean
 from kalam.sql.text.literals import quoted
+from kalam.table_options import Maintain, OnRecreate
 
 MAX_BUFFER_ROWS = 100_000_000
 FLUSH_ROWS_MAX = 10_000_000
@@ -43,6 +45,10 @@ _RETENTION_S_MAX = RETENTION_DAYS_MAX * 86_400
 _STREAM = frozenset({TableKind.STREAM})
 _STORED = frozenset(STORED_KINDS)
 _FOREIGN = frozenset({TableKind.FOREIGN})
+_VIEW = frozenset({TableKind.VIEW})
+_REFRESH = re.compile(r"([0-9]{1,7})(ms|s|m|h)?")
+_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_REFRESH_MS_MAX = 3_600_000
 _POLICY = re.compile(
     r"rows\s*:\s*([0-9]{1,9})(?:\s*,\s*interval\s*:\s*([0-9]{1,9}))?|interval\s*:\s*([0-9]{1,9})", re.ASCII
 )
@@ -68,8 +74,11 @@ class Option(msgspec.Struct, frozen=True):
 
 def options_of(options: TableOptions) -> list[tuple[str, Option]]:
     """The options that a table with these has, by name."""
-    kinds = _STORED
-    if not isinstance(options, StoredOptions):
+    if isinstance(options, ViewOptions):
+        kinds = _VIEW
+    elif isinstance(options, StoredOptions):
+        kinds = _STORED - _VIEW
+    else:
         kinds = _STREAM if isinstance(options, StreamOptions) else _FOREIGN
     return [(name, option) for name, option in OPTIONS.items() if option.kinds & kinds]
 
@@ -100,6 +109,15 @@ def table_options(
     return options_type(kind)(**fields)
 
 
+def view_options(
+    raw: Mapping[str, Any], columns: Sequence[Column], *, current: ViewOptions | None = None
+) -> ViewOptions:
+    """The same for a materialized view, whose result has these columns."""
+    options = table_options(TableKind.VIEW, raw, columns, current=current)
+    assert isinstance(options, ViewOptions)
+    return options
+
+
 def _named(kind: TableKind, raw: Mapping[str, Any]) -> dict[str, Any]:
     """The raw values under the options' own names, each known and of this kind."""
     named: dict[str, Any] = {}
@@ -113,18 +131,21 @@ def _named(kind: TableKind, raw: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+_CALLED = {TableKind.FOREIGN: "STREAM table OVER others' messages", TableKind.VIEW: "materialized view"}
+
+
 def _check_known(kind: TableKind, name: str) -> None:
     option = OPTIONS.get(name)
     if option is not None and kind in option.kinds:
         return
     own = [known for known, other in OPTIONS.items() if kind in other.kinds]
-    called = "STREAM table OVER others' messages" if kind is TableKind.FOREIGN else f"{kind} table"
+    called = _CALLED.get(kind, f"{kind} table")
     allowed = f"a {called} has the options {', '.join(own)}"
     if kind is TableKind.FOREIGN and option is not None and option.kinds & _STREAM:
         raise Unsupported(f"{name} is an option of a stream of Kalam's own; {allowed}")
     if option is None:
         raise InvalidOption(f"there is no option {name[:80]}; {allowed}", hint=did_you_mean(name, [*own, *_ALIASES]))
-    kinds = " and ".join(sorted(option.kinds))
+    kinds = " and ".join(sorted(option.kinds - _VIEW)) or "materialized views, and not to"
     raise InvalidOption(f"the option {name} belongs to {kinds} tables; {allowed}")
 
 
@@ -133,12 +154,25 @@ def _read(kind: TableKind, name: str, value: Any, columns: Sequence[Column]) -> 
     fields = option.read(value)
     if fields is None or (name == "LOCATION" and not _location_fits(kind, fields["location"])):
         raise InvalidOption(f"{name} = {_shown(value)} is not allowed; {name} is {option.allowed}")
-    if name == "SUBJECT_KEY":
+    for given in _named_columns(name, fields):
         known = [column.name for column in columns]
-        if value not in known:
-            hint = did_you_mean(str(value), known)
-            raise InvalidOption(f"SUBJECT_KEY = {_shown(value)} names no column of the table", hint=hint)
+        if given not in known:
+            hint = did_you_mean(str(given), known)
+            raise InvalidOption(f"{name} = {_shown(value)} names no column of the table", hint=hint)
     return fields
+
+
+def _named_columns(name: str, fields: Fields) -> Sequence[str]:
+    """The columns that the value of an option names."""
+    match name:
+        case "SUBJECT_KEY":
+            return (fields["subject_key"],)
+        case "KEY":
+            return tuple(fields["key"])
+        case "RETENTION_ON":
+            return (fields["retention_on"],)
+        case _:
+            return ()
 
 
 def _location_fits(kind: TableKind, location: str) -> bool:
@@ -160,6 +194,30 @@ def _whole(value: Any) -> int | None:
 def _retention(value: Any) -> Fields | None:
     span_s = seconds(value)
     return {"retention_s": span_s} if span_s is not None and 1 <= span_s <= _RETENTION_S_MAX else None
+
+
+def _refresh(value: Any) -> Fields | None:
+    match = _REFRESH.fullmatch(str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    if match is None or (match[2] is None and match[1] != "0"):
+        return None
+    span_ms = int(match[1]) * _MILLISECONDS[match[2] or "ms"]
+    return {"refresh_ms": span_ms} if span_ms <= _REFRESH_MS_MAX else None
+
+
+def _refresh_text(span_ms: int) -> str:
+    if not span_ms:
+        return "0"
+    return duration_text(span_ms // 1_000, "hms") if span_ms % 1_000 == 0 else f"{span_ms}ms"
+
+
+def _key(value: Any) -> Fields | None:
+    names = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else ()
+    fits = bool(names) and all(names) and len(set(names)) == len(names)
+    return {"key": names} if fits else None
+
+
+def _retention_on(value: Any) -> Fields | None:
+    return {"retention_on": value} if isinstance(value, str) else None
 
 
 def _max_buffer(value: Any) -> Fields | None:
@@ -243,12 +301,35 @@ def _choice_option(kinds: frozenset[TableKind], field: str, choices: type[enum.S
 
 OPTIONS: dict[str, Option] = {
     "RETENTION": Option(
-        _STREAM,
+        _STREAM | _VIEW,
         f"a time such as '10s', '5m', '1h' or '7d', or a number of seconds, from 1 s to {RETENTION_DAYS_MAX} days",
         _retention,
         lambda own: "none" if own.retention_s is None else numbered(own.retention_s, "second"),
         lambda own: None if own.retention_s is None else quoted(duration_text(own.retention_s)),
     ),
+    "RETENTION_ON": Option(
+        _VIEW,
+        "the name of a TIMESTAMP column of the result",
+        _retention_on,
+        lambda own: own.retention_on or "none",
+        lambda own: None if own.retention_on is None else quoted(own.retention_on),
+    ),
+    "REFRESH": Option(
+        _VIEW,
+        "'0' (with every commit), or a time such as '250ms', '5s' or '1h', at most an hour",
+        _refresh,
+        lambda own: _refresh_text(own.refresh_ms),
+        lambda own: quoted(_refresh_text(own.refresh_ms)),
+    ),
+    "MAINTAIN": _choice_option(_VIEW, "maintain", Maintain),
+    "KEY": Option(
+        _VIEW,
+        "columns of the result whose values are unique, such as 'a' or 'a, b'",
+        _key,
+        lambda own: ", ".join(own.key) or "none",
+        lambda own: quoted(", ".join(own.key)) if own.key else None,
+    ),
+    "ON_RECREATE": _choice_option(_VIEW, "on_recreate", OnRecreate),
     "MAX_BUFFER": Option(
         _STREAM,
         f"a number of rows, 1 to {MAX_BUFFER_ROWS:,}",

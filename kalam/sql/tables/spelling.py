@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from kalam.foreign import ForeignOptions
+from kalam.names import TableName
 from kalam.schema import (
     Column,
     Default,
@@ -15,6 +16,7 @@ from kalam.schema import (
     TableDefinition,
     TableOptions,
     TypeName,
+    ViewOptions,
 )
 from kalam.sql.tables.options import options_of
 from kalam.sql.text.literals import quoted
@@ -34,15 +36,28 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 
 def create_table_sql(table: TableDefinition) -> str:
     """The CREATE TABLE that makes this table."""
+    if isinstance(table.options, ViewOptions):
+        return _create_view_sql(table, table.options)
     lines = [_column_sql(column, table.key) for column in table.declared_columns]
     if len(table.key) > 1:
         lines.append(f"PRIMARY KEY ({', '.join(map(_name, table.key))})")
     body = ",\n".join(f"    {line}" for line in lines)
-    name = f"{_name(table.name.namespace)}.{_name(table.name.table)}"
+    name = full_name(table.name)
     options = options_sql(table.options, separator=",\n    ")
     if isinstance(table.options, ForeignOptions):
         return f"CREATE STREAM TABLE {name} (\n{body}\n) {table.options.over} WITH (\n    {options}\n)"
     return f"CREATE {table.kind} TABLE {name} (\n{body}\n) WITH (\n    {options}\n)"
+
+
+def full_name(name: TableName) -> str:
+    """The full name of a table, as SQL."""
+    return f"{_name(name.namespace)}.{_name(name.table)}"
+
+
+def _create_view_sql(table: TableDefinition, options: ViewOptions) -> str:
+    name = full_name(table.name)
+    written = options_sql(options, separator=",\n    ")
+    return f"CREATE MATERIALIZED VIEW {name} WITH (\n    {written}\n) AS {options.query}"
 
 
 def options_sql(options: TableOptions, separator: str = ", ") -> str:

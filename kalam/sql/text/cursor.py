@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from kalam.errors import InvalidName, KalamError, RequestError, SyntaxFault, Unsupported
-from kalam.names import check_name
+from kalam.names import RESERVED_NAMESPACES, check_name
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_token
 from kalam.sql.text.statements import TableRef
 
@@ -136,6 +136,18 @@ class Cursor:
         if self.at_symbol("."):
             raise self.fault("a table is named 'table' or 'namespace.table'")
         return table
+
+    def new_table(self) -> TableRef:
+        """Consume the name of a table that is to be created."""
+        first = self.token
+        ref = self.table()
+        last = self.previous
+        if ref.namespace is not None:
+            if ref.namespace in RESERVED_NAMESPACES:
+                raise self.error(InvalidName, f"nothing can be created in the namespace {ref.namespace!r}", at=first)
+            self.check_new(ref.namespace, "namespace", first)
+        self.check_new(ref.table, "table", last)
+        return ref
 
     def string(self, what: str) -> str:
         """Consume a string in single quotes."""

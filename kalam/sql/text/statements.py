@@ -317,6 +317,10 @@ class OnAccess(msgspec.Struct, frozen=True):
     """A statement on users and their rights; ``kalam.sql.access.statements`` has them all."""
 
 
+class OnView(msgspec.Struct, frozen=True):
+    """A statement on materialized views; ``kalam.sql.text.view_statements`` has them all."""
+
+
 class ExecuteAs(msgspec.Struct, frozen=True):
     """A statement that an administrator has carried out for another user, on that user's rows."""
 
@@ -350,5 +354,6 @@ Statement = (
     | ShowLiveQueries
     | KillLiveQuery
     | OnAccess
+    | OnView
     | ExecuteAs
 )

@@ -93,6 +93,9 @@ def delete_table(conn: sqlite3.Connection, table_id: int) -> None:
         "policies",
         "comments",
         "replaced_segments",
+        "view_positions",
+        "view_states",
+        "view_memory",
         "tables",
     ):
         conn.execute(f"DELETE FROM {child} WHERE table_id = ?", (table_id,))  # noqa: S608 - the names stand above

@@ -29,6 +29,7 @@ from kalam.storage.log.copy_store import CopyStore, unpack_key
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.database import Database, fsync_directory, make_directory, now_us, storage_error
 from kalam.storage.log.troubles import Troubles
+from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.remote import remove_file, upload
@@ -247,10 +248,11 @@ class FlushRecord:
             "UPDATE copies SET flushed_seq = ?, published_seq = max(published_seq, ?) WHERE copy_id = ?",
             (step.upto_seq, published, step.copy_id),
         )
-        # A version that has not been published yet stays in the log for the outbox, out of the readers' sight.
+        # A version that has not been published yet stays in the log for the outbox, out of the readers' sight; so does
+        # one that a view has not had.
         conn.execute(
-            """DELETE FROM log WHERE copy_id = ? AND first_seq <= ? AND first_seq + row_count - 1 <=
-            (SELECT published_seq FROM copies WHERE copy_id = log.copy_id)""",
+            f"""DELETE FROM log WHERE copy_id = ? AND first_seq <= ? AND first_seq + row_count - 1 <=
+            (SELECT min(published_seq, {READ_UPTO}) FROM copies WHERE copies.copy_id = log.copy_id)""",  # noqa: S608 - a constant
             (step.copy_id, step.upto_seq),
         )
         # Only those that are not marked yet: SQLite reads the whole payload of a row that it updates.

@@ -56,6 +56,13 @@ class ForeignRows:
         """Raise Unsupported."""
         raise read_only(table, "DELETE")
 
+    def is_readable(self, table: Table) -> bool:
+        """Always."""
+        return True
+
+    async def wait_readable(self, table: Table) -> None:
+        """Nothing has to be waited for."""
+
     async def sources(
         self, tables: Mapping[TableName, Table], user: str, *, with_key: bool, scan: Scan = WHOLE_SCAN
     ) -> Mapping[TableName, Source]:

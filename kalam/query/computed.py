@@ -1,0 +1,111 @@
+"""Queries over the rows of one table that are asked of batch after batch: planned once, in a process of their own.
+
+A row that fails the whole batch is found by asking the halves, so that it alone is left out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+import pyarrow as pa
+
+from kalam.errors import KalamError, Unavailable
+from kalam.query.forks import Forks
+from kalam.query.handed import schema_bytes, stream_bytes
+from kalam.query.lone_worker import LoneWorker
+from kalam.query.wire import Compute, Computed
+
+COMPUTE_S = 10.0
+"""How long a query over one batch may take."""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A row of a batch, by its place, that a query fails on, and why."""
+
+    place: int
+    reason: str
+
+
+class ComputeProcess:
+    """The process, and what it was told. Its methods are for threads."""
+
+    def __init__(self, forks: Forks) -> None:
+        self._worker = LoneWorker(forks, COMPUTE_S, "view")
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._known: set[int] = set()
+        self._forgotten: list[int] = []
+        self.numbers = count(1)
+
+    def open(self) -> None:
+        """Take note of the event loop's thread, in which processes are made."""
+        self._worker.open()
+
+    def compute(self, number: int, told: Computed, rows: pa.Table) -> pa.Table:
+        """What a query gives for rows; raises what it fails with."""
+        with self._lock:
+            generation = self._worker.ready()
+            if generation != self._generation:
+                self._generation = generation
+                self._known.clear()
+                self._forgotten.clear()
+            data, forget = stream_bytes(rows).to_pybytes(), self._forgotten
+            new = told if number not in self._known else None
+            self._forgotten = []
+            answer = self._worker.ask(Compute(number=number, rows=data, told=new, forget=forget))
+            self._known.add(number)
+            return pa.ipc.open_stream(answer).read_all()
+
+    def forget(self, number: int) -> None:
+        """Let go of a query."""
+        with self._lock:
+            self._known.discard(number)
+            self._forgotten.append(number)
+
+
+class ComputedQuery:
+    """One query over a table of this schema, row by row. Its methods are blocking."""
+
+    def __init__(self, process: ComputeProcess, told: Computed) -> None:
+        self._process, self._told = process, told
+        self._number = next(process.numbers)
+
+    @classmethod
+    def of(cls, process: ComputeProcess, namespace: str, table: str, text: str, schema: pa.Schema) -> ComputedQuery:
+        """The query of this text, in which the table has its full name."""
+        return cls(process, Computed(namespace, table, text, schema_bytes(schema)))
+
+    def close(self) -> None:
+        """Nobody asks any more."""
+        self._process.forget(self._number)
+
+    def run(self, rows: pa.Table) -> pa.Table:
+        """The result for these rows; raises what it fails with."""
+        return self._process.compute(self._number, self._told, rows)
+
+    def run_each(
+        self, rows: pa.Table, checked: Callable[[pa.Table], pa.Table] = lambda result: result
+    ) -> tuple[list[pa.Table], list[Failed]]:
+        """The results for all rows but those that it fails on, in order, and these.
+
+        Results are ``checked``, which may raise, too.
+        """
+        found: list[pa.Table] = []
+        failed: list[Failed] = []
+        todo: list[tuple[int, int]] = [(0, rows.num_rows)]
+        while todo:
+            start, end = todo.pop()
+            try:
+                found.append(checked(self.run(rows.slice(start, end - start))))
+            except Unavailable:
+                raise
+            except KalamError as exc:
+                if end - start <= 1:
+                    failed.append(Failed(start, exc.told))
+                    continue
+                middle = (start + end) // 2
+                todo += [(middle, end), (start, middle)]
+        return found, failed

@@ -1,0 +1,107 @@
+"""The options of tables by their kind, as frozen values."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class PayloadFormat(enum.StrEnum):
+    """How the payload of a table's events is written."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
+
+
+class StreamStorage(enum.StrEnum):
+    """Where JetStream keeps the events of a STREAM table."""
+
+    FILE = "file"
+    MEMORY = "memory"
+
+
+class Compression(enum.StrEnum):
+    """How the pages of a Parquet segment are compressed."""
+
+    ZSTD = "zstd"
+    SNAPPY = "snappy"
+    NONE = "none"
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a STREAM table. ``retention_s`` is None for "kept until MAX_BUFFER"."""
+
+    retention_s: int | None = None
+    max_buffer_rows: int = 10_000
+    ephemeral: bool = False
+    subject_key: str | None = None
+    storage: StreamStorage = StreamStorage.FILE
+    replicas: int = 1
+    format: PayloadFormat = PayloadFormat.JSON
+    bigint_as_text: bool = False
+
+
+class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a SHARED or USER table.
+
+    At least one of ``flush_rows`` and ``flush_interval_s`` is set. ``deleted_retention_s`` is None for "kept for ever";
+    ``location`` is None for the folder under the data directory, ``iceberg`` for what the setting says.
+    """
+
+    flush_rows: int | None = 100_000
+    flush_interval_s: int | None = 300
+    location: str | None = None
+    deleted_retention_s: int | None = 7 * 86_400
+    compression: Compression = Compression.ZSTD
+    subject_key: str | None = None
+    format: PayloadFormat = PayloadFormat.JSON
+    bigint_as_text: bool = False
+    iceberg: bool | None = None
+
+
+class How(enum.StrEnum):
+    """How a materialized view is kept up."""
+
+    ROW_WISE = "row-wise"
+    AGGREGATING = "aggregating"
+    RERUN = "re-run"
+
+
+class Maintain(enum.StrEnum):
+    """How a view may be kept up: as it can be, by what changed alone, or by running its query again."""
+
+    AUTO = "auto"
+    INCREMENTAL = "incremental"
+    RERUN = "rerun"
+
+
+class OnRecreate(enum.StrEnum):
+    """What becomes of a view whose stream is not the one any more that it has followed."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+class ViewSource(msgspec.Struct, frozen=True):
+    """A table that a view reads, by its id, and the columns of it that the query names."""
+
+    table_id: int
+    columns: tuple[str, ...]
+
+
+class ViewOptions(StoredOptions, frozen=True, kw_only=True):
+    """The options of a materialized view, and what it is: those of a SHARED table, and its own.
+
+    ``query`` names its tables in full and its columns one by one. ``key`` are the columns that were given as unique.
+    """
+
+    query: str = ""
+    how: How = How.ROW_WISE
+    reads: tuple[ViewSource, ...] = ()
+    refresh_ms: int = 250
+    maintain: Maintain = Maintain.AUTO
+    key: tuple[str, ...] = ()
+    retention_s: int | None = None
+    retention_on: str | None = None
+    on_recreate: OnRecreate = OnRecreate.STOP

@@ -1,0 +1,1 @@
+"""Materialized views: tables whose rows follow from those of others."""

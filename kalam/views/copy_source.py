@@ -1,0 +1,100 @@
+"""A SHARED table, or a view, as a source: its log is followed, and keeps what a view has not had."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import attrgetter
+
+from kalam.rows.versions import StoredVersions
+from kalam.schema import Table
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.copies import Chunk
+from kalam.storage.log.view_positions import Position
+from kalam.tables.stored import StoredTables
+from kalam.tables.versions import ChangeBatch, batch_of_chunks
+from kalam.threads import Purpose, in_thread
+from kalam.views.followed import Lag, RefillNeeded, Taken
+from kalam.views.method import Changes
+
+_LAST_SEQ = attrgetter("last_seq")
+
+
+class CopySource:
+    """Follows a copy; a Followed."""
+
+    looks = False
+    is_copy = True
+
+    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int) -> None:
+        self._source, self._stored, self._catalogue = source, stored, catalogue
+        self._backlog_bytes_max = backlog_bytes_max
+        self._last_seq = 0
+        self._reader: tuple[int, StoredVersions] | None = None
+
+    @property
+    def table(self) -> Table:
+        """The table as it is now."""
+        return self._catalogue.by_id.get(self._source.table_id, self._source)
+
+    def close(self) -> None:
+        """The log needs nobody."""
+
+    async def begin(self, position: Position | None) -> Position:
+        """Where it was; a view that has no position yet is filled, which gives it one."""
+        return position or Position(source_id=self._source.table_id)
+
+    async def take(self, position: Position, rows_max: int) -> Taken | None:
+        """The changes behind a position, from memory or from the log."""
+        table = self.table
+        view = await self._stored.view(table, "")
+        self._last_seq = view.last_seq if view else 0
+        if view is None or view.last_seq < position.seq:
+            if position.seq:
+                raise RefillNeeded(f"{table.name} has fewer changes than the view has had")
+            return None
+        if view.last_seq == position.seq:
+            return None
+        hot = view.chunks[: view.chunk_count]
+        waiting = hot[bisect_right(hot, position.seq, key=_LAST_SEQ) :]
+        first = waiting[0].first_seq if waiting else view.last_seq + 1
+        if first > position.seq + 1:
+            older = await self._stored.logged(table, "", position.seq + 1, first)
+            waiting = [*older, *waiting]
+        self._check(table, waiting, position)
+        chosen = _first(waiting, rows_max)
+        batch = await in_thread(Purpose.LIVE, self._decoded, table, chosen, position.seq)
+        after = Position(source_id=position.source_id, seq=batch.last_seq)
+        changes = Changes(table, batch, position.generation, retracts=True)
+        return Taken(changes, after, more=len(chosen) < len(waiting))
+
+    def _check(self, table: Table, waiting: Sequence[Chunk], position: Position) -> None:
+        """Raise RefillNeeded where changes are gone, or more wait than is worth while."""
+        if any(chunk.op == "truncate" for chunk in waiting):
+            raise RefillNeeded(f"{table.name} was truncated")
+        if not waiting or waiting[0].first_seq > position.seq + 1:
+            raise RefillNeeded(f"the log of {table.name} does not have change {position.seq + 1} any more")
+        if sum(chunk.byte_count for chunk in waiting) > self._backlog_bytes_max:
+            raise RefillNeeded(f"more changes of {table.name} wait than view_backlog_bytes_max lets")
+
+    def _decoded(self, table: Table, chunks: Sequence[Chunk], after_seq: int) -> ChangeBatch:
+        if self._reader is None or self._reader[0] != table.schema_version:
+            reader = StoredVersions(table.columns, self._catalogue.history(table))
+            self._reader = table.schema_version, reader
+        return batch_of_chunks(chunks, self._reader[1], after_seq)
+
+    def lag(self, position: Position) -> Lag:
+        """The changes that were committed and not taken in, as of the last look."""
+        return Lag(max(0, self._last_seq - position.seq))
+
+
+def _first(chunks: Sequence[Chunk], rows_max: int) -> list[Chunk]:
+    """The first chunks, of so many rows about, and at least one."""
+    chosen: list[Chunk] = []
+    rows = 0
+    for chunk in chunks:
+        chosen.append(chunk)
+        rows += chunk.row_count
+        if rows >= rows_max:
+            break
+    return chosen

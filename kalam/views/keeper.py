@@ -1,0 +1,319 @@
+"""The life of one view: filled, then kept up, from one position to the next.
+
+Law: rows, positions and what the method remembers are one transaction. Whatever fails between two of them is thrown
+away with all that memory holds of the view, and done again from the last position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from kalam.backoff import Backoff
+from kalam.errors import KalamError
+from kalam.names import TableName
+from kalam.query.composed import quoted
+from kalam.query.executor import BoundQuery, Wanted
+from kalam.query.queries import Queries
+from kalam.rows.keys import keys_in
+from kalam.schema import Key, Table
+from kalam.sql.text.statements import QueryText
+from kalam.storage.log.crash import crash_point
+from kalam.storage.log.database import Database
+from kalam.storage.log.view_positions import (
+    Position,
+    ViewState,
+    forget_positions,
+    hold_log,
+    read_positions,
+    read_state,
+    write_positions,
+    write_state,
+)
+from kalam.tables.kinds import Rows, Source, Tables
+from kalam.tables.ports import NoticePort
+from kalam.threads import Purpose, in_thread
+from kalam.views.followed import Followed, RefillNeeded, Taken
+from kalam.views.method import LeftOut, Method, Outcome, Stopped
+from kalam.views.row_wise import duplicate
+from kalam.views.writer import Progress, Writer
+
+TAKEN_ROWS = 20_000
+LOOK_S = 0.25
+"""How often a source is asked that tells nothing by itself."""
+RETRY_PAUSE_S = (0.2, 5.0)
+NOTICES_MAX = 100
+"""So many rows that were left out of one refresh are told one by one."""
+DELETED_TOGETHER = 5_000
+log = structlog.get_logger(__name__)
+
+
+class Standing(enum.StrEnum):
+    """How it stands with a view."""
+
+    FILLING = "filling"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Kept(msgspec.Struct):
+    """How a view stands, and why."""
+
+    standing: Standing = Standing.FILLING
+    reason: str = ""
+    filled_rows: int = 0
+    cost_s: float = 0.0
+    behind_since_s: float | None = None
+
+
+class Keeper:
+    """Keeps one view up while ``run`` runs."""
+
+    def __init__(
+        self,
+        view: Table,
+        sources: Sequence[Followed],
+        method: Method,
+        writer: Writer,
+        queries: Queries,
+        tables: Tables[Rows],
+        database: Database,
+        notices: NoticePort,
+        filled: Callable[[bool], None],
+    ) -> None:
+        self.view, self.sources, self._method, self._writer = view, sources, method, writer
+        self._queries, self._tables, self._database, self._notices = queries, tables, database, notices
+        self._tell_filled = filled
+        self.kept = Kept()
+        self.state = ViewState()
+        self.positions: dict[int, Position] = {}
+        self._wake = asyncio.Event()
+        self._refreshed_s = -math.inf
+        self._catches_up = False
+
+    def wake(self) -> None:
+        """Something may have come."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fill and follow until cancelled, or until somebody has to decide."""
+        backoff = Backoff(*RETRY_PAUSE_S)
+        try:
+            while True:
+                try:
+                    await self._follow(backoff)
+                except RefillNeeded as exc:
+                    log.info("a view is filled anew", view=str(self.view.name), reason=str(exc))
+                    await self._begin_anew()
+                except Stopped as exc:
+                    await self._stop(str(exc))
+                    return
+                except KalamError as exc:
+                    self._stand(Standing.WAITING, f"{exc.code}: {exc.told}")
+                    await asyncio.sleep(backoff.failed())
+                except Exception as exc:
+                    log.exception("a view failed", view=str(self.view.name))
+                    self._stand(Standing.FAILED, f"internal: {type(exc).__name__}; the server's log has the reason")
+                    await asyncio.sleep(backoff.failed())
+        finally:
+            for source in self.sources:
+                source.close()
+            await self._method.close()
+
+    def _stand(self, standing: Standing, reason: str = "") -> None:
+        self.kept.standing, self.kept.reason = standing, reason
+        self._tell_filled(self.state.filled and standing is not Standing.FILLING)
+
+    async def _follow(self, backoff: Backoff) -> None:
+        await in_thread(Purpose.CATALOGUE, self._load)
+        if self.state.stopped:
+            self._stand(Standing.STOPPED, self.state.stopped)
+            raise Stopped(self.state.stopped)
+        if not self.state.filled:
+            await self._fill()
+        await self._method.open()
+        self._catches_up = any(source.table.table_id not in self.positions for source in self.sources)
+        for source in self.sources:
+            self.positions[source.table.table_id] = await source.begin(self.positions.get(source.table.table_id))
+        if not self._catches_up:
+            self._stand(Standing.RUNNING)
+        self._wake.set()
+        while True:
+            await self._wait_due()
+            await self._refresh()
+            backoff.reset()
+
+    def _load(self) -> None:
+        with self._database.reading() as conn:
+            self.state = read_state(conn, self.view.table_id)
+            self.positions = read_positions(conn, self.view.table_id)
+
+    async def _wait_due(self) -> None:
+        """Wait until something came, and until ``refresh`` lets the view take it in."""
+        refresh_s = self.view.view_options.refresh_ms / 1_000
+        looks_s = max(refresh_s, LOOK_S) if any(source.looks for source in self.sources) else None
+        try:
+            async with asyncio.timeout(looks_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        pause_s = self._refreshed_s + refresh_s - time.monotonic()
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+        self._wake.clear()
+
+    async def _refresh(self) -> None:
+        """Take in what came."""
+        self._refreshed_s = time.monotonic()
+        more = False
+        taken: list[Taken] = []
+        for source in self.sources:
+            found = await source.take(self.positions[source.table.table_id], TAKEN_ROWS)
+            if found is not None:
+                taken.append(found)
+                more |= found.more
+        if not taken:
+            self.kept.behind_since_s, self._catches_up = None, False
+            self._recovered()
+            return
+        if self.kept.behind_since_s is None:
+            self.kept.behind_since_s = self._refreshed_s
+        changes = [each.changes for each in taken if each.changes is not None]
+        outcome = await self._method.change(changes) if changes else Outcome()
+        positions = [each.position for each in taken]
+        count = self.state.refreshes + bool(changes)
+        await self._write(outcome, Progress(positions, replace(self.state, refreshes=count)))
+        self._catches_up &= more
+        self._recovered()
+        self.kept.filled_rows += len(outcome.upserts)
+        self.kept.cost_s += time.monotonic() - self._refreshed_s
+        if more:
+            self._refreshed_s = -math.inf  # what waits is no new refresh
+            self._wake.set()
+        else:
+            self.kept.behind_since_s = None
+
+    def _recovered(self) -> None:
+        """The view goes on, and has what there was when it began."""
+        if self.kept.standing is not Standing.RUNNING and not self._catches_up:
+            self._stand(Standing.RUNNING)
+
+    async def _write(self, outcome: Outcome, progress: Progress) -> None:
+        self.state, left_out = await self._writer.write(outcome, progress)
+        for position in progress.positions:
+            self._tell_moved(self.positions.get(position.source_id), position)
+            self.positions[position.source_id] = position
+        self._tell_left_out(left_out)
+
+    def _tell_moved(self, before: Position | None, after: Position) -> None:
+        if before is None:
+            return
+        if after.missed > before.missed:
+            self._notice("missed", {"missed": after.missed - before.missed, "total": after.missed, "seq": after.seq})
+        if after.generation > before.generation:
+            self._notice("recreated", {"generation": after.generation, "seq": after.seq})
+
+    def _tell_left_out(self, left_out: Sequence[LeftOut]) -> None:
+        for each in left_out[:NOTICES_MAX]:
+            self._notice("failed", {"row": each.key, "reason": each.reason})
+        if len(left_out) > NOTICES_MAX:
+            self._notice("failed", {"rows": len(left_out) - NOTICES_MAX, "reason": "and others"})
+
+    def _notice(self, what: str, body: dict[str, object]) -> None:
+        self._notices.notice(f"view.{what}.{self.view.name}", {"view": str(self.view.name), **body})
+
+    async def _stop(self, reason: str) -> None:
+        """Stop until somebody decides; the log is kept for it no more."""
+        if self.state.stopped != reason:
+            stopped = replace(self.state, stopped=reason)
+
+            def write(conn: sqlite3.Connection) -> None:
+                write_state(conn, self.view.table_id, stopped)
+                hold_log(conn, self.view.table_id, holds=False)
+
+            await self._database.write(write)
+            self.state = stopped
+            self._notice("stopped", {"reason": reason})
+            log.warning("a view has stopped", view=str(self.view.name), reason=reason)
+        self._stand(Standing.STOPPED, reason)
+
+    # Filling.
+
+    async def _begin_anew(self) -> None:
+        """Have the view filled from a snapshot."""
+        self.state = replace(self.state, filled=False)
+
+        def write(conn: sqlite3.Connection) -> None:
+            write_state(conn, self.view.table_id, self.state)
+
+        await self._database.write(write)
+
+    async def _fill(self) -> None:
+        """Bring the view to what its query says over a snapshot, from which it is followed."""
+        self._stand(Standing.FILLING)
+        self.kept.filled_rows = 0
+        self.state = replace(self.state, failed=0)
+        crash_point("view.fill")
+        positions, snapshot = await self._snapshot()
+        former = await self._tables.stored.last_seq(self.view, "")
+        seen: set[Key] = set()
+        tracks = bool(former) or bool(self.view.view_options.key)
+        async for outcome in self._method.fill(snapshot):
+            keys = [self.view.key_of(row) for row in outcome.upserts]
+            if tracks:
+                for key, row in zip(keys, outcome.upserts, strict=True):
+                    if key in seen and outcome.fresh:
+                        raise duplicate(self.view, row)
+                seen.update(keys)
+            await self._write(replace(outcome, fresh=frozenset()), Progress((), self.state))
+            self.kept.filled_rows += len(keys)
+            crash_point("view.filling")
+        if former:
+            await self._delete_others(seen)
+        await self._write(Outcome(), Progress(positions, replace(self.state, filled=True)))
+        crash_point("view.filled")
+
+    async def _snapshot(self) -> tuple[list[Position], Mapping[TableName, Source]]:
+        """One moment of every source that is a copy, and where each goes on; the logs keep what follows."""
+        copies = [source.table for source in self.sources if source.is_copy]
+        held = [Position(source_id=table.table_id, seq=await self._last_seq(table)) for table in copies]
+
+        def hold(conn: sqlite3.Connection) -> None:
+            forget_positions(conn, self.view.table_id)
+            write_positions(conn, self.view.table_id, held)
+
+        await self._database.write(hold)
+        self.positions = {}
+        tables = {table.name: table for table in copies}
+        for table in copies:
+            await self._tables.of(table).wait_readable(table)
+        views = await self._tables.stored.sources(tables, "", with_key=False) if tables else {}
+        seqs = {name: getattr(view, "last_seq", 0) for name, view in views.items()}
+        return [Position(source_id=table.table_id, seq=seqs[table.name]) for table in copies], views
+
+    async def _last_seq(self, table: Table) -> int:
+        return await self._tables.stored.last_seq(table, "")
+
+    async def _delete_others(self, seen: set[Key]) -> None:
+        """Delete the rows that the fill did not give."""
+        name = self.view.name
+        [view] = (await self._tables.stored.sources({name: self.view}, "", with_key=False)).values()
+        text = f'SELECT {quoted(self.view.key)} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table
+        relations = {(name, False): self._queries.relation(self.view, "", view)}
+        gone: list[Key] = []
+        async for part in self._queries.stream_bound(
+            BoundQuery(QueryText(text), [], relations), Wanted(user=self.view.owned_by)
+        ):
+            gone += [key for key in keys_in(part.columns) if key not in seen]
+        for start in range(0, len(gone), DELETED_TOGETHER):
+            await self._write(Outcome(deletes=gone[start : start + DELETED_TOGETHER]), Progress((), self.state))

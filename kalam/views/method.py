@@ -1,0 +1,84 @@
+"""The ways in which views are kept up, seen from who brings the changes: what they are given, and what they give."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from kalam.names import TableName
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.copies import Key
+from kalam.table_options import How
+from kalam.tables.kinds import Source
+from kalam.tables.versions import ChangeBatch
+
+Remembering = Callable[[sqlite3.Connection], None]
+"""Writes what a method remembers, in the transaction of the rows."""
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What came of one source, in order: versions are rows with the source's system columns behind them.
+
+    Where the source ``retracts``, an old version is not there any more; of a stream nothing is taken back, and
+    ``generation`` counts how often it was made anew.
+    """
+
+    source: Table
+    batch: ChangeBatch
+    generation: int
+    retracts: bool
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A row that could not be computed: what tells it from others, and why."""
+
+    key: str
+    reason: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the rows of a view.
+
+    ``upserts`` are whole rows that are there from now on, each key once; one of the keys ``fresh`` must not have been
+    there, and where it ``appends`` none ever was. ``deletes`` are keys that are gone. ``remember`` is written together
+    with them, and ``committed`` is called when all of it is.
+    """
+
+    upserts: Sequence[Row] = ()
+    deletes: Sequence[Key] = ()
+    fresh: frozenset[Key] = frozenset()
+    appends: bool = False
+    left_out: Sequence[LeftOut] = ()
+    remember: Remembering | None = None
+    committed: Callable[[], None] | None = None
+
+
+class Method(Protocol):
+    """A way of keeping one view up. Whoever raises is closed, and another one is opened from what was committed."""
+
+    @property
+    def how(self) -> How:
+        """Which."""
+
+    async def open(self) -> None:
+        """Be ready for changes: read what was remembered."""
+
+    def fill(self, sources: Mapping[TableName, Source]) -> AsyncIterator[Outcome]:
+        """Every row of the view, as its query says over these; before the first of them all is forgotten.
+
+        Of a source that is not among them nothing is there yet.
+        """
+
+    async def change(self, changes: Sequence[Changes]) -> Outcome:
+        """What follows from changes."""
+
+    async def close(self) -> None:
+        """Let go of what is held."""
+
+
+class Stopped(Exception):
+    """A view cannot go on by itself, and why: somebody has to decide."""

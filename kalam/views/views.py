@@ -1,0 +1,285 @@
+"""All materialized views of a server: each has a keeper of its own, which is told when something comes to a source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
+from typing import Any, assert_never
+
+import msgspec
+
+from kalam.access.model import Privilege
+from kalam.access.rights import Rights
+from kalam.errors import Unsupported
+from kalam.query.computed import ComputeProcess
+from kalam.query.queries import Queries
+from kalam.schema import Table
+from kalam.sql import StatementText
+from kalam.sql.queries.readers import read_query
+from kalam.sql.text.cursor import Cursor
+from kalam.storage.log.view_positions import ViewState, read_state, write_state
+from kalam.storage.log.writes import Announcement
+from kalam.storage.opened import Storage
+from kalam.table_options import How
+from kalam.tables.foreign.tables import ForeignTables
+from kalam.tables.kinds import Rows, Tables
+from kalam.tables.ports import Acked, NoticePort
+from kalam.tables.stored import StoredTables
+from kalam.tables.streams import StreamTables
+from kalam.threads import Purpose, in_thread
+from kalam.views.copy_source import CopySource
+from kalam.views.filled import Filled
+from kalam.views.followed import Followed, Wake
+from kalam.views.foreign_source import ForeignSource
+from kalam.views.keeper import Keeper, Standing
+from kalam.views.method import Method
+from kalam.views.plan import depth_of
+from kalam.views.row_wise import RowWise
+from kalam.views.stream_source import StreamSource
+from kalam.views.writer import Writer
+
+RIGHTS_S = 0.5
+"""How often it is looked whether the owners of views may still read what these read."""
+PERMISSION = "permission"
+
+
+class ViewBounds(msgspec.Struct, frozen=True):
+    """Bounds, from the settings of these names."""
+
+    view_backlog_bytes_max: int
+    live_held_bytes_max: int
+
+
+class _Running(msgspec.Struct):
+    """A view and its keeper; ``task`` is None while its owner may not read the sources."""
+
+    keeper: Keeper
+    task: asyncio.Task[None] | None = None
+
+
+class Views:
+    """Keeps views. ``announce`` and ``announce_events`` are told of every change, in order."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        stored: StoredTables,
+        tables: Tables[Rows],
+        queries: Queries,
+        streams: StreamTables,
+        foreign: ForeignTables,
+        rights: Rights,
+        notices: NoticePort,
+        filled: Filled,
+        bounds: ViewBounds,
+    ) -> None:
+        self._storage, self._catalogue, self._database = storage, storage.catalogue, storage.database
+        self._stored, self._tables, self._queries = stored, tables, queries
+        self._streams, self._foreign, self._rights = streams, foreign, rights
+        self._notices, self._filled, self._bounds = notices, filled, bounds
+        self._process = ComputeProcess(queries.pool.forks)
+        self._running: dict[int, _Running] = {}
+        self._changing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Keep every view up; runs until cancelled."""
+        self._process.open()
+        self._streams.add_listener(self)
+        views = [table for table in self._catalogue.tables.values() if table.is_view]
+        for view in sorted(views, key=lambda view: depth_of(view, self._catalogue)):
+            await self.start(view)
+        try:
+            while True:
+                await asyncio.sleep(RIGHTS_S)
+                for running in list(self._running.values()):
+                    await self._check_rights(running.keeper.view)
+        finally:
+            for running in self._running.values():
+                if running.task is not None:
+                    running.task.cancel()
+            await asyncio.gather(
+                *(running.task for running in self._running.values() if running.task), return_exceptions=True
+            )
+
+    # One view.
+
+    async def start(self, view: Table) -> None:
+        """Keep a view up from now on."""
+        async with self._changing:
+            if view.table_id in self._running or view.table_id not in self._catalogue.by_id:
+                return
+            state = await in_thread(Purpose.CATALOGUE, self._state, view)
+            self._start(view, state)
+
+    def _state(self, view: Table) -> ViewState:
+        with self._database.reading() as conn:
+            return read_state(conn, view.table_id)
+
+    def _start(self, view: Table, state: ViewState) -> None:
+        keeper = self._keeper(view)
+        keeper.state = state
+        running = self._running[view.table_id] = _Running(keeper)
+        self._filled.set(view.table_id, state.filled)
+        if self._may_read(view):
+            # Not in the context of a statement, whose end is not the view's.
+            running.task = asyncio.create_task(keeper.run(), name=f"view {view.name}", context=Context())
+        else:
+            keeper.kept.standing, keeper.kept.reason = Standing.STOPPED, PERMISSION
+
+    async def stop(self, view: Table) -> None:
+        """Keep a view up no more; what was committed stays."""
+        async with self._changing:
+            await self._stop(view)
+
+    async def _stop(self, view: Table) -> None:
+        running = self._running.pop(view.table_id, None)
+        if running is None or running.task is None:
+            return
+        running.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await running.task
+
+    def forget(self, view: Table) -> None:
+        """A view was dropped."""
+        self._filled.forget(view.table_id)
+
+    async def resume(self, view: Table, *, anew: bool = False) -> None:
+        """Let a view go on that was stopped or altered, or fill it ``anew``."""
+        state = await in_thread(Purpose.CATALOGUE, self._state, view)
+        state = msgspec.structs.replace(state, stopped="", filled=state.filled and not anew)
+        await self._database.write(lambda conn: write_state(conn, view.table_id, state))
+        await self.start(view)
+
+    async def refresh(self, view: Table) -> None:
+        """Fill a view anew; returns when it is filled, or stopped. Raises Unsupported for one whose past would go."""
+        streams = [source for source in self._sources_of(view) if not source.is_stored]
+        if view.view_options.how is How.ROW_WISE and streams:
+            raise Unsupported(
+                f"REFRESH of {view.name}: it keeps what the stream of {streams[0].name} may not hold any more"
+            )
+        await self.stop(view)
+        await self.resume(view, anew=True)
+        running = self._running.get(view.table_id)
+        while running is not None and running.task is not None and not running.task.done():
+            if running.keeper.kept.standing is Standing.RUNNING:
+                return
+            await asyncio.sleep(0.01)
+
+    def _sources_of(self, view: Table) -> list[Table]:
+        """The tables that a view reads."""
+        found = (self._catalogue.by_id.get(source.table_id) for source in view.view_options.reads)
+        return [source for source in found if source is not None]
+
+    def _may_read(self, view: Table) -> bool:
+        """Whether the owner of a view may read what it reads."""
+        return all(self._rights.may(view.owned_by, Privilege.SELECT, source) for source in self._sources_of(view))
+
+    async def _check_rights(self, view: Table) -> None:
+        """Stop a view whose owner may not read its sources any more, and let one go on whose owner may again."""
+        view = self._catalogue.by_id.get(view.table_id, view)
+        running = self._running.get(view.table_id)
+        if running is None:
+            return
+        denied = running.task is None
+        if self._may_read(view) is not denied:
+            return
+        async with self._changing:
+            await self._stop(view)
+            if view.table_id in self._catalogue.by_id:
+                self._start(view, await in_thread(Purpose.CATALOGUE, self._state, view))
+
+    # What it is made of.
+
+    def _keeper(self, view: Table) -> Keeper:
+        sources = self._sources_of(view)
+        writer = Writer(view, self._stored, self._storage.store, self._queries)
+        filled = partial(self._filled.set, view.table_id)
+        method = self._method(view, sources)
+        wakes: list[Wake] = []
+        followed = [self._followed(source, view, lambda: [wake() for wake in wakes]) for source in sources]
+        keeper = Keeper(
+            view, followed, method, writer, self._queries, self._tables, self._database, self._notices, filled
+        )
+        wakes.append(keeper.wake)
+        return keeper
+
+    def _method(self, view: Table, sources: Sequence[Table]) -> Method:
+        query = read_query(Cursor(StatementText(view.view_options.query)))
+        match view.view_options.how:
+            case How.ROW_WISE:
+                return RowWise(view, sources[0], query, self._queries, self._process)
+            case How.AGGREGATING | How.RERUN:
+                raise Unsupported(f"the view {view.name} was made by a later release")
+            case other:
+                assert_never(other)
+
+    def _followed(self, source: Table, view: Table, wake: Any) -> Followed:
+        backlog, held = self._bounds.view_backlog_bytes_max, self._bounds.live_held_bytes_max
+        kinds = Tables[Any](
+            stored=lambda: CopySource(source, self._stored, self._catalogue, backlog),
+            streams=lambda: StreamSource(
+                source, self._streams, self._storage.codecs, wake, backlog_bytes_max=backlog, held=held
+            ),
+            foreign=lambda: ForeignSource(source, self._foreign, self._catalogue, view.view_options.on_recreate),
+            views=lambda: CopySource(source, self._stored, self._catalogue, backlog),
+        )
+        followed: Followed = kinds.of(source)()
+        return followed
+
+    # What comes.
+
+    def announce(self, announcement: Announcement) -> None:
+        """A chunk was committed."""
+        for running in self._reading(announcement.table.table_id):
+            running.keeper.wake()
+
+    def interested(self, table: Table) -> bool:
+        """Whether a view follows a STREAM table: then its events are wanted, though nobody listens."""
+        return any(running.task is not None for running in self._reading(table.table_id))
+
+    def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
+        """Events were stored."""
+        for running in self._reading(table.table_id):
+            for source in running.keeper.sources:
+                if isinstance(source, StreamSource) and source.table.table_id == table.table_id:
+                    source.announce(payloads, acked)
+
+    def _reading(self, table_id: int) -> list[_Running]:
+        return [
+            running
+            for running in self._running.values()
+            if any(source.table_id == table_id for source in running.keeper.view.view_options.reads)
+        ]
+
+    # How it stands.
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows of ``system.views``."""
+        return [self._row(running.keeper) for running in list(self._running.values())]
+
+    def _row(self, keeper: Keeper) -> tuple[Any, ...]:
+        view, kept, state = keeper.view, keeper.kept, keeper.state
+        positions = dict(keeper.positions)
+        sources = {source.table.table_id: source for source in keeper.sources}
+        told = {str(sources[id_].table.name): each.seq for id_, each in positions.items() if id_ in sources}
+        lag = sum(sources[id_].lag(each).rows for id_, each in positions.items() if id_ in sources)
+        behind_s = 0.0 if kept.behind_since_s is None else time.monotonic() - kept.behind_since_s
+        return (
+            view.name.namespace,
+            view.name.table,
+            kept.standing.value,
+            kept.reason or (f"{kept.filled_rows} rows" if kept.standing is Standing.FILLING else None),
+            view.view_options.how.value,
+            msgspec.json.encode(told).decode(),
+            lag,
+            round(behind_s, 3),
+            sum(each.missed for each in positions.values()),
+            state.late,
+            state.failed,
+            state.refreshes,
+            round(kept.cost_s * 1_000),
+        )
