@@ -46,6 +46,7 @@ from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
+from kalam.tables.foreign.port import ForeignPort
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
@@ -58,6 +59,7 @@ from kalam_nats.access.keys import kept_keys
 from kalam_nats.access.outside import outside_configuration, with_key
 from kalam_nats.broker import address
 from kalam_nats.broker.address import connect_options
+from kalam_nats.broker.connection import broker_connection
 from kalam_nats.broker.store_repair import StoreRepair
 from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery
@@ -66,9 +68,11 @@ from kalam_nats.door.requests import Requests
 from kalam_nats.door.senders import Senders
 from kalam_nats.opened import OpenBroker, begin_logins, open_broker, senders_of
 from kalam_nats.ports import Broker, Start, begin, open_ports
+from kalam_nats.streams.foreign import ForeignStreams
 
 log = structlog.get_logger(__name__)
 
+BROKER_TIMEOUT_S = 5.0
 DRAIN_S = 10.0
 QUERIES_DRAIN_S = 1.0  # what queries that run may still take when the server stops
 WARM_UP_S = 2.0
@@ -348,6 +352,13 @@ def options_of_kalam(options: Mapping[str, Any], data_dir: Path) -> dict[str, An
 def nats_configuration(data_dir: Path) -> str:
     """What an outside broker's configuration needs for logins; makes Kalam's keys to it. Raises InvalidOption."""
     return outside_configuration(data_dir)
+
+
+@asynccontextmanager
+async def open_foreign(url: str) -> AsyncIterator[ForeignPort]:
+    """The streams of others at a broker, for who reads them without a server."""
+    async with broker_connection(url, name="kalam foreign") as connection:
+        yield ForeignStreams(connection, BROKER_TIMEOUT_S)
 
 
 def context_options(name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ MEASUREMENTS: Final = (
     "lake",
     "live",
     "logins",
+    "adopt",
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from kalam.bench.adopt import measure_adopt
 from kalam.bench.bare_broker import BareBroker
 from kalam.bench.figures import Figure
 from kalam.bench.flush import measure_flush
@@ -43,6 +44,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "lake": measure_lake,
     "live": measure_live,
     "logins": measure_logins,
+    "adopt": measure_adopt,
 }
 
 

@@ -48,6 +48,8 @@ class Sizes:
     logins: int = 300
     crowd_logins: int = 500
     login_rounds: int = 5
+    adopted_messages: int = 300_000
+    adopt_rounds: int = 4
 
     @property
     def idle_s(self) -> float:
@@ -98,4 +100,6 @@ class Sizes:
             logins=10,
             crowd_logins=20,
             login_rounds=1,
+            adopted_messages=5_000,
+            adopt_rounds=1,
         )

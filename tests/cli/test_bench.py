@@ -101,6 +101,9 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
     assert len([figure for figure in stream_tables if figure.get("window_rows") == QUICK.window_rows]) == 4
     logins = [figure["logins"] for figure in figures if "logins" in figure]
     assert logins == [QUICK.logins, QUICK.logins, QUICK.crowd_logins]
+    read = [figure["read_messages"] for figure in figures if "read_messages" in figure]
+    assert read == [QUICK.adopted_messages] * 3
+    assert [figure["adopted_rows"] for figure in figures if "adopted_rows" in figure] == [QUICK.window_rows] * 2
     assert list(temporary.iterdir()) == []
     assert processes_that_name(str(temporary)) == []
 

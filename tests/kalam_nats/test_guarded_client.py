@@ -127,7 +127,7 @@ async def test_headers_that_are_wanted_as_they_came_are_cut_off_likewise(seed):
     taken: list[tuple[bytes, ...]] = []
     client = GuardedClient()
     headed = client._headed  # noqa: SLF001 - as after `tap_headed`, which needs a connection
-    headed[1] = lambda *message: taken.append(message)
+    headed[1] = lambda *run: taken.extend(zip(*run, strict=True))
     parser = TappingParser(client, {}, headed)
     place = 0
     while place < len(stream):

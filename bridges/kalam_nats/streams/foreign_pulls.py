@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -54,14 +54,27 @@ class Pull:
     def __len__(self) -> int:
         return len(self.payloads)
 
-    def take(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        """Take a message."""
-        self.subjects.append(subject)
-        self.replies.append(reply)
-        self.headers.append(headers)
-        self.payloads.append(payload)
-        if len(self) == self._count:
+    def take(
+        self, subjects: Sequence[bytes], replies: Sequence[bytes], headers: Sequence[bytes], payloads: Sequence[bytes]
+    ) -> None:
+        """Take messages."""
+        self.subjects += subjects
+        self.replies += replies
+        self.headers += headers
+        self.payloads += payloads
+        if self._count is not None and len(self) >= self._count:
             self.done.set()
+
+    def take_headed(
+        self, subjects: Sequence[bytes], replies: Sequence[bytes], headers: Sequence[bytes], payloads: Sequence[bytes]
+    ) -> None:
+        """Take messages, and the status among them that ends it."""
+        for place, (reply, block) in enumerate(zip(replies, headers, strict=True)):
+            if is_status(reply, block):
+                self.take(subjects[:place], replies[:place], headers[:place], payloads[:place])
+                self.end(block)
+                return
+        self.take(subjects, replies, headers, payloads)
 
     def end(self, headers: bytes) -> None:
         """Take a status; one behind the last message that was asked for says nothing new."""
@@ -131,11 +144,17 @@ class ConsumerPulls:
             if self._client.is_connected:
                 await subscription.unsubscribe()
 
-    def _take(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        if not is_status(reply, headers):
-            self._pull.take(subject, reply, headers, payload)
-        elif subject == self._subject:  # that of an earlier pull says nothing new
-            self._pull.end(headers)
+    def _take(self, subjects: list[bytes], replies: list[bytes], headers: list[bytes], payloads: list[bytes]) -> None:
+        """Take messages in bulk; a status has no reply subject, and that of an earlier pull says nothing new."""
+        while b"" in replies:
+            place = replies.index(b"")
+            before = slice(place)
+            self._pull.take(subjects[before], replies[before], headers[before], payloads[before])
+            if is_status(b"", headers[place]) and subjects[place] == self._subject:
+                self._pull.end(headers[place])
+            rest = slice(place + 1, None)
+            subjects, replies, headers, payloads = subjects[rest], replies[rest], headers[rest], payloads[rest]
+        self._pull.take(subjects, replies, headers, payloads)
 
     async def _ask(self) -> tuple[Pull | None, int]:
         if self._left <= 0:
@@ -182,13 +201,7 @@ async def _asked(
     client, pull = connection.client, Pull(None)
     inbox = client.new_inbox()
 
-    def take(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        if is_status(reply, headers):
-            pull.end(headers)
-        else:
-            pull.take(subject, reply, headers, payload)
-
-    subscription = await client.tap_headed(inbox, take)
+    subscription = await client.tap_headed(inbox, pull.take_headed)
     try:
         with connection.denial(api) as denied:
             await client.publish(api, msgspec.json.encode(request), reply=inbox)

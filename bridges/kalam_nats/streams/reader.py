@@ -54,12 +54,11 @@ class Pull:
         """How many of the events that were asked for did not come."""
         return self._count - len(self.replies)
 
-    def take(self, reply: bytes, payload: bytes) -> None:
-        """Take an event, or a status (which has no reply subject): the broker has no more for this pull."""
-        if reply:
-            self.replies.append(reply)
-            self.payloads.append(payload)
-        if not reply or len(self.replies) == self._count:
+    def take(self, replies: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        """Take events."""
+        self.replies += replies
+        self.payloads += payloads
+        if len(self.replies) >= self._count:
             self.done.set()
 
     async def wait(self) -> None:
@@ -141,10 +140,15 @@ class Pulls:
         """Listen for events."""
         self._subscription = await self._client.tap_headed(f"{self._inbox}.*", self._take)
 
-    def _take(self, subject: bytes, reply: bytes, _: bytes, payload: bytes) -> None:
-        """Take an event, or a status of the open pull; one of an earlier pull says nothing new."""
-        if reply or subject == self._subject:
-            self._pull.take(reply, payload)
+    def _take(self, subjects: list[bytes], replies: list[bytes], _: list[bytes], payloads: list[bytes]) -> None:
+        """Take events, and a status of the open pull, which has no reply subject: the broker has no more for it."""
+        while b"" in replies:
+            place = replies.index(b"")
+            self._pull.take(replies[:place], payloads[:place])
+            if subjects[place] == self._subject:  # one of an earlier pull says nothing new
+                self._pull.done.set()
+            subjects, replies, payloads = subjects[place + 1 :], replies[place + 1 :], payloads[place + 1 :]
+        self._pull.take(replies, payloads)
 
     async def each(self) -> AsyncIterator[tuple[list[bytes], list[bytes]]]:
         """The reply subjects and payloads of each pull."""

@@ -39,7 +39,10 @@ class Payloads(Protocol):
     """Reads what stands in payloads."""
 
     def read(self, payloads: Sequence[bytes], faults: Faults) -> list[Sequence[Any]]:
-        """The values of each column: MISSING for what a message does not have, NULL for what is wrong, and noted."""
+        """The values of each column; NULL for what is wrong, and noted.
+
+        What a message does not have is MISSING where the column has a default, else NULL.
+        """
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -67,7 +70,9 @@ class ForeignDecoder:
 
     def decode(self, messages: ForeignMessages, *, with_wrong: bool = False) -> Decoded:
         """The rows; those of messages that do not decode are among them if they are to be shown, or ``with_wrong``."""
-        events = [place for place, block in enumerate(messages.headers) if not (block and is_no_event(block))]
+        events = list(range(len(messages)))
+        if any(messages.headers):
+            events = [place for place, block in enumerate(messages.headers) if not (block and is_no_event(block))]
         found = messages if len(events) == len(messages) else messages.only(events)
         faults: Faults = {}
         members = dict(zip(self._members, self._payloads.read(found.payloads, faults), strict=True))
@@ -78,7 +83,7 @@ class ForeignDecoder:
             values = members.get(column.name)
             if values is None:
                 values = _texts(column, found, tokens, headers, self._before, faults)
-            if MISSING in values:
+            if (default is not None or column.name not in members) and MISSING in values:
                 values = self._filled(column, default, values, found)
             if not column.nullable and None in values:
                 for place, value in enumerate(values):

@@ -13,6 +13,7 @@ import msgspec
 
 from kalam.foreign import Payload
 from kalam.rows.column_types import Decoding
+from kalam.rows.door import usable_default
 from kalam.rows.foreign.faults import MISSING, Fault, Faults, Reason, fixed, wrong_value
 from kalam.rows.judged import UNREADABLE
 from kalam.rows.refusals import cut
@@ -35,14 +36,15 @@ class Members:
         self._whole = [len(path) == 1 and roots.count(path[0]) == 1 for path in paths]  # type: ignore[arg-type]
         self._roots = list(dict.fromkeys(roots))
         self._fields = [self._roots.index(root) for root in roots]
+        self._filled = [usable_default(column) is not None for column in columns]
         self._decoder = self._coder.Decoder(self._struct())
         self._parts = self._coder.Decoder(dict[str, msgspec.Raw])
 
     def _struct(self) -> type[msgspec.Struct]:
         fields: list[Any] = [(f"f{number}", msgspec.Raw, MISSING) for number in range(len(self._roots))]
-        for column, kind, whole, place in zip(self._columns, self._types, self._whole, self._fields, strict=True):
+        for number, (column, whole, place) in enumerate(zip(self._columns, self._whole, self._fields, strict=True)):
             if whole:
-                fields[place] = _field(f"f{place}", column, kind)
+                fields[place] = _field(f"f{place}", column, self._types[number], filled=self._filled[number])
         names = {f"f{number}": root for number, root in enumerate(self._roots)}
         for number, (name, kind, *default) in enumerate(fields):
             if kind is msgspec.Raw:
@@ -50,23 +52,32 @@ class Members:
         return msgspec.defstruct("Members", fields, rename=names, gc=False, kw_only=True)
 
     def read(self, payloads: Sequence[bytes], faults: Faults) -> list[Sequence[Any]]:
-        """The values of each column: MISSING for what a message does not have, NULL for what is wrong, and noted."""
-        rows: list[tuple[Any, ...]] = []
-        decode, astuple = self._decoder.decode, msgspec.structs.astuple
-        apart: set[int] = set()
-        for place, payload in enumerate(payloads):
-            try:
-                rows.append(astuple(decode(payload)))
-            except UNREADABLE:
-                apart.add(place)
-                rows.append(self._taken_apart(payload, place, faults))
-        fields = list(zip(*rows, strict=True)) if rows and self._roots else [()] * len(self._roots)
-        return [self._values(number, fields, faults) for number in range(len(self._columns))]
+        """The values of each column; NULL for what is wrong, and noted.
 
-    def _values(self, number: int, fields: Sequence[Sequence[Any]], faults: Faults) -> Sequence[Any]:
+        What a message does not have is MISSING where the column has a default, else NULL.
+        """
+        rows: list[tuple[Any, ...]] = []
+        decoded = map(msgspec.structs.astuple, map(self._decoder.decode, payloads))
+        whole = True
+        while True:
+            try:
+                rows.extend(decoded)  # which goes on behind one that failed, and does nothing for each in Python
+            except UNREADABLE:
+                whole = False
+                rows.append(self._taken_apart(payloads[len(rows)], len(rows), faults))
+            else:
+                break
+        fields = list(zip(*rows, strict=True)) if rows and self._roots else [()] * len(self._roots)
+        return [self._values(number, fields, faults, whole=whole) for number in range(len(self._columns))]
+
+    def _values(self, number: int, fields: Sequence[Sequence[Any]], faults: Faults, *, whole: bool) -> Sequence[Any]:
         column, values = self._columns[number], fields[self._fields[number]]
         if not self._whole[number]:
             values = [self._along(number, raw, place, faults) for place, raw in enumerate(values)]
+        elif whole and not self._filled[number]:
+            return fixed(column, values, faults)
+        if not self._filled[number]:
+            values = [None if value is MISSING else value for value in values]
         if MISSING in values:  # what a decoder did not give is not to be fixed
             there = [place for place, value in enumerate(values) if value is not MISSING]
             own: Faults = {}
@@ -142,9 +153,9 @@ def _value_type(column: Column, how: Decoding) -> Any:
     return door_type(msgspec.structs.replace(column, nullable=False), how)
 
 
-def _field(name: str, column: Column, kind: Any) -> tuple[Any, ...]:
-    """The field of a member that a column is. What is missing is told from NULL where there is a DEFAULT."""
+def _field(name: str, column: Column, kind: Any, *, filled: bool) -> tuple[Any, ...]:
+    """The field of a member that a column is. What is missing is told from NULL where a default is to fill it."""
     known = kind | None if column.nullable and kind is not Any else kind
-    if column.default is not None:
+    if filled:
         return (name, known if known is Any else known | msgspec.UnsetType, MISSING)
     return (name, known, None) if column.nullable else (name, known)
