@@ -13,7 +13,9 @@ from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
+from kalam.engine.descriptions import Descriptions
 from kalam.engine.dispatch import Dispatch
+from kalam.engine.filled_tables import FilledTables
 from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import Gate
 from kalam.engine.grants import Grants
@@ -173,7 +175,9 @@ class Assembly(msgspec.Struct, frozen=True):
             points=Points(catalogue, stored, tables, queries.policies),
             changes=changes,
             comments=CommentStatements(storage.catalogue),
+            descriptions=Descriptions(storage.database, catalogue, upkeep, queries, storage.troubles, gate),
             definitions=definitions,
+            filled=FilledTables(definitions, queries, codecs, tables, upkeep),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, audited, self.lake),

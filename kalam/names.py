@@ -21,6 +21,10 @@ RESERVED_NAMESPACES = frozenset({"system", "information_schema", "kalam"})
 SYSTEM_NAMESPACE = "system"
 
 
+UNFINISHED = ".unfinished"
+"""Behind the name of a table that is being filled: no name that anybody can give has a point."""
+
+
 class TableName(msgspec.Struct, frozen=True, order=True):
     """A table's full name, ``namespace.table``."""
 
@@ -28,7 +32,12 @@ class TableName(msgspec.Struct, frozen=True, order=True):
     table: str
 
     def __str__(self) -> str:
-        return f"{self.namespace}.{self.table}"
+        return f"{self.namespace}.{self.table.removesuffix(UNFINISHED)}"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether its table is being filled, and nobody sees it."""
+        return self.table.endswith(UNFINISHED)
 
 
 def check_name(name: str, what: str) -> str:

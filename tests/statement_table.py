@@ -58,6 +58,8 @@ none reader writer owner member admin trusted
 - - - - - + -   CREATE NAMESPACE fresh
 - - - - - + -   DROP NAMESPACE doomed CASCADE
 0 - - + - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY)
+0 - - + - + 0   CREATE TABLE lab.fresh AS SELECT id, v FROM lab.t
+0 0 0 0 0 + 0   CREATE TABLE lab.fresh AS SELECT bars FROM vault.gold
 0 - - - - 0 -   CREATE STREAM TABLE lab.fresh (id INT) OVER STREAM 'nothing'
 0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
 0 - - + - + 0   DROP TABLE {table}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -18,33 +16,27 @@ from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
 from kalam.foreign import ForeignOptions
 from kalam.live import Registry
-from kalam.names import RESERVED_NAMESPACES, SYSTEM_NAMESPACE, TableName, check_name, check_new_namespace
+from kalam.names import RESERVED_NAMESPACES, TableName, check_name, check_new_namespace, numbered
 from kalam.query.queries import Queries, resolve
-from kalam.query.results import Result, list_result
-from kalam.rows.keys import named_key
-from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import FIRST_OWNER, Column, StoredOptions, Table, TableDefinition, ViewOptions, load_columns
-from kalam.sql import create_table_sql, describe_options, table_options
+from kalam.query.results import Result
+from kalam.schema import FIRST_OWNER, Column, Table, TableDefinition, ViewOptions
+from kalam.sql import table_options
 from kalam.sql.text.alterations import Action, DropColumn, DropNotNull, RenameColumn, RenameTable, SetType
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
     CreateTable,
-    DescribeTable,
     DropNamespace,
     DropTable,
-    TableRef,
     TruncateTable,
 )
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.disk_faults import disk_may_fail
-from kalam.storage.log.times import from_us
 from kalam.storage.log.troubles import Troubles
 from kalam.storage.work.jobs import Jobs
 from kalam.storage.work.table_drop import TableDrop
 from kalam.tables.kinds import Tables, Upkeep
 from kalam.tables.ports import NoticePort
-from kalam.threads import Purpose, in_thread
 from kalam.views.plan import check_unread, depth_of
 from kalam.views.views import Views
 
@@ -103,35 +95,22 @@ class Definitions:
             self._book.forget_namespace(name)
         return Result(message=f"namespace {name} dropped")
 
-    def show_namespaces(self, session: Session) -> Result:
-        """SHOW NAMESPACES."""
-        fields = (("namespace", TEXT), ("created_at", TIMESTAMP_ARROW))
-        namespaces = self._catalogue.namespaces
-        return list_result(
-            fields, [(name, namespaces[name]) for name in sorted(self._gate.namespaces(session.identity))]
-        )
-
-    def show_tables(self, namespace: str | None, session: Session) -> Result:
-        """SHOW TABLES, of one namespace or of all."""
-        rows: list[tuple[str, str, str, datetime | None]]
-        if namespace == SYSTEM_NAMESPACE:
-            rows = [(name.namespace, name.table, "SYSTEM", None) for name in sorted(self._queries.system_names())]
-        elif namespace is not None and namespace not in self._catalogue.namespaces:
-            raise NamespaceNotFound(f"there is no namespace {namespace!r}")
-        else:
-            rows = [
-                (table.name.namespace, table.name.table, table.kind.value, table.created_at)
-                for table in sorted(self._visible(session), key=lambda table: table.name)
-                if namespace in (None, table.name.namespace)
-            ]
-        fields = (("namespace", TEXT), ("table_name", TEXT), ("table_type", TEXT), ("created_at", TIMESTAMP_ARROW))
-        return list_result(fields, rows)
-
-    def _visible(self, session: Session) -> list[Table]:
-        return self._gate.visible(session.identity, self._catalogue.tables.values())
-
     async def create_table(self, statement: CreateTable, session: Session) -> Result:
         """CREATE TABLE."""
+        definition = self.definition(statement, session)
+        async with self._changing:
+            existing = self._catalogue.tables.get(definition.name)
+            if existing is not None:
+                return existing_table(existing, statement)
+            await self._upkeep.of(definition).create(definition)
+        return self.created(definition)
+
+    def existing(self, statement: CreateTable, session: Session) -> Table | None:
+        """The table that has the name already."""
+        return self._catalogue.tables.get(resolve(statement.ref, session.namespace))
+
+    def definition(self, statement: CreateTable, session: Session) -> TableDefinition:
+        """What the statement asks for; raises what is wrong with its name and options."""
         name = resolve(statement.ref, session.namespace)
         check_name(name.table, "table")
         if name.namespace in RESERVED_NAMESPACES:
@@ -139,7 +118,7 @@ class Definitions:
         options = table_options(statement.kind, statement.options, statement.columns)
         if statement.over is not None:
             options = replace(options, over=statement.over)
-        definition = TableDefinition(
+        return TableDefinition(
             name=name,
             kind=statement.kind,
             columns=statement.columns,
@@ -147,13 +126,14 @@ class Definitions:
             options=options,
             owned_by=self.owner(session),
         )
-        async with self._changing:
-            existing = self._catalogue.tables.get(name)
-            if existing is not None:
-                return _existing(existing, statement)
-            table = await self._upkeep.of(definition).create(definition)
-        self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
-        return Result(message=f"{_named(table)} created")
+
+    def created(self, definition: TableDefinition, rows: int | None = None) -> Result:
+        """Tell of a table that was made, with so many rows where a query filled it."""
+        name = definition.name
+        kind = definition.kind
+        self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": kind})
+        filled = "" if rows is None else f" with {numbered(rows, 'row')}"
+        return Result(row_count=rows or 0, message=f"{_named(definition)} created{filled}")
 
     def owner(self, session: Session) -> str:
         """Who owns what somebody makes: without authentication nobody has proven to be who they say."""
@@ -301,71 +281,9 @@ class Definitions:
                 hint="close them, KILL LIVE QUERY 'id', or DROP TABLE … CASCADE",
             )
 
-    async def describe(self, statement: DescribeTable, session: Session) -> Result:
-        """DESCRIBE TABLE: columns, options, and what is stored."""
-        table = self._catalogue.table(resolve(statement.ref, session.namespace))
-        if statement.history:
-            return await in_thread(Purpose.CATALOGUE, self._history, table)
-        rows: list[tuple[str, str, str | None]] = [("table", "name", str(table.name)), ("table", "kind", table.kind)]
-        rows += [("column", column.name, _column_text(column, table.key)) for column in table.shown_columns]
-        owns = self._gate.owns(session.identity, table)
-        if isinstance(table.options, ForeignOptions):
-            rows.append(("table", "over", str(table.options.over)))
-        options = [("option", name, value) for name, value in describe_options(table.options)]
-        rows += [option for option in options if owns or option[1] != "location"]
-        if isinstance(table.options, ViewOptions):
-            rows += [("view", name, str(getattr(table.options, name)) if owns else None) for name in ("query", "how")]
-        if self._gate.rights.on:
-            rows.append(("table", "owner", table.owned_by))
-            rows += [("table", "row_level_security", "enabled")] if table.row_security else []
-        rows += self._comments(table)
-        rows.append(("table", "schema_version", str(table.schema_version)))
-        rows.append(("table", "table_id", str(table.table_id)))
-        rows += [("state", name, str(value) if owns else None) for name, value in await self.state(table)]
-        described = [
-            (section, name, value, f"{name} = {'NULL' if value is None else value}") for section, name, value in rows
-        ]
-        return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
 
-    def _comments(self, table: Table) -> list[tuple[str, str, str | None]]:
-        """What is said of the table and its columns."""
-        comments = self._catalogue.comments
-        said = [("comment", column.name, comments.of(table, column.column_id)) for column in table.columns]
-        return [each for each in (("table", "comment", comments.of(table)), *said) if each[2] is not None]
-
-    def _history(self, table: Table) -> Result:
-        with self._database.reading() as conn:
-            rows = conn.execute(
-                "SELECT schema_version, columns, created_us FROM table_schemas WHERE table_id = ? ORDER BY 1",
-                (table.table_id,),
-            ).fetchall()
-        shown = [(version, _shown_columns(load_columns(text)), from_us(created)) for version, text, created in rows]
-        return list_result((("schema_version", pa.int64()), ("columns", TEXT), ("created_at", TIMESTAMP_ARROW)), shown)
-
-    async def state(self, table: Table) -> Sequence[tuple[str, Any]]:
-        """What is stored of a table, by name."""
-        troubles = [(f"trouble_{what}", reason) for what, reason in self._troubles.of(table.table_id)]
-        return [*await self._upkeep.of(table).state(table), *troubles]
-
-    async def show_stats(self, ref: TableRef, session: Session) -> Result:
-        """SHOW STATS FOR TABLE."""
-        table = self._catalogue.table(resolve(ref, session.namespace))
-        owns = self._gate.owns(session.identity, table)  # how much others have is not told
-        rows = [(name, str(value) if owns else None) for name, value in await self.state(table)]
-        return list_result((("name", TEXT), ("value", TEXT)), rows)
-
-    def show_create_table(self, ref: TableRef, session: Session) -> Result:
-        """SHOW CREATE TABLE."""
-        table = self._catalogue.table(resolve(ref, session.namespace))
-        options = table.options
-        if not self._gate.owns(session.identity, table) and isinstance(options, StoredOptions):
-            if table.is_view:
-                return list_result((("statement", TEXT),), [(None,)])  # what it reads is its owner's business
-            table = replace(table, options=replace(options, location=None))  # where files lie is its owner's business
-        return list_result((("statement", TEXT),), [(create_table_sql(table),)])
-
-
-def _existing(existing: Table, statement: CreateTable) -> Result:
+def existing_table(existing: Table, statement: CreateTable) -> Result:
+    """The answer to a CREATE of what is there already; raises AlreadyExists."""
     if not statement.if_not_exists or existing.kind is not statement.kind:
         raise AlreadyExists(
             f"table {existing.name} exists already, as a {existing.kind.written} table{_over(existing)}"
@@ -373,28 +291,10 @@ def _existing(existing: Table, statement: CreateTable) -> Result:
     return Result(message=f"skipped: table {existing.name} exists already")
 
 
-def _named(table: Table) -> str:
+def _named(table: TableDefinition) -> str:
     """A table's kind and name, in words; one that is dropped leaves the stream of others as it is."""
     return f"{table.kind.written} table {table.name}{_over(table)}"
 
 
-def _over(table: Table) -> str:
+def _over(table: TableDefinition) -> str:
     return f" over the {table.options.over.called}" if isinstance(table.options, ForeignOptions) else ""
-
-
-def _column_text(column: Column, key: Sequence[str] = ()) -> str:
-    """A column as DESCRIBE shows it; of a key of several columns each of them shows the whole."""
-    text = column.type.declaration
-    if not column.nullable:
-        text += " NOT NULL"
-    if column.default is not None:
-        text += f" DEFAULT {column.default}"
-    if column.source is not None:
-        text += f" {column.source}"
-    if column.name not in key:
-        return text
-    return f"{text} PRIMARY KEY" if len(key) == 1 else f"{text} PRIMARY KEY {named_key(key)}"
-
-
-def _shown_columns(columns: Sequence[Column]) -> str:
-    return ", ".join(f"{column.name} {_column_text(column)}" for column in columns)

@@ -18,6 +18,8 @@ from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
+from kalam.engine.descriptions import Descriptions
+from kalam.engine.filled_tables import FilledTables
 from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import ONESELF, Gate
 from kalam.engine.inserts import Inserts
@@ -77,6 +79,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     changes: Changes
     definitions: Definitions
     comments: CommentStatements
+    descriptions: Descriptions
+    filled: FilledTables
     inserts: Inserts
     live: Live
     lake: LakeStatements
@@ -223,13 +227,13 @@ class Dispatch(msgspec.Struct, frozen=True):
             case sql.Insert() | sql.Update() | sql.Delete():
                 return await self._change(statement, request)
             case sql.ShowNamespaces() | sql.ShowTables() | sql.DescribeTable() | sql.ShowColumns():
-                return await self._show(statement, session)
+                return await self.descriptions.answer(statement, session)
             case sql.ShowStats() | sql.ShowCreateTable():
-                return await self._show(statement, session)
+                return await self.descriptions.answer(statement, session)
             case sql.CreateNamespace() | sql.DropNamespace() | sql.CommentOn():
-                return await self._define(statement, session)
+                return await self._define(statement, request)
             case sql.CreateTable() | sql.DropTable() | sql.TruncateTable() | sql.AlterTable():
-                return await self._define(statement, session)
+                return await self._define(statement, request)
             case sql.ShowStreams() | sql.DescribeStream():
                 return await self.foreign.answer(statement, session)
             case sql.FlushTable(ref):
@@ -264,14 +268,16 @@ class Dispatch(msgspec.Struct, frozen=True):
             case other:
                 assert_never(other)
 
-    async def _define(self, statement: sql.Defining, session: Session) -> Result:
-        definitions = self.definitions
+    async def _define(self, statement: sql.Defining, request: Request) -> Result:
+        definitions, session = self.definitions, request.session
         match statement:
             case sql.CreateNamespace():
                 return await definitions.create_namespace(statement)
             case sql.DropNamespace():
                 return await definitions.drop_namespace(statement, session)
             case sql.CreateTable():
+                if statement.query is not None:
+                    return await self.filled.create(statement, request)
                 return await definitions.create_table(statement, session)
             case sql.DropTable():
                 return await definitions.drop_table(statement, session)
@@ -281,24 +287,6 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await definitions.alter_table(statement, session)
             case sql.CommentOn():
                 return await self.comments.comment(statement, session)
-            case other:
-                assert_never(other)
-
-    async def _show(self, statement: sql.ShowingTables, session: Session) -> Result:
-        definitions = self.definitions
-        match statement:
-            case sql.ShowNamespaces():
-                return definitions.show_namespaces(session)
-            case sql.ShowTables(namespace):
-                return definitions.show_tables(namespace or session.namespace or None, session)
-            case sql.DescribeTable():
-                return await definitions.describe(statement, session)
-            case sql.ShowColumns(ref):
-                return self.comments.show_columns(ref, session)
-            case sql.ShowStats(ref):
-                return await definitions.show_stats(ref, session)
-            case sql.ShowCreateTable(ref):
-                return definitions.show_create_table(ref, session)
             case other:
                 assert_never(other)
 

@@ -331,10 +331,12 @@ def _read_tables(part: object) -> Iterator[sql.TableRef]:
             yield use.ref
     elif isinstance(part, sql.Subscribe):
         yield part.ref
+    elif isinstance(part, sql.CreateTable):
+        yield from _read_tables(part.query)
     elif isinstance(part, tuple):
         for member in part:
             yield from _read_tables(member)
-    elif isinstance(part, msgspec.Struct) and not isinstance(part, (sql.CreateTable, sql.ExecuteAs, sql.OnAccess)):
+    elif isinstance(part, msgspec.Struct) and not isinstance(part, (sql.ExecuteAs, sql.OnAccess)):
         for name in part.__struct_fields__:
             yield from _read_tables(getattr(part, name))
 

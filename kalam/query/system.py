@@ -210,19 +210,21 @@ class SystemTables:
             "tables": lambda: self._query(
                 TABLES,
                 "SELECT namespace, table_name, kind, table_id, options, schema_version, created_us, comment "
-                "FROM tables LEFT JOIN (SELECT table_id, comment FROM comments WHERE column_id = 0) USING (table_id)",
+                "FROM tables LEFT JOIN (SELECT table_id, comment FROM comments WHERE column_id = 0) USING (table_id) "
+                "WHERE instr(table_name, '.') = 0",
             ),
             "columns": self._columns,
             "table_schemas": lambda: self._query(
                 SCHEMAS,
                 "SELECT namespace, table_name, table_schemas.schema_version, columns, table_schemas.created_us "
-                "FROM table_schemas JOIN tables USING (table_id)",
+                "FROM table_schemas JOIN tables USING (table_id) WHERE instr(table_name, '.') = 0",
             ),
             "segments": lambda: self._query(
                 SEGMENTS,
                 "SELECT namespace, table_name, user_id, path, row_count, byte_count, min_seq, max_seq, "
                 "segments.schema_version, segments.created_us "
-                "FROM segments JOIN copies USING (copy_id) JOIN tables USING (table_id)",
+                "FROM segments JOIN copies USING (copy_id) JOIN tables USING (table_id) "
+                "WHERE instr(table_name, '.') = 0",
             ),
             "jobs": self._jobs,
         }

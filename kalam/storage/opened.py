@@ -17,6 +17,7 @@ from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_reader import KeyReader
 from kalam.storage.segments.row_cache import KEY_ROWS, RowCache
 from kalam.storage.segments.unclaimed import Unclaimed
+from kalam.storage.segments.unfinished import drop_unfinished
 from kalam.threads import Purpose, in_thread
 
 
@@ -38,10 +39,11 @@ async def open_storage(settings: Settings, database: Database, data_id: str) -> 
     """Read the catalogue and count what is hot."""
     catalogue = Catalogue(database)
     await in_thread(Purpose.CATALOGUE, catalogue.load)
+    folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
+    await drop_unfinished(database, catalogue, folders)
     store = CopyStore(database, catalogue)
     await in_thread(Purpose.CATALOGUE, store.reconcile)
     codecs = Codecs(Generators(SnowflakeIds(), UuidV7s()))
-    folders = Folders(settings.data_dir, data_id, settings.segment_cache_bytes_max)
     bounds = (settings.key_cache_bytes_max, settings.disk_free_bytes_min)
     row_cache = await in_thread(Purpose.FILES, RowCache, folders.data_dir / KEY_ROWS, *bounds)
     cold_keys = ColdKeyIndex(database, catalogue, KeyReader(row_cache), folders.checks)

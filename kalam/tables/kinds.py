@@ -191,6 +191,15 @@ class Upkeep(Protocol):
     async def create(self, definition: TableDefinition) -> Table:
         """Make the table with all that it needs, or nothing; raises InvalidOption and what the catalogue raises."""
 
+    def filling(self, definition: TableDefinition) -> AbstractAsyncContextManager[Table]:
+        """The table, to be filled in the block: complete when that ends, or, after an error, not there.
+
+        If its rows are stored nobody sees it before. Raises what ``create`` raises, at either end.
+        """
+
+    async def settle(self, table: Table) -> None:
+        """Called now and then while a table is being filled: what it has needs no memory any more."""
+
     def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
         """Held while the table is altered; to be entered before anything else is held."""
 

@@ -46,12 +46,17 @@ log = structlog.get_logger(__name__)
 
 TURN_BYTES_MAX = 4 << 20
 """Bytes of rows that are encoded and published in one turn of one copy."""
+READ_CHUNKS_MAX = 8
+_BEHIND = "first_seq + row_count - 1 > (SELECT published_seq FROM copies WHERE copies.copy_id = log.copy_id)"
 WATERMARK_PAUSE_S = 0.2
 RETRY_PAUSE_S = (0.05, 2.0)
 
 
 class Feed(msgspec.Struct):
-    """The unpublished changes of one copy. ``position`` is None until the broker has been asked."""
+    """The unpublished changes of one copy. ``position`` is None until the broker has been asked.
+
+    ``behind_seq`` is the last change of those that are in the log alone, behind the pending ones; 0 for none.
+    """
 
     table: Table
     user: str
@@ -59,6 +64,7 @@ class Feed(msgspec.Struct):
     pending: deque[Unpublished] = msgspec.field(default_factory=deque)
     byte_count: int = 0
     position: FeedPosition | None = None
+    behind_seq: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -121,6 +127,10 @@ class Outbox:
             feed = self._feeds[copy.copy_id] = Feed(announcement.table, copy.user, copy.copy_id)
         # A statement that was prepared before the table was renamed tells of it under its former name.
         feed.table = self._catalogue.by_id.get(copy.table_id, announcement.table)
+        if feed.behind_seq or feed.table.name.is_unfinished:
+            feed.behind_seq = announcement.chunk.last_seq
+            self._start(feed)
+            return
         # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
         rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
         feed.pending.append(Unpublished(announcement.chunk, rows, announcement.traces))
@@ -158,13 +168,10 @@ class Outbox:
                 (SELECT max(first_seq + row_count - 1) FROM log WHERE log.copy_id = copies.copy_id)"""
             ).fetchall()
 
-    def _read_log(self, copy_id: int) -> list[Chunk]:
+    def _read_log(self, copy_id: int, after_seq: int = 0, chunks_max: int = -1) -> list[Chunk]:
+        behind = f"first_seq + row_count - 1 > {int(after_seq)}" if after_seq or chunks_max > 0 else _BEHIND
         with self._database.reading() as conn:
-            return read_chunks(
-                conn,
-                copy_id,
-                "first_seq + row_count - 1 > (SELECT published_seq FROM copies WHERE copies.copy_id = log.copy_id)",
-            )
+            return read_chunks(conn, copy_id, behind, chunks_max)
 
     async def forget_table(self, table: Table) -> None:
         """Drop what waits of a table that was dropped, and what the broker holds of it; raises BrokerUnavailable."""
@@ -190,13 +197,17 @@ class Outbox:
             for feed in [feed for feed in self._feeds.values() if feed.table.table_id == table.table_id]:
                 if newest.name != table.name:
                     feed.table, feed.position = newest, None
-                if feed.pending:
+                if (feed.pending or feed.behind_seq) and not newest.name.is_unfinished:
                     self._start(feed)
 
     async def forget_name(self, table: Table) -> None:
         """Remove what the broker holds of a table under a name that it had; raises BrokerUnavailable."""
         self.dropped.note(table.name, table.kind)
         await self.dropped.purge(table.name)
+
+    async def forget_unfinished(self, table: Table) -> None:
+        """Drop what waits of a table that nobody has seen."""
+        await self._end([id_ for id_, feed in self._feeds.items() if feed.table.table_id == table.table_id])
 
     async def forget_copy(self, table: Table, user: str) -> None:
         """Drop what waits of a user's copy, and what the broker holds of it; raises BrokerUnavailable."""
@@ -209,7 +220,7 @@ class Outbox:
         for copy_id in copy_ids:
             feed = self._feeds.pop(copy_id)
             self.byte_count -= feed.byte_count
-            feed.byte_count = 0
+            feed.byte_count = feed.behind_seq = 0
             feed.pending.clear()
             self._marked.pop(copy_id, None)
             ending += [feed.task] if feed.task is not None else []
@@ -224,7 +235,7 @@ class Outbox:
     async def _run(self, feed: Feed) -> None:
         backoff = Backoff(*RETRY_PAUSE_S)
         try:
-            while feed.pending and feed.table.table_id not in self._held:
+            while (feed.pending or feed.behind_seq) and feed.table.table_id not in self._held:
                 try:
                     await self._turn(feed)
                     self._troubles.clear(feed.table.table_id, "changes")
@@ -247,6 +258,8 @@ class Outbox:
             await self.dropped.purge(feed.table.name)
             feed.position = await self._port.position(feed.table, feed.user)
             self._skip(feed, feed.position.change_seq)
+        if not feed.pending:
+            await self._read_on(feed, feed.position.change_seq)
         waiting = _take(feed.pending)
         if not waiting:
             return
@@ -260,6 +273,16 @@ class Outbox:
         crash_point("outbox.after_publish")
         self.published_rows += sum(each.chunk.row_count for each in waiting)
         self._skip(feed, feed.position.change_seq)
+
+    async def _read_on(self, feed: Feed, change_seq: int) -> None:
+        """Take the next chunks from the log, some at a time: nobody holds in memory what a table was filled with."""
+        chunks = await in_thread(Purpose.CATALOGUE, self._read_log, feed.copy_id, change_seq, READ_CHUNKS_MAX)
+        feed.pending.extend(map(Unpublished, chunks))
+        size = sum(chunk.byte_count for chunk in chunks)
+        feed.byte_count += size
+        self.byte_count += size
+        if not chunks or chunks[-1].last_seq >= feed.behind_seq:  # what was announced meanwhile is behind that
+            feed.behind_seq = 0
 
     def _codec(self, table: Table, schema_version: int) -> Codec:
         """What shows a chunk as it was committed, whatever an ALTER has done since."""
@@ -324,11 +347,18 @@ class Outbox:
 
     def waiting(self) -> Waiting:
         """How much waits to be published."""
-        ends = [(feed.pending[0].chunk, feed.pending[-1].chunk) for feed in self._feeds.values() if feed.pending]
+        told = [feed for feed in self._feeds.values() if feed.pending or feed.behind_seq]
         return Waiting(
-            changes=sum(last.last_seq - first.first_seq + 1 for first, last in ends),  # a feed has no holes
-            oldest_us=min((first.updated_us for first, _ in ends), default=None),
+            changes=sum(map(_changes, told)),
+            oldest_us=min((feed.pending[0].chunk.updated_us for feed in told if feed.pending), default=None),
         )
+
+
+def _changes(feed: Feed) -> int:
+    """How many changes of a feed wait; it has no holes."""
+    if not feed.pending:
+        return feed.behind_seq - (feed.position.change_seq if feed.position else 0)
+    return max(feed.pending[-1].chunk.last_seq, feed.behind_seq) - feed.pending[0].chunk.first_seq + 1
 
 
 def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:

@@ -21,6 +21,7 @@ from kalam.storage.opened import Storage
 from kalam.storage.segments.garbage import garbage_of, remove_garbage
 from kalam.storage.segments.replaced import read_marked_bytes
 from kalam.storage.work.background import Background
+from kalam.storage.work.table_drop import TableDrop
 from kalam.tables.alterations import ColumnUsers, altered
 from kalam.tables.dropped_feeds import events_may_stay
 from kalam.tables.locations import check_location
@@ -29,6 +30,8 @@ from kalam.tables.ports import FeedPort
 from kalam.tables.truncation import Truncation
 from kalam.threads import Purpose, in_thread
 
+FILLED_HOT_BYTES_MAX: Final = 32 << 20
+"""Hot bytes of a table that is being filled, at which it is flushed."""
 _PUBLISHED: Final = "UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?"
 FILE_JOBS: Final = ("compaction", "check", "deleted_cleanup")
 """The jobs that read or replace a table's segments."""
@@ -49,6 +52,39 @@ class StoredUpkeep:
         where = (definition, self._settings, storage.catalogue, storage.folders)
         await in_thread(Purpose.FILES, check_location, *where)
         return await storage.catalogue.create_table(definition)
+
+    @asynccontextmanager
+    async def filling(self, definition: TableDefinition) -> AsyncIterator[Table]:
+        """A table with a name that nobody can give; the last step gives it its own, and its changes are told then."""
+        storage = self._storage
+        await in_thread(Purpose.FILES, check_location, definition, self._settings, storage.catalogue, storage.folders)
+        table = await storage.catalogue.create_table(definition, unfinished=True)
+        async with self._outbox.holding(table):
+            try:
+                yield table
+                crash_point("fill.before_commit")
+                async with self._flusher.lock(table):
+                    await storage.catalogue.rename_table(table, definition.name, ())
+                crash_point("fill.after_commit")
+            except BaseException:
+                await self._undo(table)
+                raise
+
+    async def settle(self, table: Table) -> None:
+        """Flush what is hot of it, once that is much."""
+        copies = [copy for (table_id, _), copy in self._storage.store.loaded.items() if table_id == table.table_id]
+        if sum(copy.byte_count for copy in copies) >= FILLED_HOT_BYTES_MAX:
+            await self._flusher.flush(table, reason="memory")
+
+    async def _undo(self, table: Table) -> None:
+        """Remove a table that nobody has seen; what a crash leaves of it goes at the next start."""
+        async with self._compactor.lock(table), self._flusher.lock(table):
+            garbage = await self.garbage(table)
+            await self._outbox.forget_unfinished(table)
+            await self._storage.database.submit(TableDrop(self._storage.store, table, garbage))
+            self._storage.catalogue.forget(table)
+        with disk_may_fail("the removal of an unfinished table's files"):
+            await remove_garbage(self._storage.database, garbage)
 
     def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
         """No flush runs meanwhile."""

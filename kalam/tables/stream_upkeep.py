@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,20 @@ class StreamUpkeep:
             await self.clear(table, ())
             raise
         return table
+
+    @asynccontextmanager
+    async def filling(self, definition: TableDefinition) -> AsyncIterator[Table]:
+        """A table whose events are told as they come; after an error it is dropped."""
+        table = await self.create(definition)
+        try:
+            yield table
+        except BaseException:
+            await self._catalogue.undo_create(table)
+            await self.clear(table, ())
+            raise
+
+    async def settle(self, table: Table) -> None:
+        """The broker has its events."""
 
     def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
         """Nothing has to hold still."""

@@ -217,7 +217,7 @@ def test_a_query_has_a_bounded_size() -> None:
         *(
             "COPY t TO 'x'",
             "SET a = 1",
-            "TRUNCATE t",
+            "TRUNCATE t, u",
             "BEGIN",
             "COMMIT",
             "ROLLBACK",
@@ -234,7 +234,7 @@ def test_a_query_has_a_bounded_size() -> None:
         *(
             "CREATE OR REPLACE TABLE t (a INT)",
             "CREATE TEMP TABLE t (a INT)",
-            "CREATE TABLE t AS SELECT 1",
+            "CREATE TABLE t AS DELETE FROM u",
             "DENY a TO b",
         ),
         *("EXECUTE p", "PREPARE p AS SELECT 1", "DEALLOCATE p", "CALL f()", "MERGE INTO t USING u ON TRUE", "LOAD x"),

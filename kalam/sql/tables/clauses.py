@@ -16,10 +16,13 @@ from kalam.sql.text.literals import read_literal
 _CLAUSES = ("RETENTION", "TTL_SECONDS", "EPHEMERAL", "MAX_BUFFER", "LOCATION", "DELETED_RETENTION")
 
 
-def read_clauses(cursor: Cursor) -> dict[str, Any]:
-    """Consume what stands behind the column list of a CREATE TABLE; InvalidOption where an option is given twice."""
+def read_clauses(cursor: Cursor, *stops: str) -> dict[str, Any]:
+    """Consume what stands behind the column list of a CREATE TABLE, up to one of the ``stops`` words.
+
+    Raises InvalidOption where an option is given twice.
+    """
     options: dict[str, Any] = {}
-    while not cursor.at_end():
+    while not cursor.at_end() and cursor.token.word not in stops:
         token = cursor.token
         if cursor.take("WITH"):
             read_option_list(cursor, options)

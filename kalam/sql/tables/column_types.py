@@ -7,7 +7,7 @@ from kalam.rows.column_types import TYPES
 from kalam.rows.column_types.decimals import DIGITS_MAX
 from kalam.schema import DataType, TimestampUnit, TypeName
 from kalam.sql.text.cursor import Cursor, did_you_mean
-from kalam.sql.text.lexer import Kind
+from kalam.sql.text.lexer import Kind, StatementText
 
 _BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DIGITS_MAX, scale=10)
 _LENGTH_MAX = 10_485_760
@@ -90,6 +90,14 @@ def _timestamp(cursor: Cursor, word: str) -> DataType:
     if word == "TIMESTAMP" and not cursor.take("WITH", "TIME", "ZONE"):
         cursor.take("WITHOUT", "TIME", "ZONE")
     return DataType(name=TypeName.TIMESTAMP, unit=_unit(cursor))
+
+
+def parse_type(text: str) -> DataType:
+    """The type that a text names; raises what ``read_type`` raises."""
+    cursor = Cursor(StatementText(text))
+    data_type = read_type(cursor)
+    cursor.expect_end()
+    return data_type
 
 
 def _unit(cursor: Cursor) -> TimestampUnit | None:

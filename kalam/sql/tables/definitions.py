@@ -12,6 +12,7 @@ from kalam.sql.access import grants, policies, users
 from kalam.sql.tables.clauses import read_clauses, read_option_list
 from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.columns import read_added_column, read_columns
+from kalam.sql.tables.filled import read_filled
 from kalam.sql.tables.foreign import check_no_sources, read_over
 from kalam.sql.tables.views import alter_view, create_view, drop_view
 from kalam.sql.text.alterations import (
@@ -152,16 +153,22 @@ def _create_namespace(cursor: Cursor) -> CreateNamespace:
 def _create_table(cursor: Cursor, kind: TableKind) -> CreateTable:
     if_not_exists = cursor.take("IF", "NOT", "EXISTS")
     ref = cursor.new_table()
-    if cursor.at("AS"):
-        raise cursor.refusal("CREATE TABLE … AS is not supported; create the table, then INSERT INTO … SELECT")
+    if (filled := read_filled(cursor, kind, ref, if_not_exists=if_not_exists)) is not None:
+        return filled
     columns, key = read_columns(cursor, kind)
     if cursor.at("OVER"):
         return _create_foreign_table(cursor, ref, kind, columns, if_not_exists=if_not_exists)
     check_no_sources(cursor, columns)
-    if not key and kind is not TableKind.STREAM:
-        columns, key = (*columns, _row_id(len(columns) + 1)), (ROW_ID,)
     options = read_clauses(cursor)
-    return CreateTable(ref=ref, kind=kind, columns=columns, key=key, options=options, if_not_exists=if_not_exists)
+    made = with_row_id(kind, columns, key)
+    return CreateTable(ref=ref, kind=kind, options=options, if_not_exists=if_not_exists, **made)
+
+
+def with_row_id(kind: TableKind, columns: tuple[Column, ...], key: tuple[str, ...]) -> dict[str, Any]:
+    """The ``columns`` and the ``key`` of a table, with one of Kalam's own where it needs a key and has none."""
+    if key or kind is TableKind.STREAM:
+        return {"columns": columns, "key": key}
+    return {"columns": (*columns, _row_id(len(columns) + 1)), "key": (ROW_ID,)}
 
 
 def _create_foreign_table(

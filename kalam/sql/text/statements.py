@@ -138,7 +138,8 @@ class Use(msgspec.Struct, frozen=True):
 class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
     """``options`` holds the raw value of each option by its upper-case name, the older clauses included.
 
-    ``over`` is the foreign stream that a FOREIGN table reads.
+    ``over`` is the foreign stream that a FOREIGN table reads. Where a ``query`` fills the table ``columns`` is empty,
+    and ``names`` are what its columns are to be called, none for the query's own names.
     """
 
     ref: TableRef
@@ -148,6 +149,8 @@ class CreateTable(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any]
     if_not_exists: bool
     over: Over | None = None
+    query: QueryText | None = None
+    names: tuple[str, ...] = ()
 
 
 class DropTable(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound
-from kalam.names import TableName
+from kalam.names import UNFINISHED, TableName
 from kalam.rows.versions import History
 from kalam.schema import (
     Column,
@@ -80,8 +80,13 @@ class Catalogue:
 
     def _remember(self, table: Table) -> None:
         self.histories.setdefault(table.table_id, {})[table.schema_version] = table.columns
-        self.tables[table.name] = table
+        if not table.name.is_unfinished:
+            self.tables[table.name] = table
         self.by_id[table.table_id] = table
+
+    def unfinished(self) -> list[Table]:
+        """The tables that are being filled and that nobody sees; at the start those that a crash left."""
+        return [table for table in self.by_id.values() if table.name.is_unfinished]
 
     def table(self, name: TableName) -> Table:
         """The table of that name; raises NamespaceNotFound or TableNotFound, with a near name as a hint."""
@@ -200,10 +205,13 @@ class Catalogue:
         await self._database.write(delete)
         self.namespaces.pop(name, None)
 
-    async def create_table(self, definition: TableDefinition) -> Table:
-        """Add a table; raises NamespaceNotFound or AlreadyExists."""
-        await self._use_again(definition.name)
+    async def create_table(self, definition: TableDefinition, *, unfinished: bool = False) -> Table:
+        """Add a table, or one that gets its name when it is complete; raises NamespaceNotFound or AlreadyExists."""
         created, home = now_us(), self._free_home(definition)
+        if unfinished:
+            name, home = definition.name, home or definition.name.table
+            definition = replace(definition, name=TableName(name.namespace, f"{name.table}{UNFINISHED}"))
+        await self._use_again(definition.name)
 
         def insert(conn: sqlite3.Connection) -> int:
             return insert_table(conn, definition, created, home)
@@ -232,7 +240,8 @@ class Catalogue:
     def _free_home(self, definition: TableDefinition) -> str | None:
         """What the folder of a new table is called; None for its name, which one that was renamed may have left."""
         name, per_user = definition.name, definition.per_user
-        alike = [table for table in self.tables_in(name.namespace) if table.is_stored and table.per_user == per_user]
+        near = [table for table in self.by_id.values() if table.name.namespace == name.namespace]
+        alike = [table for table in near if table.is_stored and table.per_user == per_user]
         taken = {table.home or table.name.table for table in alike}
         if name.table not in taken or not definition.is_stored:
             return None
@@ -260,7 +269,8 @@ class Catalogue:
         await self._database.write(update)
         renamed = replace(self.newest(table), name=name, home=None if home == name.table else home)
         self.tables.pop(table.name, None)
-        self._dropped.add(table.name)
+        if not table.name.is_unfinished:
+            self._dropped.add(table.name)
         self._remember(renamed)
         self.note_changed(renamed.table_id)
         return renamed

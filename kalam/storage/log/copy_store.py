@@ -179,11 +179,11 @@ class CopyStore:
         return copy
 
 
-def read_chunks(conn: sqlite3.Connection, copy_id: int, condition: str) -> list[Chunk]:
-    """The chunks of a copy in order; ``condition`` is a constant of the caller's."""
+def read_chunks(conn: sqlite3.Connection, copy_id: int, condition: str, chunks_max: int = -1) -> list[Chunk]:
+    """The chunks of a copy in order, or the first of them; ``condition`` is a constant of the caller's."""
     rows = conn.execute(
-        f"SELECT {CHUNK_COLUMNS} FROM log WHERE copy_id = ? AND {condition} ORDER BY first_seq",  # noqa: S608 - constants
-        (copy_id,),
+        f"SELECT {CHUNK_COLUMNS} FROM log WHERE copy_id = ? AND {condition} ORDER BY first_seq LIMIT ?",  # noqa: S608 - constants
+        (copy_id, chunks_max),
     )
     return [
         Chunk(

@@ -67,7 +67,7 @@ def insert_table(conn: sqlite3.Connection, definition: TableDefinition, created:
             ),
         )
     except sqlite3.IntegrityError as exc:
-        raise AlreadyExists(f"table {name} exists already") from exc
+        raise AlreadyExists(f"table {name} exists already, or is being made") from exc
     table_id = cursor.lastrowid
     assert table_id is not None
     conn.execute("INSERT INTO table_schemas VALUES (?, 1, ?, ?)", (table_id, dump_columns(definition.columns), created))

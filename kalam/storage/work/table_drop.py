@@ -29,7 +29,8 @@ class TableDrop:
         """Remove the rows of the catalogue, the log and the lists of segments."""
         delete_table(conn, self._table.table_id)
         list_garbage(conn, self._garbage, now_us())
-        note_drop(conn, self._table)
+        if not self._table.name.is_unfinished:
+            note_drop(conn, self._table)
         self._store.forget_table(self._table.table_id)
 
     def committed(self) -> None:

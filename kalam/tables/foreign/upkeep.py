@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,15 @@ class ForeignUpkeep:
         check_foreign(definition.columns, options)
         await self._tables.port.state(options.over)
         return await self._catalogue.create_table(definition)
+
+    @asynccontextmanager
+    async def filling(self, definition: TableDefinition) -> AsyncIterator[Table]:
+        """No statement asks for one."""
+        raise Unsupported(f"nothing is written to the stream of table {definition.name}")
+        yield  # which makes it a generator
+
+    async def settle(self, table: Table) -> None:
+        """Nothing is written to it."""
 
     def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
         """Nothing has to hold still."""
