@@ -42,6 +42,7 @@ class Sizes:
     lake_rows: int = 100_000
     lake_s: float = 12.0
     lasting_rows: int = 10_000_000
+    bucket_keys: int = 20_000
     live_queries: tuple[int, ...] = (10, 100, 1_000, 10_000)
     live_per_s: int = 2_000
     feed_per_s: int = 20_000
@@ -94,6 +95,7 @@ class Sizes:
             lake_rows=2_000,
             lake_s=0.2,
             lasting_rows=40_000,
+            bucket_keys=2_000,
             live_queries=(2, 20),
             live_per_s=200,
             feed_per_s=2_000,
