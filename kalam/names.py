@@ -17,7 +17,7 @@ from kalam.errors import InvalidName
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 USER_LENGTH_MAX = 64
 USER_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{USER_LENGTH_MAX}}}")
-RESERVED_NAMESPACES = frozenset({"system", "information_schema", "kalam"})
+RESERVED_NAMESPACES = frozenset({"system", "information_schema", "pg_catalog", "kalam"})
 SYSTEM_NAMESPACE = "system"
 
 

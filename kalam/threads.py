@@ -27,6 +27,7 @@ class Purpose(enum.Enum):
     LOOKUPS = "reads by key", 4
     QUERIES = "what queries read, made ready for the workers", 4
     CATALOGUE = "what is asked of SQLite", 4
+    DESCRIPTIONS = "what tools ask about the catalogue", 2
     TEXTS = "long statements", 2
     ROWS = "rows of statements and events, converted", 4
     ANSWERS = "results, written as text", 4

@@ -9,6 +9,7 @@ from kalam.engine.departures import Departure
 from kalam.engine.engine import Engine
 from kalam.engine.health import Check
 from kalam.engine.session import Session
+from kalam.engine.shown import Shown, ShownRole
 from kalam.engine.stats import Stats
 from kalam.tables.insert_batch import InsertMessage
 
@@ -21,5 +22,7 @@ __all__ = [
     "Identity",
     "InsertMessage",
     "Session",
+    "Shown",
+    "ShownRole",
     "Stats",
 ]

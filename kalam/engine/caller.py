@@ -12,9 +12,11 @@ import msgspec
 import pyarrow as pa
 
 from kalam.access.identity import Identity
+from kalam.access.model import Privilege
 from kalam.engine.departures import Departure, ended_by
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.session import Session
+from kalam.engine.shown import Shown, shown
 from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
 from kalam.query.results import Result
@@ -83,6 +85,12 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         with self._dispatch.running.running(request_id, self.session.user, door, text) as query:
             yield query
 
+    @contextmanager
+    def describing(self, text: str) -> Iterator[None]:
+        """Have what a door tells of the catalogue itself listed and cancelled as what the engine answers."""
+        with self._running(self.door, text) as query, ended_by(self.departure, query), query.interruptible():
+            yield
+
     # Tables and their rows.
 
     def namespaces(self) -> list[str]:
@@ -97,6 +105,23 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """Those of the tables of which the caller is told how much is in them: policies hide none of their rows."""
         gate, identity = self._dispatch.gate, self.session.identity
         return [table for table in self.tables() if not table.row_security or gate.owns(identity, table)]
+
+    def shown(self) -> Shown:
+        """All that exists for the caller, to be described."""
+        return shown(self._dispatch.gate, self._dispatch.catalogue, self._dispatch.queries, self.session.identity)
+
+    def may(self, privilege: str, table: Table) -> bool:
+        """Whether the caller has a privilege on a table; what is no privilege on tables nobody has."""
+        known = privilege in Privilege.__members__
+        return known and self._dispatch.gate.has(table, self.session.identity, Privilege[privilege])
+
+    def administers(self) -> bool:
+        """Whether the caller is an administrator."""
+        return self._dispatch.gate.administers(self.session.identity)
+
+    def may_create(self, namespace: str) -> bool:
+        """Whether the caller may make tables in a namespace."""
+        return self._dispatch.gate.rights.may_create(self.session.identity.rights_of, namespace)
 
     def table(self, name: TableName) -> Table:
         """The table of a name; raises TableNotFound."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from kalam.query.judge import JudgeProcess
 from kalam.query.policies import Policies
 from kalam.query.pool import Pool
 from kalam.query.predicate import Predicate
-from kalam.query.system import SystemTables
+from kalam.query.system import Fields, SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
 from kalam.rows.keys import key_arrays
@@ -328,6 +328,10 @@ class Queries:
     def system_names(self) -> list[TableName]:
         """The tables of what the server knows about itself."""
         return self._system.names()
+
+    def system_fields(self) -> Mapping[str, Fields]:
+        """The columns of the system tables, by their names."""
+        return self._system.fields()
 
     def release(self, table_id: int, owner: str) -> None:
         """Let go of the files of a copy, of which some were replaced."""

@@ -203,6 +203,14 @@ class SystemTables:
             "segments": Shown.OWNED,
             "jobs": Shown.OWNED,
         }
+        self._fields: dict[str, Fields] = {
+            "namespaces": NAMESPACES,
+            "tables": TABLES,
+            "columns": COLUMNS,
+            "table_schemas": SCHEMAS,
+            "segments": SEGMENTS,
+            "jobs": JOBS,
+        }
         self._catalogue = catalogue
         self._progress = progress
         self._makers: dict[str, Callable[[], pa.Table]] = {
@@ -232,11 +240,15 @@ class SystemTables:
     def add(self, name: str, fields: Fields, rows: Callable[[], Sequence[Sequence[Any]]], shown: Shown) -> None:
         """Have one more system table, whose rows somebody else knows."""
         self._makers[name] = lambda: build(fields, rows())
-        self._shown[name] = shown
+        self._fields[name], self._shown[name] = fields, shown
 
     def names(self) -> list[TableName]:
         """The system tables that there are."""
         return [TableName(SYSTEM_NAMESPACE, name) for name in self._makers]
+
+    def fields(self) -> Mapping[str, Fields]:
+        """Their columns, by their names."""
+        return self._fields
 
     def has(self, name: TableName) -> bool:
         """Whether this is a system table."""

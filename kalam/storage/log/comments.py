@@ -28,6 +28,13 @@ class Comments:
         """What is said of a table, or of one of its columns."""
         return self._known.get((table.table_id, column_id))
 
+    def by_table(self) -> dict[int, dict[int, str]]:
+        """All that is said: of each table, by its id, what is said of it (0) and of its columns, by their ids."""
+        found: dict[int, dict[int, str]] = {}
+        for (table_id, column_id), comment in self._known.items():
+            found.setdefault(table_id, {})[column_id] = comment
+        return found
+
     async def put(self, table: Table, column_id: int, comment: str | None) -> None:
         """Say something of a table or column, or nothing any more."""
         name = (table.table_id, column_id)

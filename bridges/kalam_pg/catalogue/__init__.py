@@ -1,0 +1,14 @@
+"""``pg_catalog`` and ``information_schema``: what psql, drivers and BI tools ask about tables, answered from SQLite."""
+
+from kalam_pg.catalogue.catalogue import Catalogue, CatalogueAnswer, CatalogueDescribed, Field, SessionView
+from kalam_pg.catalogue.recognised import CatalogueText, recognise
+
+__all__ = [
+    "Catalogue",
+    "CatalogueAnswer",
+    "CatalogueDescribed",
+    "CatalogueText",
+    "Field",
+    "SessionView",
+    "recognise",
+]

@@ -1,0 +1,82 @@
+"""What there is for somebody, for a door that describes it all: namespaces, tables, system tables, users and roles.
+
+It tells nothing that SHOW and DESCRIBE would not tell the same user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import pyarrow as pa
+
+from kalam.access.identity import Identity
+from kalam.access.model import ADMIN
+from kalam.engine.gate import Gate
+from kalam.query.queries import Queries
+from kalam.schema import Table, ViewOptions
+from kalam.storage.log.catalogue import Catalogue
+
+Fields = Sequence[tuple[str, pa.DataType]]
+
+
+class ShownRole(msgspec.Struct, frozen=True):
+    """A user or a role: ``member_of`` are the roles that it is in itself."""
+
+    name: str
+    admin: bool
+    is_user: bool
+    member_of: tuple[str, ...] = ()
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What exists for one user at one moment. Two are equal where nothing differs.
+
+    ``definitions`` are the SELECTs of materialized views, by their table's ids, for owner and administrators;
+    ``comments`` what is said of tables, by their ids, and there of columns, by theirs (0: of the table itself).
+    """
+
+    namespaces: tuple[str, ...]
+    tables: tuple[Table, ...]
+    definitions: Mapping[int, str]
+    comments: Mapping[int, Mapping[int, str]]
+    system: Mapping[str, Fields]
+    roles: tuple[ShownRole, ...]
+
+
+def shown(gate: Gate, catalogue: Catalogue, queries: Queries, identity: Identity) -> Shown:
+    """What there is for somebody."""
+    tables = gate.visible(identity, catalogue.tables.values())
+    there = {table.table_id for table in tables}
+    return Shown(
+        tuple(sorted(gate.namespaces(identity))),
+        tuple(tables),
+        {
+            table.table_id: table.options.query
+            for table in tables
+            if isinstance(table.options, ViewOptions) and gate.owns(identity, table)
+        },
+        {table_id: said for table_id, said in catalogue.comments.by_table().items() if table_id in there},
+        queries.system_fields(),
+        tuple(_roles(gate, tables, identity)),
+    )
+
+
+def _roles(gate: Gate, tables: Sequence[Table], identity: Identity) -> list[ShownRole]:
+    """Everybody for administrators; for others themselves, their roles, and whom the tables that they see belong to."""
+    book, me = gate.rights.book, identity.rights_of
+    if not gate.rights.on:
+        names = {ADMIN, me}
+    elif gate.administers(identity):
+        names = {*book.users, *book.roles}
+    else:
+        names = {me, *gate.rights.roles(me), *(table.owned_by for table in tables)}
+    return [
+        ShownRole(
+            name,
+            gate.rights.administers(name) if gate.rights.on else name in (ADMIN, me),
+            name not in book.roles,
+            tuple(sorted(role for role, members in book.members.items() if name in members and role in names)),
+        )
+        for name in sorted(names)
+    ]
