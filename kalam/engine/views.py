@@ -76,6 +76,7 @@ class ViewStatements:
             if not is_new:
                 return _existing(table, statement)
             await self._views.start(table)
+            await self._views.wait_begun(table)
             return Result(message=f"materialized view {name} created; it is kept {plan.options.how}")
 
     async def _check_streams(self, plan: Plan) -> None:

@@ -97,6 +97,7 @@ class Keeper:
         self.kept = Kept()
         self.state = ViewState()
         self.positions: dict[int, Position] = {}
+        self.begun = asyncio.Event()
         self._wake = asyncio.Event()
         self._refreshed_s = -math.inf
         self._catches_up = False
@@ -143,10 +144,12 @@ class Keeper:
             await self._fill()
         await self._method.open()
         self._catches_up = any(source.table.table_id not in self.positions for source in self.sources)
-        for source in self.sources:
-            self.positions[source.table.table_id] = await source.begin(self.positions.get(source.table.table_id))
+        begun = [await source.begin(self.positions.get(source.table.table_id)) for source in self.sources]
+        if changed := [position for position in begun if self.positions.get(position.source_id) != position]:
+            await self._write(Outcome(), Progress(changed, self.state))
         if not self._catches_up:
             self._stand(Standing.RUNNING)
+        self.begun.set()
         self._wake.set()
         while True:
             await self._wait_due()

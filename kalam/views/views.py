@@ -44,6 +44,7 @@ from kalam.views.writer import Writer
 
 RIGHTS_S = 0.5
 """How often it is looked whether the owners of views may still read what these read."""
+BEGIN_S = 5.0
 PERMISSION = "permission"
 
 
@@ -129,6 +130,14 @@ class Views:
             running.task = asyncio.create_task(keeper.run(), name=f"view {view.name}", context=Context())
         else:
             keeper.kept.standing, keeper.kept.reason = Standing.STOPPED, PERMISSION
+
+    async def wait_begun(self, view: Table) -> None:
+        """Wait until nothing that comes to a stream from now on escapes the view; some seconds, if it cannot begin."""
+        running = self._running.get(view.table_id)
+        if running is not None and any(not source.is_copy for source in running.keeper.sources):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEGIN_S):
+                    await running.keeper.begun.wait()
 
     async def stop(self, view: Table) -> None:
         """Keep a view up no more; what was committed stays."""
