@@ -34,6 +34,7 @@ class Sizes:
     point_reads: int = 100_000
     cold_point_rows: tuple[int, ...] = (500_000, 5_000_000)
     cold_point_reads: int = 20_000
+    cold_point_turns: int = 7
     updated_rows: int = 100_000
     single_updates: int = 2_000
     imported_rows: int = 1_000_000
@@ -87,6 +88,7 @@ class Sizes:
             point_reads=2_000,
             cold_point_rows=(2_000, 5_000),
             cold_point_reads=500,
+            cold_point_turns=1,
             updated_rows=5_000,
             single_updates=50,
             imported_rows=20_000,
