@@ -1,10 +1,11 @@
-"""The process that reads a key-value bucket as programs do: with nats-py's ``watchall``, to the end of what is there.
+"""The process that reads a key-value bucket as programs do: nats-py's ``watchall``, in asyncio's own loop, to the end.
 
 Before that it makes the bucket and fills it, if it is not there yet.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
@@ -13,7 +14,7 @@ from nats.js.kv import KeyValue
 
 from kalam.bench.client import FrameClient, connect, frame
 from kalam.bench.rows import row
-from kalam.bench.task import answer, read_task, run, say_ready, wait_go_async
+from kalam.bench.task import answer, read_task, say_ready, wait_go_async
 
 WINDOW = 500
 SITES = 100
@@ -74,4 +75,4 @@ async def main(task: WatchTask) -> None:
 
 
 if __name__ == "__main__":
-    run(main(read_task(WatchTask)))
+    asyncio.run(main(read_task(WatchTask)))

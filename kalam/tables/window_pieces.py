@@ -75,10 +75,10 @@ class Pieces:
         """The times of all events."""
         return np.concatenate([one.times for one in self._pieces] or [np.empty(0, np.int64)])
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Append events that came later."""
+    def add(self, batch: pa.RecordBatch, *, alone: bool = False) -> None:
+        """Append events that came later; ``alone`` they are a piece by themselves."""
         self._pieces.append(piece(batch))
-        while len(self._pieces) > 1 and _joinable(*self._pieces[-2:]):
+        while not alone and len(self._pieces) > 1 and _joinable(*self._pieces[-2:]):
             last, before = self._pieces.pop(), self._pieces.pop()
             joined = pa.Table.from_batches([before.batch, last.batch]).combine_chunks().to_batches()
             self._pieces += map(piece, joined)

@@ -43,6 +43,8 @@ KNOWN_FIRST, KNOWN_GROWTH = 64, 16
 there any more."""
 AGAIN_MAX = 50_000
 """Where more messages than this would be read to go on, all is read anew."""
+PIECE_ROWS_MIN = 5_000
+"""So many rows are a piece by themselves: joining them costs more than it saves."""
 WHOLE_MAX = 1 << 62
 Listener = Callable[[ChangeBatch], None]
 """Is told of changes, in order, at once after they are there."""
@@ -265,16 +267,18 @@ class Bucket:
         """Add the rows of messages, and let go of those that they supersede."""
         changes = present.keys.take(messages, now_ns)
         present.forget(removed(changes))
-        new = {change.new for change in changes}
-        if not new - {None}:
+        new = [change.new for change in changes if change.new is not None]
+        if not new:
             return changes
         found = messages
-        if len(new) < len(messages) or None in new:
-            found = messages.only([place for place, seq in enumerate(messages.seqs) if seq in new])
+        if len(new) < len(messages):
+            wanted = set(new)
+            found = messages.only([place for place, seq in enumerate(messages.seqs) if seq in wanted])
         arrays, _, faults = self._decoder.batch(found, EXTRAS)
         present.faults.update((found.seqs[place], fault.reason) for place, fault in faults.items())
         seqs, times = np.array(found.seqs, np.int64), np.array(found.times_ns, np.int64) // 1_000
-        present.pieces.add(pa.record_batch([*arrays, pa.array(seqs), pa.array(times)], schema=self._schema))
+        batch = pa.record_batch([*arrays, pa.array(seqs), pa.array(times)], schema=self._schema)
+        present.pieces.add(batch, alone=len(found) >= PIECE_ROWS_MIN)
         return changes
 
     def _batch(self, changes: Sequence[Change], before: Pieces, after: Pieces) -> ChangeBatch:
