@@ -13,6 +13,7 @@ from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
+from kalam.engine.describing import Describing
 from kalam.engine.descriptions import Descriptions
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.filled_tables import FilledTables
@@ -31,6 +32,7 @@ from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
 from kalam.engine.users import Users
 from kalam.engine.views import ViewStatements
+from kalam.engine.work import WorkStatements
 from kalam.lake.lake import Lake
 from kalam.live import LiveBounds, Registry
 from kalam.live.snapshots import Snapshots
@@ -170,10 +172,10 @@ class Assembly(msgspec.Struct, frozen=True):
         dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
-            tables=tables,
             queries=queries,
             points=Points(catalogue, stored, tables, queries.policies),
             changes=changes,
+            describing=Describing(catalogue, queries),
             comments=CommentStatements(storage.catalogue),
             descriptions=Descriptions(storage.database, catalogue, upkeep, queries, storage.troubles, gate),
             definitions=definitions,
@@ -182,9 +184,7 @@ class Assembly(msgspec.Struct, frozen=True):
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, audited, self.lake),
             foreign=ForeignStatements(catalogue, self.foreign),
-            flusher=background.schedule.flusher,
-            compactor=background.compactor,
-            jobs=jobs,
+            work=WorkStatements(catalogue, tables, background.schedule.flusher, background.compactor, jobs, gate),
             texts=texts,
             running=RunningQueries(),
             sql_counts=SqlCounts(),

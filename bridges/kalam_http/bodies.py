@@ -22,6 +22,14 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     sql: Annotated[str, Meta(description="the statements", examples=["SELECT 1 AS one"])]
     params: Annotated[list[Any], Meta(description="values of $1 … $n; bound as values, never as text")] = []
+    rows: Annotated[
+        list[list[Any]] | None,
+        Meta(description="instead of `params`: an INSERT … VALUES is carried out for each, all of them or none"),
+    ] = None
+    describe: Annotated[
+        bool,
+        Meta(description="nothing is run: the answer says what the one statement asks for and gives"),
+    ] = False
     namespace: Annotated[str | None, Meta(description="where a table named without a namespace is looked up")] = None
     names: Annotated[
         Literal["postgresql"] | None,
@@ -67,6 +75,16 @@ class SqlResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rows: list[list[Any]]
     row_count: int
     message: str | None
+
+
+class Described(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a statement asks for and gives: the answer to `"describe": true`."""
+
+    kind: Annotated[str, Meta(examples=["SELECT", "INSERT"])]
+    parameters: Annotated[list[ResultColumn], Meta(description="`$1 …`, and what each is bound as")]
+    columns: Annotated[list[ResultColumn] | None, Meta(description="null where the answer has no rows")]
+    writes: Annotated[bool, Meta(description="whether it changes anything")]
+    many: Annotated[bool, Meta(description="whether it takes `rows`")]
 
 
 class SqlAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

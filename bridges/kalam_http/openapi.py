@@ -13,7 +13,7 @@ import msgspec
 
 from kalam import __version__
 from kalam.errors import KalamError
-from kalam_http.bodies import JSON, LoginRequest, Me, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
+from kalam_http.bodies import JSON, Described, LoginRequest, Me, Problem, Readiness, RowsAnswer, SqlAnswer, SqlRequest
 from kalam_http.problems import PROBLEM
 from kalam_http.routes import SECURITY_SCHEMES, DescribedRoute
 from kalam_http.rows_body import ROW_FORMATS
@@ -47,7 +47,7 @@ ASKED_STATUSES = (401, 404)  # by the question who asks, and for whom
 def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     """The OpenAPI document of an application with these routes."""
     _, schemas = msgspec.json.schema_components(
-        [SqlRequest, SqlAnswer, RowsAnswer, LoginRequest, Me, Problem, Readiness], ref_template=SCHEMA_REF
+        [SqlRequest, SqlAnswer, Described, RowsAnswer, LoginRequest, Me, Problem, Readiness], ref_template=SCHEMA_REF
     )
     codes = error_codes()
     schemas["Problem"]["properties"]["code"]["enum"] = sorted(code for group in codes.values() for code in group)
@@ -76,7 +76,9 @@ def _describe(path: str, operation: dict[str, Any], codes: dict[int, list[str]])
         case "/v1/sql":
             operation["requestBody"] = {"required": True, "content": _content(JSON, SqlRequest)}
             streamed = {name: {"schema": {"type": "string"}} for name in STREAMED}
-            answers = {"200": _answer("The results.", _content(JSON, SqlAnswer) | streamed)}
+            answers = {
+                "200": _answer("The results, or a `Described`.", _content(JSON, SqlAnswer, Described) | streamed)
+            }
             statuses: tuple[int, ...] = tuple(codes)
         case "/v1/tables/{namespace}/{table}/rows":
             operation["requestBody"] = {"required": True, "content": {name: _rows_of(name) for name in ROW_FORMATS}}
@@ -123,5 +125,6 @@ def _answer(description: str, content: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def _content(media_type: str, body: type[msgspec.Struct]) -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": SCHEMA_REF.format(name=body.__name__)}}}
+def _content(media_type: str, *bodies: type[msgspec.Struct]) -> dict[str, Any]:
+    schemas = [{"$ref": SCHEMA_REF.format(name=body.__name__)} for body in bodies]
+    return {media_type: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kalam.engine import Caller, Engine, Session
+from kalam.engine import ROWS_OR_PARAMS, Caller, Engine, Session
 from kalam.errors import InvalidValue, KalamError
 from kalam.query.results import encoded_answer
 from kalam_http.accept import choose_format, integers_as_text
@@ -75,7 +75,7 @@ class SqlEndpoint:
         departure = departure_of(request.receive)
         caller = self._engine.caller(session, HTTP_DOOR, request_id=query_id, departure=departure)
         try:
-            if media_type == JSON:
+            if media_type == JSON or asked.describe or asked.rows is not None:
                 return await whole_answer(caller, asked, query_id)
             rows = caller.stream(asked.sql, asked.params)
             body = body_of(rows, media_type, bigint_as_text=session.bigint_as_text)
@@ -129,6 +129,15 @@ def checked_id(given: str | None) -> str:
 async def whole_answer(caller: Caller, asked: SqlRequest, query_id: str) -> Response:
     """All results in one JSON document."""
     headers = {QUERY_ID_HEADER: query_id}
+    if asked.describe:
+        return Response((await caller.describe(asked.sql)).as_json(), media_type=JSON, headers=headers)
+    if asked.rows is not None:
+        if asked.params:
+            raise InvalidValue(ROWS_OR_PARAMS)
+        started = time.perf_counter()
+        result = await caller.execute_many(asked.sql, asked.rows)
+        body = await encoded_answer([result], (time.perf_counter() - started) * 1000)
+        return Response(body, media_type=JSON, headers=headers)
     looked_up = caller.look(asked.sql, asked.params)
     if looked_up is not None:
         return Response(looked_up, media_type=JSON, headers=headers)

@@ -13,7 +13,7 @@
 What the server refuses is raised as the same ``kalam.errors`` that the server itself uses.
 """
 
-from kalam.client.answers import Answer
+from kalam.client.answers import Answer, Description
 from kalam.client.kalam import Kalam, connect
 from kalam.client.live import Change, LiveClosed, LiveRows
 from kalam.client.streamed import Streamed
@@ -22,6 +22,7 @@ from kalam.client.sync import KalamSync, LiveRowsSync, StreamedSync, connect_syn
 __all__ = [
     "Answer",
     "Change",
+    "Description",
     "Kalam",
     "KalamSync",
     "LiveClosed",

@@ -23,6 +23,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What a statement asks for and gives: names and SQL types of its parameters and columns.
+
+    ``columns`` is None where the answer has no rows; ``kind`` the statement in words, ``writes`` whether it changes
+    anything, ``many`` whether ``execute_many`` takes it.
+    """
+
+    parameters: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...] | None
+    kind: str
+    writes: bool
+    many: bool
+
+    @classmethod
+    def of(cls, body: bytes) -> Description:
+        """The description that a body tells; raises Internal for one that is none of Kalam's."""
+        try:
+            told = msgspec.json.decode(body)
+            columns = None if told["columns"] is None else _names_and_types(told["columns"])
+            return cls(_names_and_types(told["parameters"]), columns, told["kind"], told["writes"], told["many"])
+        except (msgspec.MsgspecError, LookupError, TypeError) as exc:
+            raise Internal(f"the answer is none of Kalam's: {body[:80]!r}") from exc
+
+
+def _names_and_types(columns: Sequence[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((column["name"], column["type"]) for column in columns)
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer of one statement: its columns and their SQL types, its rows, or a message."""
 
@@ -34,8 +63,7 @@ class Answer:
     @classmethod
     def of(cls, result: dict[str, Any]) -> Answer:
         """The answer that one member of ``results`` tells."""
-        columns = tuple((column["name"], column["type"]) for column in result["columns"])
-        return cls(columns, result["rows"], result["row_count"], result["message"])
+        return cls(_names_and_types(result["columns"]), result["rows"], result["row_count"], result["message"])
 
     @classmethod
     def last_of(cls, body: bytes) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http.client import HTTPResponse
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from kalam.client.answers import Answer
+from kalam.client.answers import Answer, Description
 from kalam.client.inserter import Inserter
 from kalam.client.link import Link
 from kalam.client.live import LiveRows
@@ -172,9 +172,23 @@ class Kalam:
         then have one name. Raises the error of the first statement that failed. A statement whose answer is lost is not
         sent again.
         """
-        body = self._question(text, params, namespace, names)
+        return Answer.last_of(await self._ask(self._question(text, params, namespace, names)))
+
+    async def execute_many(self, text: str, rows: Iterable[Sequence[Any]], *, namespace: str | None = None) -> int:
+        """Carry out an INSERT … VALUES for each of many rows of parameters, as one statement: all of them or none.
+
+        Returns how many rows were inserted. The request has to fit one message of the broker.
+        """
+        body = self._body(text, namespace, lambda: {"rows": [[_param(value) for value in row] for row in rows]})
+        return Answer.last_of(await self._ask(body)).row_count
+
+    async def describe(self, text: str, *, namespace: str | None = None) -> Description:
+        """The parameters of one statement and the columns that it gives, without running it."""
+        return Description.of(await self._ask(self._body(text, namespace, lambda: {"describe": True})))
+
+    async def _ask(self, body: bytes) -> bytes:
         subject = f"{self._prefix}.api.{self._user}.sql"
-        return Answer.last_of(await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s))
+        return await self._link.ask_in_parts(subject, body, timeout_s=self._timeout_s)
 
     def stream(
         self, text: str, params: Sequence[Any] = (), *, namespace: str | None = None
@@ -209,10 +223,11 @@ class Kalam:
     def _question(
         self, text: str, params: Sequence[Any], namespace: str | None, names: Literal["postgresql"] | None
     ) -> bytes:
+        return self._body(text, namespace, lambda: {"params": [_param(value) for value in params], "names": names})
+
+    def _body(self, text: str, namespace: str | None, members: Callable[[], dict[str, Any]]) -> bytes:
         try:
-            values = [_param(value) for value in params]
-            asked = {"sql": text, "params": values, "namespace": namespace or self._namespace, "names": names}
-            return msgspec.json.encode(asked)
+            return msgspec.json.encode({"sql": text, "namespace": namespace or self._namespace, **members()})
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise InvalidValue(f"a parameter cannot be sent: {exc}") from exc
 

@@ -6,7 +6,7 @@ There is no second client: each method is the asynchronous one, carried out by a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -146,6 +146,7 @@ class KalamSync:
         self._kalam, self._thread = kalam, thread
 
     sql = _waiting(Kalam.sql)
+    describe = _waiting(Kalam.describe)
     drain = _waiting(Kalam.drain)
     live = _live(Kalam.live)
     stream = _streamed(Kalam.stream)
@@ -155,6 +156,12 @@ class KalamSync:
     def insert(self, table: str, rows: Any) -> int:  # noqa: D102 - the asynchronous one's
         own = list(rows) if isinstance(rows, Iterator) else rows  # the caller's code runs in the caller's thread
         return self._thread.run(self._kalam.insert(table, own))
+
+    @functools.wraps(Kalam.execute_many)
+    def execute_many(  # noqa: D102 - the asynchronous one's
+        self, text: str, rows: Iterable[Sequence[Any]], *, namespace: str | None = None
+    ) -> int:
+        return self._thread.run(self._kalam.execute_many(text, list(rows), namespace=namespace))
 
 
 def _connecting(

@@ -124,6 +124,10 @@ class Audited:
             return self._audit.telling(_entry(statement, session))
         return self._refusals(statement, session)
 
+    def refusing(self, statement: Statement, session: Session) -> AbstractContextManager[None]:
+        """Tell of what keeps the block, which carries nothing out, from the statement."""
+        return self._refusals(statement, session) if self._on else nullcontext()
+
     def kept_from_inserting(self, name: TableName, identity: Identity, door: str, error: PermissionDenied) -> None:
         """Tell of what keeps somebody from sending rows into a table."""
         if self._on:

@@ -14,11 +14,13 @@ import pyarrow as pa
 from kalam.access.identity import Identity
 from kalam.access.model import Privilege
 from kalam.engine.departures import Departure, ended_by
+from kalam.engine.described import Description
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.session import Session
 from kalam.engine.shown import Shown, shown
 from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
+from kalam.query.parameters import Parameters
 from kalam.query.results import Result
 from kalam.query.running import RunningQuery
 from kalam.rows.taking import Conflict
@@ -29,6 +31,8 @@ from kalam.tables.sifted import RefusedRow
 
 LIVE_DOOR = "live"
 """Under which the opening of a live query is listed, whichever way it came."""
+
+ROWS_OR_PARAMS = "rows stand instead of params: an INSERT is carried out for each of them"
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +55,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
         None for everything else, and for whatever is wrong: ``execute`` answers it.
         """
-        return self._dispatch.look(text, params, self.session, self.door)
+        return self._dispatch.look(text, Parameters.of(params), self.session, self.door)
 
     async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
         """Run the statements of a text in order and return a result for each.
@@ -60,7 +64,15 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         Raises AlreadyExists where a request of this id is running.
         """
         with self._running(self.door, text) as query, ended_by(self.departure, query):
-            return await self._dispatch.execute(text, params, self.session)
+            return await self._dispatch.execute(text, Parameters.of(params), self.session)
+
+    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]]) -> Result:
+        """Carry out an INSERT … VALUES for each of these rows of parameters: one statement, all rows or none.
+
+        ``row_count`` is that of all. Raises Unsupported for any other statement (``Description.many`` tells).
+        """
+        with self._running(self.door, text) as query, ended_by(self.departure, query):
+            return await self._dispatch.execute_many(text, rows, self.session)
 
     async def stream(self, text: str, params: Sequence[Any] = ()) -> AsyncGenerator[pa.Table, None]:
         """The rows of a text with one statement, as tables of one schema, at least one, while they are found.
@@ -69,11 +81,19 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """
         with self._running(self.door, text) as query, ExitStack() as watched:
             watched.enter_context(ended_by(self.departure, query))
-            async with aclosing(self._dispatch.stream(text, params, self.session)) as tables:
+            async with aclosing(self._dispatch.stream(text, Parameters.of(params), self.session)) as tables:
                 async for table in tables:
                     if table.num_rows:
                         watched.close()
                     yield table
+
+    async def describe(self, text: str, types: Sequence[pa.DataType | None] = ()) -> Description:
+        """What a text with one statement asks for and gives; nothing is run.
+
+        ``types`` are those of its parameters that are declared, in their order; the others are told by their places.
+        """
+        with self._running(self.door, text) as query, ended_by(self.departure, query):
+            return await self._dispatch.describe(text, types, self.session)
 
     def cancel(self, query_id: str) -> None:
         """Cancel a running request of the caller's own, or of others where the caller may; raises NotFound."""

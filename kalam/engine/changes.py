@@ -79,6 +79,7 @@ class Changes:
         """INSERT … VALUES or SELECT: validated whole, then stored whole."""
         table = self._table(statement, request)
         self._tables.of(table).check_writable(table)
+        self._check_count(len(request.parameter_rows))
         if statement.on_conflict is not None:
             stored = self._tables.of(table).stored(table, "ON CONFLICT")
             check_conflict(table, statement.on_conflict)

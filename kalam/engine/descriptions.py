@@ -30,6 +30,12 @@ from kalam.tables.kinds import Tables, Upkeep
 from kalam.threads import Purpose, in_thread
 
 TEXT = pa.string()
+NAMESPACES_FIELDS = (("namespace", TEXT), ("created_at", TIMESTAMP_ARROW))
+TABLES_FIELDS = (("namespace", TEXT), ("table_name", TEXT), ("table_type", TEXT), ("created_at", TIMESTAMP_ARROW))
+DESCRIBED_FIELDS = (("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT))
+HISTORY_FIELDS = (("schema_version", pa.int64()), ("columns", TEXT), ("created_at", TIMESTAMP_ARROW))
+STATS_FIELDS = (("name", TEXT), ("value", TEXT))
+CREATED_FIELDS = (("statement", TEXT),)
 COLUMN_FIELDS = (
     ("column_name", pa.string()),
     ("data_type", pa.string()),
@@ -75,10 +81,9 @@ class Descriptions:
 
     def show_namespaces(self, session: Session) -> Result:
         """SHOW NAMESPACES."""
-        fields = (("namespace", TEXT), ("created_at", TIMESTAMP_ARROW))
         namespaces = self._catalogue.namespaces
         return list_result(
-            fields, [(name, namespaces[name]) for name in sorted(self._gate.namespaces(session.identity))]
+            NAMESPACES_FIELDS, [(name, namespaces[name]) for name in sorted(self._gate.namespaces(session.identity))]
         )
 
     def show_tables(self, namespace: str | None, session: Session) -> Result:
@@ -94,8 +99,7 @@ class Descriptions:
                 for table in sorted(self._visible(session), key=lambda table: table.name)
                 if namespace in (None, table.name.namespace)
             ]
-        fields = (("namespace", TEXT), ("table_name", TEXT), ("table_type", TEXT), ("created_at", TIMESTAMP_ARROW))
-        return list_result(fields, rows)
+        return list_result(TABLES_FIELDS, rows)
 
     def _visible(self, session: Session) -> list[Table]:
         return self._gate.visible(session.identity, self._catalogue.tables.values())
@@ -124,7 +128,7 @@ class Descriptions:
         described = [
             (section, name, value, f"{name} = {'NULL' if value is None else value}") for section, name, value in rows
         ]
-        return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), described)
+        return list_result(DESCRIBED_FIELDS, described)
 
     def _comments(self, table: Table) -> list[tuple[str, str, str | None]]:
         """What is said of the table and its columns."""
@@ -139,7 +143,7 @@ class Descriptions:
                 (table.table_id,),
             ).fetchall()
         shown = [(version, _shown_columns(load_columns(text)), from_us(created)) for version, text, created in rows]
-        return list_result((("schema_version", pa.int64()), ("columns", TEXT), ("created_at", TIMESTAMP_ARROW)), shown)
+        return list_result(HISTORY_FIELDS, shown)
 
     async def state(self, table: Table) -> Sequence[tuple[str, Any]]:
         """What is stored of a table, by name."""
@@ -151,7 +155,7 @@ class Descriptions:
         table = self._catalogue.table(resolve(ref, session.namespace))
         owns = self._gate.owns(session.identity, table)  # how much others have is not told
         rows = [(name, str(value) if owns else None) for name, value in await self.state(table)]
-        return list_result((("name", TEXT), ("value", TEXT)), rows)
+        return list_result(STATS_FIELDS, rows)
 
     def show_create_table(self, ref: TableRef, session: Session) -> Result:
         """SHOW CREATE TABLE."""
@@ -159,9 +163,9 @@ class Descriptions:
         options = table.options
         if not self._gate.owns(session.identity, table) and isinstance(options, StoredOptions):
             if table.is_view:
-                return list_result((("statement", TEXT),), [(None,)])  # what it reads is its owner's business
+                return list_result(CREATED_FIELDS, [(None,)])  # what it reads is its owner's business
             table = replace(table, options=replace(options, location=None))  # where files lie is its owner's business
-        return list_result((("statement", TEXT),), [(create_table_sql(table),)])
+        return list_result(CREATED_FIELDS, [(create_table_sql(table),)])
 
     def show_columns(self, ref: TableRef, session: Session) -> Result:
         """SHOW COLUMNS FROM a table: those that it was declared with."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any, assert_never
 
 import msgspec
@@ -18,32 +18,33 @@ from kalam.engine.access import AccessStatements, Audited
 from kalam.engine.changes import Changes
 from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
+from kalam.engine.described import Description
+from kalam.engine.describing import Describing, is_many
 from kalam.engine.descriptions import Descriptions
 from kalam.engine.filled_tables import FilledTables
 from kalam.engine.foreign import ForeignStatements
 from kalam.engine.gate import ONESELF, Gate
+from kalam.engine.insert_source import MANY_PLAIN
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
-from kalam.engine.upkeep_results import check_result, compact_result, flush_result, not_flushed
 from kalam.engine.views import ViewStatements
+from kalam.engine.work import WorkStatements
 from kalam.errors import (
     Internal,
     KalamError,
     NamespaceNotFound,
     SyntaxFault,
-    TableNotFound,
     Unsupported,
 )
 from kalam.query.points import Points
-from kalam.query.queries import Queries, resolve
+from kalam.query.queries import Queries
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries, RunningQuery, running_query
 from kalam.query.system import QUERIES, running_rows
-from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.sql.access.statements import ShowSessions
 from kalam.sql.parsed import ParsedText
@@ -55,12 +56,6 @@ from kalam.sql.text.replaced import names_session, with_session
 from kalam.sql.text.view_statements import ShowViews
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
-from kalam.storage.log.troubles import log_failure
-from kalam.storage.work.compaction import Compactor
-from kalam.storage.work.flush import Flushed, Flusher
-from kalam.storage.work.jobs import Jobs
-from kalam.storage.work.table_check import TableCheck
-from kalam.tables.kinds import Rows, Tables
 from kalam.threads import beside, reading
 from kalam.tracing import span
 
@@ -73,10 +68,10 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     settings: Settings
     catalogue: Catalogue
-    tables: Tables[Rows]
     queries: Queries
     points: Points
     changes: Changes
+    describing: Describing
     definitions: Definitions
     comments: CommentStatements
     descriptions: Descriptions
@@ -85,9 +80,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     live: Live
     lake: LakeStatements
     foreign: ForeignStatements
-    flusher: Flusher
-    compactor: Compactor
-    jobs: Jobs
+    work: WorkStatements
     texts: Texts
     running: RunningQueries
     sql_counts: SqlCounts
@@ -130,6 +123,37 @@ class Dispatch(msgspec.Struct, frozen=True):
             results.append(replace(result, bigint_as_text=True) if session.bigint_as_text else result)
         return results
 
+    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]], session: Session) -> Result:
+        """Carry out an INSERT … VALUES for each of these rows of parameters, as one statement."""
+        with self.sql_counts.one(), span("kalam.sql"), self._only_statement(await self.texts.split(text)) as parsed:
+            statement, asking = await self._statement(parsed, 0, session)
+            if not is_many(statement):
+                raise Unsupported(MANY_PLAIN, hint="run the statement for each row")
+            with self.audited.telling(statement, asking):
+                self._check(statement, asking)
+                return await self._change(statement, Request(asking, (), rows))
+
+    @contextmanager
+    def _only_statement(self, parsed: ParsedText) -> Iterator[ParsedText]:
+        """The text, if it holds one statement, of which the block's errors tell."""
+        if len(parsed.texts) != 1:
+            raise Unsupported(f"this is for one statement, and the text holds {len(parsed.texts)}")
+        try:
+            yield parsed
+        except KalamError as exc:
+            locate(exc, parsed.texts[0])
+            without_password_in(exc, parsed.texts[0].text)
+            exc.fields["statement"] = 1
+            raise
+
+    async def describe(self, text: str, types: Sequence[pa.DataType | None], session: Session) -> Description:
+        """What the one statement of a text asks for and gives, with these types of parameters declared."""
+        with self._only_statement(await self.texts.split(text)) as parsed:
+            statement, asking = await self._statement(parsed, 0, session)
+            with self.audited.refusing(statement, asking):
+                self._check(statement, asking)
+            return await self.describing.describe(statement, asking, types)
+
     def look(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
         """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
 
@@ -161,7 +185,7 @@ class Dispatch(msgspec.Struct, frozen=True):
                 f"a streamed answer has the rows of one statement, and the text holds {len(parsed.texts)}",
                 hint="ask for application/json, or send one statement",
             )
-        try:
+        with self._only_statement(parsed):
             statement, session = await self._statement(parsed, 0, session)
             if isinstance(statement, sql.Select):
                 with self.audited.telling(statement, session):
@@ -172,11 +196,6 @@ class Dispatch(msgspec.Struct, frozen=True):
                         async for table in tables:
                             yield table
                 return
-        except KalamError as exc:
-            locate(exc, parsed.texts[0])
-            without_password_in(exc, parsed.texts[0].text)
-            exc.fields["statement"] = 1
-            raise
         (result,) = await self.execute(text, params, session)
         yield pa.table({}) if result.data is None else result.data
 
@@ -236,10 +255,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self._define(statement, request)
             case sql.ShowStreams() | sql.DescribeStream():
                 return await self.foreign.answer(statement, session)
-            case sql.FlushTable(ref):
-                return await self._flush_table(ref, session)
-            case sql.FlushAllTables(namespace):
-                return await self._flush_all(namespace, session.identity)
+            case sql.FlushTable() | sql.FlushAllTables() | sql.CompactTable() | sql.CheckTable() | sql.KillJob():
+                return await self.work.answer(statement, session)
             case sql.ShowJobs() | ShowSessions() | ShowViews():
                 return await self._show_system(_SYSTEM[type(statement)], request)
             case sql.ShowQueries():
@@ -252,13 +269,8 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return self.live.show(session)
             case sql.KillLiveQuery(query_id):
                 return self.live.kill(query_id, session)
-            case sql.CompactTable(ref) | sql.CheckTable(ref):
-                work = self._compact_table if isinstance(statement, sql.CompactTable) else self._check_table
-                return await work(ref, session)
             case sql.ShowLake() | sql.RefreshLake():
                 return await self.lake.answer(statement, session)
-            case sql.KillJob(job_id):
-                return await self._kill_job(job_id)
             case sql.OnAccess():
                 return await self.access.execute(statement, request)
             case sql.OnView():
@@ -315,48 +327,6 @@ class Dispatch(msgspec.Struct, frozen=True):
         if request.session.postgresql_names:
             data = data.rename_columns(await reading(query.text, postgresql_names, query, data.column_names))
         return await beside(max(data.shape), rows_result, data)
-
-    async def _flush_table(self, ref: sql.TableRef, session: Session) -> Result:
-        table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "FLUSH")
-        return flush_result([(table, await self.flusher.flush(table))])
-
-    async def _flush_all(self, namespace: str | None, identity: Identity) -> Result:
-        if namespace is not None and namespace not in self.catalogue.namespaces:
-            raise NamespaceNotFound(f"there is no namespace {namespace!r}")
-        tables = sorted(self.catalogue.stored(), key=lambda table: table.name)
-        owned = [table for table in tables if self.gate.owns(identity, table)]
-        if tables and not owned:
-            return Result(message="nothing was flushed: none of the tables is yours")
-        chosen = [table for table in owned if namespace in (None, table.name.namespace)]
-        done: list[tuple[Table, Flushed]] = []
-        failures: list[tuple[Table, Exception]] = []
-        for table in chosen:
-            try:
-                done.append((table, await self.flusher.flush(table)))
-            except TableNotFound:  # it was dropped meanwhile
-                continue
-            except Exception as exc:  # noqa: BLE001 - whatever it was, it is this table's, and there are others
-                log_failure("flush failed", exc, table=str(table.name))
-                failures.append((table, exc))
-        if failures:
-            raise not_flushed(failures, len(done))
-        return flush_result(done)
-
-    async def _compact_table(self, ref: sql.TableRef, session: Session) -> Result:
-        table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "COMPACT")
-        return compact_result(table, await self.compactor.compact(table))
-
-    async def _check_table(self, ref: sql.TableRef, session: Session) -> Result:
-        table = self.catalogue.table(resolve(ref, session.namespace))
-        self.tables.of(table).stored(table, "CHECK")
-        check = TableCheck(self.flusher.store, self.jobs, self.flusher.folders)
-        return check_result(*await check.check(table))
-
-    async def _kill_job(self, job_id: str) -> Result:
-        await self.jobs.kill(job_id)
-        return Result(message=f"job {job_id} killed")
 
     async def _show_system(self, table: str, request: Request) -> Result:
         head, order = "SELECT * FROM ", "namespace, view_name" if table == "views" else "created_at"

@@ -36,8 +36,7 @@ STREAMS = (
     ("copy_of", TEXT),
     ("tables", TEXT),
 )
-
-
+STREAM_FIELDS = (("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT))
 PROPOSALS_MAX = 10
 """So many kinds of messages are each proposed a table for."""
 Line = tuple[str, str, str, str]
@@ -69,7 +68,7 @@ class ForeignStatements:
             ("subject", proposal.subject, str(proposal.messages), f"{proposal.messages} messages of the sample")
             for proposal in proposals[PROPOSALS_MAX:]
         ]
-        return list_result((("section", TEXT), ("name", TEXT), ("value", TEXT), ("description", TEXT)), rows)
+        return list_result(STREAM_FIELDS, rows)
 
     async def _found(self, statement: DescribeStream) -> tuple[Over, ForeignState]:
         """What a name means: a stream, the stream of a bucket, or the bucket itself; and its state."""

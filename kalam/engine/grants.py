@@ -25,6 +25,7 @@ from kalam.sql.text.statements import TableRef
 from kalam.storage.log.catalogue import Catalogue
 
 TEXT = pa.string()
+GRANTS_FIELDS = (("grantee", TEXT), ("privilege", TEXT), ("namespace", TEXT), ("table_name", TEXT))
 ALL = "ALL"
 
 
@@ -133,8 +134,7 @@ class Grants:
                 name = TableName(grant.namespace, "") if table is None else table.name
                 if on is None or (on == name if on.table else on.namespace == name.namespace):
                     rows.append((grantee, grant.privilege.value, name.namespace, name.table or None))
-        fields = (("grantee", TEXT), ("privilege", TEXT), ("namespace", TEXT), ("table_name", TEXT))
-        return list_result(fields, rows)
+        return list_result(GRANTS_FIELDS, rows)
 
     def _shown(self, identity: Identity, own: set[str], grantee: str, table: Table | None) -> bool:
         if grantee in own or self._gate.administers(identity):

@@ -9,22 +9,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
 import pyarrow as pa
 
 from kalam.engine.assigned import naming_column
 from kalam.engine.session import Request
 from kalam.engine.upserts import existing_column
-from kalam.errors import InvalidValue, TooLarge
+from kalam.errors import InvalidValue, TooLarge, Unsupported
 from kalam.query.composed import as_columns, compose
-from kalam.query.queries import Queries, check_parameters
+from kalam.query.parameters import check_parameters
+from kalam.query.queries import Queries
 from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.rows.codec import Codecs
 from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
-from kalam.schema import Column, Default, DefaultKind, Table
+from kalam.schema import Column, DataType, Default, DefaultKind, Table, TypeName
 from kalam.settings import Settings
+from kalam.sql.tables.column_types import BARE_DECIMAL
 from kalam.sql.text.statements import DefaultFunction, DefaultValue, Insert, Literal, Parameter, QueryText, Value
 from kalam.threads import beside
 
@@ -32,6 +35,9 @@ RowsOf = Callable[[Table], Awaitable[list[Row]]]
 """Makes what an INSERT gives to rows of a table, as the table is when it is called."""
 
 
+MANY_PLAIN: Final = "many rows of parameters are for INSERT … VALUES of plain values, without ON CONFLICT"
+_WITHOUT_BOUNDS: Final = (DataType(name=TypeName.TEXT), BARE_DECIMAL)
+"""Types of a CAST that leave a value its length and its digits."""
 EXPRESSIONS_TOGETHER_MAX = 256
 """Expressions of a VALUES list that are planned as one query: planning takes time in the square of their number."""
 
@@ -70,6 +76,9 @@ class InsertSource:
                 return await beside(data.num_rows, self._selected_rows, newest, columns, data, request)
 
             return selected_rows
+        source = as_columns_take(source, targets)
+        if request.many is not None and not all_plain(source):
+            raise Unsupported(MANY_PLAIN, hint="run the statement for each row")
         evaluated = await self._evaluated(source, targets, request)
         user = request.session.user
 
@@ -78,7 +87,7 @@ class InsertSource:
             return self._codecs.of(newest).decoder.convert(values, user=user)
 
         async def rows_of(newest: Table) -> list[Row]:
-            return await beside(len(source), convert, newest)
+            return await beside(len(source) * len(request.parameter_rows), convert, newest)
 
         return rows_of
 
@@ -125,19 +134,19 @@ class InsertSource:
         """The rows of a VALUES list as Python values by column."""
         evaluated = iter(expressions)
         decoded: list[dict[str, Any]] = []
-        for number, row in enumerate(rows, 1):
+        for number, (parameters, row) in enumerate(product(request.parameter_rows, rows), 1):
             if len(row) != len(columns):
                 raise InvalidValue(f"row {number} has {len(row)} values for {len(columns)} columns")
             values: dict[str, Any] = {}
             for column, value in zip(columns, row, strict=True):
                 match value:
+                    case Parameter(index):
+                        check_parameters(index, parameters)
+                        values[column.name] = sql_value(column, parameters[index - 1])
                     case DefaultValue():
                         continue
                     case Literal(literal):
                         values[column.name] = sql_value(column, literal)
-                    case Parameter(index):
-                        check_parameters(index, request.parameters)
-                        values[column.name] = sql_value(column, request.parameters[index - 1])
                     case DefaultFunction(default):
                         values[column.name] = self._generate(column, default, request.session.user)
                     case QueryText():
@@ -180,6 +189,36 @@ def target_columns(table: Table, names: Sequence[str] | None) -> Sequence[Column
     if len(set(names)) < len(names):
         raise InvalidValue(f"a column comes twice in the column list of INSERT INTO {table.name}")
     return columns
+
+
+def as_columns_take(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> tuple[tuple[Value, ...], ...]:
+    """The rows of a VALUES list, in which a parameter with a CAST that does more than its column would is evaluated."""
+    if not any(isinstance(value, Parameter) and value.cast for row in rows for value in row):
+        return tuple(map(tuple, rows))
+    kinds = [column.type for column in columns]
+    return tuple(
+        tuple(
+            QueryText(value.written, parameters=value.index)
+            if isinstance(value, Parameter) and place < len(kinds) and not _does_what(value.cast, kinds[place])
+            else value
+            for place, value in enumerate(row)
+        )
+        for row in rows
+    )
+
+
+def _does_what(cast: DataType | None, kind: DataType) -> bool:
+    """Whether a column of this type does to a value what the CAST would do."""
+    if cast is None or cast == kind:
+        return True
+    if cast.name is TypeName.FLOAT and kind.name is TypeName.DOUBLE:  # PostgreSQL's FLOAT has 64 bits
+        return True
+    return cast.name is kind.name and (cast.name is TypeName.TIMESTAMP or cast in _WITHOUT_BOUNDS)
+
+
+def all_plain(rows: Sequence[Sequence[Value]]) -> bool:
+    """Whether nothing in a VALUES list has to be evaluated."""
+    return not any(isinstance(value, QueryText) for row in rows for value in row)
 
 
 def _python_value(column: pa.ChunkedArray) -> Any:

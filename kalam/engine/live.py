@@ -18,8 +18,9 @@ from kalam.engine.texts import Texts
 from kalam.errors import NotFound, PermissionDenied
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
 from kalam.names import TableName
+from kalam.query.parameters import check_parameters
 from kalam.query.policies import Policies
-from kalam.query.queries import check_parameters, resolve
+from kalam.query.queries import resolve
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
 from kalam.schema import PayloadFormat
@@ -27,6 +28,7 @@ from kalam.sql.text.replaced import with_session
 from kalam.sql.text.statements import ExecuteAs, Subscribe
 
 TEXT, COUNT = pa.string(), pa.int64()
+SUBSCRIBED_FIELDS = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
 
 
 class Live:
@@ -106,8 +108,7 @@ class Live:
         )
         query = await self._opened(request, self._sink)
         self.registry.begin(query)
-        fields = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
-        return list_result(fields, [(query.id, self._sink.subject(query), query.table.table_id)])
+        return list_result(SUBSCRIBED_FIELDS, [(query.id, self._sink.subject(query), query.table.table_id)])
 
     def kill(self, query_id: str, session: Session) -> Result:
         """KILL LIVE QUERY: one's own, one on a table of one's own, or any by an administrator."""

@@ -31,10 +31,19 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A statement's surroundings: who asks, and the values of its parameters."""
+    """A statement's surroundings: who asks, and the values of its parameters.
+
+    ``many`` are the parameters of an INSERT that is carried out for several of them at once.
+    """
 
     session: Session
     parameters: Sequence[Any]
+    many: Sequence[Sequence[Any]] | None = None
+
+    @property
+    def parameter_rows(self) -> Sequence[Sequence[Any]]:
+        """The parameters of each time that the statement is carried out."""
+        return (self.parameters,) if self.many is None else self.many
 
 
 def reads_rows(statement: Update | Delete) -> bool:

@@ -25,7 +25,8 @@ from kalam.engine.session import Request
 from kalam.errors import ColumnNotFound, InvalidValue, Unsupported
 from kalam.names import listed
 from kalam.query.composed import as_columns
-from kalam.query.queries import Queries, check_parameters
+from kalam.query.parameters import check_parameters
+from kalam.query.queries import Queries
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.keys import key_name, shown_key
@@ -41,7 +42,7 @@ from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
 
-_STRUCT = "excluded$"
+EXCLUDED_STRUCT = "excluded$"
 
 
 def existing_column(table: Table, name: str) -> Column:
@@ -116,6 +117,11 @@ async def _computed(
     session = request.session
     answer = await queries.run_over(pieces, table, data, alias, session.user, session.namespace, request.parameters)
     return answer.sort_by(SEQ)
+
+
+def of_structs(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """The assignments with ``excluded`` as the column of structs that it is for DataFusion."""
+    return [replace(one, value=with_column_named(one.value, EXCLUDED, EXCLUDED_STRUCT)) for one in assignments]
 
 
 def is_proposed(column: Column, assignment: Assignment) -> bool:
@@ -201,11 +207,10 @@ class Upsert:
 
         def both() -> pa.Table:
             structs = to_arrow(proposed, arrow_schema(table.columns)).to_struct_array()
-            return changed_rows(table, olds, updated).append_column(_STRUCT, structs)
+            return changed_rows(table, olds, updated).append_column(EXCLUDED_STRUCT, structs)
 
         data = await beside(len(olds), both)
-        named = [replace(one, value=with_column_named(one.value, EXCLUDED, _STRUCT)) for one in self._assignments]
-        answer = await assign(self._queries, table, named, data, self._request)
+        answer = await assign(self._queries, table, of_structs(self._assignments), data, self._request)
         return await beside(len(olds), assigned_rows, self._decoder, self._columns, olds, answer)
 
     def _replaced(self, olds: Sequence[Row], proposed: Sequence[Row]) -> list[Row]:

@@ -25,7 +25,7 @@ from kalam.errors import (
     Unsupported,
 )
 from kalam.names import listed
-from kalam.query.queries import check_parameters
+from kalam.query.parameters import check_parameters
 from kalam.query.results import Result, list_result
 from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam.rows.types import TIMESTAMP_ARROW
@@ -46,6 +46,14 @@ from kalam.sql.text.statements import Literal, Parameter
 from kalam.storage.log.catalogue import Catalogue
 
 TEXT, TRUTH = pa.string(), pa.bool_()
+TOKEN_FIELDS = (("token", TEXT), ("id", TEXT), ("name", TEXT), ("user", TEXT), ("expires_at", TIMESTAMP_ARROW))
+USERS_FIELDS = (
+    *(("user", TEXT), ("admin", TRUTH), ("locked", TRUTH), ("valid_until", TIMESTAMP_ARROW)),
+    *(("has_password", TRUTH), ("roles", TEXT), ("created_at", TIMESTAMP_ARROW)),
+)
+ROLES_FIELDS = (("role", TEXT), ("members", TEXT), ("created_at", TIMESTAMP_ARROW))
+_LASTS = (("created_at", TIMESTAMP_ARROW), ("expires_at", TIMESTAMP_ARROW))
+TOKENS_FIELDS = (("id", TEXT), ("name", TEXT), ("user", TEXT), *_LASTS)
 NO_TABLES: frozenset[int] = frozenset()
 INFINITY = "infinity"
 _ADMINISTRATORS = "users and roles are made, changed and dropped by administrators"
@@ -262,8 +270,7 @@ class Users:
                 id=made.id, name=statement.name, user=user, hash=made.hash, created_at=now, expires_at=expires
             )
             await self._book.put_token(token)
-        fields = (("token", TEXT), ("id", TEXT), ("name", TEXT), ("user", TEXT), ("expires_at", TIMESTAMP_ARROW))
-        return list_result(fields, [(made.text, token.id, token.name, user, expires)])
+        return list_result(TOKEN_FIELDS, [(made.text, token.id, token.name, user, expires)])
 
     async def drop_token(self, statement: DropToken, request: Request) -> Result:
         """DROP TOKEN: what has logged in with it is cut off."""
@@ -323,11 +330,7 @@ class Users:
             for user in users
             if user.name == identity.rights_of or self._gate.administers(identity)
         ]
-        fields = (
-            *(("user", TEXT), ("admin", TRUTH), ("locked", TRUTH), ("valid_until", TIMESTAMP_ARROW)),
-            *(("has_password", TRUTH), ("roles", TEXT), ("created_at", TIMESTAMP_ARROW)),
-        )
-        return list_result(fields, rows)
+        return list_result(USERS_FIELDS, rows)
 
     def show_roles(self, request: Request) -> Result:
         """SHOW ROLES: all for administrators, else one's own, whose members are not told."""
@@ -342,7 +345,7 @@ class Users:
             for role in sorted(self._book.roles.values(), key=lambda role: role.name)
             if administers or role.name in own
         ]
-        return list_result((("role", TEXT), ("members", TEXT), ("created_at", TIMESTAMP_ARROW)), rows)
+        return list_result(ROLES_FIELDS, rows)
 
     def show_tokens(self, request: Request) -> Result:
         """SHOW TOKENS: all for administrators, else one's own; never a secret."""
@@ -352,11 +355,7 @@ class Users:
             for token in sorted(self._book.tokens.values(), key=lambda token: (token.user, token.name))
             if token.user == identity.rights_of or self._gate.administers(identity)
         ]
-        fields = (
-            *(("id", TEXT), ("name", TEXT), ("user", TEXT)),
-            *(("created_at", TIMESTAMP_ARROW), ("expires_at", TIMESTAMP_ARROW)),
-        )
-        return list_result(fields, rows)
+        return list_result(TOKENS_FIELDS, rows)
 
 
 def _altered(user: User, statement: AlterUser, encoded: str | None, until: datetime | None) -> tuple[User, Ends, str]:

@@ -12,14 +12,15 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pyarrow as pa
 
-from kalam.errors import InvalidValue, KalamError, Timeout, Unavailable
+from kalam.errors import KalamError, Timeout, Unavailable
 from kalam.names import TableName
 from kalam.query.handed import Handed
 from kalam.query.names import DELETED_SUFFIX
+from kalam.query.parameters import sent
 from kalam.query.pool import Pool
 from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.query.running import in_state, interruptible, note_rows
-from kalam.query.wire import Ask, Bound
+from kalam.query.wire import Ask, Bound, Untyped
 from kalam.query.workers import TooMany, Worker
 from kalam.sql.text.edits import Edits
 from kalam.sql.text.recognised import starred
@@ -47,7 +48,7 @@ class Relation(Protocol):
 
 
 class BoundQuery(msgspec.Struct, frozen=True):
-    """A query with what its names stand for, and the values of its parameters.
+    """A query with what its names stand for, and the values of its parameters, with the types that are known of them.
 
     ``names`` are the full names of ``query.tables``, in their order; ``relations`` gives for each of them, with and
     without its deleted rows as the mention asks, what it stands for, and may have more.
@@ -57,6 +58,7 @@ class BoundQuery(msgspec.Struct, frozen=True):
     names: Sequence[TableName]
     relations: Relations
     parameters: Sequence[Any] = ()
+    types: Mapping[int, pa.DataType] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,13 @@ class Executor:
                 return await self._step(lambda: _rows(worker, ask, bound.relations), self._time_s)
             except TooMany as exc:
                 raise _past(exc, wanted) from exc
+
+    async def describe(self, bound: BoundQuery, untyped: Untyped, user: str) -> tuple[pa.Schema, pa.Schema]:
+        """The types of a query's parameters, under their numbers, and its columns; nothing is run."""
+        ask = await reading(bound.query.text, _ask, bound, Wanted(user=user))
+        ask.untyped = untyped
+        async with self._leased(user) as worker:
+            return await self._step(lambda: _described(worker, ask, bound.relations), self._time_s)
 
     async def stream(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query as they are found, as tables of one schema, the first of them empty.
@@ -162,6 +171,18 @@ async def _rows(worker: Worker, ask: Ask, relations: Relations) -> pa.Table:
     return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
+async def _described(worker: Worker, ask: Ask, relations: Relations) -> tuple[pa.Schema, pa.Schema]:
+    schemas: list[pa.Schema] = []
+    async with aclosing(worker.answer()) as answer:
+        held = await _send(worker, ask, relations)
+        async for part in answer:
+            assert isinstance(part, pa.Schema)
+            schemas.append(part)
+    del held
+    parameters, columns = schemas
+    return parameters, columns
+
+
 async def _send(worker: Worker, ask: Ask, relations: Relations) -> Sequence[Handed]:
     """Ask a worker; what is returned has to be held until it has answered."""
     worker.at_rest = False  # even if the question does not get there: what the worker knows is not certain then
@@ -208,10 +229,12 @@ def _past(exc: TooMany, wanted: Wanted) -> TooManyRows | TooManyBytes:
 
 
 def _ask(bound: BoundQuery, wanted: Wanted) -> Ask:
+    parameters, typed = sent(bound.parameters[: bound.query.parameters], bound.types)
     return Ask(
         text=bind_names(bound.query, bound.names),
         bound=[],
-        parameters=[_parameter(value) for value in bound.parameters[: bound.query.parameters]],
+        parameters=parameters,
+        typed=typed,
         casts=bound.query.casts,
         in_order=wanted.in_order,
         rows_max=wanted.rows_max,
@@ -234,12 +257,3 @@ def _mention(use: TableUse, name: TableName, starred: frozenset[str]) -> str:
     called = not use.aliased and (use.sees_deleted or name.table.lower() in starred)
     alias = f' AS "{name.table}"' if called else ""
     return f'"{name.namespace}"."{name.table}{suffix}"{alias}'
-
-
-def _parameter(value: Any) -> Any:
-    """A parameter as a worker takes it; maps and lists are JSON texts."""
-    if isinstance(value, dict | list):
-        return msgspec.json.encode(value).decode()
-    if isinstance(value, int) and not isinstance(value, bool) and not -(1 << 63) <= value < 1 << 63:
-        raise InvalidValue(f"parameter {value} does not fit 64 bits")
-    return value

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from kalam.access.rights import Rights
-from kalam.errors import Internal, InvalidValue, NamespaceNotFound, TableNotFound
+from kalam.errors import Internal, NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.copy_reader import CopyReader, CopyRelation
+from kalam.query.descriptions import distinctly_named, empty_source, renamed_schema, untyped_parameters
 from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
 from kalam.query.handed import TableRelation
 from kalam.query.judge import JudgeProcess
+from kalam.query.parameters import check_parameters, types_of
 from kalam.query.policies import Policies
 from kalam.query.pool import Pool
 from kalam.query.predicate import Predicate
@@ -32,7 +34,7 @@ from kalam.rows.keys import key_arrays
 from kalam.schema import SEQ, UPDATED, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
-from kalam.sql.queries.readers import read_bounds, with_distinct_names
+from kalam.sql.queries.readers import read_bounds
 from kalam.sql.text.recognised import counted_as
 from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
@@ -45,7 +47,6 @@ from kalam.tables.matched import queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.threads import Purpose, in_thread, reading
 
-_Found = TypeVar("_Found")
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
 AT_HAND_SUFFIX = "$rows"
@@ -118,7 +119,7 @@ class Queries:
         async def run(query: QueryText) -> pa.Table:
             return await self.run(await self._bind(query, user, namespace, parameters), wanted)
 
-        found, names = await _distinctly_named(query, run)
+        found, names = await distinctly_named(query, run)
         return found if names is None else found.rename_columns(names)
 
     async def run(self, bound: BoundQuery, wanted: Wanted) -> pa.Table:
@@ -181,11 +182,33 @@ class Queries:
             tables = self.stream_bound(await self._bind(query, user, namespace, parameters), wanted)
             return tables, await anext(tables)
 
-        (tables, first), names = await _distinctly_named(query, begin)
+        (tables, first), names = await distinctly_named(query, begin)
         async with aclosing(tables):
             yield first if names is None else first.rename_columns(names)
             async for table in tables:
                 yield table if names is None else table.rename_columns(names)
+
+    async def describe(
+        self,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        known: Mapping[int, pa.Field],
+        outputs: Mapping[int, pa.Field] | None = None,
+        own: Own | None = None,
+    ) -> tuple[list[pa.Field], pa.Schema]:
+        """The parameters of a query, of which some are ``known`` by their numbers, and its columns; nothing is run.
+
+        ``outputs`` are what parameters are that stand alone in the select list, by their places there.
+        """
+        untyped = untyped_parameters(query.parameters, known, outputs or {})
+
+        async def ask(query: QueryText) -> tuple[pa.Schema, pa.Schema]:
+            bound = await self._bind(query, user, namespace, (None,) * untyped.count, own, described=True)
+            return await self._executor.describe(bound, untyped, user)
+
+        (parameters, columns), names = await distinctly_named(query, ask)
+        return list(parameters), columns if names is None else renamed_schema(columns, names)
 
     async def stream_bound(self, bound: BoundQuery, wanted: Wanted) -> AsyncGenerator[pa.Table, None]:
         """The rows of a query over what was bound to it, while they are found; at least one table."""
@@ -206,36 +229,41 @@ class Queries:
         namespace: str | None,
         parameters: Sequence[Any],
         own: Own | None = None,
+        *,
+        described: bool = False,
     ) -> BoundQuery:
         """The query with what its names stand for, all of one moment, and what it compares as it is stored.
 
-        ``own`` stands in a FROM that is written around the text. Raises InvalidValue where there
-        are fewer parameters than the query names.
+        ``own`` stands in a FROM that is written around the text. What is only ``described`` reads no rows. Raises
+        InvalidValue where there are fewer parameters than the query names.
         """
-        scan = await self._scan(query, namespace, parameters)
+        scan, types = await self._scan(query, namespace, parameters), types_of(parameters)
         query, parameters = await self._in_own_forms(query, namespace, parameters, own)
         names = [resolve(use.ref, namespace) for use in query.tables]
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
         for name in set(names) - tables.keys():
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
-        for each in tables.values():
+        if described:
+            sources |= {name: empty_source(table, query) for name, table in tables.items()}
+        read_of = {} if described else tables
+        for each in read_of.values():
             await self._own.of(each).wait_readable(each)
-        for rows, alike in self._own.parts(tables):
+        for rows, alike in self._own.parts(read_of):
             read = partial(rows.sources, alike, user, with_key=query.names_key, scan=scan)
             foreign = any(table.is_foreign for table in alike.values())  # which may be read for long
             sources |= await (self._executor.in_time(read) if foreign else read())
         relations: dict[tuple[TableName, bool], Relation] = {}
         for use, name in zip(query.tables, names, strict=True):
             table, deleted = tables.get(name), use.sees_deleted
-            guard = None if table is None else self.policies.seen(user, table)
+            guard = None if table is None or described else self.policies.seen(user, table)
             hides = not query.names_key
             relations[name, deleted] = self.relation(
                 table, user, sources[name], sees_deleted=deleted, hides=hides, guard=guard
             )
         if own is not None:
             relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
-        return BoundQuery(query, names, relations, parameters)
+        return BoundQuery(query, names, relations, parameters, types)
 
     async def _scan(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> Scan:
         """What the query needs of tables over foreign streams; bounds where it reads one of them and nothing else."""
@@ -363,24 +391,3 @@ def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator
             if table is not None and (now is None or now.table_id != table.table_id):
                 raise TableNotFound(f"table {name} was dropped while it was read") from exc
         raise
-
-
-async def _distinctly_named(
-    query: QueryText, ask: Callable[[QueryText], Awaitable[_Found]]
-) -> tuple[_Found, list[str] | None]:
-    """What is found, and the names that its columns are to have, where DataFusion had to be given others."""
-    try:
-        return await ask(query), None
-    except InvalidValue as exc:
-        if not exc.detail.startswith("Projections require unique expression names"):  # DataFusion's words
-            raise
-        named = await reading(query.text, with_distinct_names, query)
-        if named is None:
-            raise
-    return await ask(named[0]), named[1]
-
-
-def check_parameters(highest: int, parameters: Sequence[Any]) -> None:
-    """Raise InvalidValue if a statement names more parameters than there are."""
-    if highest > len(parameters):
-        raise InvalidValue(f"the statement names ${highest}, and {len(parameters)} parameters were given")

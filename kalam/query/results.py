@@ -113,6 +113,8 @@ def sql_type(field: pa.Field) -> str:
         kind = kind.value_type
     if pa.types.is_decimal(kind):
         return f"DECIMAL({kind.precision},{kind.scale})"
+    if pa.types.is_list(kind):
+        return f"{sql_type(kind.value_field)}[]"
     name = _type_name(kind)
     if name is TypeName.TEXT and field.metadata and TYPE_METADATA in field.metadata:
         said = str(field.metadata[TYPE_METADATA].decode())

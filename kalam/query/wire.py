@@ -106,15 +106,31 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     guard: str | None = None
 
 
+class Untyped(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of the ``count`` parameters of a query that is only to be described.
+
+    ``declared`` and ``outputs`` are Arrow schemas: the types that somebody has declared, under the numbers of the
+    parameters, and those that parameters take which are columns of the query as they are, under the places of these.
+    """
+
+    count: int
+    declared: bytes
+    outputs: bytes
+
+
 class Ask(msgspec.Struct, tag="ask", kw_only=True):
     """Run a query. A result past ``rows_max`` or ``bytes_max`` is a failure.
 
-    ``tells_plan`` asks for the schema as soon as there is a plan, and not together with the first rows.
+    ``typed`` is an Arrow stream of one row with the parameters that are bound with a type. ``tells_plan`` asks for the
+    schema as soon as there is a plan, and not together with the first rows. With ``untyped`` nothing is run, and the
+    answer is two schemas: that of the parameters, under their numbers, and that of the rows.
     """
 
     text: str
     bound: list[Bound]
     parameters: list[Any] = []
+    typed: bytes | None = None
+    untyped: Untyped | None = None
     casts: Sequence[int] = ()
     in_order: bool = False
     rows_max: int | None = None

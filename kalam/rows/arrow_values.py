@@ -59,6 +59,8 @@ def _assigned(values: pa.ChunkedArray, column: Column) -> list[Any]:
         except msgspec.ValidationError as exc:
             raise InvalidValue(f"column {column.name} expects {column.type}, found {shorten(value)}") from exc
 
+    if _types.is_nested(values.type):  # which Arrow does not tell apart by value
+        return [None if value is None else taken(value) for value in values.to_pylist()]
     encoded = values.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     distinct = [taken(value) for value in _python(encoded.dictionary)]

@@ -8,7 +8,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
-from kalam.schema import DELETED, SEQ, UPDATED, Column, Table
+from kalam.schema import DELETED, SEQ, UPDATED, Column, DataType, Table
 
 TYPE_METADATA = b"kalam.type"
 """Metadata of an Arrow field whose column's type says more than Arrow does: JSON and UUID are texts there."""
@@ -31,7 +31,12 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
 
 def shown_field(column: Column) -> pa.Field:
     """A column as results carry it: with its SQL type beside Arrow's."""
-    return pa.field(column.name, arrow_type(column.type), metadata={TYPE_METADATA: str(column.type)})
+    return shown_type(column.name, column.type)
+
+
+def shown_type(name: str, kind: DataType) -> pa.Field:
+    """A value of this type, under a name, likewise."""
+    return pa.field(name, arrow_type(kind), metadata={TYPE_METADATA: str(kind)})
 
 
 def shown_schema(columns: Iterable[Column]) -> pa.Schema:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 
-from kalam.errors import InvalidValue
-from kalam.schema import Default, DefaultKind
+from kalam.errors import InvalidValue, KalamError
+from kalam.schema import DataType, Default, DefaultKind
 from kalam.sql.queries.readers import read_expression
+from kalam.sql.tables.column_types import read_type
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import Kind
 from kalam.sql.text.literals import CONSTANTS, read_literal
@@ -107,19 +108,52 @@ def _plain(match: re.Match[str]) -> Value:
 
 def _read_value(cursor: Cursor) -> Value:
     start = cursor.token
-    value = _read_simple(cursor)
+    value = _read_simple(cursor) or _read_cast(cursor)
     if value is not None and (cursor.at_symbol(",") or cursor.at_symbol(")")):
         return value
     cursor.seek(start.start)
     return read_expression(cursor)
 
 
+def _read_cast(cursor: Cursor) -> Parameter | None:
+    """Consume ``CAST($1 AS type)`` with a type that a column can have."""
+    start = cursor.token.start
+    if not cursor.take("CAST", "(") or cursor.token.kind is not Kind.PARAMETER:
+        cursor.seek(start)
+        return None
+    index = int(cursor.advance().text[1:])
+    kind = _read_type(cursor) if cursor.take("AS") else None
+    if kind is None or not cursor.take_symbol(")"):
+        cursor.seek(start)
+        return None
+    return Parameter(index, kind, cursor.statement.text[start : cursor.previous.end])
+
+
+def _read_type(cursor: Cursor) -> DataType | None:
+    try:
+        return read_type(cursor)
+    except KalamError:  # DataFusion may know it, or has the last word on it
+        return None
+
+
 def _read_simple(cursor: Cursor) -> Value | None:
     if cursor.take("DEFAULT"):
         return DEFAULT
     if cursor.token.kind is Kind.PARAMETER:
-        return Parameter(int(cursor.advance().text[1:]))
+        return _read_parameter(cursor)
     return read_literal(cursor) or read_function(cursor)
+
+
+def _read_parameter(cursor: Cursor) -> Parameter | None:
+    """Consume ``$1`` or ``$1::type``; None, and nothing consumed, where no column can have the type."""
+    start, index = cursor.token.start, int(cursor.advance().text[1:])
+    if not cursor.take(":", ":"):
+        return Parameter(index)
+    kind = _read_type(cursor)
+    if kind is None:
+        cursor.seek(start)
+        return None
+    return Parameter(index, kind, cursor.statement.text[start : cursor.previous.end])
 
 
 def _next_row(cursor: Cursor, position: int) -> int | None:

@@ -132,6 +132,24 @@ def test_a_streamed_answer_has_no_more_than_a_whole_one(world: World, person: st
 
 
 @pytest.mark.parametrize("person", INSIDE)
+def test_what_may_not_be_read_or_changed_is_not_described(world: World, person: str) -> None:
+    asker = world.asker(person)
+    for line in lines():
+        if line.text.split()[0] not in ("SELECT", "EXPLAIN", "INSERT", "UPDATE", "DELETE", "DESCRIBE"):
+            continue
+        if "STREAM" in line.text:  # a stream of others is looked for when the statement is run
+            continue
+        text = filled(world, person, line)
+        many = asker.send("POST", "/v1/sql", json={"sql": text, "rows": [[]]})
+        described = asker.send("POST", "/v1/sql", json={"sql": text, "describe": True})
+        if line.of(person) == "+":
+            assert described.status_code == 200, (line.text, described.text)
+        elif line.of(person) != "u":
+            assert described.json()["code"] in CODES[line.of(person)], (line.text, described.text)
+            assert many.json()["code"] in CODES[line.of(person)] | {"unsupported"}, (line.text, many.text)
+
+
+@pytest.mark.parametrize("person", INSIDE)
 async def test_over_nats_each_may_the_same(world: World, person: str) -> None:
     wrong = []
     async with world.plain(person) as plain:

@@ -16,7 +16,7 @@ from patience import PATIENCE_S
 from server_process import ServerProcess
 
 import kalam
-from kalam.client import Change, KalamSync
+from kalam.client import Change, Description, KalamSync
 from kalam.errors import BrokerUnavailable, DuplicateKey, SyntaxFault
 
 INTERRUPTED = """
@@ -131,3 +131,15 @@ def test_an_interrupt_ends_the_call_that_waits_and_nothing_else(shared_server: S
         program.kill()
     assert told == "[{'n': 7}]\n['MainThread']\n"
     assert program.returncode == 0
+
+
+def test_many_rows_of_parameters_go_in_one_statement_that_is_described_before(k: KalamSync) -> None:
+    k.sql("CREATE NAMESPACE many; CREATE TABLE many.t (id BIGINT PRIMARY KEY, s TEXT)")
+    text = "INSERT INTO many.t VALUES ($1, $2)"
+    told = k.describe(text)
+    assert told == Description((("$1", "BIGINT"), ("$2", "TEXT")), None, "INSERT", writes=True, many=True)
+    assert k.execute_many(text, ((number, f"s{number}") for number in range(50))) == 50
+    with pytest.raises(DuplicateKey):
+        k.execute_many(text, [(60, "s"), (1, "s")])
+    assert k.sql("SELECT count(*) AS n FROM many.t WHERE id = ANY($1)", [[1, 2, 60]]).rows == [{"n": 2}]
+    assert k.describe("SELECT id FROM t WHERE s = $1", namespace="many").columns == (("id", "BIGINT"),)

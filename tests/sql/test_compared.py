@@ -112,5 +112,5 @@ def test_a_bound_text_never_becomes_text_of_the_query() -> None:
 
 
 def test_a_text_that_is_no_base64_is_refused_beside_a_blob() -> None:
-    with pytest.raises(InvalidValue, match="is base64, and 'a!' is none"):
+    with pytest.raises(InvalidValue, match="and 'a!' is neither"):
         written("b = 'a!'")

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -19,9 +19,7 @@ import structlog
 from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, InsertMessage, Session
 from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy, Unauthenticated
 from kalam.names import TableName
-from kalam.query.results import encoded_answer
 from kalam.rows.door import ARROW_STREAM
-from kalam.rows.judged import UNREADABLE
 from kalam.rows.taking import PLAIN, WORDS, read_taking
 from kalam.tasks import Tasks
 from kalam.tracing import enter_trace, in_trace, named_trace
@@ -32,6 +30,7 @@ from kalam_nats.door.discovery import QUEUE_GROUP, Endpoint
 from kalam_nats.door.error_replies import HEADER_BYTES, reply_error, reply_whole
 from kalam_nats.door.rejections import Rejections
 from kalam_nats.door.senders import Senders, caller_of
+from kalam_nats.door.sql_request import decode_sql
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -67,21 +66,6 @@ IncomingSql = tuple[bytes, bytes, bytes, str | None]
 """Subject, reply subject or nothing, payload, and the trace that it names."""
 
 
-class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The payload of ``kalam.api.<user>.sql``."""
-
-    sql: str
-    params: list[Any] = []
-    namespace: str | None = None
-    names: Literal["postgresql"] | None = None
-    integers: Literal["number", "text"] = "number"
-
-    def session(self, sender: Identity) -> Session:
-        """Who asks, and what for."""
-        return Session(sender, self.namespace, self.names == "postgresql", self.integers == "text")
-
-
-_SQL = msgspec.json.Decoder(SqlRequest)
 _TRACE = attrgetter("trace")
 
 
@@ -333,11 +317,11 @@ class Requests:
         """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
         try:
             sender = self._senders.get(subject) or self._sender(subject)
-            request = _decode_sql(payload)
+            request = decode_sql(payload)
             room = self._connection.client.max_payload - HEADER_BYTES
         except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
-        body = caller_of(self._engine, request.session(sender)).look(request.sql, request.params)
+        body = request.look(caller_of(self._engine, request.session(sender)))
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
     def _sender(self, subject: bytes) -> Identity:
@@ -361,10 +345,9 @@ class Requests:
         error: KalamError | None = None
         try:
             sender = self._sending.identify(self._subjects.parse_sql_subject(subject))
-            request = _decode_sql(payload)
+            request = decode_sql(payload)
             caller = caller_of(self._engine, request.session(sender), reply, self._interest)
-            results = await caller.execute(request.sql, request.params)
-            body = await encoded_answer(results, (time.perf_counter() - started) * 1e3)
+            body = await request.answer(caller, started)
             if reply:
                 await reply_whole(self._connection, reply, body)
         except KalamError as exc:
@@ -389,10 +372,3 @@ class Requests:
 
 def _text(subject: bytes) -> str:
     return subject.decode("utf-8", "replace")
-
-
-def _decode_sql(payload: bytes) -> SqlRequest:
-    try:
-        return _SQL.decode(payload)
-    except UNREADABLE as exc:
-        raise InvalidValue(f'the payload is not {{"sql": …, "params": […], "namespace": …}}: {exc}') from exc

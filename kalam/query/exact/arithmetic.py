@@ -11,6 +11,7 @@ from kalam.errors import Unsupported
 from kalam.query.exact.checked import ADD, MULTIPLY, SUBTRACT
 from kalam.query.exact.floats import compute_float, float_function, make_room, settle
 from kalam.query.exact.scopes import Scope
+from kalam.query.exact.times import at_midnight
 from kalam.query.exact.types import (
     DIGITS_MAX,
     WIDE_DIGITS,
@@ -59,6 +60,10 @@ def compute(scope: Scope, node: exp.Expr) -> None:
         _compute_whole(scope, node, left, right)
     elif (is_decimal(left) or is_whole(left)) and (is_decimal(right) or is_whole(right)):
         _compute_decimal(scope, node, left, right)
+    elif pa.types.is_date(left) and pa.types.is_interval(right):
+        at_midnight(scope, node.this, node)
+    elif pa.types.is_date(right) and pa.types.is_interval(left) and isinstance(node, exp.Add):
+        at_midnight(scope, node.expression, node)
     elif pa.types.is_date(left) and is_whole(right):
         _move_date(scope, node, node.this, node.expression)
     elif pa.types.is_date(right) and is_whole(left) and isinstance(node, exp.Add):

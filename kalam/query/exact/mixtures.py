@@ -16,6 +16,7 @@ from kalam.query.exact.checked import NEAREST, SINGLE
 from kalam.query.exact.float_programs import DOUBLE_TEXT, OR_NULL, SINGLE_TEXT, check_number
 from kalam.query.exact.scopes import Scope
 from kalam.query.exact.types import is_decimal, is_float, is_text
+from kalam.query.postgresql.functions import FLOAT_TEXT
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 CHOICES = (exp.Between, exp.In, exp.Case, exp.Coalesce, exp.Nullif, exp.Greatest, exp.Least, exp.Array)
@@ -23,6 +24,7 @@ CASTS = (exp.Cast, exp.TryCast)
 _COMPARED_MAX = 3
 """A longer list is looked up by DataFusion, and not compared with one by one."""
 _SINGLE = re.compile(r"[\s)]*(?:AS|::)\s*(?:FLOAT4?|REAL)\b", re.IGNORECASE)
+_TEXTS = frozenset({exp.DType.TEXT, exp.DType.VARCHAR})
 _WHOLE = frozenset({exp.DType.SMALLINT, exp.DType.INT, exp.DType.BIGINT, exp.DType.TINYINT})
 
 
@@ -105,6 +107,14 @@ def _may_be_zero(member: exp.Expr) -> bool:
     return not isinstance(member, exp.Literal) or (not member.is_string and not float(str(member.this)))
 
 
+def nearest(scope: Scope, node: exp.Expr) -> None:
+    """``round`` of a DOUBLE takes of two whole numbers that are as near the even one."""
+    work = scope.work
+    token = work.tree.between(*work.span(node))[0]
+    work.edits.replace((token.start, token.end + 1), NEAREST)
+    work.known[id(node)] = pa.float64()
+
+
 def cast(scope: Scope, node: exp.Expr) -> None:
     """Round what is cast to an integer, and refuse what a FLOAT cannot hold."""
     target, inner = node.args["to"].this, scope.work.tree.span(node.this)
@@ -113,6 +123,8 @@ def cast(scope: Scope, node: exp.Expr) -> None:
             check_number(str(node.this.this), "DOUBLE" if target is exp.DType.DOUBLE else "FLOAT")
         return
     is_single = _SINGLE.match(scope.work.tree.text, inner[1]) is not None
+    if target in _TEXTS and scope.type_of(node.this) == pa.float64():
+        scope.work.enclose(node.this, f"{FLOAT_TEXT}(", ")")
     if target not in _WHOLE and not is_single and target is not exp.DType.DOUBLE:
         return
     kind = scope.type_of(node.this)

@@ -26,10 +26,14 @@ from kalam.query.exact.checked import register
 from kalam.query.exact.float_programs import register as register_floats
 from kalam.query.exact.floats import FUNCTIONS, float_function
 from kalam.query.exact.guards import CHAINS, guard, guard_branches
-from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix
+from kalam.query.exact.intervals import with_intervals
+from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix, nearest
 from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_columns
 from kalam.query.exact.subqueries import look_in
+from kalam.query.exact.times import TIMES, time
 from kalam.query.exact.types import is_decimal, is_float, is_text
+from kalam.query.postgresql.functions import register as register_postgresql
+from kalam.query.postgresql.spelling import in_datafusion_words
 from kalam.sql.queries.select_names import names_of
 from kalam.sql.text.edits import Edits
 from kalam.sql.text.spans import read_tree
@@ -42,7 +46,8 @@ _STRINGS = re.compile(
 _WITH_FLOATS = re.compile(r"'\s*[+-]?[\d.]+[eE]\+?\d\d+\s*'|\bIN\s*\(", re.IGNORECASE)
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
 _CONCERNED = re.compile(
-    r"[+/%^]|-|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d"
+    r"[+/%^]|-|#>|\b(?:FETCH|ROWS?|AT|SIMILAR|TO_CHAR|TO_TIMESTAMP|TO_DATE|EXTRACT|DATE_PART|DATE_TRUNC)\b"
+    r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ|GENERATE_SERIES)\b|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d"
     r"|\b(?:EXP|LN|LOG\w*|SQRT|SINH|A?COSH|ASIN|ACOS|DEGREES|ROUND|TRUNC|POW|POWER)\s*\("
     r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()",
     re.IGNORECASE,
@@ -50,7 +55,7 @@ _CONCERNED = re.compile(
 _DECIMALS = re.compile(
     r"[=<>]|\b(?:IN|BETWEEN|CASE|COALESCE|NULLIF|NVL|GREATEST|LEAST|UNION|ARRAY|DISTINCT)\b|\[", re.IGNORECASE
 )
-_CONCERNED_NODES = (*ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES)
+_CONCERNED_NODES = (*TIMES, *ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES)
 
 
 class _Exact(msgspec.Struct, frozen=True):
@@ -70,6 +75,7 @@ class ExactQueries:
         self._ctx = ctx
         register(ctx)
         register_floats(ctx)
+        register_postgresql(ctx)
         self._texts: OrderedDict[Any, _Exact] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -79,6 +85,7 @@ class ExactQueries:
         ``values`` are the parameters by number, as Arrow's scalars; ``schemas`` are those of the registered relations:
         what is kept of a text counts for the same ones only.
         """
+        text = with_intervals(text, values)
         if not concerns(text, schemas) and not _compares_floats(text, schemas, values):
             return self._sql(text, values)
         key = (text, tuple(value.type for value in values.values()), tuple(map(_columns, schemas)))
@@ -141,13 +148,14 @@ def _made_exact(ctx: SessionContext, text: str, values: Mapping[str, Any]) -> _E
         inner = _made_exact(ctx, text[explained.end() :], values)
         return _Exact(explained[0] + inner.text, None)
     planner = Planner(ctx, values)
-    tree = read_tree(text)
-    work = Work(tree, Edits(text), planner)
+    spelled = in_datafusion_words(text)
+    tree = read_tree(spelled)
+    work = Work(tree, Edits(spelled), planner)
     try:
         _rewrite_query(work, tree.root, None, "")
     except RecursionError:
         raise SyntaxFault("the statement is nested too deeply") from None
-    if not work.edits.changed:
+    if not work.edits.changed and spelled == text:
         return _Exact(text, None)
     schema = planner.schema(text)
     names = names_of(text) if schema is None else schema.names
@@ -305,10 +313,8 @@ def _rewrite_node(scope: Scope, node: exp.Expr) -> None:
         _rewrite_query(scope.work, node, scope, scope.withs)
     elif isinstance(node, exp.In) and node.args.get("query") is not None:
         look_in(scope, node)
-    elif isinstance(node, ARITHMETIC):
-        compute(scope, node)
-    elif isinstance(node, FUNCTIONS):
-        float_function(scope, node)
+    elif isinstance(node, (*ARITHMETIC, *TIMES, *FUNCTIONS)):
+        _compute(scope, node)
     elif isinstance(node, (*COMPARISONS, *CHOICES)):
         mix(scope, node)
         if isinstance(node, exp.Case):
@@ -322,6 +328,18 @@ def _rewrite_node(scope: Scope, node: exp.Expr) -> None:
         aggregate(scope, node)
     elif isinstance(node, exp.Literal) and not node.is_string:
         _number(scope, node)
+
+
+def _compute(scope: Scope, node: exp.Expr) -> None:
+    """An operator of numbers or times, or a function of them."""
+    if isinstance(node, TIMES):
+        time(scope, node)
+    elif isinstance(node, ARITHMETIC):
+        compute(scope, node)
+    elif isinstance(node, exp.Round) and node.args.get("decimals") is None and is_float(scope.type_of(node.this)):
+        nearest(scope, node)
+    else:
+        float_function(scope, node)
 
 
 def _number(scope: Scope, node: exp.Literal) -> None:

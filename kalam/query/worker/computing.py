@@ -50,5 +50,5 @@ class Computers:
         schema = pa.ipc.read_schema(pa.py_buffer(told.schema))
         source = Batches.of(schema)
         frame = Frame(self._planning.ctx.read_table(source).limit(NO_LIMIT), schema)
-        made = plan(self._planning, told.text, [(Bound(told.namespace, told.table, 0), frame)], ())
+        made = plan(self._planning, told.text, [(Bound(told.namespace, told.table, 0), frame)], {})
         return source, made.execution_plan(), made.schema()

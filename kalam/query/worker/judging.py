@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from datafusion import SessionConfig
 
+from kalam.query.parameters import received
 from kalam.query.wire import Bound, Check, Condition, Failure, Judge, Verdict
 from kalam.query.worker.arrow_frames import arrow_frame
 from kalam.query.worker.faults import explain
@@ -71,7 +72,7 @@ class Judges:
         # Not over a source: it would be asked to evaluate parts of the WHERE itself, in Python.
         nothing = Frame(arrow_frame(self._planning.ctx, schema.empty_table()), schema)
         bound = [(Bound(check.namespace, check.table, 0), nothing)]
-        plan(self._planning, text, bound, check.parameters).execution_plan()
+        plan(self._planning, text, bound, received(check.parameters, None)).execution_plan()
 
     def judge(self, ask: Judge) -> list[Verdict]:
         """Judge conditions over rows."""
@@ -131,7 +132,7 @@ class Judges:
         text = f'SELECT "{source.schema.names[0]}" AS kalam_first, {members} FROM {name}'  # noqa: S608 - as above
         frame = Frame(self._planning.ctx.read_table(source), source.schema)
         bound = [(Bound(ask.namespace, ask.table, 0), frame)]
-        found = plan(self._planning, text, bound, first.parameters).execution_plan()
+        found = plan(self._planning, text, bound, received(first.parameters, None)).execution_plan()
         if not first.anew:
             self._plans[group] = found
         return found

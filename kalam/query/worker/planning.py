@@ -9,16 +9,19 @@ they are taken away again; a plan holds what it was made from. A worker plans on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 import pyarrow as pa
 from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext
 from datafusion.catalog import Schema
 
+from kalam.query.exact.parameters import described
 from kalam.query.exact.rewrite import ExactQueries, exact_config
-from kalam.query.wire import Ask, Bound
+from kalam.query.parameters import received
+from kalam.query.wire import Ask, Bound, Untyped
 from kalam.query.worker.arrow_frames import arrow_frame
 from kalam.query.worker.frames import SEGMENTS_SCHEMA, Frame, Frames
 from kalam.query.worker.guarding import guarded, named_columns, set_aside
@@ -35,6 +38,7 @@ class Planning(msgspec.Struct, frozen=True):
     def of(cls, config: SessionConfig, runtime: RuntimeEnvBuilder | None = None) -> Planning:
         """A new context, in which every query is planned by ``plan``."""
         config = config.with_information_schema(enabled=False)
+        config = config.set("datafusion.execution.time_zone", "UTC")  # of now() and of what TIMESTAMPTZ makes
         config = config.set("datafusion.sql_parser.map_string_types_to_utf8view", "false")  # CAST AS TEXT gives TEXT
         ctx = SessionContext(exact_config(config), runtime)
         return cls(ctx, ExactQueries(ctx))
@@ -53,7 +57,16 @@ class Planner:
 
     def plan(self, ask: Ask) -> DataFrame:
         """The plan of a query, which runs when it is read."""
-        return plan(self._plannings[ask.in_order], ask.text, self._relations(ask), ask.parameters)
+        values = received(ask.parameters, ask.typed)
+        return plan(self._plannings[ask.in_order], ask.text, self._relations(ask), values)
+
+    def describe(self, ask: Ask, untyped: Untyped) -> tuple[pa.Schema, DataFrame]:
+        """The types that the parameters of a query take, under their numbers, and a plan with NULLs in their places."""
+        planning, relations = self._plannings[ask.in_order], self._relations(ask)
+        with registered(planning, relations):
+            schemas = [frame.schema for _, frame in relations]
+            plan = partial(planning.exact.plan, ask.text, schemas=schemas)
+            return described(planning.ctx, ask.text, untyped, plan)
 
     def _relations(self, ask: Ask) -> list[tuple[Bound, Frame]]:
         planning = self._plannings[ask.in_order]
@@ -64,22 +77,28 @@ class Planner:
         if bound.guard is None:
             return frame
         columns = named_columns(ask.text, frame.schema.names)
-        found = set_aside(bound, lambda: plan(planning, guarded(bound, columns), [(bound, frame)], ()), frame, columns)
+        found = set_aside(bound, lambda: plan(planning, guarded(bound, columns), [(bound, frame)], {}), frame, columns)
         return Frame(arrow_frame(planning.ctx, found), found.schema)
 
 
 def plan(
-    planning: Planning, text: str, relations: Sequence[tuple[Bound, Frame]], parameters: Sequence[Any]
+    planning: Planning, text: str, relations: Sequence[tuple[Bound, Frame]], values: Mapping[str, pa.Scalar]
 ) -> DataFrame:
     """The plan of a text over these relations; raises what DataFusion says against it."""
-    values = {str(index): pa.scalar(value) for index, value in enumerate(parameters, 1)}
+    with registered(planning, relations):
+        return planning.exact.plan(text, values, [frame.schema for _, frame in relations])
+
+
+@contextmanager
+def registered(planning: Planning, relations: Sequence[tuple[Bound, Frame]]) -> Iterator[None]:
+    """Let the context know these relations by their names, for as long as a text is planned."""
     bound: list[tuple[Schema, str]] = []
     try:
         for name, frame in relations:
             schema = _schema(planning.ctx, name.namespace)
             bound.append((schema, name.table))
             schema.register_table(name.table, frame.frame.into_view())
-        return planning.exact.plan(text, values, [frame.schema for _, frame in relations])
+        yield
     finally:
         for schema, table in bound:
             schema.deregister_table(table)

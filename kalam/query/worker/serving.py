@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+from datafusion import DataFrame
 
 from kalam.errors import KalamError
 from kalam.query.exact.rewrite import EXPLAIN
@@ -28,6 +29,7 @@ from kalam.query.wire import (
     Judge,
     Parse,
     Question,
+    Untyped,
     receive_question,
 )
 from kalam.query.worker.computing import Computers
@@ -79,7 +81,10 @@ class Worker:
             case Ask():
                 self._forget(question.forget)
                 self._take(question, files)
-                self._run(question)
+                if question.untyped is not None:
+                    self._describe(question, question.untyped)
+                else:
+                    self._run(question)
             case Forget():
                 self._forget(question.forget)
             case Parse():
@@ -104,9 +109,15 @@ class Worker:
         for number in numbers:
             self._planner.frames.forget(number)
 
+    def _describe(self, ask: Ask, untyped: Untyped) -> None:
+        parameters, plan = self._planner.describe(ask, untyped)
+        self._put(Frame.SCHEMA, parameters.serialize())
+        self._put(Frame.SCHEMA, _told_schema(plan, ask).serialize())
+        self._send(Frame.END)
+
     def _run(self, ask: Ask) -> None:
         plan = self._planner.plan(ask)
-        schema = plainly_typed(widely_known(plan.schema().empty_table()), ask.casts).schema
+        schema = _told_schema(plan, ask)
         tell = self._send if ask.tells_plan else self._put  # else it goes with the first rows
         tell(Frame.SCHEMA, schema.serialize())
         explained = EXPLAIN.match(ask.text)
@@ -146,6 +157,10 @@ class Worker:
             if sent < piece.nbytes:
                 self._answers.sendall(piece[sent:])
             sent = max(0, sent - piece.nbytes)
+
+
+def _told_schema(plan: DataFrame, ask: Ask) -> pa.Schema:
+    return plainly_typed(widely_known(plan.schema().empty_table()), ask.casts).schema
 
 
 def _without_folders(plans: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""BLOB: bytes, which is base64 wherever bytes come as text."""
+r"""BLOB: bytes, which is base64 wherever bytes come as text, or PostgreSQL's ``\x…``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ def _blob(value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         raise TypeError(value)
+    return bytes_of(value)
+
+
+def bytes_of(text: str) -> bytes:
+    r"""The bytes of a text: base64, or PostgreSQL's ``\x…``; raises ValueError."""
     try:
-        return base64.b64decode(value, validate=True)
+        return bytes.fromhex(text[2:]) if text.startswith("\\x") else base64.b64decode(text, validate=True)
     except binascii.Error as exc:
-        raise ValueError(value) from exc
+        raise ValueError(text) from exc
 
 
 def _from_arrow(values: pa.ChunkedArray, _: DataType) -> list[Any]:
@@ -41,7 +46,7 @@ def _from_arrow(values: pa.ChunkedArray, _: DataType) -> list[Any]:
 def _default(value: Any, _: DataType) -> str:
     if not isinstance(value, str):
         raise TypeError("expected X'…' or a base64 text")
-    return base64.b64encode(base64.b64decode(value, validate=True)).decode()
+    return base64.b64encode(bytes_of(value)).decode()
 
 
 def _from_event(shown: Any) -> bytes:
@@ -53,9 +58,10 @@ def _compared(value: Any, _: DataType) -> str | None:
     if not isinstance(value, str):
         return None
     try:
-        return f"X'{base64.b64decode(value, validate=True).hex()}'"
-    except (binascii.Error, ValueError):
-        raise InvalidValue(f"a text that is compared with a BLOB is base64, and {value[:60]!r} is none") from None
+        return f"X'{bytes_of(value).hex()}'"
+    except ValueError:
+        told = "a text that is compared with a BLOB is base64, or '\\x…' with hexadecimal digits"
+        raise InvalidValue(f"{told}, and {value[:60]!r} is neither") from None
 
 
 BLOB = ColumnType(

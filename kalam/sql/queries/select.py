@@ -43,6 +43,7 @@ _AGGREGATE_NAMES = """
     quantile_cont regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy var
     var_population var_sample
 """
+_OF_TEXTS = (exp.DataType.Type.UUID, exp.DataType.Type.JSON, exp.DataType.Type.JSONB)
 _OF_FILES = frozenset({"input_file_name", "file_row_index"})
 _AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
 
@@ -73,7 +74,7 @@ def select(cursor: Cursor) -> Select:
         cursor.statement.text[start:inner] + query.text,
         tuple(use.moved(inner - start) for use in query.tables),
     )
-    return Select(replace(query, text=text, tables=tables, plain=False, point=None))
+    return Select(replace(query, text=text, tables=tables, plain=False, point=None, casts=()))
 
 
 def _expect_explained_query(cursor: Cursor) -> None:
@@ -186,7 +187,9 @@ def _casts(tree: exp.Expr) -> tuple[int, ...]:
     """The places in the result of what is cast at last, as far as the select list tells them."""
     if not isinstance(tree, exp.Select) or any(node.is_star for node in tree.expressions):
         return ()
-    return tuple(place for place, node in enumerate(tree.expressions) if isinstance(node.unalias().unnest(), exp.Cast))
+    nodes = [node.unalias().unnest() for node in tree.expressions]
+    casts = (place for place, node in enumerate(nodes) if isinstance(node, exp.Cast))
+    return tuple(place for place in casts if not nodes[place].is_type(*_OF_TEXTS))
 
 
 def _keeps_order(tree: exp.Expr) -> bool:

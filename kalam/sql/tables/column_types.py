@@ -9,8 +9,10 @@ from kalam.schema import DataType, TimestampUnit, TypeName
 from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind, StatementText
 
-_BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DIGITS_MAX, scale=10)
+BARE_DECIMAL = DataType(name=TypeName.DECIMAL, precision=DIGITS_MAX, scale=10)
+"""What NUMERIC without digits is."""
 _LENGTH_MAX = 10_485_760
+_FLOAT_BITS, _DOUBLE_BITS = 24, 53
 _MICROSECONDS = 6
 
 _TYPES = {word: name for name, kind in TYPES.items() for word in kind.words}
@@ -50,6 +52,8 @@ def _sized(cursor: Cursor, name: TypeName, word: str) -> DataType:
             return _text(cursor, word)
         case TypeName.TIMESTAMP:
             return _timestamp(cursor, word)
+        case TypeName.FLOAT if word == "FLOAT" and cursor.at_symbol("("):
+            return _float(cursor)
         case TypeName.DOUBLE if word == "DOUBLE":
             cursor.take("PRECISION")
     if cursor.at_symbol("("):
@@ -57,11 +61,20 @@ def _sized(cursor: Cursor, name: TypeName, word: str) -> DataType:
     return DataType(name=name)
 
 
+def _float(cursor: Cursor) -> DataType:
+    """Consume ``(p)``: so many binary digits are at least to be kept."""
+    token = cursor.token
+    sizes = _sizes(cursor)
+    if len(sizes) != 1 or not 1 <= sizes[0] <= _DOUBLE_BITS:
+        raise cursor.error(Unsupported, f"FLOAT(p) has 1 to {_DOUBLE_BITS} binary digits", at=token)
+    return DataType(name=TypeName.FLOAT if sizes[0] <= _FLOAT_BITS else TypeName.DOUBLE)
+
+
 def _decimal(cursor: Cursor) -> DataType:
     token = cursor.token
     sizes = _sizes(cursor)
     if not sizes:
-        return _BARE_DECIMAL
+        return BARE_DECIMAL
     precision, scale = sizes[0], sizes[1] if len(sizes) > 1 else 0
     if len(sizes) > 2 or not 1 <= precision <= DIGITS_MAX or not 0 <= scale <= precision:
         raise cursor.error(

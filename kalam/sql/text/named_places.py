@@ -33,6 +33,17 @@ def locate(error: KalamError, statement: StatementText) -> None:
         error.fields["line"], error.fields["column"] = statement.place(position)
 
 
+def position_of(text: str, error: KalamError) -> int | None:
+    """Which character of a whole request an error is about, from 1; None where it has no place."""
+    line, column = error.fields.get("line"), error.fields.get("column")
+    if not isinstance(line, int) or not isinstance(column, int):
+        return None
+    start = 0
+    for _ in range(line - 1):
+        start = text.find("\n", start) + 1
+    return start + column
+
+
 def _position(statement: StatementText, parts: list[str]) -> int | None:
     """Where the first mention of a dotted name begins."""
     try:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kalam.foreign import Over
-from kalam.schema import Column, Default, TableKind
+from kalam.schema import Column, DataType, Default, TableKind
 from kalam.sql.text.alterations import Action
 
 
@@ -51,9 +51,11 @@ class Literal(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """``$index``, counted from 1."""
+    """``$index``, counted from 1; ``cast`` is the type that a VALUES list casts it to, by these words."""
 
     index: int
+    cast: DataType | None = None
+    written: str = ""
 
 
 class Equality(msgspec.Struct, frozen=True):

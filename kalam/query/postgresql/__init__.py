@@ -1,0 +1,1 @@
+"""What PostgreSQL has and DataFusion has otherwise, or not at all."""
