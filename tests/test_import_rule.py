@@ -43,6 +43,8 @@ LAYERS = (
     ),
     ("kalam.schema", "kalam.table_options", "kalam.timestamp_unit", "kalam.foreign", "kalam.rows"),
     ("kalam.sql",),
+    ("kalam.views.shape",),
+    ("kalam.views.groups",),
     ("kalam.storage.log",),
     ("kalam.storage.segments",),
     ("kalam.storage",),

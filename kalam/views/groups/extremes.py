@@ -1,0 +1,189 @@
+"""What of a group is known by its values one by one: the greatest, the least, the distinct ones.
+
+Law: of a greatest or least value only that one is kept: where it is taken away the group is ``stale``. Distinct values
+are kept with how often they are there, so that they can be taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalam.errors import TooLarge
+from kalam.views.groups.accumulators import Counts, Values, none_fails
+from kalam.views.groups.batch import Batch, Flags, Ints, present
+from kalam.views.groups.plain import from_plain, is_above, to_plain, unified
+
+
+class Extremes:
+    """``max`` or ``min``: the value, and how many values there are; a value that is gone leaves its group stale."""
+
+    def __init__(self, kind: pa.DataType, capacity: int, *, greatest: bool) -> None:
+        self.stale: set[int] = set()
+        self._kind, self._greatest = kind, greatest
+        self._counts = Counts(capacity)
+        self._found: list[Any] = [None] * capacity
+
+    def grow(self, capacity: int) -> None:
+        """Make room for so many slots."""
+        self._counts.grow(capacity)
+        self._found += [None] * (capacity - len(self._found))
+
+    def clear(self, slots: Ints) -> None:
+        """Forget what these slots have."""
+        self._counts.clear(slots)
+        for slot in slots.tolist():
+            self._found[slot] = None
+            self.stale.discard(slot)
+
+    def add(self, batch: Batch, values: pa.Array) -> None:
+        """Count the values of a batch's rows in."""
+        self._counts.add(batch, values)
+        batch, values = _net(batch, values)
+        self._take(batch, values)
+        gone = batch.weights < 0
+        for slot, value in self._extremes(batch, values, gone) if gone.any() else ():
+            here = self._found[slot]
+            if here is None or not self._is_beyond(here, value):
+                self.stale.add(slot)
+        for slot in [slot for slot in self.stale if not self._counts.counts[slot]]:
+            self._found[slot] = None
+            self.stale.discard(slot)
+
+    def remake(self, batch: Batch, values: pa.Array, stale: Ints) -> None:
+        """Find the values of these groups among all of their rows; how many there are is known."""
+        for slot in stale.tolist():
+            self._found[slot] = None
+            self.stale.discard(slot)
+        self._take(*_net(batch, values))
+
+    def _take(self, batch: Batch, values: pa.Array) -> None:
+        for slot, value in self._extremes(batch, values, batch.weights > 0):
+            here = self._found[slot]
+            if here is None or self._is_beyond(value, here):
+                self._found[slot] = value
+                self.stale.discard(slot)
+
+    def _is_beyond(self, value: Any, other: Any) -> bool:
+        return is_above(value, other) if self._greatest else is_above(other, value)
+
+    def _extremes(self, batch: Batch, values: pa.Array, chosen: Flags) -> list[tuple[int, Any]]:
+        """For each group of the chosen rows its slot and its own extreme."""
+        table = pa.table({"code": batch.codes[chosen], "value": values.filter(pa.array(chosen))})
+        if not table.num_rows:
+            return []
+        direction = "descending" if self._greatest else "ascending"
+        keys = [("code", "ascending"), ("value", direction)]
+        # Arrow has NaN behind all numbers in either direction.
+        if self._greatest and pa.types.is_floating(values.type):
+            table = table.append_column("nan", pc.is_nan(table["value"]))
+            keys.insert(1, ("nan", "descending"))
+        order = pc.sort_indices(table, sort_keys=keys)
+        codes = table["code"].take(order).to_numpy()
+        firsts = np.flatnonzero(np.diff(codes, prepend=-1))
+        found = unified(table["value"].take(order.take(pa.array(firsts))))
+        return list(zip(batch.slots[codes[firsts]].tolist(), to_plain(found), strict=True))
+
+    def values(self, slots: Ints) -> Values:
+        """The aggregate's values of these slots."""
+        found = [self._found[slot] for slot in slots.tolist()]
+        return from_plain(found, self._kind), none_fails(slots)
+
+    def dump(self, slots: Ints) -> list[pa.Array]:
+        """What is kept of these slots, as columns."""
+        return [*self._counts.dump(slots), self.values(slots)[0]]
+
+    def load(self, slots: Ints, columns: Sequence[pa.Array]) -> None:
+        """Take over what ``dump`` gave."""
+        self._counts.load(slots, columns[:1])
+        for slot, value in zip(slots.tolist(), to_plain(unified(columns[1])), strict=True):
+            self._found[slot] = value
+            self.stale.discard(slot)
+
+
+def _net(batch: Batch, values: pa.Array) -> tuple[Batch, pa.Array]:
+    """The values that are there, once for each group, without those that came and went in the same batch."""
+    if values.null_count:
+        batch, values = batch.part(present(values)), values.drop_null()
+    values = unified(values)
+    if not len(values) or not (batch.weights < 0).any():
+        return batch, values
+    coded = values.dictionary_encode()
+    count = len(coded.dictionary)
+    pairs, codes = np.unique(batch.codes * count + coded.indices.to_numpy().astype(np.int64), return_inverse=True)
+    times = np.bincount(codes, weights=batch.weights).astype(np.int64)
+    pairs, times = pairs[times != 0], times[times != 0]
+    return Batch(pairs // count, batch.slots, np.sign(times)), coded.dictionary.take(pa.array(pairs % count))
+
+
+class DistinctCounts:
+    """``count(DISTINCT)``: every value with how often it is there, at most ``pairs_max`` of them in all groups."""
+
+    def __init__(self, kind: pa.DataType, capacity: int, pairs_max: int) -> None:
+        self.stale: set[int] = set()
+        self._kind, self._max, self._pairs = kind, pairs_max, 0
+        self._times: list[dict[Any, int]] = [{} for _ in range(capacity)]
+
+    def grow(self, capacity: int) -> None:
+        """Make room for so many slots."""
+        self._times += [{} for _ in range(capacity - len(self._times))]
+
+    def clear(self, slots: Ints) -> None:
+        """Forget what these slots have."""
+        for slot in slots.tolist():
+            self._pairs -= len(self._times[slot])
+            self._times[slot] = {}
+
+    def add(self, batch: Batch, values: pa.Array) -> None:
+        """Count the values of a batch's rows in."""
+        if values.null_count:
+            batch, values = batch.part(present(values)), values.drop_null()
+        if not len(values):
+            return
+        coded = unified(values).dictionary_encode()
+        kinds, count = to_plain(coded.dictionary), len(coded.dictionary)
+        pairs, codes = np.unique(batch.codes * count + coded.indices.to_numpy().astype(np.int64), return_inverse=True)
+        times = np.bincount(codes, weights=batch.weights).astype(np.int64)
+        slots = batch.slots[pairs // count]
+        for slot, kind, number in zip(slots.tolist(), (pairs % count).tolist(), times.tolist(), strict=True):
+            self._count(self._times[slot], kinds[kind], number)
+        if self._pairs > self._max:
+            raise TooLarge(
+                f"the view would keep more than {self._max:,} distinct values for count(DISTINCT)",
+                hint="maintain = 'rerun' keeps none of them",
+            )
+
+    def _count(self, times: dict[Any, int], value: Any, number: int) -> None:
+        before = times.get(value, 0)
+        now = before + number
+        if now:
+            times[value] = now
+        elif before:
+            del times[value]
+        self._pairs += bool(now) - bool(before)
+
+    def values(self, slots: Ints) -> Values:
+        """The aggregate's values of these slots."""
+        return pa.array([len(self._times[slot]) for slot in slots.tolist()], pa.int64()), none_fails(slots)
+
+    def dump(self, slots: Ints) -> list[pa.Array]:
+        """What is kept of these slots, as columns."""
+        times = [self._times[slot] for slot in slots.tolist()]
+        ends = np.cumsum([0, *map(len, times)])
+        values = from_plain([value for each in times for value in each], self._kind)
+        numbers = pa.array([number for each in times for number in each.values()], pa.int64())
+        offsets = pa.array(ends, pa.int32())
+        return [pa.ListArray.from_arrays(offsets, column) for column in (values, numbers)]
+
+    def load(self, slots: Ints, columns: Sequence[pa.Array]) -> None:
+        """Take over what ``dump`` gave."""
+        values, numbers = columns
+        self.clear(slots)
+        for slot, row in zip(slots.tolist(), range(len(values)), strict=True):
+            kept = to_plain(unified(values[row].values))
+            self._times[slot] = dict(zip(kept, numbers[row].values.to_pylist(), strict=True))
+            self._pairs += len(kept)

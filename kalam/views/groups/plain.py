@@ -1,0 +1,81 @@
+"""Values of Arrow columns as Python values that are equal exactly where SQL groups them together, and back.
+
+Times are whole numbers here, 0.0 and -0.0 one number, and every NaN the same object: Python finds it again in a dict.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NAN: Final = float("nan")
+_types = pa.types
+
+
+def unified(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array without views and dictionaries, with one zero and one NaN."""
+    column = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    if _types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _types.is_string_view(column.type) or _types.is_large_string(column.type):
+        column = column.cast(pa.string())
+    elif _types.is_binary_view(column.type) or _types.is_large_binary(column.type):
+        column = column.cast(pa.binary())
+    elif _types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0.0, column.type))
+        is_nan = pc.is_nan(column)
+        if pc.any(is_nan).as_py():  # NaN has many forms, and Arrow tells them apart
+            column = pc.if_else(is_nan, pa.scalar(NAN, column.type), column)
+    return column
+
+
+def is_kept(kind: pa.DataType) -> bool:
+    """Whether values of a type can be kept as plain values."""
+    tests = (
+        *(
+            _types.is_integer,
+            _types.is_boolean,
+            _types.is_timestamp,
+            _types.is_date32,
+            _types.is_string,
+            _types.is_binary,
+        ),
+        *(_types.is_float32, _types.is_float64, _types.is_decimal128, _types.is_string_view, _types.is_binary_view),
+    )
+    return any(test(kind) for test in tests)
+
+
+def to_plain(column: pa.Array) -> list[Any]:
+    """The values of a unified column."""
+    if _types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    elif _types.is_date32(column.type):
+        column = column.cast(pa.int32())
+    values: list[Any] = column.to_pylist()
+    if _types.is_floating(column.type):
+        return [NAN if value is not None and math.isnan(value) else value for value in values]
+    return values
+
+
+def from_plain(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Plain values as a column of their type."""
+    if _types.is_timestamp(kind):
+        return pa.array(values, pa.int64()).cast(kind)
+    if _types.is_date32(kind):
+        return pa.array(values, pa.int32()).cast(kind)
+    return pa.array(values, kind)
+
+
+def is_above(value: Any, other: Any) -> bool:
+    """Whether a value comes after another one, as ORDER BY has it: NaN is the greatest number."""
+    return bool(value > other or (value != value and other == other))
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Whether two values are one to GROUP BY."""
+    return value is other or bool(value == other) or bool(value != value and other != other)

@@ -1,0 +1,218 @@
+"""The groups of a view: what is kept of each, changed by signed rows, and what the view's rows are made of.
+
+Law: after any batches of signed rows the groups are those of the rows that are left, but for groups that are stale: of
+these only the number of rows and the counts are right until they are made anew. A group without rows is gone; where
+there are no keys there is one group from the beginning, which never goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from kalam.views.groups.accumulators import Accumulator, Counts, Sums, Truths
+from kalam.views.groups.batch import SLICE_ROWS, Batch, Flags, Ints
+from kalam.views.groups.extremes import DistinctCounts, Extremes
+from kalam.views.groups.keys import GroupIndex, GroupKey, encoded
+from kalam.views.groups.plain import from_plain, is_kept, unified
+from kalam.views.shape.classified import PLACE, AggregateKind
+
+PAIRS_MAX: Final = 1_000_000
+
+
+class KeptCall(msgspec.Struct, frozen=True):
+    """An aggregate with the types of what it gathers (None for ``count(*)``) and of its value."""
+
+    kind: AggregateKind
+    argument: pa.DataType | None
+    value: pa.DataType
+
+    @property
+    def unkept(self) -> str | None:
+        """The type that cannot be kept, or None."""
+        kind = self.argument
+        if kind is None or self.kind is AggregateKind.COUNT:
+            return None
+        if self.kind in (AggregateKind.SUM, AggregateKind.AVG):
+            small = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+            known = small or pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_decimal128(kind)
+        else:
+            known = is_kept(kind)
+        return None if known else str(kind)
+
+
+class GroupValues(msgspec.Struct, frozen=True):
+    """Groups as a relation, ``_k0`` … ``_v0`` … and ``_place``, their slots; and the slots of those without a value."""
+
+    rows: pa.Table
+    failed: dict[int, str]
+
+
+class GroupTable:
+    """All groups of one view."""
+
+    def __init__(
+        self, keys: Sequence[pa.DataType], calls: Sequence[KeptCall], groups_max: int, pairs_max: int = PAIRS_MAX
+    ) -> None:
+        self._keys, self._calls = tuple(keys), tuple(calls)
+        self._index = GroupIndex(groups_max)
+        self._rows = Counts(self._index.capacity)
+        self._kept = [_accumulator(call, self._index.capacity, pairs_max) for call in calls]
+        if not keys:
+            self._index.slots_of([()])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def stale(self) -> Ints:
+        """The groups that have to be made anew of the source's rows."""
+        return np.array(sorted(set().union(*(kept.stale for kept in self._kept))), np.int64)
+
+    def take(self, rows: pa.Table, weights: Ints | None = None) -> Ints:
+        """Change the groups by rows of the rows text, each with its sign; without signs all are new.
+
+        Returns the slots of the groups that were touched.
+        """
+        touched = [
+            self._take(
+                rows.slice(start, SLICE_ROWS),
+                np.ones(min(SLICE_ROWS, rows.num_rows - start), np.int64)
+                if weights is None
+                else weights[start : start + SLICE_ROWS],
+            )
+            for start in range(0, rows.num_rows, SLICE_ROWS)
+        ]
+        return np.unique(np.concatenate(touched)) if touched else np.zeros(0, np.int64)
+
+    def _take(self, rows: pa.Table, weights: Ints) -> Ints:
+        codes, keys = encoded([rows[f"_k{number}"] for number in range(len(self._keys))], rows.num_rows)
+        batch = Batch(codes, self._slots(keys), weights)
+        self._rows.add(batch, None)
+        for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
+            kept.add(batch, None if call.argument is None else unified(rows[f"_a{number}"]))
+        return batch.slots
+
+    def is_stale(self, rows: pa.Table) -> Flags:
+        """Which rows belong to groups that are stale."""
+        codes, slots, _ = self._stale_groups(rows)
+        return slots[codes] >= 0 if len(slots) else np.zeros(rows.num_rows, np.bool_)
+
+    def _stale_groups(self, rows: pa.Table) -> tuple[Ints, Ints, Ints]:
+        """The groups of rows as numbers, their slots, -1 for one that is not stale, and all stale ones."""
+        stale = self.stale
+        wanted = set(stale.tolist())
+        codes, keys = encoded([rows[f"_k{number}"] for number in range(len(self._keys))], rows.num_rows)
+        slots = [slot if slot in wanted else -1 for slot in map(self._index.slot, keys)]
+        return codes, np.array(slots, np.int64), stale
+
+    def remake(self, rows: pa.Table, weights: Ints) -> None:
+        """Make stale groups anew of their rows, all of them, with signs that leave just those that are to be."""
+        codes, slots, stale = self._stale_groups(rows)
+        chosen = slots[codes] >= 0 if len(slots) else np.zeros(rows.num_rows, np.bool_)
+        batch, mask = Batch(codes, slots, weights).part(chosen), pa.array(chosen)
+        for number, kept in enumerate(self._kept):
+            if isinstance(kept, Extremes):
+                kept.remake(batch, unified(rows[f"_a{number}"]).filter(mask), stale)
+
+    def _slots(self, keys: Sequence[GroupKey]) -> Ints:
+        before = self._index.capacity
+        slots = self._index.slots_of(keys)
+        if self._index.capacity != before:
+            for kept in (self._rows, *self._kept):
+                kept.grow(self._index.capacity)
+        return slots
+
+    def keys_of(self, slots: Ints) -> list[GroupKey]:
+        """The keys of these groups."""
+        return [key for slot in slots.tolist() if (key := self._index.keys[slot]) is not None]
+
+    def slots_of(self, keys: Sequence[GroupKey]) -> Ints:
+        """The slots of those of these groups that there are."""
+        found = (self._index.slot(key) for key in keys)
+        return np.array([slot for slot in found if slot is not None], np.int64)
+
+    def all_slots(self) -> Ints:
+        """The slots of all groups."""
+        return self._index.all_slots()
+
+    def gone(self, slots: Ints) -> Ints:
+        """Those of these groups that have no rows any more."""
+        return slots[self._rows.counts[slots] == 0] if self._keys else slots[:0]
+
+    def forget(self, slots: Ints) -> None:
+        """Let go of groups."""
+        if self._keys:
+            for kept in (self._rows, *self._kept):
+                kept.clear(slots)
+            self._index.give_back(slots)
+
+    def values(self, slots: Ints) -> GroupValues:
+        """The keys and values of these groups; of one whose value is out of range only why."""
+        columns = self.key_columns(slots)
+        failed: dict[int, str] = {}
+        for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
+            columns[f"_v{number}"], out = kept.values(slots)
+            failed |= dict.fromkeys(slots[out].tolist(), f"{call.kind}() is out of range of {_named(call.value)}")
+        rows = pa.table({**columns, PLACE: pa.array(slots)})
+        if failed:
+            rows = rows.filter(pa.array(~np.isin(slots, list(failed))))
+        return GroupValues(rows, failed)
+
+    def rows_of(self, slots: Ints) -> Ints:
+        """How many rows these groups have."""
+        return self._rows.counts[slots]
+
+    def dump(self, slots: Ints) -> pa.RecordBatch:
+        """All that is kept of these groups."""
+        columns = [*self.key_columns(slots).values(), *self._rows.dump(slots)]
+        columns += [column for kept in self._kept for column in kept.dump(slots)]
+        return pa.record_batch(columns, [str(number) for number in range(len(columns))])
+
+    def load(self, dumped: pa.RecordBatch) -> None:
+        """Take over what ``dump`` gave, in the place of what is known of these groups; those without rows are gone."""
+        columns = dumped.columns
+        codes, keys = encoded(columns[: len(self._keys)], dumped.num_rows)
+        keys = [keys[code] for code in codes.tolist()]
+        slots = self._slots(keys)
+        place = len(self._keys)
+        self._rows.load(slots, columns[place : place + 1])
+        place += 1
+        for kept in self._kept:
+            width = len(kept.dump(slots[:0]))
+            kept.load(slots, columns[place : place + width])
+            place += width
+        self.forget(self.gone(slots))
+
+    def key_columns(self, slots: Ints) -> dict[str, pa.Array]:
+        """The keys of these groups, ``_k0`` …."""
+        columns: list[list[Any]] = [[] for _ in self._keys]
+        for key in self.keys_of(slots):
+            for column, value in zip(columns, key, strict=True):
+                column.append(value)
+        named = enumerate(zip(columns, self._keys, strict=True))
+        return {f"_k{number}": from_plain(column, kind) for number, (column, kind) in named}
+
+
+def _accumulator(call: KeptCall, capacity: int, pairs_max: int) -> Accumulator:
+    kind = call.argument
+    if kind is None or call.kind in (AggregateKind.COUNT, AggregateKind.COUNT_ROWS):
+        return Counts(capacity)
+    match call.kind:
+        case AggregateKind.SUM | AggregateKind.AVG:
+            return Sums(kind, call.value, capacity, mean=call.kind is AggregateKind.AVG)
+        case AggregateKind.MIN | AggregateKind.MAX:
+            return Extremes(kind, capacity, greatest=call.kind is AggregateKind.MAX)
+        case AggregateKind.ALL | AggregateKind.ANY:
+            return Truths(capacity, every=call.kind is AggregateKind.ALL)
+    return DistinctCounts(kind, capacity, pairs_max)
+
+
+def _named(kind: pa.DataType) -> str:
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    return "DOUBLE" if pa.types.is_floating(kind) else "BIGINT"
