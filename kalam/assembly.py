@@ -109,7 +109,11 @@ class Assembly(msgspec.Struct, frozen=True):
         registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
-        bounds_of_views = ViewBounds(settings.view_backlog_bytes_max, settings.live_held_bytes_max)
+        bounds_of_views = ViewBounds(
+            view_backlog_bytes_max=settings.view_backlog_bytes_max,
+            view_groups_max=settings.view_groups_max,
+            live_held_bytes_max=settings.live_held_bytes_max,
+        )
         parts = (storage, stored, tables, queries, self.streams, self.foreign, self.access.rights)
         views = Views(*parts, self.broker.notices, filled, bounds_of_views)
         storage.database.add_listener(views.announce)

@@ -192,6 +192,11 @@ class Settings(BaseSettings):
         ge=1 * MIB,
         description="changes of a source that wait for one materialized view before it has to begin anew",
     )
+    view_groups_max: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="groups of one aggregating materialized view, and rows of one whose SELECT is run again",
+    )
     stream_window_bytes_max: int = Field(
         default=GIB, ge=MIB, description="memory that one STREAM table's window may take for SELECT"
     )

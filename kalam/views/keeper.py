@@ -194,6 +194,8 @@ class Keeper:
         changes = [each.changes for each in taken if each.changes is not None]
         outcome = await self._method.change(changes) if changes else Outcome()
         positions = [each.position for each in taken]
+        if outcome.reached:
+            positions = self._reached(positions, outcome.reached)
         count = self.state.refreshes + bool(changes)
         await self._write(outcome, Progress(positions, replace(self.state, refreshes=count)))
         self._catches_up &= more
@@ -205,6 +207,13 @@ class Keeper:
             self._wake.set()
         else:
             self.kept.behind_since_s = None
+
+    def _reached(self, positions: Sequence[Position], reached: Mapping[int, int]) -> list[Position]:
+        """Positions of copies, further than what was taken."""
+        known = self.positions | {position.source_id: position for position in positions}
+        return [
+            replace(position, seq=max(position.seq, reached.get(source_id, 0))) for source_id, position in known.items()
+        ]
 
     def _recovered(self) -> None:
         """The view goes on, and has what there was when it began."""

@@ -45,7 +45,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     ``upserts`` are whole rows that are there from now on, each key once; one of the keys ``fresh`` must not have been
     there, and where it ``appends`` none ever was. ``deletes`` are keys that are gone. ``remember`` is written together
-    with them, and ``committed`` is called when all of it is.
+    with them, and ``committed`` is called when all of it is. ``reached`` gives for copies, by the id of the table, up
+    to which change that is, where it is more than what was handed over.
     """
 
     upserts: Sequence[Row] = ()
@@ -54,6 +55,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     appends: bool = False
     left_out: Sequence[LeftOut] = ()
     remember: Remembering | None = None
+    reached: Mapping[int, int] = {}
     committed: Callable[[], None] | None = None
 
 

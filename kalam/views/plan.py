@@ -25,6 +25,7 @@ from kalam.sql.text.edits import Edits
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.table_options import How, Maintain, ViewOptions, ViewSource
+from kalam.views.deciding import Decided, decided
 from kalam.views.keys import key_column
 from kalam.views.relation import Relation
 from kalam.views.result_types import data_type_of
@@ -63,16 +64,31 @@ class Planner:
             query = with_columns(query, [column.name for column in sources[0].declared_columns])
         query = with_full_names(query, names)
         shape = view_shape(query.text)
-        how = _how(shape, sources)
         columns = await self._columns(query, shape, sources, user)
         if view is not None:
             columns = _same_ids(columns, view)
         options = view_options(raw, columns, current=None if view is None else view.view_options)
-        _check_options(options, how, columns)
-        columns, key = _keyed(columns, _key_names(options, shape, sources), view)
+        kept = await self._decided(query, shape, sources, options, user)
+        _check_options(options, kept.how, columns)
+        columns = tuple(
+            replace(column, nullable=not _is_set(ResultColumn(column.name, kept.set_by[column.name]), sources))
+            if column.name in kept.set_by
+            else column
+            for column in columns
+        )
+        columns, key = _keyed(columns, kept.key or None, view)
+        if kept.how is How.RERUN:
+            options = replace(options, key=kept.key or ())
         reads = tuple(ViewSource(source.table_id, _named(shape, source)) for source in sources)
-        options = replace(options, query=query.text, how=how, reads=reads)
+        options = replace(options, query=query.text, how=kept.how, reads=reads)
         return Plan(query, sources, columns, key, options)
+
+    async def _decided(
+        self, query: QueryText, shape: ViewShape, sources: Sequence[Table], options: ViewOptions, user: str
+    ) -> Decided:
+        if shape.not_row_wise is None and len(sources) == 1:
+            return Decided(How.ROW_WISE, _key_names(options, shape, sources))
+        return await decided(query, shape, sources, options, self._queries, user)
 
     def _source(self, name: TableName) -> Table:
         if name.namespace in RESERVED_NAMESPACES:
@@ -134,15 +150,6 @@ def depth_of(table: Table, catalogue: Catalogue) -> int:
     return 1 + max((depth_of(source, catalogue) for source in below if source is not None), default=0)
 
 
-def _how(shape: ViewShape, sources: Sequence[Table]) -> How:
-    if shape.not_row_wise is not None or len(sources) != 1:
-        raise Unsupported(
-            f"a materialized view with {shape.not_row_wise or 'several tables'} cannot be kept yet",
-            hint="a view of expressions and a WHERE over one table can",
-        )
-    return How.ROW_WISE
-
-
 def _check_options(options: ViewOptions, how: How, columns: Sequence[Column]) -> None:
     if options.maintain is Maintain.RERUN and how is How.ROW_WISE:
         raise Unsupported("MAINTAIN = 'rerun': a row-wise view is kept by what changed alone")
@@ -195,6 +202,8 @@ def _named(shape: ViewShape, source: Table) -> tuple[str, ...]:
 
 def _is_set(result: ResultColumn, sources: Sequence[Table]) -> bool:
     """Whether a column of the result has a value in every row, as far as the source tells."""
+    if len(sources) != 1:
+        return False
     [source] = sources
     column = None if result.column is None else source.column(result.column)
     if column is None:

@@ -21,6 +21,7 @@ from kalam.schema import Table
 from kalam.sql import StatementText
 from kalam.sql.queries.readers import read_query
 from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.statements import QueryText
 from kalam.storage.log.view_positions import ViewState, read_state, write_state
 from kalam.storage.log.writes import Announcement
 from kalam.storage.opened import Storage
@@ -31,14 +32,21 @@ from kalam.tables.ports import Acked, NoticePort
 from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
+from kalam.views.aggregating import Aggregating
 from kalam.views.copy_source import CopySource
+from kalam.views.deciding import grouped_select
 from kalam.views.filled import Filled
 from kalam.views.followed import Followed, Wake
 from kalam.views.foreign_source import ForeignSource
+from kalam.views.group_memory import GroupMemory
 from kalam.views.keeper import Keeper, Standing
 from kalam.views.method import Method
 from kalam.views.plan import depth_of
+from kalam.views.rereading import Rereading
+from kalam.views.rerun import Rerun
+from kalam.views.rerun_budget import RerunBudget
 from kalam.views.row_wise import RowWise
+from kalam.views.shape import Grouped
 from kalam.views.stream_source import StreamSource
 from kalam.views.writer import Writer
 
@@ -52,6 +60,7 @@ class ViewBounds(msgspec.Struct, frozen=True):
     """Bounds, from the settings of these names."""
 
     view_backlog_bytes_max: int
+    view_groups_max: int
     live_held_bytes_max: int
 
 
@@ -85,6 +94,7 @@ class Views:
         self._process = ComputeProcess(queries.pool.forks)
         self._running: dict[int, _Running] = {}
         self._changing = asyncio.Lock()
+        self._budget = RerunBudget()
 
     async def run(self) -> None:
         """Keep every view up; runs until cancelled."""
@@ -221,10 +231,34 @@ class Views:
         match view.view_options.how:
             case How.ROW_WISE:
                 return RowWise(view, sources[0], query, self._queries, self._process)
-            case How.AGGREGATING | How.RERUN:
-                raise Unsupported(f"the view {view.name} was made by a later release")
+            case How.AGGREGATING:
+                return self._aggregating(view, sources[0], query)
+            case How.RERUN:
+                return Rerun(
+                    view,
+                    sources,
+                    query,
+                    queries=self._queries,
+                    tables=self._tables,
+                    budget=self._budget,
+                    rows_max=self._bounds.view_groups_max,
+                )
             case other:
                 assert_never(other)
+
+    def _aggregating(self, view: Table, source: Table, query: QueryText) -> Aggregating:
+        grouped = grouped_select(query, source)
+        assert isinstance(grouped, Grouped)
+        return Aggregating(
+            view,
+            source,
+            grouped,
+            queries=self._queries,
+            process=self._process,
+            memory=GroupMemory(self._database, view.table_id),
+            reread=Rereading(source, self._stored, self._catalogue).since,
+            groups_max=self._bounds.view_groups_max,
+        )
 
     def _followed(self, source: Table, view: Table, wake: Any) -> Followed:
         backlog, held = self._bounds.view_backlog_bytes_max, self._bounds.live_held_bytes_max

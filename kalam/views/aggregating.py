@@ -1,0 +1,291 @@
+"""Aggregating views: GROUP BY over one source, kept by its groups.
+
+Law: a row of the view is made of one group, and the groups are those of the source's rows at the position. A change
+takes the old row's share away and adds the new one's; of a stream nothing is taken away. Where a greatest or least
+value is taken away, the source is asked again for the touched groups together: at the position, which is what it has
+now without what has come since. A group whose value is out of range, or on which an expression fails, has no row until
+that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from kalam.errors import InvalidValue
+from kalam.names import TableName
+from kalam.query.composed import quoted
+from kalam.query.computed import ComputeProcess
+from kalam.query.executor import BoundQuery, Wanted
+from kalam.query.queries import Queries
+from kalam.rows.columns import arrow_schema, from_arrow
+from kalam.rows.keys import keys_in, shown_key
+from kalam.rows.types import Row
+from kalam.schema import VIEW_KEY, Key, Table
+from kalam.sql.text.statements import QueryText
+from kalam.table_options import How
+from kalam.tables.kinds import Source
+from kalam.tables.versions import ChangeBatch
+from kalam.threads import Purpose, in_thread
+from kalam.views.group_memory import GroupMemory
+from kalam.views.group_queries import SLOT_FIELD, GroupQueries
+from kalam.views.groups import GroupTable
+from kalam.views.groups.batch import Ints
+from kalam.views.groups.plain import unified
+from kalam.views.keys import hidden_key
+from kalam.views.method import Changes, LeftOut, Outcome
+from kalam.views.relation import Relation
+from kalam.views.shape import Grouped
+from kalam.views.shape.classified import PLACE
+
+FILL_ROWS = 8_192
+Gatherer = TypeVar("Gatherer", bound="Gathers")
+Reread = Callable[[int], Awaitable[tuple[Source, ChangeBatch]]]
+"""The source now, and its changes since a position, which lead to that."""
+
+
+class Aggregating:
+    """Keeps one view up; a Method."""
+
+    how = How.AGGREGATING
+
+    def __init__(
+        self,
+        view: Table,
+        source: Table,
+        grouped: Grouped,
+        *,
+        queries: Queries,
+        process: ComputeProcess,
+        memory: GroupMemory,
+        reread: Reread,
+        groups_max: int,
+    ) -> None:
+        self._view, self._source, self._grouped = view, source, grouped
+        self._queries, self._memory, self._reread, self._groups_max = queries, memory, reread, groups_max
+        self._relation = Relation.of(source, _read(view, source))
+        self._computed = GroupQueries(grouped, source, self._relation, process)
+        self._hidden = VIEW_KEY in view.key
+        self._result = arrow_schema(view.shown_columns)
+        names = [column.name for column in view.shown_columns]
+        self._key_numbers = [] if self._hidden else [grouped.key_places.index(names.index(name)) for name in view.key]
+        self._key_types = [] if self._hidden else [self._result.field(name).type for name in view.key]
+        self._groups: GroupTable | None = None
+        self._failing: set[Key] = set()
+
+    async def open(self) -> None:
+        """Read the groups as they were written last."""
+        self._groups = await in_thread(Purpose.LIVE, self._remembered)
+
+    def _remembered(self) -> GroupTable:
+        groups = self._computed.table(self._groups_max)
+        for chunk in self._memory.read():
+            groups.load(chunk)
+        return groups
+
+    async def close(self) -> None:
+        """The process lets go of the plans."""
+        self._computed.close()
+
+    async def fill(self, sources: Mapping[TableName, Source]) -> AsyncIterator[Outcome]:
+        """The rows of the view over one state of the source; what was known of the groups is forgotten."""
+        groups, left_out = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max), list[LeftOut]()
+        if self._source.name in sources:
+            groups, left_out = await self._gathered(
+                sources[self._source.name], lambda: self._computed.table(self._groups_max)
+            )
+        self._groups = groups
+        self._failing.clear()
+        slots = groups.all_slots()
+        chunk: pa.RecordBatch | None = await in_thread(Purpose.LIVE, groups.dump, slots)
+        for start in range(0, max(len(slots), 1), FILL_ROWS):
+            part = slots[start : start + FILL_ROWS]
+            yield await in_thread(Purpose.LIVE, self._outcome, part, left_out, chunk, whole=chunk is not None)
+            left_out, chunk = [], None
+
+    async def _gathered(self, source: Source, begin: Callable[[], Gatherer]) -> tuple[Gatherer, list[LeftOut]]:
+        """Everything that the rows of a source bring to their groups, in a gatherer; and the rows that fail.
+
+        The whole query is asked first; where a row fails it, each row by itself.
+        """
+        gatherer = await in_thread(Purpose.LIVE, begin)
+        try:
+            async for part in self._stream(self._grouped.rows_text(with_place=False), source):
+                await in_thread(Purpose.LIVE, gatherer.take, part)
+        except InvalidValue:
+            gatherer = await in_thread(Purpose.LIVE, begin)
+        else:
+            return gatherer, []
+        left_out: list[LeftOut] = []
+        name = self._source.name
+        wanted = dict.fromkeys((*self._relation.schema.names, *self._source.key))
+        text = f'SELECT {quoted(wanted)} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table
+        async for part in self._stream(text, source):
+            for start in range(0, part.num_rows, FILL_ROWS):
+                left_out += await in_thread(Purpose.LIVE, self._each, part.slice(start, FILL_ROWS), gatherer)
+        return gatherer, left_out
+
+    def _each(self, part: pa.Table, gatherer: Gatherer) -> list[LeftOut]:
+        rows, failed = self._computed.rows(part.select(self._relation.schema.names).cast(self._relation.schema))
+        gatherer.take(rows)
+        keys = keys_in([part.column(name) for name in self._source.key])
+        return [LeftOut(shown_key(self._source, keys[each.place]), each.reason) for each in failed]
+
+    async def _stream(self, text: str, source: Source) -> AsyncIterator[pa.Table]:
+        relation = self._queries.relation(self._source, "", source)
+        bound = BoundQuery(QueryText(text), [], {(self._source.name, False): relation})
+        async with aclosing(self._queries.stream_bound(bound, Wanted(user=self._view.owned_by))) as parts:
+            async for part in parts:
+                yield part
+
+    async def change(self, changes: Sequence[Changes]) -> Outcome:
+        """What follows from changes of the source."""
+        [change] = changes
+        groups = self._known
+        touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
+        stale = groups.stale
+        if len(stale):
+            await self._remake(change.batch.last_seq)
+            touched = np.union1d(touched, stale)
+        if not len(touched):
+            return Outcome(left_out=left_out)
+        whole = self._memory.is_long(len(groups))
+        chunk = await in_thread(Purpose.LIVE, groups.dump, groups.all_slots() if whole else touched)
+        return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, whole=whole)
+
+    @property
+    def _known(self) -> GroupTable:
+        assert self._groups is not None
+        return self._groups
+
+    def _taken(self, change: Changes) -> tuple[Ints, list[LeftOut]]:
+        versions, weights = _signed(change.batch, retracts=change.retracts)
+        rows, failed = self._computed.rows(self._relation.rows(versions))
+        places = rows[PLACE].to_numpy()
+        touched = self._known.take(rows, weights[places])
+        new = [each for each in failed if weights[each.place] > 0]
+        return touched, [LeftOut(self._called(change, versions[each.place], each.place), each.reason) for each in new]
+
+    def _called(self, change: Changes, version: Row, place: int) -> str:
+        """What tells a row of the source from others."""
+        return (
+            shown_key(self._source, self._source.key_of(version))
+            if change.retracts
+            else f"seq {change.batch.seqs[place]}"
+        )
+
+    async def _remake(self, seq: int) -> None:
+        """Make stale groups anew of what the source was at this position."""
+        groups = self._known
+        source, since = await self._reread(seq)
+        stale, _ = await self._gathered(source, lambda: StaleRows(groups))
+        await in_thread(Purpose.LIVE, self._remade, stale, since)
+
+    def _remade(self, stale: StaleRows, since: ChangeBatch) -> None:
+        """Take away again what has come since."""
+        versions, weights = _signed(since, retracts=True)
+        rows, _ = self._computed.rows(self._relation.rows(versions))
+        stale.take(rows, -weights[rows[PLACE].to_numpy()])
+        stale.remake()
+
+    def _outcome(
+        self, slots: Ints, left_out: list[LeftOut], chunk: pa.RecordBatch | None, *, whole: bool = False
+    ) -> Outcome:
+        """What becomes of the rows of these groups, and of what is remembered."""
+        groups = self._known
+        gone = groups.gone(slots)
+        keys = dict(zip(slots.tolist(), self._keys(slots), strict=True))
+        values = groups.values(np.setdiff1d(slots, gone))
+        parts, failed = self._computed.results(values.rows, self._checked)
+        there = values.rows[PLACE].to_pylist()
+        reasons = values.failed | {there[each.place]: each.reason for each in failed}
+        upserts: dict[int, Row] = {}
+        for part in parts:
+            shown = part.filter(part["_shown"])
+            rows = from_arrow(shown.drop_columns(["_shown", PLACE]))
+            upserts |= dict(zip(shown[PLACE].to_pylist(), rows, strict=True))
+        failing = {keys[slot] for slot in reasons}
+        left_out = [
+            *left_out,
+            *(LeftOut(_told(keys[slot]), why) for slot, why in reasons.items() if keys[slot] not in self._failing),
+        ]
+        self._failing = (self._failing - set(keys.values())) | failing
+        groups.forget(gone)
+        return Outcome(
+            upserts=[(*row, keys[slot]) if self._hidden else row for slot, row in upserts.items()],
+            deletes=[key for slot, key in keys.items() if slot not in upserts],
+            left_out=left_out,
+            remember=None if chunk is None else self._memory.written(chunk, whole=whole),
+            committed=None if chunk is None else partial(self._memory.committed, chunk, whole=whole),
+        )
+
+    def _keys(self, slots: Ints) -> list[Key]:
+        """The keys of the view's rows that are made of these groups."""
+        if self._hidden:
+            return [hidden_key(key) for key in self._known.keys_of(slots)]
+        columns = self._known.key_columns(slots)
+        values = [
+            columns[f"_k{number}"].cast(kind).to_pylist()
+            for number, kind in zip(self._key_numbers, self._key_types, strict=True)
+        ]
+        return values[0] if len(values) == 1 else list(zip(*values, strict=True))
+
+    def _checked(self, result: pa.Table) -> pa.Table:
+        """The result in the types of the view's columns; raises InvalidValue for a value that does not fit."""
+        schema = pa.schema([*self._result, pa.field("_shown", pa.bool_()), SLOT_FIELD])
+        try:
+            return result.rename_columns(schema.names).cast(schema)
+        except pa.ArrowInvalid as exc:
+            raise InvalidValue(f"a value does not fit its column: {exc}") from exc
+
+
+class Gathers(Protocol):
+    """Takes what rows bring to their groups."""
+
+    def take(self, rows: pa.Table) -> object:
+        """Take rows."""
+
+
+class StaleRows:
+    """Rows of the source that belong to groups that are stale; a Gathers."""
+
+    def __init__(self, groups: GroupTable) -> None:
+        self._groups = groups
+        self._rows: list[pa.Table] = []
+        self._weights: list[Ints] = []
+
+    def take(self, rows: pa.Table, weights: Ints | None = None) -> None:
+        """Take rows, each with its sign; without signs all are there."""
+        weights = np.ones(rows.num_rows, np.int64) if weights is None else weights
+        chosen = self._groups.is_stale(rows)
+        kept = rows.filter(pa.array(chosen))
+        self._rows.append(pa.table({name: unified(kept[name]) for name in kept.column_names if name != PLACE}))
+        self._weights.append(weights[chosen])
+
+    def remake(self) -> None:
+        """Make the groups anew of these rows."""
+        self._groups.remake(pa.concat_tables(self._rows), np.concatenate(self._weights))
+
+
+def _signed(batch: ChangeBatch, *, retracts: bool) -> tuple[list[Row], Ints]:
+    """The versions that came, and behind them those that went, with their signs."""
+    # The last column of a version says that it is deleted, where there are old versions at all.
+    news = [row for row in batch.news if row is not None and not (retracts and row[-1] is True)]
+    olds = [row for row in batch.olds if row is not None] if retracts else []
+    return news + olds, np.array([1] * len(news) + [-1] * len(olds), np.int64)
+
+
+def _told(key: Key) -> str:
+    return key if isinstance(key, str) else hidden_key(key if isinstance(key, tuple) else (key,))
+
+
+def _read(view: Table, source: Table) -> tuple[str, ...]:
+    """The columns of the source that the view reads."""
+    return tuple(
+        name for reads in view.view_options.reads if reads.table_id == source.table_id for name in reads.columns
+    )

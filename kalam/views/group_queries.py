@@ -1,0 +1,101 @@
+"""The two texts of an aggregating view, computed: of rows what they bring to their groups, of groups the rows shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import msgspec
+import pyarrow as pa
+
+from kalam.errors import Unsupported
+from kalam.query.computed import ComputedQuery, ComputeProcess, Failed
+from kalam.schema import Table
+from kalam.views.groups import GroupTable, KeptCall
+from kalam.views.groups.plain import is_kept
+from kalam.views.relation import Relation
+from kalam.views.shape import Grouped
+from kalam.views.shape.classified import PLACE, RELATION_NAMESPACE
+
+PLACE_FIELD = pa.field(PLACE, pa.int32())
+SLOT_FIELD = pa.field(PLACE, pa.int64())
+
+
+class GroupTypes(msgspec.Struct, frozen=True):
+    """The types of what is kept of groups, as DataFusion tells them."""
+
+    keys: tuple[pa.DataType, ...]
+    calls: tuple[KeptCall, ...]
+
+    @classmethod
+    def of(cls, grouped: Grouped, rows: pa.Schema, values: pa.Schema) -> GroupTypes:
+        """Those of the columns of the rows text and of the types text."""
+        keys = tuple(rows.field(f"_k{number}").type for number in range(len(grouped.keys)))
+        arguments = [
+            None if call.argument is None else rows.field(f"_a{number}").type
+            for number, call in enumerate(grouped.calls)
+        ]
+        calls = tuple(
+            KeptCall(call.kind, kind, values.field(f"_v{number}").type)
+            for number, (call, kind) in enumerate(zip(grouped.calls, arguments, strict=True))
+        )
+        return cls(keys, calls)
+
+    @property
+    def unkept(self) -> str | None:
+        """What of a type cannot be kept, or None."""
+        keys = (f"GROUP BY of {kind}" for kind in self.keys if not is_kept(kind))
+        calls = (f"{call.kind} of {call.unkept}" for call in self.calls if call.unkept is not None)
+        return next(chain(keys, calls), None)
+
+
+class GroupQueries:
+    """Computes the texts of one view. Its methods are blocking."""
+
+    def __init__(self, grouped: Grouped, source: Table, relation: Relation, process: ComputeProcess) -> None:
+        self._grouped, self._process = grouped, process
+        self._schema = relation.schema.append(PLACE_FIELD)
+        text = grouped.rows_text(with_place=True)
+        self._rows = ComputedQuery.of(process, source.name.namespace, source.name.table, text, self._schema)
+        self._groups: ComputedQuery | None = None
+
+    def close(self) -> None:
+        """The process lets go of the plans."""
+        self._rows.close()
+        if self._groups is not None:
+            self._groups.close()
+
+    def table(self, groups_max: int) -> GroupTable:
+        """Groups of the types that DataFusion gives them; raises Unsupported for a type that cannot be kept."""
+        rows = self._rows.run(self._schema.empty_table()).drop_columns([PLACE])
+        schema = never_empty(rows.schema)
+        asked = ComputedQuery.of(self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), schema)
+        try:
+            types = GroupTypes.of(self._grouped, rows.schema, asked.run(schema.empty_table()).schema)
+        finally:
+            asked.close()
+        if types.unkept is not None:
+            raise Unsupported(types.unkept)
+        groups = GroupTable(types.keys, types.calls, groups_max)
+        if self._groups is None:
+            schema = groups.values(groups.all_slots()[:0]).rows.schema
+            self._groups = ComputedQuery.of(
+                self._process, RELATION_NAMESPACE, "groups", self._grouped.groups_text(), schema
+            )
+        return groups
+
+    def rows(self, versions: pa.Table) -> tuple[pa.Table, list[Failed]]:
+        """What versions of the source bring to their groups, each with its place; and those that fail."""
+        places = pa.array(range(versions.num_rows), PLACE_FIELD.type)
+        found, failed = self._rows.run_each(versions.append_column(PLACE_FIELD, places))
+        return pa.concat_tables(found) if found else self._rows.run(self._schema.empty_table()), failed
+
+    def results(self, groups: pa.Table, checked: Callable[[pa.Table], pa.Table]) -> tuple[list[pa.Table], list[Failed]]:
+        """The view's rows of groups, ``_c0`` …, whether each is shown, and its slot; and the groups that fail."""
+        assert self._groups is not None
+        return self._groups.run_each(groups, checked)
+
+
+def never_empty(schema: pa.Schema) -> pa.Schema:
+    """The columns of a relation, which has at least one."""
+    return schema if len(schema) else pa.schema([pa.field("_row", pa.bool_())])

@@ -1,0 +1,32 @@
+"""Asks a source again for what it was at a position that is past: what it is now, and what has come since."""
+
+from __future__ import annotations
+
+import sys
+
+from kalam.schema import Table
+from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.view_positions import Position
+from kalam.tables.kinds import Source
+from kalam.tables.stored import StoredTables
+from kalam.tables.versions import ChangeBatch
+from kalam.views.copy_source import CopySource
+
+
+class Rereading:
+    """Of a SHARED table or a view."""
+
+    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue) -> None:
+        self._source, self._stored = source, stored
+        self._log = CopySource(source, stored, catalogue, sys.maxsize)
+
+    async def since(self, seq: int) -> tuple[Source, ChangeBatch]:
+        """The source now, and the changes since a position that lead there; raises RefillNeeded where they are gone."""
+        view = await self._stored.view(self._log.table, "")
+        last_seq = 0 if view is None else view.last_seq
+        if last_seq <= seq:
+            return view, ChangeBatch()
+        taken = await self._log.take(Position(source_id=self._source.table_id, seq=seq), sys.maxsize)
+        batch = ChangeBatch() if taken is None or taken.changes is None else taken.changes.batch
+        count = sum(each <= last_seq for each in batch.seqs)
+        return view, ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])
