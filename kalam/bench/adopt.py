@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from kalam.bench.adopted_bucket import measure_bucket
+from kalam.bench.adopted_view import measure_view
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.foreign_publisher import Filled, FillTask
 from kalam.bench.idle import usage
@@ -30,10 +31,11 @@ SELECT: Final = "SELECT tag, count(*) FROM {} GROUP BY tag"
 
 
 def measure_adopt(stage: Stage) -> Iterator[Figure]:
-    """The reader against a raw pull, with headers and without, and the first query; and a key-value bucket."""
+    """The reader against a raw pull, with headers and without, and the first query; a key-value bucket; and a view."""
     yield from _reads(stage)
     yield from _first_queries(stage)
     yield from measure_bucket(stage)
+    yield from measure_view(stage, _fill)
 
 
 def _fill(stage: Stage, url: str, stream: str, messages: int, *, headers: bool = False) -> None:
