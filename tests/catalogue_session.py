@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from kalam.access.identity import Identity
 from kalam.engine import Caller, Session
-from kalam.server import Running
+from kalam.server import Running, open_server
+from kalam.settings import Settings
 from kalam_pg.catalogue import Catalogue, CatalogueAnswer, CatalogueText, recognise
 from kalam_pg.settings import SessionSettings
 
@@ -56,3 +59,13 @@ def recognised(text: str) -> CatalogueText:
     found = recognise(text)
     assert found is not None, f"this is about the catalogue: {text}"
     return found
+
+
+@asynccontextmanager
+async def catalogue_session(folder: Path) -> AsyncIterator[CatalogueSession]:
+    """A session on a server of its own, with the tables from above."""
+    async with open_server(Settings(data_dir=folder / "data", http_port=0, nats_port=0)) as running:
+        await running.engine.caller(Session(), "test").execute(TABLES)
+        catalogue = Catalogue(query_time_s=60, rows_max=100_000)
+        yield CatalogueSession(running, catalogue)
+        await catalogue.aclose()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from catalogue_session import TABLES, CatalogueSession, recognised
+from catalogue_session import CatalogueSession, catalogue_session, recognised
 
 from kalam.engine import Session
 from kalam.errors import (
@@ -24,8 +24,6 @@ from kalam.errors import (
     TooLarge,
     Unsupported,
 )
-from kalam.server import open_server
-from kalam.settings import Settings
 from kalam_pg.catalogue import Catalogue, recognise
 from kalam_pg.catalogue.pg_types import by_name
 from kalam_pg.catalogue.relations import relations
@@ -37,12 +35,8 @@ ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELEC
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def session(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[CatalogueSession]:
-    folder = tmp_path_factory.mktemp("catalogue")
-    async with open_server(Settings(data_dir=folder / "data", http_port=0, nats_port=0)) as running:
-        await running.engine.caller(Session(), "test").execute(TABLES)
-        catalogue = Catalogue(query_time_s=60, rows_max=100_000)
-        yield CatalogueSession(running, catalogue)
-        await catalogue.aclose()
+    async with catalogue_session(tmp_path_factory.mktemp("catalogue")) as opened:
+        yield opened
 
 
 # What is told of tables.

@@ -50,7 +50,9 @@ def test_namespaces_are_created_and_dropped() -> None:
     assert parse_statement("DROP NAMESPACE IF EXISTS app CASCADE") == DropNamespace("app", if_exists=True, cascade=True)
 
 
-@pytest.mark.parametrize("name", ["system", "information_schema", "kalam", '"App"', "_a", '"a b"', "a" * 64, '""'])
+@pytest.mark.parametrize(
+    "name", ["system", "information_schema", "pg_catalog", "kalam", '"App"', "_a", '"a b"', "a" * 64, '""']
+)
 def test_a_reserved_or_impossible_namespace_is_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         parse_statement(f"CREATE NAMESPACE {name}")

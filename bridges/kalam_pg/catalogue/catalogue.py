@@ -111,7 +111,7 @@ class Catalogue:
         """
         put = question.put(tuple(declared))
         caller = session.caller
-        asked = _asked(session, caller)
+        asked = _asked(session, caller, rights=put.asks_rights)
         values = [_given(value) for value in parameters]
         if len(values) != len(put.parameters):
             raise InvalidValue(f"the statement has {len(put.parameters)} parameters, and {len(values)} values came")
@@ -161,9 +161,11 @@ class Catalogue:
         self._kept.clear()
 
 
-def _asked(session: SessionView, caller: Caller) -> Asked:
+def _asked(session: SessionView, caller: Caller, *, rights: bool) -> Asked:
+    """The session as the functions see it; with what the user may do where that is asked."""
+    tables = caller.tables() if rights else ()
     privileges = {
-        table.table_id: frozenset(each for each in _PRIVILEGES if caller.may(each, table)) for table in caller.tables()
+        table.table_id: frozenset(each for each in _PRIVILEGES if caller.may(each, table)) for table in tables
     }
     return Asked(
         session.user,
@@ -172,7 +174,7 @@ def _asked(session: SessionView, caller: Caller) -> Asked:
         tuple(session.settings.search_path),
         session.settings,
         privileges,
-        frozenset(name for name in caller.namespaces() if caller.may_create(name)),
+        frozenset(name for name in (caller.namespaces() if rights else ()) if caller.may_create(name)),
         caller.administers(),
         session.client_address,
         [],

@@ -37,6 +37,11 @@ class Question(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...]
     read: frozenset[str]
 
+    @property
+    def asks_rights(self) -> bool:
+        """Whether it may depend on what the user may do with tables, and not only on which she sees."""
+        return "k_has_" in self.sql or any(relation.endswith(("privileges", "grants")) for relation in self.read)
+
 
 def put(tree: Expr, declared: Sequence[int]) -> Question:
     """A statement's tree in SQLite's words; ``declared`` are the OIDs that a client gave for parameters (0: none).
