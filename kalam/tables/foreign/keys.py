@@ -62,7 +62,7 @@ class Keys:
     def take(self, messages: ForeignMessages, now_ns: int) -> list[Change]:
         """Take in messages that follow, in their order: what changes, which is in their order, too."""
         last = {subject: place for place, subject in enumerate(messages.subjects)}
-        self._last_seq = max(self._last_seq, *messages.seqs[-1:])
+        self._last_seq = max(self._last_seq, *messages.seqs[-1:], 0)
         lasting = self._lifetimes.max_age_ns is None
         if lasting and self._are_new(messages, last):
             held = map(Held, messages.seqs, messages.times_ns, repeat(True))
