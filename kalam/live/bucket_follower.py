@@ -8,26 +8,30 @@ found by comparing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import structlog
 
-from kalam.errors import KalamError
+from kalam.errors import KalamError, TooLarge
 from kalam.live.beginning import Beginning
 from kalam.live.follower import LOOK_PAUSE_S
 from kalam.live.foreign_follower import ForeignFollower
 from kalam.live.watch import Watch
+from kalam.schema import Table
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.versions import ChangeBatch
 
+End = Callable[[Table, str], None]
+"""Ends the live queries on a table, and says why."""
 log = structlog.get_logger(__name__)
 
 
 class BucketFollower:
-    """Brings the changes of one bucket to the watch of its table."""
+    """Brings the changes of one bucket to the watch of its table; one that outgrows its bound ends the live queries."""
 
-    def __init__(self, watch: Watch, tables: ForeignTables) -> None:
-        self._watch, self._bucket = watch, tables.bucket(watch.table)
+    def __init__(self, watch: Watch, tables: ForeignTables, end: End) -> None:
+        self._watch, self._bucket, self._end = watch, tables.bucket(watch.table), end
         self._beginning = Beginning()
         self._task = asyncio.create_task(self._run(), name=f"live keys {watch.table.name}")
 
@@ -52,6 +56,9 @@ class BucketFollower:
                     await self._bucket.look()
                     self._watch.progress.seq = max(self._watch.progress.seq, self._bucket.number)
                     self._beginning.done()
+                except TooLarge as exc:
+                    self._beginning.failed(exc)
+                    self._end(self._watch.table, f"{exc.code}: {exc.told}")
                 except KalamError as exc:
                     log.debug("live keys wait for the bucket", table=str(self._watch.table.name), reason=exc.detail)
                     self._beginning.failed(exc)
@@ -67,9 +74,9 @@ class BucketFollower:
 AnyForeignFollower = ForeignFollower | BucketFollower
 
 
-def follower_of_others(watch: Watch, tables: ForeignTables) -> AnyForeignFollower:
+def follower_of_others(watch: Watch, tables: ForeignTables, end: End) -> AnyForeignFollower:
     """What follows the stream or bucket that a table is over."""
-    return (BucketFollower if watch.table.is_bucket else ForeignFollower)(watch, tables)
+    return BucketFollower(watch, tables, end) if watch.table.is_bucket else ForeignFollower(watch, tables)
 
 
 def _same(batch: ChangeBatch) -> ChangeBatch:

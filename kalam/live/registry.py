@@ -225,7 +225,7 @@ class Registry:
         self._followers[watch.name] = Follower(watch, codec, self._streams, held_bytes_max)
 
     def _follow_foreign(self, watch: Watch) -> None:
-        self._followers[watch.name] = follower_of_others(watch, self._foreign)
+        self._followers[watch.name] = follower_of_others(watch, self._foreign, self.close_table)
 
     async def _predicate(self, watch: Watch, request: LiveRequest) -> Predicate:
         places = {column.name: place for place, column in enumerate(watch.columns)}

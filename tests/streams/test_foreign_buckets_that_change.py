@@ -149,6 +149,7 @@ async def test_bounded_queries_that_run_at_once_are_bounded_together(start_kalam
         assert next(answer for answer in answers if not isinstance(answer, SqlFailed)) == [[199]]
         for _ in range(3):
             assert server.sql("SELECT count(v) FROM n.t WHERE _seq > 1") == [[199]]
+        live = await subscribe(client, "SELECT v FROM n.t")
         await put(bucket, {f"y.{number}": number for number in range(3)})
         for number in range(300):
             await bucket.put(f"z.{number}", json.dumps({"v": number, "note": note}).encode())
@@ -156,4 +157,6 @@ async def test_bounded_queries_that_run_at_once_are_bounded_together(start_kalam
             with pytest.raises(SqlFailed) as failure:
                 server.sql(asked_for)
             assert failure.value.code == "too_large"
+        await live.wait(lambda: live.of("closed"))
+        assert live.of("closed")[0]["reason"].startswith("too_large")
         assert server.sql("SELECT v FROM n.t WHERE _key = 'y.2'") == [[2]]

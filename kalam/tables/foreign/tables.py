@@ -122,6 +122,11 @@ class ForeignTables:
         )
         return None if newest is None else newest.undecodable()
 
+    def key_count(self, table: Table) -> int | None:
+        """How many keys of a bucket have a value; None where none were read."""
+        bucket = self._buckets.get(table.table_id)
+        return None if bucket is None else bucket.row_count
+
     def forget(self, table: Table) -> None:
         """Let go of what is kept of a table that was dropped or altered."""
         for window in [window for name, window in self._windows.items() if name.table_id == table.table_id]:

@@ -100,6 +100,7 @@ class ForeignUpkeep:
         reasons = [(f"undecodable_{reason}", "" if counts is None else counts[reason]) for reason in Reason]
         return [
             *_named(over),
+            *self._keys(table),
             ("messages", state.messages),
             ("bytes", state.bytes),
             ("first_seq", state.first_seq),
@@ -110,6 +111,13 @@ class ForeignUpkeep:
             ("undecodable", "" if counts is None else sum(counts.values())),
             *reasons,
         ]
+
+    def _keys(self, table: Table) -> list[tuple[str, Any]]:
+        """How many keys of a bucket have a value, of what was read last."""
+        if not table.is_bucket:
+            return []
+        count = self._tables.key_count(table)
+        return [("keys", "" if count is None else count)]
 
 
 def _named(over: Over) -> list[tuple[str, Any]]:
