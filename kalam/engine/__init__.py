@@ -12,6 +12,7 @@ from kalam.engine.health import Check
 from kalam.engine.session import Session
 from kalam.engine.shown import Shown, ShownRole
 from kalam.engine.stats import Stats
+from kalam.query.points import PointRow
 from kalam.sql.text.named_places import position_of
 from kalam.tables.insert_batch import InsertMessage
 
@@ -25,6 +26,7 @@ __all__ = [
     "Engine",
     "Identity",
     "InsertMessage",
+    "PointRow",
     "Session",
     "Shown",
     "ShownRole",

@@ -21,6 +21,7 @@ from kalam.engine.shown import Shown, shown
 from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
 from kalam.query.parameters import Parameters
+from kalam.query.points import PointRow
 from kalam.query.results import Result
 from kalam.query.running import RunningQuery
 from kalam.rows.taking import Conflict
@@ -56,6 +57,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         None for everything else, and for whatever is wrong: ``execute`` answers it.
         """
         return self._dispatch.look(text, Parameters.of(params), self.session, self.door)
+
+    def look_row(self, text: str, params: Sequence[Any]) -> PointRow | None:
+        """The same answer as Python values, for doors that do not speak JSON."""
+        return self._dispatch.look_row(text, Parameters.of(params), self.session, self.door)
 
     async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
         """Run the statements of a text in order and return a result for each.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 import pyarrow as pa
@@ -40,7 +40,7 @@ from kalam.errors import (
     SyntaxFault,
     Unsupported,
 )
-from kalam.query.points import Points
+from kalam.query.points import PointRow, Points
 from kalam.query.queries import Queries
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries, RunningQuery, running_query
@@ -61,6 +61,7 @@ from kalam.tracing import span
 
 _SYSTEM = {sql.ShowJobs: "jobs", ShowSessions: "sessions", ShowViews: "views"}
 log = structlog.get_logger(__name__)
+_Answer = TypeVar("_Answer")
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -159,13 +160,22 @@ class Dispatch(msgspec.Struct, frozen=True):
 
         None for everything else, and for whatever is wrong: ``execute`` answers it.
         """
+        return None if session.bigint_as_text else self._look(self.points.answer_nowait, text, params, session, door)
+
+    def look_row(self, text: str, params: Sequence[Any], session: Session, door: str) -> PointRow | None:
+        """The same answer as Python values."""
+        return self._look(self.points.row_nowait, text, params, session, door)
+
+    def _look(
+        self, answered: Callable[..., _Answer | None], text: str, params: Sequence[Any], session: Session, door: str
+    ) -> _Answer | None:
         query = self.texts.known_query(text)
-        if query is None or query.point is None or session.bigint_as_text:
+        if query is None or query.point is None:
             return None
         started = time.perf_counter()
         try:
             reader = self.gate.reader(session.identity)
-            answer = self.points.answer_nowait(query, session.user, session.namespace, params, reader)
+            answer = answered(query, session.user, session.namespace, params, reader)
             if answer is not None:
                 self.sql_counts.note(door, time.perf_counter() - started)
             return answer

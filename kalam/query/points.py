@@ -80,6 +80,13 @@ class Shape(msgspec.Struct, frozen=True):
     wanted: frozenset[str] | None
 
 
+class PointRow(msgspec.Struct, frozen=True):
+    """The answer to a query for one row: its columns, and the row as Python values, None where there is none."""
+
+    fields: pa.Schema
+    row: tuple[Any, ...] | None
+
+
 class Points:
     """Answers queries for single rows."""
 
@@ -119,6 +126,31 @@ class Points:
         And where the ``reader``, whose rights count, may not read the table.
         """
         started = time.perf_counter()
+        found = self._look(query, user, namespace, parameters, reader)
+        if found is None:
+            return None
+        shape, values = found
+        return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
+
+    def row_nowait(
+        self,
+        query: QueryText,
+        user: str,
+        namespace: str | None,
+        parameters: Sequence[Any],
+        reader: str | None = None,
+    ) -> PointRow | None:
+        """The same answer as Python values."""
+        found = self._look(query, user, namespace, parameters, reader)
+        if found is None:
+            return None
+        shape, values = found
+        return PointRow(shape.schema, None if values is None else tuple(values))
+
+    def _look(
+        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any], reader: str | None
+    ) -> tuple[Shape, list[Any] | None] | None:
+        """What the answer looks like, and its one row's values, None where there is no such row."""
         asked = self._asked(query, namespace, parameters)
         if asked is None:
             return None
@@ -135,7 +167,7 @@ class Points:
         if found.rows and (guard is None or guard.may_match(found.rows[0].row)):
             row = _whole(found.rows[0])
             values = [row[place] for place, _ in shape.places]
-        return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
+        return shape, values
 
     def _asked(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> tuple[Shape, Key] | None:
         """What is asked for, and the key of whose row; None for a query that has to be planned."""

@@ -18,7 +18,7 @@ import pytest
 from asking import asking
 from server_process import ServerProcess, SqlFailed
 
-from kalam.engine import Caller, position_of
+from kalam.engine import Caller, PointRow, position_of
 from kalam.errors import DuplicateKey, InvalidValue, KalamError, TooLarge, Unsupported
 from kalam.server import open_server
 from kalam.settings import Settings
@@ -76,6 +76,18 @@ async def test_values_are_bound_as_what_they_are_and_scalars_with_their_types(da
             assert found.schema.field(0).type == kind
         described = await caller.describe("SELECT $1, $2, $3", (pa.int32(), None, pa.list_(pa.string())))
         assert [field.type for field in described.parameters] == [pa.int32(), pa.string(), pa.list_(pa.string())]
+
+        point = "SELECT s, at, p, j, u, b FROM lab.t WHERE id = $1"
+        assert caller.look_row(point, [1]) is None  # the first time a text is read, it has to be run
+        [selected] = await caller.execute(point, [1])
+        assert selected.data is not None
+        for params in ([1], [pa.scalar(1, pa.int32())]):
+            looked = caller.look_row(point, params)
+            assert looked is not None
+            assert looked.row is not None
+            assert looked.fields.equals(selected.data.schema, check_metadata=True)
+            assert dict(zip(looked.fields.names, looked.row, strict=True)) == selected.data.to_pylist()[0]
+        assert caller.look_row(point, [99]) == PointRow(looked.fields, None)
 
         text = "INSERT INTO lab.t (id, s) VALUES ($1, $2), ($3, 'y') RETURNING id"
         many = await caller.execute_many(text, [(10, "a", 11), (12, "b", 13)])
