@@ -15,6 +15,7 @@ from sqlglot import exp
 from kalam.query.exact.checked import NEAREST, SINGLE
 from kalam.query.exact.float_programs import DOUBLE_TEXT, OR_NULL, SINGLE_TEXT, check_number
 from kalam.query.exact.scopes import Scope
+from kalam.query.exact.spans import compare_whole
 from kalam.query.exact.types import is_decimal, is_float, is_text
 from kalam.query.postgresql.functions import FLOAT_TEXT
 
@@ -30,6 +31,8 @@ _WHOLE = frozenset({exp.DType.SMALLINT, exp.DType.INT, exp.DType.BIGINT, exp.DTy
 
 def mix(scope: Scope, node: exp.Expr) -> None:
     """Give the values of a comparison or a choice one type."""
+    if isinstance(node, (*COMPARISONS, exp.Between, exp.In)) and compare_whole(scope, node):
+        return
     match node:
         case exp.Between():
             _as_one(scope, [node.this, node.args["low"], node.args["high"]])

@@ -29,6 +29,7 @@ from kalam.query.exact.guards import CHAINS, guard, guard_branches
 from kalam.query.exact.intervals import with_intervals
 from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix, nearest
 from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_columns
+from kalam.query.exact.spans import register as register_spans
 from kalam.query.exact.subqueries import look_in
 from kalam.query.exact.times import TIMES, time
 from kalam.query.exact.types import is_decimal, is_float, is_text
@@ -46,10 +47,13 @@ _STRINGS = re.compile(
 _WITH_FLOATS = re.compile(r"'\s*[+-]?[\d.]+[eE]\+?\d\d+\s*'|\bIN\s*\(", re.IGNORECASE)
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
 _CONCERNED = re.compile(
-    r"[+/%^]|-|#>|\b(?:FETCH|ROWS?|AT|SIMILAR|TO_CHAR|TO_TIMESTAMP|TO_DATE|EXTRACT|DATE_PART|DATE_TRUNC)\b"
-    r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ|GENERATE_SERIES)\b|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d"
+    r"[+/%^]|-|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d|#>"
+    r"|(?:,[^()]*|\))\)\s*(?:[=<>!]|(?:NOT\s+)?IN\b)|\bFETCH\s|\bOFFSET\s+\S+\s+ROWS?\b|\bAT\s+TIME\b|\bSIMILAR\s"
     r"|\b(?:EXP|LN|LOG\w*|SQRT|SINH|A?COSH|ASIN|ACOS|DEGREES|ROUND|TRUNC|POW|POWER)\s*\("
-    r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()",
+    r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::"
+    r"|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()"
+    r"|\b(?:TO_CHAR|TO_TIMESTAMP|TO_DATE|EXTRACT|DATE_PART|DATE_TRUNC|INTERVAL|ENCODE)\b"
+    r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ|GENERATE_SERIES)\b",
     re.IGNORECASE,
 )
 _DECIMALS = re.compile(
@@ -76,6 +80,7 @@ class ExactQueries:
         register(ctx)
         register_floats(ctx)
         register_postgresql(ctx)
+        register_spans(ctx)
         self._texts: OrderedDict[Any, _Exact] = OrderedDict()
         self._lock = threading.Lock()
 

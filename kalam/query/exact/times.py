@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from kalam.errors import Unsupported
 from kalam.query.exact.scopes import Scope
+from kalam.query.exact.spans import MICROSECONDS, is_duration, is_interval
 from kalam.query.exact.types import is_decimal, is_float, is_text, is_whole
 from kalam.query.postgresql.functions import EPOCH, TEXT_DATE, TEXT_TIME, TIME_TEXT
 
@@ -24,6 +25,15 @@ _FRACTIONS = {
     **dict.fromkeys(("MILLISECOND", "MILLISECONDS", "MS", "MSEC", "MSECS"), 1_000),
 }
 """Parts of a time that have a fraction: how many microseconds are one."""
+_US = f"{MICROSECONDS[0]}{{}}{MICROSECONDS[1]}"
+_PARTS_OF_DURATIONS = {
+    **{name: f"(CAST({_US} % 60000000 AS DOUBLE) / {by})" for name, by in _FRACTIONS.items()},
+    **dict.fromkeys(("EPOCH",), f"(CAST({_US} AS DOUBLE) / 1000000)"),
+    **dict.fromkeys(("MINUTE", "MINUTES"), f"({_US} / 60000000 % 60)"),
+    **dict.fromkeys(("HOUR", "HOURS"), f"({_US} / 3600000000 % 24)"),
+    **dict.fromkeys(("DAY", "DAYS"), f"({_US} / 86400000000)"),
+}
+"""Parts of a difference of times, of which DataFusion counts all hours, and whole seconds."""
 
 
 def is_time(kind: Any) -> bool:
@@ -80,13 +90,20 @@ def _since_epoch(scope: Scope, node: exp.Expr) -> None:
 
 def _part(scope: Scope, node: exp.Expr) -> None:
     """``extract(second FROM time)``, of which DataFusion gives whole seconds."""
-    microseconds = _FRACTIONS.get(str(node.this.name).upper())
-    if microseconds is None or not is_time(scope.type_of(node.expression)):
-        return
-    work = scope.work
-    of = work.edits.part(work.span(node.expression))
-    work.edits.replace_whole(work.span(node), f"(CAST(date_part('microsecond', {of}) AS DOUBLE) / {microseconds})")
-    work.known[id(node)] = pa.float64()
+    work, kind, part = scope.work, scope.type_of(node.expression), str(node.this.name).upper()
+    microseconds = _FRACTIONS.get(part)
+    if is_duration(kind):
+        written = _PARTS_OF_DURATIONS.get(part)
+    elif microseconds is not None and is_interval(kind):
+        written = f"(date_part('epoch', {{}}) % 60 * {1_000_000 // microseconds})"
+    elif microseconds is not None and is_time(kind):
+        written = f"(CAST(date_part('microsecond', {{}}) AS DOUBLE) / {microseconds})"
+    else:
+        written = None
+    if written is not None:
+        of = work.edits.part(work.span(node.expression))
+        work.edits.replace_whole(work.span(node), written.format(of))
+        work.known[id(node)] = pa.float64() if "DOUBLE" in written or "epoch" in written else pa.int64()
 
 
 def _at_zone(scope: Scope, node: exp.Expr) -> None:

@@ -30,7 +30,7 @@ from kalam.sql.text.lexer import Kind, StatementText, Token, read_tokens
 
 _CONCERNED = re.compile(
     r"->|\#>|::|\bCAST\s*\(|\bFETCH\s|\bOFFSET\s"
-    r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ)\b",
+    r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|ENCODE|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ)\b",
     re.IGNORECASE,
 )
 _RENAMED = {"CEILING": "ceil", "SIGN": "signum", "EVERY": "bool_and", "VARIANCE": "var_samp"}
@@ -322,6 +322,12 @@ class _Spelling(msgspec.Struct):
             self._replace(commas[0], commas[0] + 1, ") % (")
             self.edits.enclose(self._span(closing, closing + 1), behind=")")
 
+    def encode(self, place: int) -> None:
+        """``encode(bytes, 'base64')``, which PostgreSQL fills up."""
+        closing = self.pairs.get(place + 1) if self._symbols(place + 1, "(") else None
+        if closing is not None and self.tokens[closing - 1].text.lower() == "'base64'":
+            self._replace(closing - 1, closing, "'base64pad'")
+
     def _outer(self, opened: int, place: int) -> bool:
         """Whether a place is right within a bracket, and in none within that."""
         return not any(
@@ -335,6 +341,7 @@ _WORDS: Mapping[str, Callable[[_Spelling, int], None]] = {
     "FETCH": _Spelling.fetch,
     "OFFSET": _Spelling.offset,
     "MOD": _Spelling.mod,
+    "ENCODE": _Spelling.encode,
     **dict.fromkeys(_TIMES, _Spelling.time),
     **dict.fromkeys(_MADE, _Spelling.typed),
 }
