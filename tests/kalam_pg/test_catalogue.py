@@ -396,6 +396,12 @@ async def test_parameters_are_values_of_those_types(session: CatalogueSession) -
         ("SELECT relname FROM pg_class UNION SELECT 1, 2", InvalidValue, "same number of columns"),
         ("SELECT generate_series(1, 1000000), version()", TooLarge, "generate_series"),
         ("SELECT repeat(version(), 10000000)", TooLarge, "characters"),
+        ("SELECT regexp_replace(repeat('a', 9999), 'a', repeat(version(), 9999), 'g')", TooLarge, "characters"),
+        ("SELECT array_to_string(array_agg(1), repeat('a', 999999)) FROM pg_type", TooLarge, "characters"),
+        ("SELECT string_agg(repeat('a', 99999), '') FROM pg_type", TooLarge, "characters"),
+        ("SELECT format(repeat('%1$s', 9999), repeat('a', 9999)), version()", TooLarge, "characters"),
+        ("SELECT repeat('a', 999999) FROM pg_attribute", TooLarge, "bytes"),
+        ("SELECT 1 FROM pg_class WHERE oid IN ()", SyntaxFault, "IN"),
         ("SELECT left(version(), 'x'::regclass)", TableNotFound, "x"),
         ("SELECT split_part(version(), 1, 'x')", Unsupported, "arguments"),
     ],
@@ -470,6 +476,17 @@ async def test_a_query_ends_at_its_time_and_leaves_the_next_alone(session: Catal
     with pytest.raises(TooLarge, match="more than 10 rows"):
         await catalogue.answer(recognised("SELECT 1 FROM pg_type"), session)
     assert (await catalogue.answer(recognised("SELECT current_schema()"), session)).rows == [("public",)]
+    await catalogue.aclose()
+
+
+async def test_more_users_than_snapshots_are_kept_are_answered_at_the_same_time(session: CatalogueSession) -> None:
+    catalogue = Catalogue(query_time_s=60, rows_max=10)
+    sessions = [CatalogueSession(session.running, catalogue, f"user{number}") for number in range(20)]
+    asked = [each.value("SELECT current_user || count(*) FROM pg_tables WHERE schemaname = 'lab'") for each in sessions]
+    assert await asyncio.gather(*asked, *(each.value("SELECT user") for each in sessions)) == [
+        *(f"user{number}3" for number in range(20)),
+        *(f"user{number}" for number in range(20)),
+    ]
     await catalogue.aclose()
 
 

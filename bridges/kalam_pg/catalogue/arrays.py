@@ -14,9 +14,16 @@ from kalam.errors import InvalidValue, TooLarge
 from kalam_pg.catalogue import pg_types
 
 ELEMENTS_MAX: Final = 100_000
+CHARACTERS_MAX: Final = 1 << 20
 _PART: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*+"|[^,{}"\\]*+)\s*([,}])', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN: Final = re.compile(r"""[^\s{},"\\]+""")
+
+
+def check_size(characters: int) -> None:
+    """Raise TooLarge before a text of so many characters is made."""
+    if characters > CHARACTERS_MAX:
+        raise TooLarge(f"a text in a catalogue query has at most {CHARACTERS_MAX:,} characters")
 
 
 def dumped(values: Iterable[Any]) -> str:
@@ -103,7 +110,13 @@ def array_to_string(array: str | None, separator: str | None, null: str | None =
     if array is None or separator is None:
         return None
     values = (null if value is None else value for value in loaded(array))
-    return separator.join(_shown(value) for value in values if value is not None)
+    return joined(separator, [_shown(value) for value in values if value is not None])
+
+
+def joined(separator: str, texts: Sequence[str]) -> str:
+    """Texts with a separator between; raises TooLarge."""
+    check_size(sum(map(len, texts)) + len(separator) * len(texts))
+    return separator.join(texts)
 
 
 def _shown(value: Any) -> str:
@@ -161,6 +174,8 @@ def zipped(*arrays: str | None) -> str:
     """Arrays side by side."""
     lists = [loaded(array) for array in arrays]
     longest = max(map(len, lists), default=0)
+    if longest * len(lists) > ELEMENTS_MAX:
+        raise TooLarge(f"arrays side by side have at most {ELEMENTS_MAX:,} elements in a catalogue query")
     return dumped([values[place] if place < len(values) else None for values in lists] for place in range(longest))
 
 

@@ -21,7 +21,7 @@ from kalam.threads import Purpose, in_thread
 from kalam_pg.catalogue import pg_types
 from kalam_pg.catalogue.arrays import dumped
 from kalam_pg.catalogue.asking import Asked
-from kalam_pg.catalogue.kept import KeptCatalogue
+from kalam_pg.catalogue.kept import Bounds, KeptCatalogue
 from kalam_pg.catalogue.recognised import CatalogueText
 from kalam_pg.catalogue.selects import Question, shown_type
 from kalam_pg.settings import SessionSettings
@@ -89,8 +89,8 @@ class CatalogueDescribed(msgspec.Struct, frozen=True):
 class Catalogue:
     """Answers and describes statements that ``recognise`` has found to be about the catalogue."""
 
-    def __init__(self, *, query_time_s: float, rows_max: int) -> None:
-        self._query_time_s, self._rows_max = query_time_s, rows_max
+    def __init__(self, *, query_time_s: float, rows_max: int, bytes_max: int = 64 << 20) -> None:
+        self._bounds = Bounds(query_time_s, rows_max, bytes_max)
         self._kept: OrderedDict[tuple[str, str], KeptCatalogue] = OrderedDict()
 
     def describe(self, question: CatalogueText, declared: Sequence[int] = ()) -> CatalogueDescribed:
@@ -117,8 +117,9 @@ class Catalogue:
             raise InvalidValue(f"the statement has {len(put.parameters)} parameters, and {len(values)} values came")
         with caller.describing(question.text):
             kept = self._snapshot(caller, session.database)
-            async with kept.turn:
-                rows = await self._run(kept, put, values, asked, caller)
+            with kept.wanted():
+                async with kept.turn:
+                    rows = await self._run(kept, put, values, asked, caller)
         for name, value in asked.changed:
             session.settings.set(name, value)
         return CatalogueAnswer(_fields(put), rows)
@@ -131,7 +132,7 @@ class Catalogue:
 
         def work() -> list[tuple[Any, ...]]:
             kept.update(shown, put.read, asked)
-            return kept.ask(put, values, asked, self._rows_max, self._query_time_s)
+            return kept.ask(put, values, asked, self._bounds)
 
         running = asyncio.ensure_future(in_thread(Purpose.DESCRIPTIONS, work))
         try:
@@ -148,7 +149,7 @@ class Catalogue:
         if kept is None or kept.broken:
             kept = self._kept[key] = KeptCatalogue(database)
         self._kept.move_to_end(key)
-        idle = [other for other, one in self._kept.items() if not one.turn.locked() and one is not kept]
+        idle = [other for other, one in self._kept.items() if one.idle and one is not kept]
         for other in idle[: max(0, len(self._kept) - SNAPSHOTS_MAX)]:
             self._kept.pop(other).close()
         return kept

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlglot import exp
 
-from kalam.errors import Unsupported
+from kalam.errors import SyntaxFault, Unsupported
 from kalam_pg.catalogue import pg_types
 from kalam_pg.catalogue.coded import Coded, alike, as_texts, as_type, quoted, text_of
 from kalam_pg.catalogue.coding import Coding, Expr
@@ -42,6 +42,8 @@ class Comparisons:
             inner = self._of.query(query.this if isinstance(query, exp.Subquery) else query, scope)
             left = as_type(left, inner.outputs[0].type, self._of.parameters)
             return Coded(f"({left.sql} IN ({inner.sql}))", "bool")
+        if not node.expressions:
+            raise SyntaxFault("IN has at least one value")
         if left.type == ROW:
             listed = ", ".join(self._of.code(each, scope).sql for each in node.expressions)
             return Coded(f"({left.sql} IN (VALUES {listed}))", "bool")

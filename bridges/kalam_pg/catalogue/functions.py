@@ -15,7 +15,7 @@ from typing import Any, Final
 from kalam.errors import InvalidValue, TooLarge
 from kalam_pg.catalogue import arrays, pg_types
 from kalam_pg.catalogue import text_functions as texts
-from kalam_pg.catalogue.arrays import ELEMENTS_MAX, array_in, array_out, dumped, loaded
+from kalam_pg.catalogue.arrays import ELEMENTS_MAX, array_in, array_out, check_size, dumped, loaded
 from kalam_pg.catalogue.text_functions import RESERVED
 
 _SIZES: Final = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -181,6 +181,7 @@ class Collected:
         self._shape, self._directions = "AJ", ""
         self._separator: str | None = None
         self._found: list[tuple[Any, tuple[Any, ...]]] = []
+        self._characters = 0
 
     def step(self, shape: str, directions: str, separator: str | None, value: Any, *keys: Any) -> None:
         """Take a row's value and its keys."""
@@ -188,6 +189,8 @@ class Collected:
         self._separator = separator
         if len(self._found) >= ELEMENTS_MAX:
             raise TooLarge(f"an array in a catalogue query has at most {ELEMENTS_MAX:,} elements")
+        self._characters += sum(len(each) for each in (value, separator, *keys) if isinstance(each, (str, bytes)))
+        check_size(self._characters)
         self._found.append((value, keys))
 
     def finalize(self) -> str | None:

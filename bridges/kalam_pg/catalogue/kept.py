@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
+
+import msgspec
 
 from kalam.engine import Shown
 from kalam.errors import KalamError, Timeout, TooLarge, Unsupported
@@ -24,12 +27,21 @@ from kalam_pg.catalogue.scopes import Output
 from kalam_pg.catalogue.selects import Question, shown_type
 from kalam_pg.catalogue.snapshot import Snapshot
 
-_TEXT_BYTES_MAX: Final = 16 << 20
+_TEXT_BYTES_MAX: Final = 4 << 20
+_FETCHED: Final = 500
 _STEPS: Final = 5_000
 """So many steps of SQLite's machine are taken between looks at the clock."""
 _READING: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How long a query may take, and how many rows and bytes it may give."""
+
+    time_s: float
+    rows_max: int
+    bytes_max: int
 
 
 class KeptCatalogue:
@@ -40,6 +52,7 @@ class KeptCatalogue:
         self.asking = Asking(self.snapshot.names)
         self.turn = asyncio.Lock()
         self.stopped = self.broken = False
+        self._waiting = 0
         self._deadline = 0.0
         self._failed: KalamError | None = None
         conn = self.snapshot.conn
@@ -47,11 +60,25 @@ class KeptCatalogue:
             conn.create_function(f"k_{name}", -1, self._told(function))
         for name, function in self.asking.functions().items():
             conn.create_function(f"k_{name}", -1, self._told(_strict(function)))
-        conn.create_aggregate("k_collected", -1, Collected)  # type: ignore[arg-type]
+        conn.create_aggregate("k_collected", -1, self._aggregate())  # type: ignore[arg-type]
         conn.execute("PRAGMA case_sensitive_like = ON")
         conn.execute("SELECT 1 FROM json_each('[]')")  # its table is made now: later only reading is allowed
         conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _TEXT_BYTES_MAX)
         conn.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody asks, or waits to."""
+        return self._waiting == 0
+
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """Keep it open in the block."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     def update(self, shown: Shown, read: Iterable[str], asked: Asked) -> None:
         """Bring it up to date, with what the session sees of its own in the relations that are read; blocking."""
@@ -82,33 +109,43 @@ class KeptCatalogue:
 
         return call
 
+    def _aggregate(self) -> type[Collected]:
+        """The same for the aggregate."""
+        kept = self
+
+        class Told(Collected):
+            def step(self, *arguments: Any) -> None:
+                try:
+                    super().step(*arguments)
+                except KalamError as exc:
+                    kept._failed = exc
+                    raise
+
+        return Told
+
     def _ends(self) -> bool:
         return self.stopped or time.monotonic() > self._deadline
 
-    def ask(
-        self, question: Question, values: Sequence[Any], asked: Asked, rows_max: int, time_s: float
-    ) -> list[tuple[Any, ...]]:
+    def ask(self, question: Question, values: Sequence[Any], asked: Asked, bounds: Bounds) -> list[tuple[Any, ...]]:
         """The rows of a question; blocking."""
         conn = self.snapshot.conn
         self.asking.asked, self._failed = asked, None
-        self._deadline = time.monotonic() + time_s
+        self._deadline = time.monotonic() + bounds.time_s
         conn.set_authorizer(_only_reading)
         conn.set_progress_handler(self._ends, _STEPS)
         try:
-            rows = conn.execute(question.sql, values).fetchmany(rows_max + 1)
+            rows = _fetched(conn.execute(question.sql, values), bounds)
         except (sqlite3.Error, OverflowError) as exc:
             if self._failed is not None:
                 raise self._failed from exc
             if self._ends():
-                raise Timeout(f"the query took longer than {time_s:g} s") from exc
+                raise Timeout(f"the query took longer than {bounds.time_s:g} s") from exc
             if "too big" in str(exc) or "too long" in str(exc):
                 raise TooLarge(f"a catalogue query was too large: {exc}") from exc
             raise Unsupported(f"this catalogue query cannot be answered: {str(exc)[:200]}") from exc
         finally:
             conn.set_authorizer(None)
             conn.set_progress_handler(None, 0)
-        if len(rows) > rows_max:
-            raise TooLarge(f"the result has more than {rows_max:,} rows", hint="add a WHERE or a LIMIT")
         readers = [self._reader(output) for output in question.outputs]
         if any(reader is not None for reader in readers):
             rows = [
@@ -149,6 +186,21 @@ class KeptCatalogue:
         return lambda text: [
             value if value is None or isinstance(value, (str, list)) else str(value) for value in loaded(text)
         ]
+
+
+def _fetched(cursor: sqlite3.Cursor, bounds: Bounds) -> list[tuple[Any, ...]]:
+    """All rows; raises TooLarge before they are too many."""
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    while found := cursor.fetchmany(_FETCHED):
+        rows += found
+        size += sum(len(value) for row in found for value in row if isinstance(value, (str, bytes)))
+        if len(rows) > bounds.rows_max or size > bounds.bytes_max:
+            raise TooLarge(
+                f"the result has more than {bounds.rows_max:,} rows or {bounds.bytes_max:,} bytes",
+                hint="add a WHERE or a LIMIT",
+            )
+    return rows
 
 
 def _strict(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 from sqlglot import exp
 
-from kalam.errors import KalamError, Unsupported
+from kalam.errors import SyntaxFault, Unsupported
+from kalam.sql.text.dialect import FOREIGN_ERRORS
 from kalam_pg.catalogue import pg_types, relations
 from kalam_pg.catalogue.calls import RETURNED
 from kalam_pg.catalogue.expressions import identifier
@@ -62,7 +63,10 @@ class CatalogueText(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=KEPT)
 def _put(text: str, declared: tuple[int, ...]) -> Question:
-    return put(read(text), declared)
+    try:
+        return put(read(text), declared)
+    except FOREIGN_ERRORS as exc:  # a text that nobody writes may make a tree of a shape that sqlglot does not promise
+        raise SyntaxFault("this is not SQL that Kalam can read") from exc
 
 
 def recognise(text: str) -> CatalogueText | None:
@@ -79,10 +83,9 @@ def recognise(text: str) -> CatalogueText | None:
 @lru_cache(maxsize=KEPT)
 def _is_ours(text: str) -> bool:
     try:
-        tree = read(text)
-    except KalamError:
+        return is_about_catalogue(read(text))
+    except (SyntaxFault, *FOREIGN_ERRORS):
         return False  # whoever else reads it tells what is wrong
-    return is_about_catalogue(tree)
 
 
 def is_about_catalogue(tree: exp.Expr) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalam.errors import InvalidValue, TooLarge
-from kalam_pg.catalogue.arrays import dumped, loaded
+from kalam.errors import InvalidValue
+from kalam_pg.catalogue import arrays
+from kalam_pg.catalogue.arrays import CHARACTERS_MAX, check_size, dumped, loaded
 
-CHARACTERS_MAX: Final = 1 << 20
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_$]*")
 _NAME_PART: Final = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*(\.|$)')
 _FORMAT: Final = re.compile(r"%(?:(\d+)\$)?([sIL%])")
@@ -70,6 +70,7 @@ def formatted(pattern: str | None, *values: Any) -> str | None:
     """What ``format`` gives."""
     if pattern is None:
         return None
+    check_size(len(pattern) + pattern.count("%") * max((2 * len(str(value)) for value in values), default=0))
     following = iter(range(len(values)))
 
     def written(found: re.Match[str]) -> str:
@@ -102,8 +103,7 @@ def padded(text: str, length: int, fill: str, left: bool) -> str:
 
 def repeated(text: str, times: int) -> str:
     """A text so many times."""
-    if len(text) * times > CHARACTERS_MAX:
-        raise TooLarge(f"a text in a catalogue query has at most {CHARACTERS_MAX:,} characters")
+    check_size(len(text) * times)
     return text * max(0, times)
 
 
@@ -157,6 +157,7 @@ def similar(text: str, pattern: str, flags: str) -> int:
 
 def replaced(text: str, pattern: str, new: str, flags: str = "") -> str:
     """``regexp_replace``."""
+    check_size((len(text) + 1) * (len(new) + 1) if "g" in flags else len(text) + len(new))
     read, count = _pattern(pattern, flags), -1 if "g" in flags else 1
     written = re.sub(r"\\&", r"\\0", new)
     found: str = _re2(
@@ -194,9 +195,11 @@ def split(text: str, pattern: str, flags: str = "") -> str:
 
 def joined(*values: Any) -> str:
     """``concat``."""
-    return "".join(str(value) for value in values if value is not None)
+    return arrays.joined("", [str(value) for value in values if value is not None])
 
 
 def joined_by(separator: str | None, *values: Any) -> str | None:
     """``concat_ws``."""
-    return None if separator is None else separator.join(str(value) for value in values if value is not None)
+    if separator is None:
+        return None
+    return arrays.joined(separator, [str(value) for value in values if value is not None])
