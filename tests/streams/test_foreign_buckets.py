@@ -387,3 +387,31 @@ async def test_describe_proposes_a_table_that_reads_the_bucket(
         server.sql(f"DROP TABLE {namespace}.{name}")
         server.sql(text)
         server.sql(f"DROP TABLE {namespace}.{name}")
+
+
+async def test_at_the_limit_of_consumers_a_bucket_is_read_all_the_same(
+    program: Program, js: JetStreamContext, namespace: str, name: str
+) -> None:
+    config = StreamConfig(
+        name=f"KV_{name}",
+        subjects=[f"$KV.{name}.>"],
+        max_msgs_per_subject=3,
+        max_consumers=1,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+    )
+    await js.add_stream(config)
+    await js.pull_subscribe("", "one", stream=f"KV_{name}")
+    bucket = await js.key_value(name)
+    for number in range(20):
+        await put(bucket, f"x.{number % 10}", str(number))
+    table = over(program.server, namespace, name)
+    assert rows(program.server, f"{table} WHERE _key = 'x.3'") == {"x.3": "13"}
+    assert rows(program.server, f"{table} WHERE site = 'x' AND fw > '18'") == {"x.9": "19"}
+    live = await watch(program, table)
+    assert len(live.rows) == 10
+    await bucket.delete("x.1")
+    await put(bucket, "x.2", "new")
+    expected = [("delete", "x.1", "11", None), ("update", "x.2", "new", {"fw": "12"})]
+    assert told(await live.wait_changes(2)) == expected
+    assert rows(program.server, table) == {f"x.{n}": str(n + 10) for n in (0, 3, 4, 5, 6, 7, 8, 9)} | {"x.2": "new"}

@@ -158,3 +158,50 @@ async def test_what_follows_a_fall_back_is_told_though_its_sequences_were_given_
         assert len(live.of("resync")) == 1
         await asyncio.to_thread(wait_for, lambda: is_there(server, name))
         assert ids(server, table) == [1, 2, 3, 4, 5, *range(106, 106 + behind)]
+
+
+async def test_a_bucket_that_falls_back_and_is_restored_is_told_as_what_is_another(
+    hub: Hub, tmp_path: Path, wait_for: WaitFor, name: str
+) -> None:
+    server, table, many = hub.kalam, f"n.{name.lower()}", [f"k{number}" for number in range(100)]
+    async with connected(hub.broker.url) as client:
+        bucket = await client.jetstream().create_key_value(bucket=name)
+        for key in ("a", "b", *many):
+            await bucket.put(key, b'{"v": 1}')
+    await asyncio.to_thread(wait_for, lambda: is_there(server, name))
+    server.sql(f"CREATE STREAM TABLE {table} (v BIGINT) OVER BUCKET '{name}' DOMAIN 'hub'")
+    async with connected(server.nats_url) as listener:
+        live = await subscribe(listener, f"SELECT _key, v FROM {table}")
+        hub.broker.stop()
+        shutil.copytree(hub.store, tmp_path / "older")
+        hub.start()
+        async with connected(hub.broker.url) as client:
+            bucket = await client.jetstream().key_value(name)
+            for key in ("a", "c", "d"):
+                await bucket.put(key, b'{"v": 2}')
+        await live.wait_changes(3)
+        hub.broker.kill()
+        shutil.rmtree(hub.store)
+        shutil.copytree(tmp_path / "older", hub.store)
+        await asyncio.to_thread(wait_for, lambda: not is_there(server, name))
+        hub.start()
+        async with connected(hub.broker.url) as client:
+            bucket = await client.jetstream().key_value(name)
+            for key in ("b", "d", "e", "f", "g"):  # past the sequences of before
+                await bucket.put(key, b'{"v": 3}')
+            await live.wait(lambda: live.changes[-1]["row"] == {"_key": "g", "v": 3})
+            backup = await snapshot(client, f"KV_{name}")
+            await client.jetstream().delete_stream(f"KV_{name}")
+            await restore(client, f"KV_{name}", backup)
+            await bucket.put("last", b'{"v": 4}')
+        await live.wait(lambda: live.changes[-1]["row"]["_key"] == "last")
+    state = {row["_key"]: row["v"] for row in live.rows}
+    for change in live.changes:
+        key, before = change["row"]["_key"], state.pop(change["row"]["_key"], None)
+        assert before == (change["old"]["v"] if change["op"] == "update" else before)
+        assert (before is None) is (change["op"] == "insert")
+        if change["op"] != "delete":
+            state[key] = change["row"]["v"]
+    assert state == dict.fromkeys(("a", *many), 1) | dict.fromkeys(("b", "d", "e", "f", "g"), 3) | {"last": 4}
+    assert dict(server.sql(f"SELECT _key, v FROM {table}")) == state
+    assert not live.of("resync")
