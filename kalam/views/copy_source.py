@@ -40,6 +40,9 @@ class CopySource:
     def close(self) -> None:
         """The log needs nobody."""
 
+    async def snapshot(self) -> None:
+        """It is read with others."""
+
     async def begin(self, position: Position | None) -> Position:
         """Where it was; a view that has no position yet is filled, which gives it one."""
         return position or Position(source_id=self._source.table_id)

@@ -13,6 +13,7 @@ import msgspec
 
 from kalam.schema import Table
 from kalam.storage.log.view_positions import Position
+from kalam.tables.kinds import Source
 from kalam.views.method import Changes
 
 Wake = Callable[[], None]
@@ -51,6 +52,12 @@ class Followed(Protocol):
     @property
     def is_copy(self) -> bool:
         """Whether a view is filled from a snapshot of it; of a stream it reads what there is."""
+
+    async def snapshot(self) -> tuple[Position, Source] | None:
+        """What there is now, and where to go on behind it; None for a copy, of which many are read at one moment.
+
+        None, too, for a stream: what it holds is read as what comes.
+        """
 
     async def begin(self, position: Position | None) -> Position:
         """Where to go on; None begins with what there is."""

@@ -67,6 +67,9 @@ class ForeignSource:
         """Nothing of ours is left at the broker."""
         self._reading = None
 
+    async def snapshot(self) -> None:
+        """What it holds is read as what comes."""
+
     async def begin(self, position: Position | None) -> Position:
         """Where it was, or before the first message that is kept."""
         state = await self._look()

@@ -43,6 +43,7 @@ from kalam.tables.ports import NoticePort
 from kalam.threads import Purpose, in_thread
 from kalam.views.followed import Followed, RefillNeeded, Taken
 from kalam.views.method import LeftOut, Method, Outcome, Stopped
+from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
 from kalam.views.writer import Progress, Writer
 
@@ -101,6 +102,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._refreshed_s = -math.inf
         self._catches_up = False
+        self._retention = Retention(view)
 
     def wake(self) -> None:
         """Something may have come."""
@@ -164,9 +166,10 @@ class Keeper:
     async def _wait_due(self) -> None:
         """Wait until something came, and until ``refresh`` lets the view take it in."""
         refresh_s = self.view.view_options.refresh_ms / 1_000
-        looks_s = max(refresh_s, LOOK_S) if any(source.looks for source in self.sources) else None
+        pauses = [max(refresh_s, LOOK_S)] if any(source.looks for source in self.sources) else []
+        pauses += [] if self._retention.pause_s is None else [self._retention.pause_s]
         try:
-            async with asyncio.timeout(looks_s):
+            async with asyncio.timeout(min(pauses, default=None)):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -176,8 +179,10 @@ class Keeper:
         self._wake.clear()
 
     async def _refresh(self) -> None:
-        """Take in what came."""
+        """Take in what came, and let go of what has had its time."""
         self._refreshed_s = time.monotonic()
+        if self._retention.is_due():
+            await self._delete_where(self._retention.condition(), lambda key: True)
         more = False
         taken: list[Taken] = []
         for source in self.sources:
@@ -193,11 +198,12 @@ class Keeper:
             self.kept.behind_since_s = self._refreshed_s
         changes = [each.changes for each in taken if each.changes is not None]
         outcome = await self._method.change(changes) if changes else Outcome()
+        outcome, late = self._retention.kept(outcome)
         positions = [each.position for each in taken]
         if outcome.reached:
             positions = self._reached(positions, outcome.reached)
-        count = self.state.refreshes + bool(changes)
-        await self._write(outcome, Progress(positions, replace(self.state, refreshes=count)))
+        state = replace(self.state, refreshes=self.state.refreshes + bool(changes), late=self.state.late + late)
+        await self._write(outcome, Progress(positions, state))
         self._catches_up &= more
         self._recovered()
         self.kept.filled_rows += len(outcome.upserts)
@@ -280,7 +286,8 @@ class Keeper:
         former = await self._tables.stored.last_seq(self.view, "")
         seen: set[Key] = set()
         tracks = bool(former) or bool(self.view.view_options.key)
-        async for outcome in self._method.fill(snapshot):
+        async for made in self._method.fill(snapshot):
+            outcome, _ = self._retention.kept(made)
             keys = [self.view.key_of(row) for row in outcome.upserts]
             if tracks:
                 for key, row in zip(keys, outcome.upserts, strict=True):
@@ -291,7 +298,7 @@ class Keeper:
             self.kept.filled_rows += len(keys)
             crash_point("view.filling")
         if former:
-            await self._delete_others(seen)
+            await self._delete_where("true", lambda key: key not in seen)
         await self._write(Outcome(), Progress(positions, replace(self.state, filled=True)))
         crash_point("view.filled")
 
@@ -311,21 +318,28 @@ class Keeper:
             await self._tables.of(table).wait_readable(table)
         views = await self._tables.stored.sources(tables, "", with_key=False) if tables else {}
         seqs = {name: getattr(view, "last_seq", 0) for name, view in views.items()}
-        return [Position(source_id=table.table_id, seq=seqs[table.name]) for table in copies], views
+        positions = [Position(source_id=table.table_id, seq=seqs[table.name]) for table in copies]
+        others: dict[TableName, Source] = {}
+        for source in self.sources:
+            taken = await source.snapshot()
+            if taken is not None:
+                positions.append(taken[0])
+                others[source.table.name] = taken[1]
+        return positions, {**views, **others}
 
     async def _last_seq(self, table: Table) -> int:
         return await self._tables.stored.last_seq(table, "")
 
-    async def _delete_others(self, seen: set[Key]) -> None:
-        """Delete the rows that the fill did not give."""
+    async def _delete_where(self, condition: str, is_gone: Callable[[Key], bool]) -> None:
+        """Delete the rows for which a condition holds, if their keys are gone."""
         name = self.view.name
         [view] = (await self._tables.stored.sources({name: self.view}, "", with_key=False)).values()
-        text = f'SELECT {quoted(self.view.key)} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table
+        text = f'SELECT {quoted(self.view.key)} FROM "{name.namespace}"."{name.table}" WHERE {condition}'  # noqa: S608 - ours
         relations = {(name, False): self._queries.relation(self.view, "", view)}
         gone: list[Key] = []
         async for part in self._queries.stream_bound(
             BoundQuery(QueryText(text), [], relations), Wanted(user=self.view.owned_by)
         ):
-            gone += [key for key in keys_in(part.columns) if key not in seen]
+            gone += [key for key in keys_in(part.columns) if is_gone(key)]
         for start in range(0, len(gone), DELETED_TOGETHER):
             await self._write(Outcome(deletes=gone[start : start + DELETED_TOGETHER]), Progress((), self.state))

@@ -27,7 +27,7 @@ from kalam.storage.log.catalogue import Catalogue
 from kalam.table_options import How, Maintain, ViewOptions, ViewSource
 from kalam.views.deciding import Decided, decided
 from kalam.views.keys import key_column
-from kalam.views.relation import Relation
+from kalam.views.relation import Relation, key_of_rows
 from kalam.views.result_types import data_type_of
 
 DEPTH_MAX = 4
@@ -103,8 +103,6 @@ class Planner:
                 raise Unsupported(
                     f"a view cannot read {source.name}: it has row level security, which the view would go round"
                 )
-            if source.is_bucket:
-                raise Unsupported(f"a view over the bucket of {source.name} cannot be kept yet")
             if source.is_stream and query.names_key:
                 raise Unsupported(f"a view cannot read {VIEW_KEY} of the STREAM table {source.name}")
             if depth_of(source, self._catalogue) >= DEPTH_MAX:
@@ -167,7 +165,8 @@ def _key_names(options: ViewOptions, shape: ViewShape, sources: Sequence[Table])
         return options.key
     [source] = sources
     shown = {result.column: result.name for result in reversed(shape.results) if result.column is not None}
-    return tuple(shown[name] for name in source.key) if source.key and shown.keys() >= set(source.key) else None
+    key = key_of_rows(source)
+    return tuple(shown[name] for name in key) if key and shown.keys() >= set(key) else None
 
 
 def _keyed(
@@ -207,7 +206,7 @@ def _is_set(result: ResultColumn, sources: Sequence[Table]) -> bool:
     [source] = sources
     column = None if result.column is None else source.column(result.column)
     if column is None:
-        return source.is_foreign and result.column in _NEVER_NULL
+        return result.column in ({*_NEVER_NULL, *key_of_rows(source)} if source.is_foreign else ())
     return not column.nullable and not (source.is_foreign and source.foreign_options.invalid == "null")
 
 

@@ -10,9 +10,14 @@ import pyarrow as pa
 from kalam.query.executor import bind_names
 from kalam.rows.columns import TYPE_METADATA, shown_field
 from kalam.rows.types import Row, arrow_type
-from kalam.schema import DataType, Table
+from kalam.schema import STREAM_KEY, DataType, Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.text.statements import QueryText
+
+
+def key_of_rows(source: Table) -> tuple[str, ...]:
+    """The columns that tell the rows of a source from one another; none for a stream, whose events have sequences."""
+    return (STREAM_KEY,) if source.is_bucket else source.key
 
 
 class Relation(msgspec.Struct, frozen=True):

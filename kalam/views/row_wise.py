@@ -9,6 +9,7 @@ events with the same ``key`` the last one stays.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from kalam.query.queries import Queries
 from kalam.rows.columns import arrow_schema, from_arrow
 from kalam.rows.keys import keys_in, shown_key
 from kalam.rows.types import Row
-from kalam.schema import VIEW_KEY, Key, Table
+from kalam.schema import STREAM_KEY, VIEW_KEY, Key, Table
 from kalam.sql.queries.views import PLACE, view_shape, with_place
 from kalam.sql.text.statements import QueryText
 from kalam.table_options import How
@@ -30,7 +31,7 @@ from kalam.tables.kinds import Source
 from kalam.threads import Purpose, in_thread
 from kalam.views.keys import hidden_key, key_of_event, key_of_source
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
-from kalam.views.relation import Relation, bound_text
+from kalam.views.relation import Relation, bound_text, key_of_rows
 
 FILL_ROWS = 8_192
 _PLACE_FIELD = pa.field(PLACE, pa.int32())
@@ -58,6 +59,8 @@ class RowWise:
     def _read(self, source: Table) -> None:
         """Read versions of the source as it is now: an ALTER may have put its columns elsewhere."""
         self._source, self._relation = source, Relation.of(source, self._names)
+        names = [*(column.name for column in source.columns), *source.system_columns]
+        self._key_of = itemgetter(*key) if (key := [names.index(name) for name in key_of_rows(source)]) else None
         schema = self._relation.schema.append(_PLACE_FIELD)
         text = bound_text(with_place(self._query), [source])
         self._computed = ComputedQuery.of(self._process, source.name.namespace, source.name.table, text, schema)
@@ -73,7 +76,7 @@ class RowWise:
         """The rows of the view over one state of the source."""
         if self._source.name not in sources:
             return
-        wanted = dict.fromkeys((*self._relation.schema.names, *self._source.key))
+        wanted = dict.fromkeys((*self._relation.schema.names, *key_of_rows(self._source)))
         name = self._source.name
         text = f'SELECT {quoted(wanted)} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table
         relation = self._queries.relation(self._source, "", sources[name])
@@ -83,13 +86,13 @@ class RowWise:
                 yield await in_thread(Purpose.LIVE, self._filled, part.slice(start, FILL_ROWS))
 
     def _filled(self, part: pa.Table) -> Outcome:
-        keys = keys_in([part.column(name) for name in self._source.key])
+        keys = keys_in([part.column(name) for name in key_of_rows(self._source)])
         made, failed = self._compute(part.select(self._relation.schema.names).cast(self._relation.schema))
         rows = [self._with_key(row, keys[place]) for place, row in made.items()]
         fresh = frozenset(map(self._view.key_of, rows)) if self._key_places else frozenset()
         if self._key_places and len(fresh) < len(rows):
             raise self._twice(rows)
-        left_out = [LeftOut(shown_key(self._source, keys[each.place]), each.reason) for each in failed]
+        left_out = [LeftOut(self._shown(keys[each.place]), each.reason) for each in failed]
         return Outcome(upserts=rows, fresh=fresh, left_out=left_out)
 
     async def change(self, changes: Sequence[Changes]) -> Outcome:
@@ -112,16 +115,18 @@ class RowWise:
         return Outcome(upserts=rows, appends=True, left_out=_of_events(failed, change))
 
     def _retracted(self, change: Changes) -> Outcome:
+        key_of = self._key_of
+        assert key_of is not None
         olds: dict[Key, Row | None] = {}
         news: dict[Key, Row | None] = {}
         for old, new in zip(change.batch.olds, change.batch.news, strict=True):
             version = new if new is not None else old
             assert version is not None
-            key = self._source.key_of(version)
+            key = key_of(version)
             olds.setdefault(key, old)
             news[key] = None if new is None or new[-1] is True else new  # the last column says that it is deleted
         made, failed = self._made(news)
-        left_out = [LeftOut(shown_key(self._source, key), reason) for key, reason in failed]
+        left_out = [LeftOut(self._shown(key), reason) for key, reason in failed]
         rows = list(made.values())
         if not self._key_places:
             gone = [self._key(key) for key in news if key not in made]
@@ -144,9 +149,13 @@ class RowWise:
         """The key of the view's row that is made of the source's row with this key."""
         if self._hidden:
             return key_of_source(key)
-        values = dict(zip(self._source.key, key if isinstance(key, tuple) else (key,), strict=True))
+        values = dict(zip(key_of_rows(self._source), key if isinstance(key, tuple) else (key,), strict=True))
         parts = tuple(values[column] for column in self._source_key)
         return parts[0] if len(parts) == 1 else parts
+
+    def _shown(self, key: Key) -> str:
+        """A row of the source as it is told of."""
+        return f"{STREAM_KEY} = {key!r}" if self._source.is_bucket else shown_key(self._source, key)
 
     def _with_key(self, row: Row, key: Key) -> Row:
         """A row with its hidden key, if it has one."""

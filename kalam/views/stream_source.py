@@ -133,6 +133,9 @@ class StreamSource:
 
     # What the view takes.
 
+    async def snapshot(self) -> None:
+        """What it holds is read as what comes."""
+
     async def begin(self, position: Position | None) -> Position:
         """Follow, and find out whether the stream is the one of before."""
         self.close()

@@ -33,6 +33,7 @@ from kalam.tables.stored import StoredTables
 from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
 from kalam.views.aggregating import Aggregating
+from kalam.views.bucket_source import BucketSource
 from kalam.views.copy_source import CopySource
 from kalam.views.deciding import grouped_select
 from kalam.views.filled import Filled
@@ -267,11 +268,16 @@ class Views:
             streams=lambda: StreamSource(
                 source, self._streams, self._storage.codecs, wake, backlog_bytes_max=backlog, held=held
             ),
-            foreign=lambda: ForeignSource(source, self._foreign, self._catalogue, view.view_options.on_recreate),
+            foreign=lambda: self._of_others(source, view),
             views=lambda: CopySource(source, self._stored, self._catalogue, backlog),
         )
         followed: Followed = kinds.of(source)()
         return followed
+
+    def _of_others(self, source: Table, view: Table) -> Followed:
+        if source.is_bucket:
+            return BucketSource(source, self._foreign, self._catalogue)
+        return ForeignSource(source, self._foreign, self._catalogue, view.view_options.on_recreate)
 
     # What comes.
 

@@ -286,6 +286,24 @@ def test_an_option_that_does_not_fit_is_refused(shared_server: ServerProcess, op
     )
 
 
+def test_rows_past_their_time_leave_and_late_ones_are_counted(
+    shared_server: ServerProcess, namespace: str, wait_for: WaitFor
+) -> None:
+    server, table, view = shared_server, f"{namespace}.t", f"{namespace}.w"
+    options = "refresh = '0', retention = '2s', retention_on = 'at'"
+    server.sql(f"CREATE TABLE {table} (id INT PRIMARY KEY, at TIMESTAMP)")
+    server.sql(
+        f"INSERT INTO {table} VALUES (1, NOW()), (2, '2020-01-01T00:00:00Z'), (3, NULL), (4, '2120-01-01T00:00:00Z')"
+    )
+    server.sql(f"CREATE MATERIALIZED VIEW {view} WITH ({options}) AS SELECT id, at FROM {table}")
+    wait_for(lambda: server.sql(f"SELECT id FROM {view} ORDER BY id") == [[3], [4]])
+    assert standing(server, view)["late"] == 0
+    server.sql(f"INSERT INTO {table} VALUES (5, '2021-01-01T00:00:00Z')")
+    server.sql(f"UPDATE {table} SET at = '2021-01-01T00:00:00Z' WHERE id = 4")
+    wait_for(lambda: standing(server, view)["late"] == 2)
+    assert server.sql(f"SELECT id FROM {view}") == [[3]]
+
+
 def test_a_view_gets_other_options_and_one_more_column(
     shared_server: ServerProcess, namespace: str, wait_for: WaitFor
 ) -> None:

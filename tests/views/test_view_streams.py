@@ -182,3 +182,33 @@ async def test_virtual_columns_are_columns_of_a_view_and_a_new_member_costs_no_h
     await js.publish(f"v.{name}.b", b'{"id": 4, "site": "north"}')
     expected = [*([number, number, f"v.{name}.a", None] for number in (1, 2, 3)), [4, 4, f"v.{name}.b", "NORTH"]]
     await until(wait_for, lambda: server.sql(f"SELECT id, seq, subject, site FROM {view} ORDER BY id") == expected)
+
+
+async def test_a_view_over_a_bucket_follows_its_keys_also_over_a_restart(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_for: WaitFor
+) -> None:
+    server = await asyncio.to_thread(start_kalam, flags=[f"--nats-url={nats_server.url}"])
+    client = await nats.connect(nats_server.url)
+    bucket = await client.jetstream().create_key_value(bucket="dev")
+    for number in range(5):
+        await bucket.put(f"k{number}", json.dumps({"v": number}).encode())
+    server.sql("CREATE NAMESPACE k; CREATE STREAM TABLE k.t (v INT) OVER BUCKET 'dev'")
+    server.sql(
+        "CREATE MATERIALIZED VIEW k.w WITH (refresh = '0') AS SELECT _key AS name, v * 2 AS w FROM k.t WHERE v <> 3"
+    )
+    server.sql("CREATE MATERIALIZED VIEW k.hidden AS SELECT v FROM k.t")
+    read = "SELECT name, w FROM k.w ORDER BY name"
+    await until(wait_for, lambda: server.sql(read) == [["k0", 0], ["k1", 2], ["k2", 4], ["k4", 8]])
+    await bucket.put("k0", b'{"v": 50}')
+    await bucket.delete("k1")
+    await bucket.put("k2", b'{"v": 3}')
+    await bucket.put("k3", b'{"v": 1}')
+    await until(wait_for, lambda: server.sql(read) == [["k0", 100], ["k3", 2], ["k4", 8]])
+    server.kill()
+    await bucket.delete("k4")
+    await bucket.put("k9", b'{"v": 9}')
+    await asyncio.to_thread(server.restart)
+    await until(wait_for, lambda: server.sql(read) == [["k0", 100], ["k3", 2], ["k9", 18]])
+    await until(wait_for, lambda: sorted(server.sql("SELECT v FROM k.hidden")) == [[1], [3], [9], [50]])
+    assert server.sql("SELECT _key FROM k.hidden WHERE v = 9") == [["k9"]]
+    await client.close()

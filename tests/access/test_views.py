@@ -1,0 +1,60 @@
+"""Views where users log in: they run with their owner's rights, and tell others nothing of what they read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from guarded_world import World
+from patience import PATIENCE_S
+
+
+def until(world: World, view: str, state: str) -> dict[str, Any]:
+    """How a view stands, once it is in that state."""
+    deadline = time.monotonic() + PATIENCE_S
+    query = f"SELECT state, reason, position, how FROM system.views WHERE namespace || '.' || view_name = '{view}'"
+    while (found := world.admin.rows(query)) == [] or found[0][0] != state:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+    return dict(zip(("state", "reason", "position", "how"), found[0], strict=True))
+
+
+def test_a_view_stops_without_its_owner_s_right_and_goes_on_with_it(world: World) -> None:
+    maker = world.user("maker", "CREATE NAMESPACE made", "GRANT CREATE ON NAMESPACE made TO maker")
+    viewer = world.user("viewer")
+    world.admin.rows("CREATE TABLE made.t (id INT PRIMARY KEY, v TEXT); INSERT INTO made.t VALUES (1, 'one')")
+    assert maker.code("CREATE MATERIALIZED VIEW made.w AS SELECT id, v FROM made.t") == "table_not_found"
+    world.admin.rows("GRANT SELECT ON TABLE made.t TO maker")
+    maker.rows("CREATE MATERIALIZED VIEW made.w AS SELECT id, v FROM made.t; GRANT SELECT ON TABLE made.w TO viewer")
+    until(world, "made.w", "running")
+    assert viewer.rows("SELECT v FROM made.w") == [["one"]]
+    assert viewer.code("SELECT v FROM made.t") == "table_not_found"
+    assert viewer.rows("SELECT state, reason, position, how FROM system.views") == [["running", None, None, None]]
+    assert viewer.rows("SHOW CREATE TABLE made.w") == [[None]]
+    assert "made.t" not in str(viewer.rows("DESCRIBE TABLE made.w"))
+    assert maker.rows("SELECT how FROM system.views") == [["row-wise"]]
+    world.admin.rows("REVOKE SELECT ON TABLE made.t FROM maker")
+    assert until(world, "made.w", "stopped")["reason"] == "permission"
+    world.admin.rows("INSERT INTO made.t VALUES (2, 'two'); FLUSH TABLE made.t")
+    assert viewer.rows("SELECT v FROM made.w") == [["one"]]
+    world.admin.rows("GRANT SELECT ON TABLE made.t TO maker")
+    until(world, "made.w", "running")
+    deadline = time.monotonic() + PATIENCE_S
+    while sorted(viewer.rows("SELECT v FROM made.w")) != [["one"], ["two"]]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert viewer.code("DROP MATERIALIZED VIEW made.w") == "permission_denied"
+    assert viewer.code("REFRESH MATERIALIZED VIEW made.w") == "permission_denied"
+    world.admin.rows("DROP MATERIALIZED VIEW made.w; DROP NAMESPACE made CASCADE; DROP USER maker; DROP USER viewer")
+
+
+def test_policies_of_a_source_keep_views_from_it(world: World) -> None:
+    admin = world.admin
+    admin.rows("CREATE NAMESPACE kept; CREATE TABLE kept.t (id INT PRIMARY KEY, v TEXT)")
+    admin.rows("CREATE POLICY own ON kept.t USING (v = CURRENT_USER()); ALTER TABLE kept.t ENABLE ROW LEVEL SECURITY")
+    assert admin.code("CREATE MATERIALIZED VIEW kept.w AS SELECT id FROM kept.t") == "unsupported"
+    admin.rows(
+        "ALTER TABLE kept.t DISABLE ROW LEVEL SECURITY; CREATE MATERIALIZED VIEW kept.w AS SELECT id FROM kept.t"
+    )
+    assert admin.code("ALTER TABLE kept.t ENABLE ROW LEVEL SECURITY") == "table_in_use"
+    admin.rows("DROP NAMESPACE kept CASCADE")
