@@ -135,6 +135,8 @@ class Keeper:
 
     def _stand(self, standing: Standing, reason: str = "") -> None:
         self.kept.standing, self.kept.reason = standing, reason
+        if standing is Standing.RUNNING:
+            self.begun.set()
         self._tell_filled(self.state.filled and standing is not Standing.FILLING)
 
     async def _follow(self, backoff: Backoff) -> None:
@@ -151,7 +153,6 @@ class Keeper:
             await self._write(Outcome(), Progress(changed, self.state))
         if not self._catches_up:
             self._stand(Standing.RUNNING)
-        self.begun.set()
         self._wake.set()
         while True:
             await self._wait_due()

@@ -143,9 +143,9 @@ class Views:
             keeper.kept.standing, keeper.kept.reason = Standing.STOPPED, PERMISSION
 
     async def wait_begun(self, view: Table) -> None:
-        """Wait until nothing that comes to a stream from now on escapes the view; some seconds, if it cannot begin."""
+        """Wait until a view has what its stream holds and nothing escapes it any more; some seconds at the most."""
         running = self._running.get(view.table_id)
-        if running is not None and any(not source.is_copy for source in running.keeper.sources):
+        if running is not None and any(source.table.is_stream for source in running.keeper.sources):
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEGIN_S):
                     await running.keeper.begun.wait()

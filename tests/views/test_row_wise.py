@@ -230,7 +230,6 @@ def test_what_a_view_needs_stays_and_nobody_else_writes_it(shared_server: Server
 @pytest.mark.parametrize(
     ("select", "code", "named"),
     [
-        ("SELECT count(*) AS n FROM {t}", "unsupported", "COUNT"),
         ("SELECT id FROM {t} ORDER BY id LIMIT 3", "unsupported", "ORDER BY"),
         ("SELECT id FROM {t} LIMIT 3", "unsupported", "LIMIT"),
         ("SELECT id, NOW() AS at FROM {t}", "unsupported", "now"),
