@@ -27,6 +27,7 @@ from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.policies import PolicyStatements
 from kalam.engine.row_checks import RowChecks
+from kalam.engine.selects import SelectStatements
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
 from kalam.engine.texts import Texts
@@ -62,6 +63,7 @@ from kalam.tables.foreign.upkeep import ForeignUpkeep
 from kalam.tables.kinds import Rows, Tables, Upkeep
 from kalam.tables.outbox import Outbox
 from kalam.tables.removed_copies import remove_copy
+from kalam.tables.selects import SelectRows, SelectUpkeep
 from kalam.tables.stored import Bounds, StoredTables
 from kalam.tables.stored_rows import StoredRows
 from kalam.tables.stored_upkeep import StoredUpkeep
@@ -102,6 +104,7 @@ class Assembly(msgspec.Struct, frozen=True):
             streams=StreamRows(self.streams, storage.codecs),
             foreign=ForeignRows(self.foreign),
             views=ViewRows(stored, storage.catalogue, self.broker.replay, filled),
+            selects=SelectRows(),
         )
         system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
         queries = Queries(settings, storage.catalogue, storage.folders, tables, system, self.access.rights)
@@ -183,6 +186,7 @@ class Assembly(msgspec.Struct, frozen=True):
             comments=CommentStatements(storage.catalogue),
             descriptions=Descriptions(storage.database, catalogue, upkeep, queries, storage.troubles, gate),
             definitions=definitions,
+            selects=SelectStatements(catalogue, definitions, queries),
             filled=FilledTables(definitions, queries, codecs, tables, upkeep),
             inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
@@ -209,6 +213,7 @@ class Assembly(msgspec.Struct, frozen=True):
             streams=StreamUpkeep(storage.database, storage.catalogue, streams),
             foreign=ForeignUpkeep(storage.database, storage.catalogue, self.foreign),
             views=ViewUpkeep(*stored),
+            selects=SelectUpkeep(storage.database, storage.catalogue),
         )
 
     def _stats(self, dispatch: Dispatch, registry: Registry) -> Stats:

@@ -19,6 +19,7 @@ from kalam.foreign import ColumnSource, ForeignOptions
 from kalam.names import TableName
 from kalam.table_options import Compression as Compression
 from kalam.table_options import PayloadFormat as PayloadFormat
+from kalam.table_options import SelectOptions as SelectOptions
 from kalam.table_options import StoredOptions as StoredOptions
 from kalam.table_options import StreamOptions as StreamOptions
 from kalam.table_options import StreamStorage as StreamStorage
@@ -47,6 +48,8 @@ class TableKind(enum.StrEnum):
     """A STREAM table over a stream that others made and that is only read."""
     VIEW = "VIEW"
     """A materialized view: a SHARED table that only Kalam writes."""
+    QUERY = "QUERY"
+    """A view: a SELECT that is run when it is read."""
 
     @property
     def per_user(self) -> bool:
@@ -178,7 +181,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     source: ColumnSource | None = None
 
 
-TableOptions = StreamOptions | StoredOptions | ViewOptions | ForeignOptions
+TableOptions = StreamOptions | StoredOptions | ViewOptions | ForeignOptions | SelectOptions
 
 
 Key = Any
@@ -239,6 +242,8 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
             return _STORED_COLUMNS
         if self.is_stream:
             return _STREAM_COLUMNS
+        if isinstance(self.options, SelectOptions):
+            return {}
         return BUCKET_COLUMNS if self.is_bucket else VIRTUAL_COLUMNS
 
     @property
@@ -354,6 +359,8 @@ def options_type(kind: TableKind) -> type[TableOptions]:
             return ForeignOptions
         case TableKind.VIEW:
             return ViewOptions
+        case TableKind.QUERY:
+            return SelectOptions
         case other:
             assert_never(other)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import ClassVar
 
 import msgspec
 
@@ -105,3 +106,37 @@ class ViewOptions(StoredOptions, frozen=True, kw_only=True):
     retention_s: int | None = None
     retention_on: str | None = None
     on_recreate: OnRecreate = OnRecreate.STOP
+
+
+class SelectUse(msgspec.Struct, frozen=True):
+    """A mention of a table in the text of a view: which one it is, whatever it is called by now, and where it stands.
+
+    ``table_id`` is 0 for a system table.
+    """
+
+    table_id: int
+    namespace: str
+    table: str
+    start: int
+    end: int
+    aliased: bool
+    sees_deleted: bool
+
+
+class SelectOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a view is: a SELECT as it was written, with its mentions of tables.
+
+    ``given`` are what the columns of its result are called, in the order of the view's; ``words`` what is named in it,
+    columns among them.
+    """
+
+    query: str
+    uses: tuple[SelectUse, ...] = ()
+    given: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
+    names_key: bool = False
+    virtual: frozenset[str] = frozenset()
+
+    subject_key: ClassVar[str | None] = None
+    bigint_as_text: ClassVar[bool] = False
+    format: ClassVar[PayloadFormat] = PayloadFormat.JSON

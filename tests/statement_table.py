@@ -64,6 +64,10 @@ none reader writer owner member admin trusted
 0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
 0 - - + - + 0   DROP TABLE {table}
 + + + + + + +   DROP TABLE IF EXISTS lab.nothing
+0 - - + - + 0   CREATE VIEW lab.fresh AS SELECT v FROM lab.t
+0 0 0 0 0 + 0   CREATE VIEW lab.fresh AS SELECT bars FROM vault.gold
+0 0 0 0 0 0 0   DROP VIEW lab.nothing
++ + + + + + +   DROP VIEW IF EXISTS lab.nothing
 0 - - + - + 0   TRUNCATE TABLE {table}
 0 - - + - + 0   ALTER TABLE {table} ADD COLUMN w INT
 0 - - + - + 0   ALTER TABLE {table} DROP COLUMN v

@@ -23,8 +23,10 @@ from kalam.sql.access import statements as access
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
+    CreateSelect,
     CreateTable,
     DropNamespace,
+    DropSelect,
     DropTable,
     KillJob,
     KillLiveQuery,
@@ -37,7 +39,16 @@ from kalam.sql.text.statements import (
 from kalam.sql.text.view_statements import AlterView, CreateView, DropView, RefreshView
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
-_DEFINING = (CreateNamespace, DropNamespace, CreateTable, DropTable, TruncateTable, AlterTable)
+_DEFINING = (
+    CreateNamespace,
+    DropNamespace,
+    CreateTable,
+    DropTable,
+    TruncateTable,
+    AlterTable,
+    CreateSelect,
+    DropSelect,
+)
 _AUDITED = (*_DEFINING, CreateView, DropView, AlterView, RefreshView, KillJob, KillQuery, KillLiveQuery)
 _OF_POLICIES = (access.CreatePolicy, access.DropPolicy)
 _SHOWN = (

@@ -19,7 +19,8 @@ from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, TableName, check_name, check_new_namespace, numbered
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result
-from kalam.schema import FIRST_OWNER, Column, Table, TableDefinition, ViewOptions
+from kalam.query.selects import check_unselected, selects_of
+from kalam.schema import FIRST_OWNER, Column, SelectOptions, Table, TableDefinition, TableOptions, ViewOptions
 from kalam.sql import table_options
 from kalam.sql.text.alterations import Action, DropColumn, DropNotNull, RenameColumn, RenameTable, SetType
 from kalam.sql.text.statements import (
@@ -87,9 +88,11 @@ class Definitions:
         for table in tables:
             self._check_unwatched(table, session)
             check_unread(table, self._catalogue, {each.table_id for each in tables})
+            check_unselected(table, self._catalogue, {each.table_id for each in tables})
         while tables := self._catalogue.tables_in(name):  # while one is dropped others may come and go
             with contextlib.suppress(TableNotFound):
-                await self._drop(max(tables, key=lambda table: depth_of(table, self._catalogue)), session)
+                free = [table for table in tables if not selects_of(table, self._catalogue)] or tables
+                await self._drop(max(free, key=lambda table: depth_of(table, self._catalogue)), session)
         async with self._changing:
             await self._catalogue.drop_namespace(name)
             self._book.forget_namespace(name)
@@ -149,6 +152,8 @@ class Definitions:
             raise Unsupported(f"table {name} is a {table.kind} table, not a {statement.kind} table")
         if table.is_view:
             raise Unsupported(f"{name} is a materialized view", hint=f"DROP MATERIALIZED VIEW {name}")
+        if isinstance(table.options, SelectOptions):
+            raise Unsupported(f"{name} is a view", hint=f"DROP VIEW {name}")
         await self.drop(table, session, cascade=statement.cascade)
         return Result(message=f"{_named(table)} dropped")
 
@@ -157,6 +162,9 @@ class Definitions:
         if cascade:
             check_unread(table, self._catalogue)
             self._live.close_table(table, "the table was dropped")
+            for view in selects_of(table, self._catalogue):
+                with contextlib.suppress(TableNotFound):
+                    await self.drop(self._catalogue.newest(view), session, cascade=True)
         await self._drop(table, session)
 
     async def make(self, definition: TableDefinition, sources: Sequence[Table]) -> tuple[Table, bool] | None:
@@ -171,6 +179,30 @@ class Definitions:
         name = definition.name
         self._notices.notice("table.created", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
         return table, True
+
+    async def create_select(self, definition: TableDefinition) -> Result:
+        """Add a view that is a stored SELECT; what it reads is there."""
+        async with self._book.changing, self._changing:
+            self._check_reads(definition.options)
+            await self._upkeep.of(definition).create(definition)
+        return self.created(definition)
+
+    async def replace_select(self, view: Table, columns: tuple[Column, ...], options: SelectOptions) -> Result:
+        """Give a view another SELECT."""
+        async with self._book.changing, self._changing:
+            self._check_reads(options)
+            view = await self._catalogue.alter_table(self._catalogue.newest(view), columns, (), options)
+        return Result(message=f"{_named(view)} replaced, schema version {view.schema_version}")
+
+    def _check_reads(self, options: TableOptions) -> None:
+        """Raise TableNotFound where a table that a view is to read was dropped meanwhile."""
+        for use in options.uses if isinstance(options, SelectOptions) else ():
+            if use.table_id and use.table_id not in self._catalogue.by_id:
+                raise TableNotFound(f"table {use.namespace}.{use.table} was dropped meanwhile")
+
+    def sees(self, session: Session, table: Table | None) -> bool:
+        """Whether a table exists for somebody."""
+        return self._gate.sees(session.identity, table)
 
     async def alter_view(self, view: Table, columns: tuple[Column, ...], options: ViewOptions) -> Table:
         """Give a view other columns and options."""
@@ -190,6 +222,8 @@ class Definitions:
             table = self._catalogue.newest(table)
             if isinstance(statement.action, (DropColumn, RenameColumn, DropNotNull, SetType)):
                 check_unread(table, self._catalogue, column=statement.action.name)
+            if isinstance(statement.action, (DropColumn, RenameColumn, SetType)):
+                check_unselected(table, self._catalogue, column=statement.action.name)
             policies = self._policies_after(table, statement.action)
             also = self._book.policy_sql(policies)
             table, done = await upkeep.alter(table, statement.action, session.user, self._column_users, also)
@@ -249,6 +283,7 @@ class Definitions:
     async def _drop(self, table: Table, session: Session) -> None:
         self._check_unwatched(table, session)
         check_unread(table, self._catalogue)
+        check_unselected(table, self._catalogue)
         upkeep = self._upkeep.of(table)
         if table.is_view:
             await self._views.stop(table)
@@ -256,6 +291,7 @@ class Definitions:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
             check_unread(table, self._catalogue)
+            check_unselected(table, self._catalogue)
             garbage = await upkeep.garbage(table)
             await self._database.submit(TableDrop(self._store, table, garbage))
             self._catalogue.forget(table)
@@ -293,6 +329,8 @@ def existing_table(existing: Table, statement: CreateTable) -> Result:
 
 def _named(table: TableDefinition) -> str:
     """A table's kind and name, in words; one that is dropped leaves the stream of others as it is."""
+    if isinstance(table.options, SelectOptions):
+        return f"view {table.name}"
     return f"{table.kind.written} table {table.name}{_over(table)}"
 
 

@@ -105,6 +105,8 @@ def kind_of(statement: sql.Statement) -> str:
     """A statement in words."""
     if isinstance(statement, sql.Select) and statement.query.text[:7].upper() == "EXPLAIN":
         return "EXPLAIN"
+    if isinstance(statement, (sql.CreateSelect, sql.DropSelect)):
+        return "CREATE VIEW" if isinstance(statement, sql.CreateSelect) else "DROP VIEW"
     return _WORD.sub(" ", type(statement).__name__).upper()
 
 

@@ -16,9 +16,10 @@ from kalam.foreign import ForeignOptions
 from kalam.names import SYSTEM_NAMESPACE
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result, list_result
+from kalam.query.selects import present_text
 from kalam.rows.keys import named_key
 from kalam.rows.types import TIMESTAMP_ARROW
-from kalam.schema import Column, StoredOptions, Table, ViewOptions, load_columns
+from kalam.schema import Column, SelectOptions, StoredOptions, Table, ViewOptions, load_columns
 from kalam.sql import create_table_sql, describe_options
 from kalam.sql.text import statements as sql
 from kalam.sql.text.statements import DescribeTable, TableRef
@@ -118,6 +119,8 @@ class Descriptions:
         rows += [option for option in options if owns or option[1] != "location"]
         if isinstance(table.options, ViewOptions):
             rows += [("view", name, str(getattr(table.options, name)) if owns else None) for name in ("query", "how")]
+        if isinstance(table.options, SelectOptions):
+            rows.append(("view", "query", present_text(table.options, self._catalogue) if owns else None))
         if self._gate.rights.on:
             rows.append(("table", "owner", table.owned_by))
             rows += [("table", "row_level_security", "enabled")] if table.row_security else []
@@ -160,10 +163,12 @@ class Descriptions:
     def show_create_table(self, ref: TableRef, session: Session) -> Result:
         """SHOW CREATE TABLE."""
         table = self._catalogue.table(resolve(ref, session.namespace))
-        options = table.options
-        if not self._gate.owns(session.identity, table) and isinstance(options, StoredOptions):
-            if table.is_view:
-                return list_result(CREATED_FIELDS, [(None,)])  # what it reads is its owner's business
+        options, owns = table.options, self._gate.owns(session.identity, table)
+        if not owns and (table.is_view or isinstance(options, SelectOptions)):
+            return list_result(CREATED_FIELDS, [(None,)])  # what it reads is its owner's business
+        if isinstance(options, SelectOptions):
+            table = replace(table, options=replace(options, query=present_text(options, self._catalogue)))
+        if not owns and isinstance(options, StoredOptions):
             table = replace(table, options=replace(options, location=None))  # where files lie is its owner's business
         return list_result(CREATED_FIELDS, [(create_table_sql(table),)])
 

@@ -28,6 +28,7 @@ from kalam.engine.insert_source import MANY_PLAIN
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.live import Live
+from kalam.engine.selects import SelectStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.texts import Texts
@@ -77,6 +78,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     comments: CommentStatements
     descriptions: Descriptions
     filled: FilledTables
+    selects: SelectStatements
     inserts: Inserts
     live: Live
     lake: LakeStatements
@@ -243,7 +245,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         elif isinstance(statement, sql.OnAccess) and session.identity.actor is not None:
             raise Unsupported(ONESELF)
         text = parsed.texts[place].text
-        if names_session(text):
+        if names_session(text) and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
         return statement, session
@@ -283,6 +285,10 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self.lake.answer(statement, session)
             case sql.OnAccess():
                 return await self.access.execute(statement, request)
+            case sql.CreateSelect():
+                return await self.selects.create(statement, request)
+            case sql.DropSelect():
+                return await self.selects.drop(statement, session)
             case sql.OnView():
                 return await self.views.execute(statement, request)
             case sql.Use() | sql.ExecuteAs():

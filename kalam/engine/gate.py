@@ -22,6 +22,7 @@ from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNot
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
 from kalam.query.running import RunningQuery, note_use
+from kalam.query.selects import read_through
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
@@ -85,6 +86,15 @@ class Gate:
                 | sql.ShowLiveQueries()
             ):
                 pass  # they show and touch what one may
+            case sql.CreateSelect():
+                self._may_make(statement.ref, (), session)
+                name = resolve(statement.ref, session.namespace)
+                if statement.or_replace and self.sees(identity, self._catalogue.tables.get(name)):
+                    self.owned(statement.ref, session, "replace it")
+            case sql.DropSelect(ref):
+                name = resolve(ref, session.namespace)
+                if not statement.if_exists or self.sees(identity, self._catalogue.tables.get(name)):
+                    self.owned(ref, session, "drop it")
             case sql.OnView():
                 self._view(statement, session)
             case sql.KillQuery() | sql.KillLiveQuery() | sql.ShowLake() | sql.OnAccess() | sql.ExecuteAs():
@@ -122,8 +132,9 @@ class Gate:
             return
         for use in query.tables:
             table = self._catalogue.tables.get(resolve(use.ref, session.namespace))
-            if table is not None and table.row_security:
-                raise PermissionDenied(f"EXPLAIN ANALYZE would count rows of {table.name} that its policies hide")
+            for read in read_through(table, self._catalogue) if table is not None else ():
+                if read.row_security:
+                    raise PermissionDenied(f"EXPLAIN ANALYZE would count rows of {read.name} that its policies hide")
 
     def _view(self, asked: sql.OnView, session: Session) -> None:
         match statement := cast("views.ViewStatement", asked):

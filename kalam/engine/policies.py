@@ -15,7 +15,7 @@ from kalam.names import listed
 from kalam.query.policies import Policies
 from kalam.query.queries import resolve
 from kalam.query.results import Result, list_result
-from kalam.schema import Table
+from kalam.schema import SelectOptions, Table
 from kalam.sql.access.statements import (
     CreatePolicy,
     DisableRowLevelSecurity,
@@ -151,6 +151,8 @@ class PolicyStatements:
         table = self._gate.owned(ref, request.session, "say who sees which of its rows")
         if table.per_user:
             raise Unsupported(f"table {table.name} is a USER table: everybody sees their own rows there and no others")
+        if isinstance(table.options, SelectOptions):
+            raise Unsupported(f"{table.name} is a view: the policies of what it reads hold for its owner")
         return table
 
     async def _end_reading(self, table: Table) -> None:

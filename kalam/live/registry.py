@@ -89,7 +89,7 @@ class Registry:
     ) -> None:
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._tables, self._streams, self._foreign, self._snapshots = tables, streams, foreign, snapshots
-        self._following = Tables[Follow](_follow_nothing, self._follow_stream, self._follow_foreign, _follow_nothing)
+        self._following = Tables[Follow](_nothing, self._follow_stream, self._follow_foreign, _nothing, _nothing)
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         streams.add_listener(self)
@@ -374,7 +374,7 @@ class Registry:
             follower.stop()
 
 
-def _follow_nothing(watch: Watch) -> None:
+def _nothing(watch: Watch) -> None:
     """Each commit is announced."""
 
 

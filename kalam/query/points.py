@@ -14,10 +14,11 @@ import msgspec
 import pyarrow as pa
 
 from kalam.access.model import Privilege
+from kalam.query.dropped import unless_dropped
 from kalam.query.parameters import check_parameters
 from kalam.query.policies import Policies
 from kalam.query.predicate import Predicate
-from kalam.query.queries import resolve, unless_dropped
+from kalam.query.queries import resolve
 from kalam.query.results import Result, ResultColumn, sql_type
 from kalam.query.row_answer import RowAnswer
 from kalam.rows.column_types import TYPES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ import msgspec
 import pyarrow as pa
 
 from kalam.access.rights import Rights
-from kalam.errors import Internal, NamespaceNotFound, TableNotFound
+from kalam.errors import NamespaceNotFound, TableNotFound
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.copy_reader import CopyReader, CopyRelation
 from kalam.query.descriptions import distinctly_named, empty_source, renamed_schema, untyped_parameters
+from kalam.query.dropped import unless_dropped
 from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
+from kalam.query.expanded import Expanded, expanded, expanded_view
 from kalam.query.handed import TableRelation
 from kalam.query.judge import JudgeProcess
 from kalam.query.parameters import check_parameters, types_of
@@ -31,7 +33,7 @@ from kalam.query.system import Fields, SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
 from kalam.rows.keys import key_arrays
-from kalam.schema import SEQ, UPDATED, Table
+from kalam.schema import SEQ, UPDATED, SelectOptions, Table
 from kalam.settings import Settings
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.readers import read_bounds
@@ -113,7 +115,8 @@ class Queries:
         counted = counted_as(query)
         if counted is not None:
             table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-            if table is not None and self.policies.seen(user, table) is None:
+            countable = table is not None and not isinstance(table.options, SelectOptions)
+            if table is not None and countable and self.policies.seen(user, table) is None:
                 return pa.table({counted: pa.array([await self._count(query, table, wanted)], pa.int64())})
 
         async def run(query: QueryText) -> pa.Table:
@@ -240,9 +243,21 @@ class Queries:
         scan, types = await self._scan(query, namespace, parameters), types_of(parameters)
         query, parameters = await self._in_own_forms(query, namespace, parameters, own)
         names = [resolve(use.ref, namespace) for use in query.tables]
+        found = await reading(query.text, expanded, self._catalogue, self.policies.rights, user, query, names)
+        relations = await self._relations(found, user, scan, described=described)
+        if own is not None:
+            relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
+        return BoundQuery(found.query, found.names, relations, parameters, types)
+
+    async def _relations(
+        self, found: Expanded, user: str, scan: Scan, *, described: bool
+    ) -> dict[tuple[TableName, bool], Relation]:
+        """What the mentions of tables stand for, all of one moment."""
+        query, names = found.query, {mention.table for mention in found.mentions}
+        scan = Scan(query.virtual) if query.virtual and not scan.virtual else scan
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
-        for name in set(names) - tables.keys():
+        for name in names - tables.keys():
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
         if described:
             sources |= {name: empty_source(table, query) for name, table in tables.items()}
@@ -254,16 +269,19 @@ class Queries:
             foreign = any(table.is_foreign for table in alike.values())  # which may be read for long
             sources |= await (self._executor.in_time(read) if foreign else read())
         relations: dict[tuple[TableName, bool], Relation] = {}
-        for use, name in zip(query.tables, names, strict=True):
-            table, deleted = tables.get(name), use.sees_deleted
-            guard = None if table is None or described else self.policies.seen(user, table)
-            hides = not query.names_key
-            relations[name, deleted] = self.relation(
-                table, user, sources[name], sees_deleted=deleted, hides=hides, guard=guard
+        for mention in found.mentions:
+            table, deleted = tables.get(mention.table), mention.sees_deleted
+            guard = None if table is None or described else self.policies.seen(mention.reader, table)
+            relations[mention.name, deleted] = self.relation(
+                table, user, sources[mention.table], sees_deleted=deleted, hides=not query.names_key, guard=guard
             )
-        if own is not None:
-            relations[own.name, False] = self.relation(own.table, user, own.source, with_seq=True, guard=own.guard)
-        return BoundQuery(query, names, relations, parameters, types)
+        return relations
+
+    async def schema_of_select(self, view: Table, user: str) -> pa.Schema:
+        """The schema of what the text of a view gives; raises what is wrong with it."""
+        found = expanded_view(self._catalogue, self.policies.rights, user, view)
+        relations = await self._relations(found, user, WHOLE_SCAN, described=True)
+        return (await self.run(BoundQuery(found.query, found.names, relations), Wanted(user=user))).schema
 
     async def _scan(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> Scan:
         """What the query needs of tables over foreign streams; bounds where it reads one of them and nothing else."""
@@ -377,17 +395,3 @@ class Queries:
         await self.pool.stop()
         self._readers.clear()
         shutil.rmtree(Path(self._settings.data_dir) / "snapshots", ignore_errors=True)
-
-
-@contextmanager
-def unless_dropped(catalogue: Catalogue, names: Sequence[TableName]) -> Iterator[None]:
-    """Say of a read that lost its files because a table was dropped meanwhile that it was dropped."""
-    tables = {name: catalogue.tables.get(name) for name in names}
-    try:
-        yield
-    except Internal as exc:
-        for name, table in tables.items():
-            now = catalogue.tables.get(name)
-            if table is not None and (now is None or now.table_id != table.table_id):
-                raise TableNotFound(f"table {name} was dropped while it was read") from exc
-        raise

@@ -113,16 +113,17 @@ def _describe_stream(cursor: Cursor) -> DescribeStream:
 
 
 def comment(cursor: Cursor) -> CommentOn:
-    """Read COMMENT ON TABLE t | COLUMN t.c IS 'text' | NULL."""
+    """Read COMMENT ON TABLE t | VIEW v | COLUMN t.c IS 'text' | NULL."""
     cursor.expect("COMMENT", "ON")
     ref, column = TableRef(None, ""), None
-    match cursor.take_one(("TABLE", "COLUMN")):
-        case "TABLE":
+    cursor.take("MATERIALIZED")
+    match cursor.take_one(("TABLE", "VIEW", "COLUMN")):
+        case "TABLE" | "VIEW":
             ref = cursor.table()
         case "COLUMN":
             ref, column = _column_of(cursor)
         case _:
-            raise cursor.refusal("COMMENT ON takes TABLE t IS 'text' and COLUMN t.c IS 'text'")
+            raise cursor.refusal("COMMENT ON takes TABLE t IS 'text', VIEW v IS 'text' and COLUMN t.c IS 'text'")
     cursor.expect("IS")
     text = None if cursor.take("NULL") else cursor.string("a comment, or NULL,")
     if text is not None and len(text) > COMMENT_CHARACTERS_MAX:

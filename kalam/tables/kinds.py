@@ -41,6 +41,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
     streams: Acts
     foreign: Acts
     views: Acts
+    selects: Acts
 
     def of(self, table: Table | TableDefinition) -> Acts:
         """How it is done with this table."""
@@ -53,6 +54,8 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 return self.foreign
             case TableKind.VIEW:
                 return self.views
+            case TableKind.QUERY:
+                return self.selects
             case other:
                 assert_never(other)
 

@@ -14,7 +14,7 @@ from kalam.names import RESERVED_NAMESPACES, TableName, listed
 from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries, resolve
 from kalam.rows.column_types import TYPES
-from kalam.schema import VIEW_KEY, Column, Table, TypeName
+from kalam.schema import VIEW_KEY, Column, SelectOptions, Table, TypeName
 from kalam.sql import StatementText, view_options
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.queries.readers import read_query
@@ -97,6 +97,10 @@ class Planner:
 
     def _check_sources(self, query: QueryText, sources: Sequence[Table]) -> None:
         for source in sources:
+            if isinstance(source.options, SelectOptions):
+                raise Unsupported(
+                    f"a materialized view reads tables, and {source.name} is a view", hint="write its SELECT out"
+                )
             if source.per_user:
                 raise Unsupported(f"a view cannot read the USER table {source.name}: everybody sees other rows there")
             if source.row_security:

@@ -270,6 +270,7 @@ class Views:
             ),
             foreign=lambda: self._of_others(source, view),
             views=lambda: CopySource(source, self._stored, self._catalogue, backlog),
+            selects=lambda: None,  # no plan reads one
         )
         followed: Followed = kinds.of(source)()
         return followed

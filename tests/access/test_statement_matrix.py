@@ -38,6 +38,7 @@ AFTER = {
     "CREATE USER": "DROP USER fresh",
     "CREATE ROLE": "DROP ROLE fresh",
     "CREATE TABLE": "DROP TABLE lab.fresh",
+    "CREATE VIEW": "DROP VIEW lab.fresh",
     "ALTER TABLE {table} RENAME TO": "DROP TABLE lab.renamed",
     "CREATE MATERIALIZED VIEW": "DROP MATERIALIZED VIEW lab.fresh",
     "CREATE TOKEN 'fresh' FOR": "DROP TOKEN 'fresh' FOR bystander",

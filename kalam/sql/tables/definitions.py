@@ -14,6 +14,7 @@ from kalam.sql.tables.column_types import read_type
 from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.tables.filled import read_filled
 from kalam.sql.tables.foreign import check_no_sources, read_over
+from kalam.sql.tables.stored_select import alter_select, create_select, drop_select
 from kalam.sql.tables.views import alter_view, create_view, drop_view
 from kalam.sql.text.alterations import (
     Action,
@@ -73,6 +74,8 @@ def create(cursor: Cursor) -> Statement:
     cursor.expect("CREATE")
     if cursor.take("NAMESPACE"):
         return _create_namespace(cursor)
+    if cursor.at("VIEW") or cursor.at("OR", "REPLACE", "VIEW"):
+        return create_select(cursor, or_replace=cursor.take("OR", "REPLACE"))
     if word := cursor.take_one(_OWN_CREATIONS):
         return _OWN_CREATIONS[word](cursor)
     if cursor.at("USER") and not cursor.at("USER", "TABLE"):  # a USER table is not a user
@@ -91,6 +94,8 @@ def drop(cursor: Cursor) -> Statement:
     if cursor.take("NAMESPACE"):
         if_exists = cursor.take("IF", "EXISTS")
         return DropNamespace(cursor.name("namespace"), if_exists, cursor.take("CASCADE"))
+    if cursor.at("VIEW"):
+        return drop_select(cursor)
     if word := cursor.take_one(_OWN_DROPS):
         return _OWN_DROPS[word](cursor)
     if cursor.at("USER") and not cursor.at("USER", "TABLE"):
@@ -111,12 +116,15 @@ def alter(cursor: Cursor) -> Statement:
         return alter_view(cursor)
     if cursor.take("USER"):
         return users.alter_user(cursor)
-    if not cursor.take("TABLE"):
+    word = cursor.take_one(("TABLE", "VIEW"))
+    if word is None:
         raise cursor.refusal(_ALTER)
     ref = cursor.table()
     access = grants.set_access(cursor, ref)
     if access is not None:
         return access
+    if word == "VIEW":
+        return alter_select(cursor, ref)
     action = _alter_action(cursor)
     if cursor.at_symbol(","):
         raise cursor.refusal("an ALTER TABLE does one thing; write one statement for each")

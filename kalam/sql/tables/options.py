@@ -22,6 +22,7 @@ from kalam.schema import (
     Column,
     Compression,
     PayloadFormat,
+    SelectOptions,
     StoredOptions,
     StreamOptions,
     StreamStorage,
@@ -74,6 +75,8 @@ class Option(msgspec.Struct, frozen=True):
 
 def options_of(options: TableOptions) -> list[tuple[str, Option]]:
     """The options that a table with these has, by name."""
+    if isinstance(options, SelectOptions):
+        return []
     if isinstance(options, ViewOptions):
         kinds = _VIEW
     elif isinstance(options, StoredOptions):

@@ -13,6 +13,7 @@ from kalam.schema import (
     Column,
     Default,
     DefaultKind,
+    SelectOptions,
     TableDefinition,
     TableOptions,
     TypeName,
@@ -38,6 +39,9 @@ def create_table_sql(table: TableDefinition) -> str:
     """The CREATE TABLE that makes this table."""
     if isinstance(table.options, ViewOptions):
         return _create_view_sql(table, table.options)
+    if isinstance(table.options, SelectOptions):
+        columns = ", ".join(_name(column.name) for column in table.columns)
+        return f"CREATE VIEW {full_name(table.name)} ({columns}) AS {table.options.query}"
     lines = [_column_sql(column, table.key) for column in table.declared_columns]
     if len(table.key) > 1:
         lines.append(f"PRIMARY KEY ({', '.join(map(_name, table.key))})")

@@ -164,6 +164,24 @@ class DropTable(msgspec.Struct, frozen=True):
     cascade: bool = False
 
 
+class CreateSelect(msgspec.Struct, frozen=True, kw_only=True):
+    """CREATE VIEW: ``names`` are what its columns are to be called, none for the query's own names."""
+
+    ref: TableRef
+    query: QueryText
+    names: tuple[str, ...]
+    or_replace: bool
+    if_not_exists: bool
+
+
+class DropSelect(msgspec.Struct, frozen=True):
+    """DROP VIEW; ``cascade`` drops the views that read it, too."""
+
+    ref: TableRef
+    if_exists: bool
+    cascade: bool = False
+
+
 class TruncateTable(msgspec.Struct, frozen=True):
     ref: TableRef
 
@@ -334,9 +352,11 @@ class ExecuteAs(msgspec.Struct, frozen=True):
 
 
 Defining = CreateNamespace | DropNamespace | CreateTable | DropTable | TruncateTable | AlterTable | CommentOn
+OnSelect = CreateSelect | DropSelect
 ShowingTables = ShowNamespaces | ShowTables | DescribeTable | ShowColumns | ShowStats | ShowCreateTable
 Statement = (
     Defining
+    | OnSelect
     | ShowingTables
     | Use
     | ShowStreams

@@ -1,0 +1,59 @@
+"""Which views read a table: what they need is not dropped or changed under them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from kalam.errors import TableInUse
+from kalam.names import listed
+from kalam.schema import SelectOptions, Table
+from kalam.sql.tables.spelling import full_name
+from kalam.sql.text.edits import Edits
+from kalam.storage.log.catalogue import Catalogue
+
+
+def selects_of(table: Table, catalogue: Catalogue, column: str | None = None) -> list[Table]:
+    """The views whose SELECT names a table, or may name a column of it."""
+    found = []
+    for view in catalogue.tables.values():
+        options = view.options
+        if not isinstance(options, SelectOptions) or all(use.table_id != table.table_id for use in options.uses):
+            continue
+        if column is None or column in options.words or column in options.given:
+            found.append(view)
+    return found
+
+
+def check_unselected(
+    table: Table, catalogue: Catalogue, dropped: Collection[int] = (), column: str | None = None
+) -> None:
+    """Raise TableInUse while views read a table, or a column of it, other than those that are dropped with it."""
+    reading = [view for view in selects_of(table, catalogue, column) if view.table_id not in dropped]
+    if reading:
+        what = f"table {table.name}" if column is None else f"column {column} of table {table.name}"
+        names = listed([str(view.name) for view in reading])
+        hint = "DROP VIEW them first" if column is not None else "DROP VIEW them first, or DROP … CASCADE"
+        raise TableInUse(f"{what} is read by the views {names}", hint=hint)
+
+
+def read_through(table: Table, catalogue: Catalogue) -> Iterator[Table]:
+    """A table, or of a view what it reads, through other views too."""
+    ahead = [table]
+    while ahead:
+        one = ahead.pop()
+        if not isinstance(one.options, SelectOptions):
+            yield one
+            continue
+        found = (catalogue.by_id.get(use.table_id) for use in one.options.uses)
+        ahead += [each for each in found if each is not None]
+
+
+def present_text(options: SelectOptions, catalogue: Catalogue) -> str:
+    """The text of a view with the names that its tables have now, in full."""
+    edits = Edits(options.query)
+    for use in options.uses:
+        table = catalogue.by_id.get(use.table_id)
+        if table is not None:
+            alias = "" if use.aliased or table.name.table == use.table else f' AS "{use.table}"'
+            edits.replace((use.start, use.end), f"{full_name(table.name)}{alias}")
+    return edits.whole

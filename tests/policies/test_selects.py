@@ -1,0 +1,49 @@
+"""Views under rights and policies: they run with their owner's, for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from policy_server import PolicyServer, policy_server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[PolicyServer]:
+    """A table of which everybody sees their own rows, and ada's view of it."""
+    async with policy_server(tmp_path) as server:
+        await server.users("ada", "ben")
+        await server.result(
+            "admin",
+            "CREATE NAMESPACE app; CREATE TABLE app.t (id INT PRIMARY KEY, owner TEXT);"
+            "INSERT INTO app.t VALUES (1, 'ada'), (2, 'ben'), (3, 'ada');"
+            "GRANT CREATE ON NAMESPACE app TO ada; GRANT SELECT ON TABLE app.t TO ada",
+        )
+        await server.policy("app.t", "owner = CURRENT_USER()")
+        await server.secure("app.t")
+        await server.result("ada", "CREATE VIEW app.v AS SELECT id, owner, CURRENT_USER() AS who FROM app.t")
+        yield server
+
+
+async def test_the_rows_are_those_that_its_owner_sees(server: PolicyServer) -> None:
+    assert await server.code("ben", "SELECT * FROM app.v") == "namespace_not_found"
+    await server.result("ada", "GRANT SELECT ON TABLE app.v TO ben")
+    assert sorted(await server.rows("ben", "SELECT * FROM app.v")) == [[1, "ada", "ben"], [3, "ada", "ben"]]
+    assert await server.code("ben", "SELECT * FROM app.t") == "table_not_found"
+    await server.result("admin", "GRANT SELECT ON TABLE app.t TO ben")
+    both = "SELECT v.id, t.id FROM app.v CROSS JOIN app.t ORDER BY 1"
+    assert await server.rows("ben", both) == [[1, 2], [3, 2]]
+    assert await server.code("ben", "EXPLAIN ANALYZE SELECT * FROM app.v") == "permission_denied"
+    assert await server.rows("ben", "SHOW CREATE TABLE app.v") == [[None]]
+    assert await server.code("ben", "CREATE OR REPLACE VIEW app.v AS SELECT 1 AS id") == "permission_denied"
+    assert await server.code("ben", "DROP VIEW app.v") == "permission_denied"
+
+
+async def test_a_view_ends_with_the_rights_of_its_owner(server: PolicyServer) -> None:
+    await server.result("ada", "GRANT SELECT ON TABLE app.v TO ben")
+    await server.result("admin", "REVOKE SELECT ON TABLE app.t FROM ada")
+    for user in ("ada", "ben"):
+        assert await server.code(user, "SELECT * FROM app.v") == "permission_denied"
+    await server.result("admin", "INSERT INTO app.t VALUES (4, 'admin'); ALTER VIEW app.v OWNER TO admin")
+    assert await server.rows("ben", "SELECT id FROM app.v") == [[4]]
