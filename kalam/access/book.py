@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
-from kalam.access.model import Command, Grant, Narrowed, Policy, Privilege, Role, Token, User
+from kalam.access.book_rows import (
+    grant_values,
+    policy_sql,
+    read_policies,
+    read_tokens,
+    read_users,
+    us_of,
+    verifier_sql,
+)
+from kalam.access.model import Grant, Narrowed, Policy, Privilege, Role, Token, User
+from kalam.access.scram import Verifier, new_salt
 from kalam.storage.log.catalogue import Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.times import from_us
@@ -41,12 +49,14 @@ class Book:
         self.members: dict[str, frozenset[str]] = {}
         self.grants: dict[str, frozenset[Grant]] = {}
         self.tokens: dict[str, Token] = {}
+        self.verifiers: dict[str, dict[str, Verifier]] = {}
+        """Of each user those of the password (named "") and of tokens (by their ids)."""
         self.policies: dict[int, tuple[Policy, ...]] = {}
 
     def load(self) -> None:
         """Read everything; blocking, for the start."""
         with self._database.reading() as conn:
-            self.users = {user.name: user for user in _users(conn)}
+            self.users = {user.name: user for user in read_users(conn)}
             self.roles = {
                 name: Role(name=name, created_at=from_us(created))
                 for name, created in conn.execute("SELECT name, created_us FROM roles")
@@ -56,8 +66,10 @@ class Book:
             for grantee, *grant in conn.execute("SELECT grantee, privilege, table_id, namespace FROM grants"):
                 found = Grant(Privilege(grant[0]), grant[1], grant[2])
                 self.grants[grantee] = self.grants.get(grantee, frozenset()) | {found}
-            self.tokens = {token.id: token for token in _tokens(conn)}
-            for policy in _policies(conn):
+            self.tokens = {token.id: token for token in read_tokens(conn)}
+            for user, credential, *verifier in conn.execute("SELECT * FROM verifiers"):
+                self.verifiers.setdefault(user, {})[credential] = Verifier(*verifier)
+            for policy in read_policies(conn):
                 self.policies[policy.table_id] = (*self.policies.get(policy.table_id, ()), policy)
         self.generation += 1
 
@@ -127,22 +139,27 @@ class Book:
         found: list[int] = await self._database.write(look)
         return found
 
-    async def put_user(self, user: User) -> None:
-        """Add a user, or change one."""
+    async def put_user(self, user: User, verifier: Verifier | None = None) -> None:
+        """Add a user, or change one; with another password its verifier, if there is one, takes the former's place."""
+        former = self.users.get(user.name)
+        renewed = former is None or former.password_us != user.password_us
         values = (
             user.name,
             user.admin,
             user.locked,
-            _us(user.valid_until),
+            us_of(user.valid_until),
             user.password_hash,
             user.password_us,
-            _us(user.created_at),
+            us_of(user.created_at),
         )
         await self._write(
             ("INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", values),
             ("DELETE FROM dropped_users WHERE name = ?", (user.name,)),
+            *(verifier_sql(user.name, "", verifier) if renewed else ()),
         )
         self.users[user.name] = user
+        if renewed:
+            self._keep_verifier(user.name, "", verifier)
         self._changed()
 
     async def release(self, name: str) -> None:
@@ -151,7 +168,7 @@ class Book:
 
     async def put_role(self, role: Role) -> None:
         """Add a role."""
-        await self._write(("INSERT INTO roles VALUES (?, ?)", (role.name, _us(role.created_at))))
+        await self._write(("INSERT INTO roles VALUES (?, ?)", (role.name, us_of(role.created_at))))
         self.roles[role.name] = role
         self._changed()
 
@@ -170,9 +187,11 @@ class Book:
             ("DELETE FROM members WHERE role = ?1 OR member = ?1", (name,)),
             ("DELETE FROM grants WHERE grantee = ?", (name,)),
             ("DELETE FROM tokens WHERE user = ?", (name,)),
-            *(_policy_sql(policy) for policy in named),
+            ("DELETE FROM verifiers WHERE user = ?", (name,)),
+            *(policy_sql(policy) for policy in named),
         )
         self.users.pop(name, None)
+        self.verifiers.pop(name, None)
         self.roles.pop(name, None)
         self.grants.pop(name, None)
         self.members.pop(name, None)
@@ -205,7 +224,7 @@ class Book:
         grantees, grants = tuple(grantees), frozenset(grants)
         await self._write(
             *(
-                ("INSERT OR IGNORE INTO grants VALUES (?, ?, ?, ?)", (grantee, *_grant_values(grant)))
+                ("INSERT OR IGNORE INTO grants VALUES (?, ?, ?, ?)", (grantee, *grant_values(grant)))
                 for grantee in grantees
                 for grant in grants
             )
@@ -221,7 +240,7 @@ class Book:
             *(
                 (
                     "DELETE FROM grants WHERE grantee = ? AND privilege = ? AND table_id = ? AND namespace = ?",
-                    (grantee, *_grant_values(grant)),
+                    (grantee, *grant_values(grant)),
                 )
                 for grantee in grantees
                 for grant in grants
@@ -233,28 +252,34 @@ class Book:
 
     # Tokens and policies.
 
-    async def put_token(self, token: Token) -> None:
-        """Add a token."""
-        values = (token.id, token.name, token.user, token.hash, _us(token.created_at), _us(token.expires_at))
-        await self._write(("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)", values))
+    async def put_token(self, token: Token, verifier: Verifier | None = None) -> None:
+        """Add a token, with its verifier, if there is one."""
+        values = (token.id, token.name, token.user, token.hash, us_of(token.created_at), us_of(token.expires_at))
+        await self._write(
+            ("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)", values), *verifier_sql(token.user, token.id, verifier)
+        )
         self.tokens[token.id] = token
+        self._keep_verifier(token.user, token.id, verifier)
         self._changed()
 
     async def drop_token(self, token: Token) -> None:
         """Remove a token."""
-        await self._write(("DELETE FROM tokens WHERE token_id = ?", (token.id,)))
+        await self._write(
+            ("DELETE FROM tokens WHERE token_id = ?", (token.id,)), *verifier_sql(token.user, token.id, None)
+        )
         self.tokens.pop(token.id, None)
+        self._keep_verifier(token.user, token.id, None)
         self._changed()
 
     async def put_policy(self, policy: Policy) -> None:
         """Add a policy, or change one."""
-        await self._write(_policy_sql(policy))
+        await self._write(policy_sql(policy))
         self._put_policy(policy)
         self._changed()
 
     def policy_sql(self, policies: Iterable[Policy]) -> list[Sql]:
         """What changes these policies in somebody else's transaction, who then tells of it by ``policies_changed``."""
-        return [_policy_sql(policy) for policy in policies]
+        return [policy_sql(policy) for policy in policies]
 
     def policies_changed(self, policies: Iterable[Policy]) -> None:
         """Take over policies that were changed in the database."""
@@ -303,6 +328,15 @@ class Book:
         """Note that something has changed that the book does not hold: whether a table's policies are asked."""
         self._changed()
 
+    def salt_of(self, user: str) -> bytes:
+        """The salt of a user's verifiers, a new one where there are none."""
+        kept = self.verifiers.get(user)
+        return next(iter(kept.values())).salt if kept else new_salt()
+
+    def _keep_verifier(self, user: str, credential: str, verifier: Verifier | None) -> None:
+        kept = {name: each for name, each in self.verifiers.get(user, {}).items() if name != credential}
+        self.verifiers[user] = kept if verifier is None else kept | {credential: verifier}
+
     def _changed(self) -> None:
         self.generation += 1
 
@@ -323,54 +357,3 @@ def copies_of(conn: sqlite3.Connection, user: str) -> list[int]:
         (user,),
     )
     return [table_id for (table_id,) in found]
-
-
-def _users(conn: sqlite3.Connection) -> Iterable[User]:
-    for name, admin, locked, until, password, password_us, created in conn.execute("SELECT * FROM users"):
-        yield User(
-            name=name,
-            admin=bool(admin),
-            locked=bool(locked),
-            valid_until=None if until is None else from_us(until),
-            password_hash=password,
-            password_us=password_us,
-            created_at=from_us(created),
-        )
-
-
-def _tokens(conn: sqlite3.Connection) -> Iterable[Token]:
-    for token_id, name, user, digest, created, expires in conn.execute("SELECT * FROM tokens"):
-        yield Token(
-            id=token_id,
-            name=name,
-            user=user,
-            hash=digest,
-            created_at=from_us(created),
-            expires_at=None if expires is None else from_us(expires),
-        )
-
-
-def _policies(conn: sqlite3.Connection) -> Iterable[Policy]:
-    for table_id, name, command, grantees, using, check in conn.execute("SELECT * FROM policies ORDER BY 1, 2"):
-        yield Policy(
-            table_id=table_id,
-            name=name,
-            command=Command(command),
-            grantees=tuple(msgspec.json.decode(grantees, type=list[str])),
-            using=using,
-            check=check,
-        )
-
-
-def _policy_sql(policy: Policy) -> Sql:
-    grantees = msgspec.json.encode(policy.grantees).decode()
-    values = (policy.table_id, policy.name, policy.command.value, grantees, policy.using, policy.check)
-    return "INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?, ?)", values
-
-
-def _grant_values(grant: Grant) -> tuple[str, int, str]:
-    return grant.privilege.value, grant.table_id, grant.namespace
-
-
-def _us(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1_000_000)

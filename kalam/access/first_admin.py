@@ -41,7 +41,7 @@ async def make_first_administrator(
         name=ADMIN, admin=True, password_hash=encoded, password_us=int(now.timestamp() * 1_000_000), created_at=now
     )
     with audit.telling(Entry(at_us=0, user=None, door="server", action="CREATE USER", object=ADMIN)):
-        await book.put_user(admin)
+        await book.put_user(admin, await passwords.verifier(password, book.salt_of(ADMIN)))
     if given is None:
         tell(f"\nThe user {ADMIN} was made. The password is shown only now:\n\n    {password}\n\n")
 

@@ -24,6 +24,7 @@ from kalam.access.login import Login
 from kalam.access.model import Ends, Narrowed, Token, User
 from kalam.access.passwords import LENGTH_MIN, Passwords
 from kalam.access.remembered import Remembered
+from kalam.access.scram import ITERATIONS, Proof, Verifier, derived_salt
 from kalam.access.secrets import SESSION, id_of, is_hash_of, make_secret
 from kalam.access.sessions import Session, Sessions
 from kalam.access.throttle import Throttle, network
@@ -32,6 +33,8 @@ from kalam.errors import KalamError, NotFound, TooBusy, Unauthenticated
 from kalam.names import USER_PATTERN
 from kalam.threads import Purpose
 
+NOBODY: Final = ""
+"""Under which the book has the secret that salts of unknown names are derived from."""
 WAITING_MAX: Final = 600
 """Passwords that wait for their verification, some ten seconds of work; a door's client waits no longer."""
 
@@ -94,6 +97,44 @@ class Logins:
         self._remembered.put(digest, found, address)
         self._audit.note(found.user, "login", _credential(found), door=door, address=address)
         return found
+
+    def scram_of(self, user: str) -> Verifier | None:
+        """With which salt and how many iterations a user proves to know a secret, made up for a name of nobody.
+
+        None where the user's password was set before verifiers were kept: only the password itself can be looked at.
+        """
+        known, kept = self._book.users.get(user), self._book.verifiers.get(user, {})
+        if known is not None and known.password_hash is not None and "" not in kept:
+            return None
+        derived_from = self._book.verifiers[NOBODY][""].salt
+        return next(iter(kept.values()), Verifier(derived_salt(derived_from, user), ITERATIONS, b"", b""))
+
+    async def log_in_by_proof(self, user: str, proof: Proof, *, door: str, address: str) -> tuple[Login, Verifier]:
+        """Who proves to know a secret of a user's, and which; raises as ``log_in`` does."""
+        subject = _subject(user, None)
+        kept: Verifier | None = None
+        if wait := self._throttle.wait_s(self._clock(), subject, address):
+            found: Login | Refusal = self._held_up(user, wait)
+        else:
+            judged, kept = self._by_proof(user, proof)
+            found = self._counted(judged, subject, address)
+        if isinstance(found, Refusal) or kept is None:
+            refusal = found if isinstance(found, Refusal) else Refusal("wrong password", self._named(user))
+            outcome, told = refusal.error(), refusal.reason
+            self._audit.note(refusal.user, "login", door=door, address=address, outcome=outcome.code, detail=told)
+            raise outcome
+        self._audit.note(found.user, "login", _credential(found), door=door, address=address)
+        return found, kept
+
+    def _by_proof(self, name: str, proof: Proof) -> tuple[Login | Refusal, Verifier | None]:
+        user = self._book.users.get(name)
+        matched = [pair for pair in self._book.verifiers.get(name, {}).items() if proof.is_of(pair[1])]
+        if user is None or not matched:
+            return Refusal("unknown user" if user is None else "wrong password", self._named(name)), None
+        credential, kept = matched[0]
+        if not credential:
+            return self._closed(user) or Login(name, "password", "", user.valid_until, user.password_us), kept
+        return self._of_token(self._book.tokens[credential], user), kept
 
     def known_nowait(self, user: str | None, secret: str, address: str | None = None) -> Login | None:
         """The login of a secret that was verified within the last minute, and, if an address is given, from there.
@@ -184,10 +225,13 @@ class Logins:
         user = self._book.users.get(token.user)
         if user is None or name not in (None, user.name):
             return Refusal(f"token {token_id} of another user", self._named(name))
+        return self._of_token(token, user)
+
+    def _of_token(self, token: Token, user: User) -> Login | Refusal:
         if _has_expired(token, self._now()):
-            return Refusal(f"token {token_id} has expired", user.name)
+            return Refusal(f"token {token.id} has expired", user.name)
         ends = min((end for end in (token.expires_at, user.valid_until) if end is not None), default=None)
-        return self._closed(user) or Login(user.name, "token", token_id, ends)
+        return self._closed(user) or Login(user.name, "token", token.id, ends)
 
     def _closed(self, user: User) -> Refusal | None:
         if user.may_log_in(self._now()):

@@ -12,6 +12,7 @@ from kalam.access.audit import Audit
 from kalam.access.book import Book
 from kalam.access.entry import Entry
 from kalam.access.passwords import Passwords
+from kalam.access.scram import make_verifier
 from kalam.errors import NotFound
 from kalam.storage.log.data_dir import DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database
@@ -32,12 +33,12 @@ def reset_password(data_dir: Path, name: str, password: str) -> None:
         try:
             database.begin(prepared.data_id, prepared.generation or 0)
             database.start()
-            asyncio.run(_reset(database, name, encoded))
+            asyncio.run(_reset(database, name, encoded, password))
         finally:
             database.close()
 
 
-async def _reset(database: Database, name: str, encoded: str) -> None:
+async def _reset(database: Database, name: str, encoded: str, password: str) -> None:
     book = Book(database)
     book.load()
     user = book.users.get(name)
@@ -49,4 +50,5 @@ async def _reset(database: Database, name: str, encoded: str) -> None:
             else "the first start with --auth on makes one",
         )
     with Audit(database).telling(Entry(at_us=0, user=None, door="command", action="ALTER USER", object=name)):
-        await book.put_user(replace(user, password_hash=encoded, password_us=time.time_ns() // 1_000))
+        changed = replace(user, password_hash=encoded, password_us=time.time_ns() // 1_000)
+        await book.put_user(changed, make_verifier(password, book.salt_of(name)))

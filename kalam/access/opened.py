@@ -39,9 +39,9 @@ class Access(msgspec.Struct, frozen=True):
         await self.audit.drain()
 
 
-async def open_access(database: Database, *, on: bool) -> Access:
-    """Read the book of users and the sessions; ``on`` says that rights are asked."""
-    book, sessions, passwords = Book(database), Sessions(database), Passwords()
+async def open_access(database: Database, *, on: bool, scram: bool = True) -> Access:
+    """Read the book of users and the sessions; ``on`` says that rights are asked, ``scram`` what is kept of secrets."""
+    book, sessions, passwords = Book(database), Sessions(database), Passwords(scram=scram)
     await in_thread(Purpose.CATALOGUE, book.load)
     await in_thread(Purpose.CATALOGUE, sessions.load)
     audit = Audit(database)

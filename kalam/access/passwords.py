@@ -13,6 +13,7 @@ from typing import Final
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from kalam.access.scram import Verifier, make_verifier
 from kalam.access.secrets import is_token
 from kalam.errors import InvalidValue
 from kalam.threads import Purpose, in_thread
@@ -39,10 +40,10 @@ def check_password(password: str) -> str:
 
 
 class Passwords:
-    """Hashes and verifies passwords; tests hand in a cheaper ``hasher``."""
+    """Hashes and verifies passwords; tests hand in a cheaper ``hasher``. ``scram``: verifiers are kept besides."""
 
-    def __init__(self, hasher: argon2.PasswordHasher = HASHER) -> None:
-        self._hasher = hasher
+    def __init__(self, hasher: argon2.PasswordHasher = HASHER, *, scram: bool = True) -> None:
+        self._hasher, self.scram = hasher, scram
         self._nobodys = _nobodys_hash(hasher)
 
     async def hash(self, password: str) -> str:
@@ -52,6 +53,10 @@ class Passwords:
     def hash_here(self, password: str) -> str:
         """The same in this thread, which it takes for a while."""
         return self._hasher.hash(_as_bytes(check_password(password)))
+
+    async def verifier(self, secret: str, salt: bytes) -> Verifier | None:
+        """What SCRAM keeps of a secret; None where SCRAM is off."""
+        return await in_thread(Purpose.PASSWORDS, make_verifier, secret, salt) if self.scram else None
 
     async def verify(self, encoded: str | None, password: str) -> bool:
         """Whether ``encoded`` is the hash of the password; None, for somebody who has none, takes as long."""

@@ -12,22 +12,21 @@ from kalam.access.identity import Identity
 from kalam.access.model import Ends, Narrowed, Role, Token, User
 from kalam.access.opened import Access
 from kalam.access.passwords import check_password
+from kalam.access.scram import Verifier
 from kalam.access.secrets import make_secret
 from kalam.engine.gate import Gate
 from kalam.engine.session import Request
+from kalam.engine.user_values import INFINITY, moment_of, secret_of, us_of
 from kalam.errors import (
     AlreadyExists,
     InvalidOption,
-    InvalidValue,
     NotFound,
     PermissionDenied,
     TableInUse,
     Unsupported,
 )
 from kalam.names import listed
-from kalam.query.parameters import check_parameters
 from kalam.query.results import Result, list_result
-from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.schema import Table
 from kalam.sql.access.statements import (
@@ -55,7 +54,6 @@ ROLES_FIELDS = (("role", TEXT), ("members", TEXT), ("created_at", TIMESTAMP_ARRO
 _LASTS = (("created_at", TIMESTAMP_ARROW), ("expires_at", TIMESTAMP_ARROW))
 TOKENS_FIELDS = (("id", TEXT), ("name", TEXT), ("user", TEXT), *_LASTS)
 NO_TABLES: frozenset[int] = frozenset()
-INFINITY = "infinity"
 _ADMINISTRATORS = "users and roles are made, changed and dropped by administrators"
 
 RemoveRows = Callable[[Table, str], Awaitable[None]]
@@ -74,7 +72,7 @@ class Users:
     async def create_user(self, statement: CreateUser, request: Request) -> Result:
         """CREATE USER."""
         self._gate.administrator(request.session.identity, _ADMINISTRATORS)
-        until = _moment(statement.valid_until)
+        until = moment_of(statement.valid_until)
         encoded = await self._hashed(statement.password, request)
         now = datetime.now(UTC)
         async with self._book.changing:
@@ -86,10 +84,10 @@ class Users:
                 admin=statement.admin,
                 valid_until=until,
                 password_hash=encoded,
-                password_us=_us(now),
+                password_us=us_of(now),
                 created_at=now,
             )
-            await self._book.put_user(user)
+            await self._book.put_user(user, await self._verifier(statement.password, statement.name, request))
         return Result(message=f"user {statement.name} created")
 
     async def alter_user(self, statement: AlterUser, request: Request) -> Result:
@@ -100,12 +98,12 @@ class Users:
         else:
             self._gate.administrator(identity, "users change their own password; the rest is for administrators")
         encoded = await self._hashed(statement.password, request)
-        until = _moment(statement.valid_until)
+        until = moment_of(statement.valid_until)
         async with self._book.changing:
             user = self._user(statement.name)
             changed, ends, done = _altered(user, statement, encoded, until)
             self._check_an_administrator_stays(user, changed)
-            await self._book.put_user(changed)
+            await self._book.put_user(changed, await self._verifier(statement.password, user.name, request))
         less = user.admin and not changed.admin
         if (
             ends is not Ends.NONE or less or user.valid_until != changed.valid_until
@@ -188,10 +186,12 @@ class Users:
     async def _hashed(self, password: Literal | Parameter | None, request: Request) -> str | None:
         if password is None:
             return None
-        value = password.value if isinstance(password, Literal) else _parameter(password, request)
-        if not isinstance(value, str):
-            raise InvalidValue("a password is a text")
-        return await self._passwords.hash(check_password(value))
+        return await self._passwords.hash(check_password(secret_of(password, request)))
+
+    async def _verifier(self, password: Literal | Parameter | None, user: str, request: Request) -> Verifier | None:
+        if password is None:
+            return None
+        return await self._passwords.verifier(secret_of(password, request), self._book.salt_of(user))
 
     # Roles.
 
@@ -269,7 +269,7 @@ class Users:
             token = Token(
                 id=made.id, name=statement.name, user=user, hash=made.hash, created_at=now, expires_at=expires
             )
-            await self._book.put_token(token)
+            await self._book.put_token(token, await self._passwords.verifier(made.text, self._book.salt_of(user)))
         return list_result(TOKEN_FIELDS, [(made.text, token.id, token.name, user, expires)])
 
     async def drop_token(self, statement: DropToken, request: Request) -> Result:
@@ -361,7 +361,7 @@ class Users:
 def _altered(user: User, statement: AlterUser, encoded: str | None, until: datetime | None) -> tuple[User, Ends, str]:
     """The user as changed, what logged in before and ends by it, and the change in words."""
     if encoded is not None:
-        changed = replace(user, password_hash=encoded, password_us=_us(datetime.now(UTC)))
+        changed = replace(user, password_hash=encoded, password_us=us_of(datetime.now(UTC)))
         return changed, Ends.PASSWORD, "password changed"
     if statement.valid_until is not None:
         over = until is not None and until <= datetime.now(UTC)
@@ -378,22 +378,3 @@ def _altered(user: User, statement: AlterUser, encoded: str | None, until: datet
             return replace(user, locked=False), Ends.NONE, "unlocked"
         case None:
             raise Unsupported(f"nothing is said to be changed of {user.name}")
-
-
-def _parameter(parameter: Parameter, request: Request) -> object:
-    check_parameters(parameter.index, request.parameters)
-    return request.parameters[parameter.index - 1]
-
-
-def _moment(text: str | None) -> datetime | None:
-    """The time that VALID UNTIL names; None for no end."""
-    if text is None or text.strip().lower() == INFINITY:
-        return None
-    try:
-        return read_utc_timestamp(text)
-    except (ValueError, OverflowError) as exc:
-        raise InvalidValue("VALID UNTIL takes a time such as '2027-01-31T12:00:00Z', or 'infinity'") from exc
-
-
-def _us(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
