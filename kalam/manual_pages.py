@@ -13,7 +13,7 @@ import msgspec
 
 ORDER: Final = (
     *("tutorial", "sql", "system", "streams", "adopt", "views", "live", "files", "lake"),
-    *("python", "http", "nats", "protocol"),
+    *("python", "http", "nats", "postgres", "protocol"),
     *("commands", "settings", "errors", "metrics", "operations", "security", "policies"),
     *("guarantees", "comparison", "speed"),
 )

@@ -87,6 +87,7 @@ class Running(msgspec.Struct, frozen=True):
     http_url: str
     nats_url: str
     nats_ws_url: str | None
+    pg_url: str | None
     engine: Engine
     certificates: Certificates | None
 
@@ -97,6 +98,7 @@ class Running(msgspec.Struct, frozen=True):
             "http_url": self.http_url,
             "nats_url": self.nats_url,
             "nats_ws_url": self.nats_ws_url,
+            "pg_url": self.pg_url,
             "version": __version__,
         }
 
@@ -131,7 +133,9 @@ async def open_server(settings: Settings, stopping: asyncio.Event | None = None)
         )
         stack.push_async_callback(queries.pool.drain, QUERIES_DRAIN_S)
         stack.callback(engine.close_live_queries)  # first of all, or HTTP would wait for its readers
-        yield Running(http_url, connection.url, embedded.ws_url if embedded else None, engine, certificates)
+        parts = (settings, engine, access, certificates, registry)
+        pg_url = None if settings.pg_port is None else await _open_pg(stack, *parts)
+        yield Running(http_url, connection.url, embedded.ws_url if embedded else None, pg_url, engine, certificates)
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path, start: Start) -> Database:
@@ -173,7 +177,7 @@ async def _open_engine(
     streams, foreign = await _open_streams(stack, settings, storage, broker, jobs)
     lake = Lake(settings, storage, background.compactor)
     stack.push_async_callback(lake.process.stop)
-    access = await open_access(database, on=start.guarded)
+    access = await open_access(database, on=start.guarded, scram=settings.scram)
     stack.push_async_callback(access.close)
     await begin_access(settings, access)
     parts = (broker, background, lake, outbox, streams, foreign, opened.answered)
@@ -307,6 +311,12 @@ async def _open_http(
     )
     listening = await stack.enter_async_context(serve_http(app, settings, registry, certificates))
     return listening.url
+
+
+async def _open_pg(stack: AsyncExitStack, settings: Settings, *parts: Any) -> str:
+    from kalam_pg.door import serve_pg  # whoever does not open it need not wait for it
+
+    return (await stack.enter_async_context(serve_pg(settings, *parts))).url
 
 
 async def serve(settings: Settings) -> None:

@@ -113,6 +113,21 @@ class Settings(BaseSettings):
         default=None, description="an outside NATS instead of the embedded one (also `NATS_URL`)"
     )
     nats_context: str | None = Field(default=None, description="a context of the `nats` CLI that says where NATS is")
+    pg_host: str = Field(default="127.0.0.1", description="address of the PostgreSQL door")
+    pg_port: int | None = Field(
+        default=None, ge=0, le=65535, description="its port, 5432 by custom; 0 takes a free one; unset: no such door"
+    )
+    scram: bool = Field(
+        default=True,
+        description="whether what SCRAM-SHA-256 verifies is kept of passwords and tokens when they are set; without it "
+        "PostgreSQL clients log in by TLS, or from this machine, alone",
+    )
+    pg_connections_max: int = Field(default=100, ge=1, description="PostgreSQL sessions that are open")
+    pg_blocks: Literal["warn", "refuse"] = Field(
+        default="warn",
+        description="what becomes of the second write in a PostgreSQL block, which ROLLBACK cannot take back: it is "
+        "carried out, and ROLLBACK warns; or it is refused",
+    )
     subject_prefix: str = Field(
         default="kalam",
         pattern=r"^[a-z][a-z0-9_]{0,30}$",

@@ -31,6 +31,8 @@ def doubts(settings: Settings, environment: Iterable[str]) -> Iterator[tuple[str
 def exposed(settings: Settings) -> dict[str, str]:
     """The addresses at which other machines can connect though nobody is asked who they are, by their settings."""
     hosts = {"http_host": settings.http_host}
+    if settings.pg_port is not None:
+        hosts["pg_host"] = settings.pg_host
     if settings.nats_url is None and settings.nats_context is None:
         hosts["nats_host"] = settings.nats_host
     return {name: host for name, host in hosts.items() if settings.auth == "off" and not is_loopback(host)}

@@ -97,6 +97,7 @@ class Reader:
             "localhost:8080": self.server.http_url.removeprefix("http://"),
             "nats://127.0.0.1:4222": self.server.nats_url,
             "ws://localhost:8443": str(self.server.announcement["nats_ws_url"]),
+            "localhost:5432": str(self.server.announcement["pg_url"]).removeprefix("postgresql://"),
         }
         for written, real in addresses.items():
             text = text.replace(written, real)

@@ -70,6 +70,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         flags[flags.index("--nats-ws-port") + 1] = str(free.getsockname()[1])
+    flags[flags.index("--pg-port") + 1] = "0"
     server = ServerProcess(folder / "kalam-data", flags, environment)
     reader = Reader(folder, server)
     reader.prepare()

@@ -6,8 +6,10 @@ field's metadata; a cast leaves the metadata on what has become something else, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
@@ -55,12 +57,13 @@ CHAR: Final = PgType(18, "char", 1, 1002, "Z")
 NAME: Final = PgType(19, "name", 64, 1003, "S")
 INT8: Final = PgType(20, "int8", 8, 1016, "N")
 INT2: Final = PgType(21, "int2", 2, 1005, "N")
-INT2VECTOR: Final = PgType(22, "int2vector", VARIABLE, 1006, "A")
+INT2VECTOR: Final = PgType(22, "int2vector", VARIABLE, 1006, "A", 21)
 INT4: Final = PgType(23, "int4", 4, 1007, "N")
 REGPROC: Final = PgType(24, "regproc", 4, 1008, "N")
 TEXT: Final = PgType(25, "text", VARIABLE, 1009, "S")
 OID: Final = PgType(26, "oid", 4, 1028, "N")
-OIDVECTOR: Final = PgType(30, "oidvector", VARIABLE, 1013, "A")
+XID: Final = PgType(28, "xid", 4, 1011, "U")
+OIDVECTOR: Final = PgType(30, "oidvector", VARIABLE, 1013, "A", 26)
 JSON: Final = PgType(114, "json", VARIABLE, 199, "U")
 FLOAT4: Final = PgType(700, "float4", 4, 1021, "N")
 FLOAT8: Final = PgType(701, "float8", 8, 1022, "N")
@@ -82,7 +85,7 @@ REGNAMESPACE: Final = PgType(4089, "regnamespace", 4, 4090, "N")
 REGROLE: Final = PgType(4096, "regrole", 4, 4097, "N")
 
 SCALARS: Final = (
-    *(BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT2VECTOR, INT4, REGPROC, TEXT, OID, OIDVECTOR, JSON, FLOAT4, FLOAT8),
+    *(BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT2VECTOR, INT4, REGPROC, TEXT, OID, XID, OIDVECTOR, JSON, FLOAT4, FLOAT8),
     *(UNKNOWN, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, INTERVAL, NUMERIC, REGCLASS, REGTYPE, VOID),
     *(UUID, JSONB, REGNAMESPACE, REGROLE),
 )
@@ -122,7 +125,8 @@ _ARROW: Final = {
     INTERVAL.oid: pa.month_day_nano_interval(),
     NUMERIC.oid: pa.decimal128(38, 10),
 }
-_SAID: Final = {JSON.oid: "JSON", JSONB.oid: "JSON", UUID.oid: "UUID"}
+_OIDS: Final = frozenset(known.oid for known in (OID, XID, REGPROC, REGCLASS, REGTYPE, REGNAMESPACE, REGROLE))
+"""Types whose values are numbers of four bytes without a sign."""
 
 
 def array_of(element: PgType) -> PgType:
@@ -211,15 +215,33 @@ def _scalar(kind: pa.DataType) -> PgType:  # noqa: C901 - one line a type
     return TEXT
 
 
-def declared(oid: int) -> pa.Field | None:
-    """What a client says of a parameter by its OID, as a field; None where it leaves the type to the server."""
+def declared(oid: int) -> pa.DataType | None:
+    """What a client says of a parameter by its OID, as Arrow's type; None where it leaves the type to the server."""
     known = BY_OID.get(oid)
     if known is None or known is UNKNOWN:
         return None
     if known.is_array:
-        return pa.field("", pa.list_(_ARROW.get(known.element, pa.string())))
-    said = _SAID.get(oid)
-    return pa.field("", _ARROW.get(oid, pa.string()), metadata={TYPE_METADATA: said} if said else None)
+        return pa.list_(_ARROW.get(known.element, pa.string()))
+    return _ARROW.get(oid, pa.string())
+
+
+def known(oid: int) -> PgType:
+    """The type of an OID; one that this door does not know is sent as text."""
+    return BY_OID.get(oid) or PgType(oid, f"type {oid}", VARIABLE, 0, "U")
+
+
+def array_of_values(values: Sequence[Any], kind: PgType) -> pa.Array:
+    """Python values as an array from which this type is written; an OID may be given as the name that it stands for."""
+    if kind.is_array or any(isinstance(value, list) for value in values):
+        return pa.array(values, pa.list_(_ARROW.get(kind.element, pa.string())))
+    if kind.oid in _OIDS and not any(isinstance(value, str) for value in values):
+        return pa.array(values, pa.int64())
+    if kind is NUMERIC:
+        return pa.array([None if value is None else Decimal(value) for value in values])
+    arrow = _ARROW.get(kind.oid, pa.string()) if kind.oid not in _OIDS else pa.string()
+    if arrow == pa.string():
+        values = [value if value is None or isinstance(value, str) else str(value) for value in values]
+    return pa.array(values, arrow)
 
 
 def column_field(column: Column) -> pa.Field:

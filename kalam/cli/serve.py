@@ -22,15 +22,13 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.  [default: ./kalam-data]")] = None,
     http_host: Annotated[str | None, typer.Option(help="Address of the HTTP API.  [default: 127.0.0.1]")] = None,
     http_port: Annotated[int | None, typer.Option(help="Its port; 0 takes a free one.  [default: 8080]")] = None,
-    nats_host: Annotated[
-        str | None, typer.Option(help="Address of the embedded nats-server.  [default: 127.0.0.1]")
-    ] = None,
+    nats_host: Annotated[str | None, typer.Option(help="Address of its own NATS.  [default: 127.0.0.1]")] = None,
     nats_port: Annotated[int | None, typer.Option(help="Its port; 0 takes a free one.  [default: 4222]")] = None,
     nats_ws_port: Annotated[int | None, typer.Option(help="Its WebSocket port; 0 for none.  [default: 0]")] = None,
-    nats_url: Annotated[
-        str | None, typer.Option(help="An outside NATS instead of the embedded one (also NATS_URL).")
-    ] = None,
+    nats_url: Annotated[str | None, typer.Option(help="An outside NATS instead of its own (also NATS_URL).")] = None,
     nats_context: Annotated[str | None, typer.Option(help="A context of the nats CLI that says where NATS is.")] = None,
+    pg_host: Annotated[str | None, typer.Option(help="Address of the PostgreSQL door.  [default: 127.0.0.1]")] = None,
+    pg_port: Annotated[int | None, typer.Option(help="Its port, e.g. 5432; 0: a free one.  [default: none]")] = None,
     accept_loss: Annotated[
         bool | None,
         typer.Option("--accept-loss", help="Start although something is missing or older than it was."),
@@ -60,6 +58,8 @@ def serve(
         "nats_port": nats_port,
         "nats_ws_port": nats_ws_port,
         "nats_url": nats_url,
+        "pg_host": pg_host,
+        "pg_port": pg_port,
         "nats_context": nats_context,
         "accept_loss": accept_loss,
         "auth": auth,

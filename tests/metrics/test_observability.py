@@ -100,8 +100,10 @@ def test_what_compose_starts_finds_each_other() -> None:
     (scraped,) = read_yaml(FOLDER / "prometheus.yml")["scrape_configs"]
     assert scraped["static_configs"] == [{"targets": ["kalam:8080"]}]
     assert (scraped["job_name"], read_yaml(FOLDER / "prometheus.yml")["rule_files"]) == ("kalam", ["alerts.yml"])
-    (source,) = read_yaml(FOLDER / "grafana-datasource.yml")["datasources"]
+    source, tables = read_yaml(FOLDER / "grafana-datasource.yml")["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    port = services["kalam"]["environment"]["KALAM_PG_PORT"]
+    assert (tables["type"], tables["url"]) == ("grafana-postgresql-datasource", f"kalam:{port}")
     (provider,) = read_yaml(FOLDER / "grafana-dashboards.yml")["providers"]
     mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]

@@ -1,0 +1,1 @@
+"""COPY: rows in bulk, as text, CSV or in binary."""

@@ -1,0 +1,167 @@
+"""Statements, from their text to their answer: who carries one out, and what is known of it beforehand.
+
+The session itself, the catalogue (for what asks about ``pg_catalog`` and its kind), or the engine, which gets the text
+as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kalam.errors import SyntaxFault
+from kalam.query.results import Result
+from kalam.sql import StatementText, split
+from kalam.threads import reading
+from kalam_pg import types as pg
+from kalam_pg.catalogue import Catalogue, Field, recognise
+from kalam_pg.errors import SqlError
+from kalam_pg.session.answers import Answer, apart
+from kalam_pg.session.command_reader import command_of
+from kalam_pg.session.commands import Declare
+from kalam_pg.session.own_statements import OwnStatements, formatted
+from kalam_pg.session.session import Session
+from kalam_pg.session.statements import Described, Portal, Prepared
+from kalam_pg.values.parameters import from_binary, from_text
+from kalam_pg.values.rows import BINARY_FORMAT, Column, columns_of, spread
+
+PARAMETERS_MAX: Final = 65_535
+_TOLD_BY_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "DROP", "ALTER", "GRANT", "REVOKE"})
+"""Statements whose message says nothing that the tag does not."""
+
+
+class Executor:
+    """Reads, describes and starts the statements of one session."""
+
+    def __init__(self, session: Session, own: OwnStatements, catalogue: Catalogue) -> None:
+        self._session, self._own, self._catalogue = session, own, catalogue
+
+    async def statements(self, text: str) -> list[StatementText]:
+        """The statements of a text; none of an empty one."""
+        try:
+            return await reading(text, split, text)
+        except SyntaxFault:
+            if text.strip("; \t\r\n\f\v") and not _is_comment(text):
+                raise
+            return []
+
+    async def prepare(self, text: str, declared: Sequence[int]) -> Prepared:
+        """One statement, as Parse names it; raises SqlError and what the text gets wrong."""
+        found = await self.statements(text)
+        if len(found) > 1:
+            raise SqlError("42601", "cannot insert multiple commands into a prepared statement")
+        return await self.read(text, found[0] if found else None, declared)
+
+    async def read(self, text: str, statement: StatementText | None, declared: Sequence[int] = ()) -> Prepared:
+        """A statement of a text; raises what is wrong with it, as far as that can be told."""
+        command = None if statement is None else command_of(statement)
+        prepared = Prepared(text, statement, command, declared)
+        if statement is not None and prepared.reads:
+            prepared.question = await reading(statement.text, recognise, statement.text)
+        return prepared
+
+    async def describe(self, prepared: Prepared) -> Described:
+        """What is known of a statement; asked once, but for what a session's state decides."""
+        if prepared.command is not None or prepared.statement is None:
+            columns = None if prepared.command is None else self._own.columns(prepared.command)
+            return Described((), columns)
+        if prepared.described is None and prepared.question is not None:
+            asked = self._catalogue.describe(prepared.question, prepared.declared)
+            prepared.described = Described(tuple(asked.parameters), catalogue_columns(asked.fields))
+        if prepared.described is None:
+            declared = [pg.declared(oid) for oid in prepared.declared]
+            found = await self._session.caller.describe(prepared.statement.text, declared)
+            oids = [pg.typed_of(field).type.oid for field in found.parameters]
+            for place, oid in enumerate(prepared.declared[: len(oids)]):
+                oids[place] = oid or oids[place]
+            columns = None if found.fields is None else columns_of(found.fields)
+            prepared.described = Described(tuple(oids), columns)
+        return prepared.described
+
+    async def parameters(self, prepared: Prepared, cells: Sequence[bytes | None], formats: Sequence[int]) -> list[Any]:
+        """The values of a statement's parameters, read by the types that they have; raises SqlError."""
+        if not cells:
+            return []
+        oids: Sequence[int] = prepared.declared
+        if len(oids) < len(cells) or not all(oids):
+            oids = (await self.describe(prepared)).parameters
+        if len(oids) != len(cells):
+            raise SqlError(
+                "08P01", f"bind message supplies {len(cells)} parameters, but the statement requires {len(oids)}"
+            )
+        read: list[Any] = []
+        for cell, oid, form in zip(cells, oids, spread(formats, len(cells)), strict=True):
+            kind = pg.BY_OID.get(oid, pg.TEXT)
+            if cell is None:
+                read.append(None)
+            else:
+                read.append(from_binary(cell, kind) if form == BINARY_FORMAT else from_text(cell, kind))
+        return read
+
+    async def start(self, portal: Portal, *, paused: bool = False) -> Answer:
+        """Begin to carry a statement out, in what is ``running``; ``paused``: its rows may be wanted bit by bit."""
+        prepared, session = portal.prepared, self._session
+        formats = tuple(portal.formats)
+        session.block.check(prepared.command)
+        if isinstance(prepared.command, Declare):
+            return await self._declare(prepared.command)
+        if prepared.command is not None:
+            return await self._own.answer(prepared.command, formats)
+        if prepared.writes:
+            session.block.check_write(prepared.word)
+        assert prepared.statement is not None
+        if prepared.question is not None:
+            asked = await self._catalogue.answer(prepared.question, session, portal.parameters, prepared.declared)
+            return Answer.of_rows(prepared.tag, formatted(catalogue_columns(asked.fields), formats), asked.rows)
+        if prepared.reads:
+            return await self._query(portal, formats, paused=paused)
+        (result,) = await session.caller.execute(prepared.statement.text, portal.parameters)
+        if prepared.writes:
+            session.block.wrote()
+        return self._of_result(prepared, result, formats)
+
+    async def _query(self, portal: Portal, formats: tuple[int, ...], *, paused: bool) -> Answer:
+        prepared, session = portal.prepared, self._session
+        assert prepared.statement is not None
+        tables = session.caller.stream(prepared.statement.text, portal.parameters)
+        found = apart(tables) if paused else tables
+        first = await anext(found)
+        described = prepared.described
+        if described is not None and described.columns is not None:
+            columns = formatted(described.columns, formats)
+        else:
+            columns = columns_of(first.schema, formats)
+        return Answer(prepared.tag, columns, found, [first], session.request_id)
+
+    def _of_result(self, prepared: Prepared, result: Result, formats: tuple[int, ...]) -> Answer:
+        tag = prepared.tag
+        if result.data is not None:
+            columns = columns_of(result.data.schema, formats)
+            return Answer(tag, columns, at_hand=[result.data])
+        answer = Answer(f"{tag}{result.row_count}" if tag.endswith(" ") else tag)
+        said = result.message
+        if said and (prepared.word not in _TOLD_BY_ROWS or said.startswith("skipped") or "discarded" in said):
+            self._session.notice("NOTICE", "00000", said)
+        return answer
+
+    async def _declare(self, command: Declare) -> Answer:
+        self._own.check_declared(command)
+        statement = StatementText(command.query)
+        prepared = await self.read(command.query, statement)
+        if not prepared.reads:
+            raise SqlError("42601", "a cursor is FOR a query")
+        portal = Portal(prepared, (), (int(command.binary),))
+        portal.held = command.hold
+        portal.answer = await self.start(portal, paused=True)
+        self._session.portals[command.name] = portal
+        return Answer("DECLARE CURSOR")
+
+
+def catalogue_columns(fields: Sequence[Field]) -> tuple[Column, ...]:
+    """The columns of what the catalogue answers."""
+    return tuple(Column(field.name, pg.known(field.oid), field.typmod) for field in fields)
+
+
+def _is_comment(text: str) -> bool:
+    stripped = text.strip()
+    return stripped.startswith(("--", "/*"))

@@ -1,0 +1,229 @@
+"""The extended protocol: Parse, Bind, Describe, Execute, Close, Flush and Sync.
+
+Law: behind an error everything is skipped up to the next Sync. Portals end there too, outside of a block.
+"""
+
+from __future__ import annotations
+
+from kalam.settings import Settings
+from kalam.sql import StatementText
+from kalam_pg.errors import CURSOR_EXISTS, NO_CURSOR, NO_STATEMENT, PROTOCOL, STATEMENT_EXISTS, SqlError
+from kalam_pg.session.commands import Copy
+from kalam_pg.session.copies import Copies
+from kalam_pg.session.executor import Executor
+from kalam_pg.session.insert_run import InsertRun
+from kalam_pg.session.own_statements import formatted
+from kalam_pg.session.rows_out import send_rows
+from kalam_pg.session.session import Session
+from kalam_pg.session.statements import Portal, Prepared
+from kalam_pg.wire import messages
+from kalam_pg.wire.channel import Gone, Message
+from kalam_pg.wire.payload import Payload
+
+HELD_MAX = 10_000
+"""Prepared statements, and portals, that a session may have."""
+
+
+class Extended:
+    """Carries out the messages of one session."""
+
+    def __init__(self, session: Session, executor: Executor, copies: Copies, settings: Settings) -> None:
+        self._session, self._executor, self._copies = session, executor, copies
+        self._run = InsertRun(session, settings)
+        self.skipping = False
+        self._bound_bytes = 0
+
+    async def take(self, message: Message) -> None:
+        """Carry one out; an error is told, and what follows is skipped."""
+        if self.skipping:
+            return
+        payload = Payload(message.data)
+        self._statement: StatementText | None = None
+        try:
+            match chr(message.kind):
+                case "P":
+                    await self._parse(payload)
+                case "B":
+                    await self._bind(payload, len(message.data))
+                case "D":
+                    await self._describe(payload)
+                case "E":
+                    await self._execute(payload)
+                case "C":
+                    await self._close(payload)
+        except Gone:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it was, the client is told
+            self.fail(exc)
+
+    def fail(self, error: Exception) -> None:
+        """Tell an error, and skip what follows; rows that wait are not stored, for they were one transaction."""
+        self.skipping = True
+        self._run.forget()
+        self._session.fail(error, self._statement)
+
+    async def flush(self) -> None:
+        """Flush: the client wants to hear all by now."""
+        await self._settle()
+        await self._session.drain()
+
+    async def sync(self) -> None:
+        """Sync: the end of a run, where an error ends as well."""
+        await self._settle()
+        self.skipping = False
+        if self._session.block.status == "I":
+            await self._session.end_block(rolled_back=False)
+        self._session.ready()
+        await self._session.drain()
+
+    async def _settle(self) -> None:
+        """Store what waits."""
+        try:
+            await self._run.store()
+        except Gone:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it was, the client is told
+            self.fail(exc)
+
+    async def _parse(self, payload: Payload) -> None:
+        await self._run.store()
+        name, text = payload.text(), payload.text()
+        declared = [payload.uint32() for _ in range(payload.count())]
+        payload.end()
+        statements = self._session.statements
+        if name and name in statements:
+            raise SqlError(STATEMENT_EXISTS, f'prepared statement "{name}" already exists')
+        if len(statements) >= HELD_MAX:
+            raise SqlError("54000", f"a session has at most {HELD_MAX:,} prepared statements")
+        self._statement = StatementText(text)
+        prepared = await self._executor.prepare(text, declared)
+        self._session.block.check(prepared.command)
+        statements[name] = prepared
+        self._session.write(messages.PARSED)
+
+    async def _bind(self, payload: Payload, byte_count: int) -> None:
+        name, statement_name = payload.text(), payload.text()
+        forms = [payload.int16() for _ in range(payload.count())]
+        cells = [payload.cell() for _ in range(payload.count())]
+        formats = [payload.int16() for _ in range(payload.count())]
+        payload.end()
+        if any(form not in (0, 1) for form in (*forms, *formats)) or len(forms) not in (0, 1, len(cells)):
+            raise SqlError(PROTOCOL, "a format is 0 for text or 1 for binary, for each value, for all, or left out")
+        prepared = self._prepared(statement_name)
+        if not (prepared.inserts_rows and self._run.goes_on_with(prepared)):
+            await self._run.store()
+        self._statement = prepared.statement
+        self._session.block.check(prepared.command)
+        await self._replace(name)
+        with self._session.running():
+            parameters = await self._executor.parameters(prepared, cells, forms)
+        self._session.portals[name] = Portal(prepared, parameters, formats)
+        self._bound_bytes = byte_count
+        self._run.tell(messages.BOUND)
+
+    async def _replace(self, name: str) -> None:
+        portals = self._session.portals
+        if name and name in portals:
+            raise SqlError(CURSOR_EXISTS, f'portal "{name}" already exists')
+        if len(portals) >= HELD_MAX:
+            raise SqlError("54000", f"a session has at most {HELD_MAX:,} portals")
+        former = portals.pop(name, None)
+        if former is not None:
+            await former.close()
+
+    async def _describe(self, payload: Payload) -> None:
+        kind, name = payload.take(1), payload.text()
+        payload.end()
+        if kind == b"P":
+            await self._describe_portal(self._portal(name))
+            return
+        if kind != b"S":
+            raise SqlError(PROTOCOL, "Describe is of a statement (S) or a portal (P)")
+        await self._run.store()
+        prepared = self._prepared(name)
+        self._statement = prepared.statement
+        with self._session.running():
+            described = await self._executor.describe(prepared)
+        self._session.write(messages.parameter_description(described.parameters or prepared.declared))
+        self._session.write(
+            messages.NO_DATA if described.columns is None else messages.row_description(described.columns)
+        )
+
+    async def _describe_portal(self, portal: Portal) -> None:
+        prepared = portal.prepared
+        if prepared.inserts_rows:
+            self._run.tell(messages.NO_DATA)
+            return
+        await self._run.store()
+        self._statement = prepared.statement
+        if portal.answer is not None:
+            columns = portal.answer.columns
+        else:
+            with self._session.running():
+                columns = (await self._executor.describe(prepared)).columns
+            columns = None if columns is None else formatted(columns, tuple(portal.formats))
+        self._session.write(messages.NO_DATA if columns is None else messages.row_description(columns))
+
+    async def _execute(self, payload: Payload) -> None:
+        name, rows_max = payload.text(), payload.int32()
+        payload.end()
+        portal, session = self._portal(name), self._session
+        prepared = portal.prepared
+        self._statement = prepared.statement
+        session.block.check(prepared.command)
+        if prepared.inserts_rows and portal.parameters:
+            self._run.add(portal, self._bound_bytes)
+            return
+        await self._run.store()
+        if prepared.statement is None:
+            session.write(messages.EMPTY_QUERY)
+            return
+        if isinstance(prepared.command, Copy):
+            with session.running():
+                await self._copies.run(prepared.command)
+            return
+        if portal.done:
+            session.write(messages.complete(prepared.tag + "0" if prepared.tag.endswith(" ") else prepared.tag))
+            return
+        await self._rows(portal, max(rows_max, 0))
+
+    async def _rows(self, portal: Portal, rows_max: int) -> None:
+        session = self._session
+        former = portal.answer
+        with session.running(None if former is None else former.request_id):
+            if former is None:
+                portal.answer = await self._executor.start(portal, paused=rows_max > 0)
+            answer = portal.answer
+            assert answer is not None
+            sent, ended = 0, True
+            if answer.columns is not None:
+                sent, ended = await send_rows(session, answer, rows_max)
+        if not ended:
+            session.write(messages.SUSPENDED)
+            return
+        await portal.close()
+        session.write(messages.complete(answer.tag(sent)))
+
+    async def _close(self, payload: Payload) -> None:
+        kind, name = payload.take(1), payload.text()
+        payload.end()
+        await self._run.store()
+        if kind == b"S":
+            self._session.statements.pop(name, None)
+        elif kind != b"P":
+            raise SqlError(PROTOCOL, "Close is of a statement (S) or a portal (P)")
+        elif (portal := self._session.portals.pop(name, None)) is not None:
+            await portal.close()
+        self._session.write(messages.CLOSED)
+
+    def _prepared(self, name: str) -> Prepared:
+        found = self._session.statements.get(name)
+        if found is None:
+            raise SqlError(NO_STATEMENT, f'prepared statement "{name}" does not exist')
+        return found
+
+    def _portal(self, name: str) -> Portal:
+        found = self._session.portals.get(name)
+        if found is None:
+            raise SqlError(NO_CURSOR, f'portal "{name}" does not exist')
+        return found

@@ -1,0 +1,206 @@
+"""A session: who asks, with which settings, in which block, and what it holds open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import structlog
+
+from kalam.access.login import Login
+from kalam.engine import Caller, Engine, Identity
+from kalam.engine import Session as EngineSession
+from kalam.errors import Cancelled, KalamError, NotFound, Timeout
+from kalam.sql import StatementText
+from kalam_pg.durations import milliseconds
+from kalam_pg.errors import SqlError, told
+from kalam_pg.session.block import Block
+from kalam_pg.session.statements import Portal, Prepared
+from kalam_pg.settings import SessionSettings
+from kalam_pg.wire import messages
+from kalam_pg.wire.channel import Channel
+
+DOOR: Final = "postgres"
+OUT_BYTES: Final = 64 << 10
+"""So much is gathered before it is written to the connection."""
+log = structlog.get_logger(__name__)
+
+
+class Session:
+    """What a client has of the server between its login and its leave."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        channel: Channel,
+        settings: SessionSettings,
+        identity: Identity,
+        *,
+        login: Login | None,
+        database: str,
+        key: tuple[int, int],
+        strict_blocks: bool,
+    ) -> None:
+        self.engine, self.channel, self.settings = engine, channel, settings
+        self.identity, self.login, self.database = identity, login, database
+        self.backend_pid, self.secret = key
+        self.block = Block(strict=strict_blocks)
+        self.statements: dict[str, Prepared] = {}
+        self.portals: dict[str, Portal] = {}
+        self.set_in_block: list[tuple[str, str, bool]] = []
+        self.idle = self.ended = self.leaving = False
+        self.before_ready: list[Callable[[], None]] = []
+        """What is called when nothing runs and no block is open: it may send what was listened for."""
+        self._out: list[bytes] = []
+        self._out_bytes = self._requests = 0
+        self._running: str | None = None
+        self._timed_out = False
+
+    @property
+    def user(self) -> str:
+        """The name that logged in."""
+        return self.identity.user
+
+    @property
+    def client_address(self) -> str | None:
+        """Where the client is."""
+        return self.channel.address or None
+
+    # Asking the engine.
+
+    @property
+    def namespace(self) -> str | None:
+        """Where a table without a namespace is looked for: the first of the search path that exists."""
+        path = self.settings.search_path
+        there = set(self._caller(None).namespaces())
+        return next((name for name in path if name in there), path[0] if path else None)
+
+    @property
+    def caller(self) -> Caller:
+        """A request of this session."""
+        return self._caller(self.namespace)
+
+    def _caller(self, namespace: str | None) -> Caller:
+        asking = EngineSession(self.identity, namespace, postgresql_names=True)
+        request_id = self._running or f"pg-{self.backend_pid}-{self._requests}"
+        return self.engine.caller(asking, DOOR, request_id=request_id, departure=self.channel.gone)
+
+    @property
+    def request_id(self) -> str | None:
+        """By what the engine knows what runs now."""
+        return self._running
+
+    @contextmanager
+    def running(self, request_id: str | None = None) -> Iterator[None]:
+        """What is asked in the block can be cancelled, and is at ``statement_timeout``; it may go on with a request."""
+        self._requests += 1
+        self._running, self._timed_out = request_id or f"pg-{self.backend_pid}-{self._requests}", False
+        bound = milliseconds(self.settings.show("statement_timeout"))
+        timer = asyncio.get_running_loop().call_later(bound / 1_000, self._time_out) if bound else None
+        try:
+            yield
+        except Cancelled as exc:
+            if self._timed_out:
+                raise Timeout("canceling statement due to statement timeout") from exc
+            raise Cancelled("canceling statement due to user request") from exc
+        finally:
+            self._running = None
+            if timer is not None:
+                timer.cancel()
+
+    def cancel(self) -> None:
+        """Stop what is being read."""
+        if self._running is not None:
+            with suppress(NotFound):
+                self._caller(None).cancel(self._running)
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.cancel()
+
+    # Telling the client.
+
+    def write(self, data: bytes) -> None:
+        """Send soon."""
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > OUT_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send now what was to be sent soon."""
+        if self._out:
+            self.channel.write(b"".join(self._out))
+            self._out.clear()
+            self._out_bytes = 0
+
+    async def drain(self) -> None:
+        """Send now, and wait until the client has taken most of it."""
+        self.flush()
+        await self.channel.drain()
+
+    def notice(self, severity: str, sqlstate: str, detail: str) -> None:
+        """Say something besides."""
+        self.write(messages.notice(severity, sqlstate, detail))
+
+    def warn(self, said: tuple[str, str] | None) -> None:
+        """Say what should be known, if there is anything."""
+        if said is not None:
+            self.notice("WARNING", *said)
+
+    def ready(self) -> None:
+        """Say that the next query may come."""
+        if self.block.status == "I":
+            for send in self.before_ready:
+                send()
+        self.write(messages.ready(self.block.status))
+        self.flush()
+
+    def fail(self, error: BaseException, statement: StatementText | None = None) -> None:
+        """Tell an error, which fails the block."""
+        if not isinstance(error, KalamError | SqlError):
+            log.error("a statement failed", exc_info=error)
+        found = told(error, "" if statement is None else statement.text)
+        if found.position is not None and statement is not None:
+            found.position += statement.offset
+        self.write(messages.error(found))
+        self.block.fail()
+
+    # What it holds open.
+
+    def set(self, name: str, value: str | None, *, local: bool = False) -> None:
+        """SET: until the session ends, or the block where it is local or is rolled back."""
+        if self.block.status != "I":
+            self.set_in_block.append((name, self.settings.show(name), local))
+        said = self.settings.set(name, value)
+        if said is not None:
+            self.notice("NOTICE", "01000", str(said))
+
+    async def end_block(self, *, rolled_back: bool) -> None:
+        """Close what a block holds: its portals, and what was set for it alone."""
+        for name, former, local in reversed(self.set_in_block):
+            if local or rolled_back:
+                self.settings.set(name, former)
+        self.set_in_block.clear()
+        await self.close_portals(held=False)
+
+    async def close_portals(self, *, held: bool) -> None:
+        """Close the portals; those that are held with the others only where that is said."""
+        for name, portal in list(self.portals.items()):
+            if held or not portal.held:
+                del self.portals[name]
+                await portal.close()
+
+    async def reset(self) -> None:
+        """DISCARD ALL: as a new session is."""
+        await self.close_portals(held=True)
+        self.statements.clear()
+        self.settings.reset_all()
+        self.block.default_read_only = False
+
+    async def close(self) -> None:
+        """Let go of all that it holds."""
+        await self.close_portals(held=True)
+        self.statements.clear()

@@ -1,0 +1,1 @@
+"""Messages: in, out, and the connection that carries them."""
