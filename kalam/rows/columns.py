@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
+from kalam.rows.timestamps import timestamps
 from kalam.rows.types import TIMESTAMP_ARROW, Row, arrow_type
 from kalam.schema import DELETED, SEQ, UPDATED, Column, DataType, Table
 
@@ -61,8 +63,13 @@ def from_arrow(table: pa.Table) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, table.num_rows, SLICE_ROWS):
         part = table.slice(start, SLICE_ROWS)
-        rows += zip(*(column.to_pylist() for column in part.columns), strict=True)
+        rows += zip(*map(_values, part.columns), strict=True)
     return rows
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The values as Python has them; those of time stamps Arrow would make one by one."""
+    return timestamps(column) if column.type == TIMESTAMP_ARROW else column.to_pylist()
 
 
 def changed_rows(

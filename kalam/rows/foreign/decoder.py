@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from kalam.foreign import ForeignOptions, Invalid, Payload, Place
@@ -23,9 +24,10 @@ from kalam.rows.foreign.messages import (
     tokens_of,
 )
 from kalam.rows.foreign.paths import steps_of
+from kalam.rows.timestamps import from_micros
 from kalam.rows.types import Row, arrow_type
 from kalam.rows.values import shorten
-from kalam.schema import SEQ, Column, DataType, Table, TypeName
+from kalam.schema import SEQ, Column, Table
 
 SUBJECT, TIME, HEADERS, RAW, ERROR = "_subject", "_time", "_headers", "_raw", "_error"
 EXTRAS = (SUBJECT, HEADERS, RAW, ERROR)
@@ -128,14 +130,13 @@ class ForeignDecoder:
     def versions(self, messages: ForeignMessages) -> list[tuple[int, Row]]:
         """The rows with all their virtual columns, each behind its sequence."""
         decoded = self.decode(messages)
-        virtual = []
+        virtual: list[Sequence[Any]] = []
         for name in self.table.system_columns:
             if name == SEQ:
                 virtual.append([messages.seqs[place] for place in decoded.places])
             elif name == TIME:
-                kind = arrow_type(DataType(name=TypeName.TIMESTAMP))
-                micros = pa.array([messages.times_ns[place] // 1_000 for place in decoded.places], pa.int64())
-                virtual.append(micros.cast(kind).to_pylist())
+                micros = np.array([messages.times_ns[place] for place in decoded.places], np.int64) // 1_000
+                virtual.append(from_micros(micros))
             else:
                 virtual.append(_extra(name, messages, decoded.places, decoded.faults))
         seqs = [messages.seqs[place] for place in decoded.places]
