@@ -83,7 +83,7 @@ def test_a_stream_is_adopted_from_the_list(console, streams):
 def test_a_stream_shows_what_lies_in_it_and_one_kind_of_its_messages_is_adopted_by_keyboard(console, streams):
     console.open("streams")
     console.page.get_by_role("link", name="FACTORY", exact=True).press("Enter")
-    console.page.get_by_role("heading", name="FACTORY").wait_for()
+    console.page.get_by_role("heading", name="FACTORY", level=1).wait_for()
     assert console.page.title() == "FACTORY \N{EN DASH} Kalam"
     columns = console.page.get_by_role("region", name="Columns of factory.*.telemetry")
     assert "machineId" in columns.inner_text()

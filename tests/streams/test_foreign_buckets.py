@@ -159,15 +159,20 @@ async def test_keys_expire_by_age_and_by_their_own_ttl(
     server, table = program.server, f"{namespace}.t"
     marked = await make(js, f"{name}-marked", limit_marker_ttl=1.0)
     silent, aged = await make(js, f"{name}-silent"), await make(js, f"{name}-aged", ttl=2)
-    deep = await make(js, f"{name}-deep", history=5)
+    deep, freed = await make(js, f"{name}-deep", history=5), await make(js, f"{name}-freed", ttl=1)
     for bucket in ("silent", "deep"):
         stream = (await js.stream_info(f"KV_{name}-{bucket}")).config
         stream.allow_msg_ttl = True
         await js.update_stream(stream)
-    for bucket in ("marked", "silent", "aged", "deep"):
+    for bucket in ("marked", "silent", "aged", "deep", "freed"):
         server.sql(f"CREATE STREAM TABLE {table}_{bucket} {COLUMNS} OVER BUCKET '{name}-{bucket}'")
     watched = {bucket: await watch(program, f"{table}_{bucket}") for bucket in ("marked", "silent", "aged", "deep")}
     await put(aged, "old", "1")
+    await put(freed, "kept", "1")
+    assert rows(server, f"{table}_freed") == {"kept": "1"}
+    stream = (await js.stream_info(f"KV_{name}-freed")).config
+    stream.max_age = 0
+    await js.update_stream(stream)
     await put(deep, "goes", "0")
     for bucket, kept in ((marked, "marked"), (silent, "silent"), (deep, "deep")):
         await put(bucket, "stays", "1")
@@ -184,6 +189,7 @@ async def test_keys_expire_by_age_and_by_their_own_ttl(
     assert rows(server, f"{table}_aged") == {}
     await put(aged, "old", "2")
     assert rows(server, f"{table}_aged") == {"old": "2"}
+    assert rows(server, f"{table}_freed") == {"kept": "1"}  # whose bucket lets keys live for ever since
 
 
 @pytest.mark.parametrize("history", [1, 3])

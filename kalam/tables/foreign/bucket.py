@@ -169,7 +169,7 @@ class Bucket:
         for _ in range(LOOKS_MAX):
             state = await self._port.state(self._over)
             present = self._present
-            if present is None or state.created != self._created:
+            if present is None or (state.created, state.lifetimes) != (self._created, present.keys.lifetimes):
                 if await self._read_whole(state):
                     return
                 continue

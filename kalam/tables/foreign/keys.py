@@ -46,7 +46,7 @@ class Keys:
     """The keys of a bucket, in the order of their last messages."""
 
     def __init__(self, lifetimes: Lifetimes) -> None:
-        self._lifetimes = lifetimes
+        self.lifetimes = lifetimes
         self._held: dict[bytes, Held] = {}
         self._expiring: list[tuple[int, int, bytes]] = []
         self._due: dict[bytes, int] = {}
@@ -63,7 +63,7 @@ class Keys:
         """Take in messages that follow, in their order: what changes, which is in their order, too."""
         last = {subject: place for place, subject in enumerate(messages.subjects)}
         self._last_seq = max(self._last_seq, *messages.seqs[-1:], 0)
-        lasting = self._lifetimes.max_age_ns is None
+        lasting = self.lifetimes.max_age_ns is None
         if lasting and self._are_new(messages, last):
             held = map(Held, messages.seqs, messages.times_ns, repeat(True))
             self._held.update(zip(messages.subjects, held, strict=True))
@@ -97,7 +97,7 @@ class Keys:
     def _keep(self, subject: bytes, held: Held, block: bytes, now_ns: int) -> bool:
         """Hold a message, if it is not due; whether the key has a value by it."""
         expires_ns = self._expiry(held, block)
-        if expires_ns is None or (held.is_row and self._lifetimes.leaves_markers):
+        if expires_ns is None or (held.is_row and self.lifetimes.leaves_markers):
             self._held[subject] = held
         elif expires_ns > now_ns or self._may_revive(held):
             self._held[subject] = held
@@ -109,15 +109,15 @@ class Keys:
 
     def _expiry(self, held: Held, block: bytes) -> int | None:
         """When the broker removes a message; None for never."""
-        own = ttl_ns(block) if block and self._lifetimes.by_message else None
+        own = ttl_ns(block) if block and self.lifetimes.by_message else None
         if own == NEVER:
             return None
-        ages = [age for age in (self._lifetimes.max_age_ns, own) if age is not None]
+        ages = [age for age in (self.lifetimes.max_age_ns, own) if age is not None]
         return held.time_ns + min(ages) if ages else None
 
     def _may_revive(self, held: Held) -> bool:
         """Whether an older message of the key outlives this one."""
-        return held.is_row and self._lifetimes.by_message and self._lifetimes.history != 1
+        return held.is_row and self.lifetimes.by_message and self.lifetimes.history != 1
 
     def has_due(self, now_ns: int) -> bool:
         """Whether ``expire`` would let go of something."""
