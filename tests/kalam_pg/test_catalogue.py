@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -211,6 +212,10 @@ async def test_what_is_made_altered_and_dropped_is_seen_at_once(session: Catalog
         ("coalesce(NULL, current_schema(), 'x')", "public"),
         ("nullif(current_schema(), 'public')", None),
         ("pg_advisory_unlock_all()", None),
+        ("ARRAY[1.5, NULL]", [Decimal("1.5"), None]),
+        ("ARRAY[pg_is_in_recovery()]", [False]),
+        ("ARRAY['orders'::regclass]", ["orders"]),
+        ("ARRAY[1::float8]", [1.0]),
         ("EXISTS (SELECT 1 FROM pg_class WHERE relname = 'orders')", True),
         ("ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = 'parts'::regclass AND attnum < 3 ORDER BY 1)", None),
     ],
@@ -218,7 +223,7 @@ async def test_what_is_made_altered_and_dropped_is_seen_at_once(session: Catalog
 async def test_functions_give_what_they_give_in_postgresql(
     session: CatalogueSession, expression: str, value: object
 ) -> None:
-    found = await session.value(f"SELECT {expression}")
+    found = await session.value(f"SELECT {expression} FROM current_database()")
     assert found == (["number", "plant"] if expression.startswith("ARRAY(") else value)
 
 

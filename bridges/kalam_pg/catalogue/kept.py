@@ -23,7 +23,6 @@ from kalam_pg.catalogue.arrays import loaded
 from kalam_pg.catalogue.asking import Asked, Asking
 from kalam_pg.catalogue.dynamic_rows import DYNAMIC
 from kalam_pg.catalogue.functions import LENIENT, STRICT, Collected
-from kalam_pg.catalogue.scopes import Output
 from kalam_pg.catalogue.selects import Question, shown_type
 from kalam_pg.catalogue.snapshot import Snapshot
 
@@ -34,6 +33,20 @@ _STEPS: Final = 5_000
 _READING: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
+
+
+def _as_text(value: Any) -> Any:
+    return value if isinstance(value, (str, bytes, list)) else str(value)
+
+
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "bool": bool,
+    "float4": float,
+    "float8": float,
+    "numeric": lambda value: Decimal(str(value)),
+    "timestamp": datetime.fromisoformat,
+    "timestamptz": datetime.fromisoformat,
+}
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -146,7 +159,7 @@ class KeptCatalogue:
         finally:
             conn.set_authorizer(None)
             conn.set_progress_handler(None, 0)
-        readers = [self._reader(output) for output in question.outputs]
+        readers = [self._reader(shown_type(output)) for output in question.outputs]
         if any(reader is not None for reader in readers):
             rows = [
                 tuple(
@@ -157,35 +170,16 @@ class KeptCatalogue:
             ]
         return rows
 
-    def _reader(self, output: Output) -> Callable[[Any], Any] | None:
-        """What makes a column's values of what SQLite gives."""
-        kind = shown_type(output)
-        if kind == "bool":
-            return bool
+    def _reader(self, kind: str) -> Callable[[Any], Any] | None:
+        """What makes values of a type of what SQLite gives; None where that is them."""
+        if pg_types.is_array(kind):
+            element = self._reader(pg_types.element(kind))
+            if element is None:
+                return loaded
+            return lambda text: [value if value is None else element(value) for value in loaded(text)]
         if kind in pg_types.NAMED:
             return lambda oid: self.asking.reg_out(kind, oid) if isinstance(oid, int) else oid
-        if pg_types.is_array(kind):
-            return self._array_reader(pg_types.element(kind))
-        if kind in ("timestamptz", "timestamp"):
-            return datetime.fromisoformat
-        if kind in pg_types.INTEGERS:
-            return int
-        if kind in ("float4", "float8"):
-            return float
-        if kind == "numeric":
-            return lambda value: Decimal(str(value))
-        return lambda value: value if isinstance(value, (str, bytes)) else str(value)
-
-    def _array_reader(self, element: str) -> Callable[[Any], Any]:
-        if element == "bool":
-            return lambda text: [None if value is None else bool(value) for value in loaded(text)]
-        if element in pg_types.NAMED:
-            return lambda text: [None if oid is None else self.asking.reg_out(element, oid) for oid in loaded(text)]
-        if element in pg_types.INTEGERS:
-            return loaded
-        return lambda text: [
-            value if value is None or isinstance(value, (str, list)) else str(value) for value in loaded(text)
-        ]
+        return int if kind in pg_types.INTEGERS else _READERS.get(kind, _as_text)
 
 
 def _fetched(cursor: sqlite3.Cursor, bounds: Bounds) -> list[tuple[Any, ...]]:
