@@ -14,7 +14,8 @@ from kalam.access.identity import Identity
 from kalam.access.model import ADMIN
 from kalam.engine.gate import Gate
 from kalam.query.queries import Queries
-from kalam.schema import Table, ViewOptions
+from kalam.query.selects import present_text
+from kalam.schema import SelectOptions, Table, ViewOptions
 from kalam.storage.log.catalogue import Catalogue
 
 Fields = Sequence[tuple[str, pa.DataType]]
@@ -32,7 +33,7 @@ class ShownRole(msgspec.Struct, frozen=True):
 class Shown(msgspec.Struct, frozen=True):
     """What exists for one user at one moment. Two are equal where nothing differs.
 
-    ``definitions`` are the SELECTs of materialized views, by their table's ids, for owner and administrators;
+    ``definitions`` are the SELECTs of views, by their table's ids, for owner and administrators;
     ``comments`` what is said of tables, by their ids, and there of columns, by theirs (0: of the table itself).
     """
 
@@ -52,14 +53,21 @@ def shown(gate: Gate, catalogue: Catalogue, queries: Queries, identity: Identity
         tuple(sorted(gate.namespaces(identity))),
         tuple(tables),
         {
-            table.table_id: table.options.query
+            table.table_id: text
             for table in tables
-            if isinstance(table.options, ViewOptions) and gate.owns(identity, table)
+            if gate.owns(identity, table) and (text := _definition(table, catalogue)) is not None
         },
         {table_id: said for table_id, said in catalogue.comments.by_table().items() if table_id in there},
         queries.system_fields(),
         tuple(_roles(gate, tables, identity)),
     )
+
+
+def _definition(table: Table, catalogue: Catalogue) -> str | None:
+    """The SELECT of a view."""
+    if isinstance(table.options, SelectOptions):
+        return present_text(table.options, catalogue)
+    return table.options.query if isinstance(table.options, ViewOptions) else None
 
 
 def _roles(gate: Gate, tables: Sequence[Table], identity: Identity) -> list[ShownRole]:

@@ -110,6 +110,22 @@ async def test_a_materialized_view_is_one_and_its_text_is_its_owners(people: Peo
     ) == [("id",), ("v",)]
 
 
+async def test_a_view_is_one_and_is_read_by_its_own_right(people: People) -> None:
+    await people.sql("CREATE VIEW lab.few AS SELECT id FROM lab.t WHERE id < 42; GRANT SELECT ON lab.few TO ada", "bob")
+    query = (
+        "SELECT relkind, definition, v.is_updatable, has_table_privilege(c.oid, 'SELECT'), "
+        "has_table_privilege(c.oid, 'DELETE') FROM pg_class c JOIN pg_views ON viewname = relname "
+        "JOIN information_schema.views v ON v.table_name = relname WHERE relname = 'few'"
+    )
+    assert await people.session("ada").rows(query) == [("v", None, "NO", True, False)]
+    assert await people.session("bob").rows(query) == [("v", "SELECT id FROM lab.t WHERE id < 42;", "NO", True, False)]
+    assert await people.session("ada").rows(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'lab.few'::regclass"
+    ) == [("id",)]
+    await people.sql("DROP VIEW lab.few", "bob")
+    assert await people.session("ada").value("SELECT to_regclass('lab.few')") is None
+
+
 async def test_everybody_sees_themselves_and_administrators_everybody(people: People) -> None:
     query = "SELECT rolname, rolsuper, rolcanlogin FROM pg_roles ORDER BY 1"
     assert await people.session("ada").rows(query) == [

@@ -14,7 +14,7 @@ import msgspec
 from kalam.errors import InvalidValue, NamespaceNotFound, NotFound, TableNotFound
 from kalam_pg.catalogue import pg_types
 from kalam_pg.catalogue.arrays import dumped
-from kalam_pg.catalogue.described import VIEW, Described
+from kalam_pg.catalogue.described import Described
 from kalam_pg.catalogue.functions import now
 from kalam_pg.catalogue.relations import PG_CATALOG
 from kalam_pg.catalogue.snapshot import Names
@@ -226,7 +226,7 @@ class Asking:
         if table is None:
             return None
         kinds = {each.strip().upper().removesuffix(" WITH GRANT OPTION") for each in wanted.split(",")}
-        if table.kind == VIEW or not table.of:
+        if not table.of:
             return int("SELECT" in kinds)
         held = self._session.privileges.get(table.of, frozenset())
         if not table.writable:

@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from kalam.names import SYSTEM_NAMESPACE
-from kalam.schema import DELETED, FIRST_OWNER, ROW_ID, UPDATED, DataType, Table
+from kalam.schema import DELETED, FIRST_OWNER, ROW_ID, UPDATED, DataType, SelectOptions, Table
 from kalam_pg import types
 from kalam_pg.catalogue import oids, pg_types
 from kalam_pg.catalogue.oids import Part
@@ -69,7 +69,7 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def described_table(table: Table, definition: str | None, comments: Mapping[int, str]) -> Described:
-    """One of Kalam's tables: ``definition`` is a materialized view's SELECT, where it may be told.
+    """One of Kalam's tables: ``definition`` is a view's SELECT, where it may be told.
 
     ``comments`` are what is said of its columns, by their ids, and of itself (0).
     """
@@ -95,16 +95,22 @@ def described_table(table: Table, definition: str | None, comments: Mapping[int,
         oids.of_table(table.table_id),
         table.name.namespace,
         table.name.table,
-        MATERIALIZED if table.is_view else TABLE,
+        _kind(table),
         table.owned_by,
         tuple(columns),
         tuple(names.index(name) + 1 for name in table.key if name in names),
         comments.get(_OF_TABLE) or _said_of_its_kind(table),
-        definition,
+        f"{definition};" if definition is not None else None,
         table.row_security,
-        not (table.is_foreign or table.is_view),
+        table.is_stream or (table.is_stored and not table.is_view),
         table.table_id,
     )
+
+
+def _kind(table: Table) -> str:
+    if isinstance(table.options, SelectOptions):
+        return VIEW
+    return MATERIALIZED if table.is_view else TABLE
 
 
 def _said_of_its_kind(table: Table) -> str | None:

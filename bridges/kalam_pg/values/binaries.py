@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
@@ -95,7 +96,7 @@ def numeric(column: pa.Array) -> pa.Array:
     scale = max(column.type.scale, 0)
     if column.type.scale < 0:
         column = column.cast(pa.decimal256(76, 0))
-    column = pc.fill_null(column, pa.scalar(0, pa.int8()).cast(column.type))
+    column = pc.fill_null(column, pa.scalar(Decimal(0), column.type))
     negative, whole, fraction = split_digits(column)
     longest = pc.max(pc.binary_length(whole)).as_py() or 1
     before, behind = -(-longest // GROUP), -(-scale // GROUP)

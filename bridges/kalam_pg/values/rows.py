@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from kalam_pg import types as pg
 from kalam_pg.values.binaries import binaries
-from kalam_pg.values.buffers import cells, fixed, joined, pieces, valid_of, with_length
+from kalam_pg.values.buffers import BINARY, cells, fixed, joined, pieces, valid_of, with_length
 from kalam_pg.values.texts import texts
 
 PIECE_ROWS: Final = 8_192
@@ -59,7 +59,8 @@ def cells_of(array: pa.Array, column: Column) -> pa.Array:
     if column.format == BINARY_FORMAT:
         values = binaries(array, column.type)
     elif column.type in (pg.INT2VECTOR, pg.OIDVECTOR):
-        values = pa.array([None if each is None else " ".join(map(str, each)).encode() for each in array.to_pylist()])
+        written = [None if each is None else " ".join(map(str, each)).encode() for each in array.to_pylist()]
+        values = pa.array(written, BINARY)
     else:
         values = texts(array)
     return cells(with_length(values), valid_of(array))
