@@ -16,8 +16,8 @@ from kalam.storage.log.view_positions import Position
 from kalam.tables.kinds import Source
 from kalam.views.method import Changes
 
-Wake = Callable[[], None]
-"""Called where something may have come."""
+Wake = Callable[[int], None]
+"""Called where something came, with its size in bytes."""
 
 
 class Taken(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -91,6 +92,7 @@ class Keeper:
         database: Database,
         notices: NoticePort,
         filled: Callable[[bool], None],
+        hurry_bytes: int,
     ) -> None:
         self.view, self.sources, self._method, self._writer = view, sources, method, writer
         self._queries, self._tables, self._database, self._notices = queries, tables, database, notices
@@ -103,10 +105,14 @@ class Keeper:
         self._refreshed_s = -math.inf
         self._catches_up = False
         self._retention = Retention(view)
+        self._hurry, self._hurry_bytes, self._came_bytes = asyncio.Event(), hurry_bytes, 0
 
-    def wake(self) -> None:
-        """Something may have come."""
+    def wake(self, byte_count: int = 0) -> None:
+        """Something came, of this size as far as that is known; so much that it is not to wait makes it not wait."""
         self._wake.set()
+        self._came_bytes += byte_count
+        if self._came_bytes > self._hurry_bytes:
+            self._hurry.set()
 
     async def run(self) -> None:
         """Fill and follow until cancelled, or until somebody has to decide."""
@@ -169,15 +175,17 @@ class Keeper:
         refresh_s = self.view.view_options.refresh_ms / 1_000
         pauses = [max(refresh_s, LOOK_S)] if any(source.looks for source in self.sources) else []
         pauses += [] if self._retention.pause_s is None else [self._retention.pause_s]
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(min(pauses, default=None)):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         pause_s = self._refreshed_s + refresh_s - time.monotonic()
         if pause_s > 0:
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._hurry.wait()
         self._wake.clear()
+        self._hurry.clear()
+        self._came_bytes = 0
 
     async def _refresh(self) -> None:
         """Take in what came, and let go of what has had its time."""

@@ -111,7 +111,9 @@ class StreamSource:
             size = sum(map(len, events.payloads))
             self._waiting.append(_Held(self._generation, events, size))
             self._byte_count += size
-        self._wake()
+            self._wake(size)
+            return
+        self._wake(0)
 
     def then(self, step: Callable[[], None]) -> None:
         """Everything is kept in order."""
@@ -120,7 +122,7 @@ class StreamSource:
     def lose(self, seq: int) -> None:
         """What lies before was evicted, which shows when it is to be read."""
         self._waiting.append(_ToRead(self._generation, seq))
-        self._wake()
+        self._wake(0)
 
     def lose_keyed(self) -> None:
         """Nobody wants to know."""
@@ -129,7 +131,7 @@ class StreamSource:
         """The events behind ``seq`` are others."""
         self._generation += 1
         self._waiting.append(_Renumbered(self._generation, seq))
-        self._wake()
+        self._wake(0)
 
     # What the view takes.
 

@@ -101,6 +101,7 @@ class Views:
         """Keep every view up; runs until cancelled."""
         self._process.open()
         self._streams.add_listener(self)
+        self._streams.hold_back(self.is_full)
         views = [table for table in self._catalogue.tables.values() if table.is_view]
         for view in sorted(views, key=lambda view: depth_of(view, self._catalogue)):
             await self.start(view)
@@ -220,9 +221,18 @@ class Views:
         filled = partial(self._filled.set, view.table_id)
         method = self._method(view, sources)
         wakes: list[Wake] = []
-        followed = [self._followed(source, view, lambda: [wake() for wake in wakes]) for source in sources]
+        followed = [self._followed(source, view, lambda size: [wake(size) for wake in wakes]) for source in sources]
         keeper = Keeper(
-            view, followed, method, writer, self._queries, self._tables, self._database, self._notices, filled
+            view,
+            followed,
+            method,
+            writer,
+            self._queries,
+            self._tables,
+            self._database,
+            self._notices,
+            filled,
+            self._bounds.view_backlog_bytes_max // 2,
         )
         wakes.append(keeper.wake)
         return keeper
@@ -285,11 +295,19 @@ class Views:
     def announce(self, announcement: Announcement) -> None:
         """A chunk was committed."""
         for running in self._reading(announcement.table.table_id):
-            running.keeper.wake()
+            running.keeper.wake(announcement.chunk.byte_count)
 
     def interested(self, table: Table) -> bool:
         """Whether a view follows a STREAM table: then its events are wanted, though nobody listens."""
         return any(running.task is not None for running in self._reading(table.table_id))
+
+    def is_full(self, table: Table) -> bool:
+        """Whether so much of a STREAM table waits for a view that inserts had better wait a little."""
+        return any(
+            isinstance(source, StreamSource) and source.full and source.table.table_id == table.table_id
+            for running in self._reading(table.table_id)
+            for source in running.keeper.sources
+        )
 
     def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
         """Events were stored."""

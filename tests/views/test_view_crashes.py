@@ -143,3 +143,21 @@ async def test_events_that_are_evicted_while_kalam_is_down_are_counted_as_missed
     server.restart()
     wait_for(lambda: (ledger(server, "k.w") or [0])[0] == before + 50)
     assert standing(server, "k.w")["missed"] == 150 - before
+
+
+def test_what_waits_for_a_view_is_bounded_and_nothing_of_it_is_missed(
+    start_kalam: Callable[..., ServerProcess], wait_for: WaitFor
+) -> None:
+    server = start_kalam(KALAM_VIEW_BACKLOG_BYTES_MAX=str(1 << 20))
+    server.sql("CREATE NAMESPACE k; CREATE STREAM TABLE k.t (n BIGINT, s TEXT) WITH (max_buffer = 1000)")
+    server.sql("CREATE TABLE k.shared (n BIGINT PRIMARY KEY, s TEXT)")
+    for view, source in (("w", "t"), ("v", "shared")):
+        server.sql(f"CREATE MATERIALIZED VIEW k.{view} WITH (refresh = '1h') AS SELECT n, s FROM k.{source}")
+        wait_for(lambda view=view: standing(server, f"k.{view}")["state"] == "running")
+    for start in range(0, 20_000, 2_000):
+        for table in ("t", "shared"):
+            rows = f"SELECT {start} + value, repeat('x', 250) FROM range(1, 2001)"
+            server.sql(f"INSERT INTO k.{table} {rows}")
+    for view in ("w", "v"):
+        assert server.sql(f"SELECT count(*) > 10000 FROM k.{view}") == [[True]]
+        assert standing(server, f"k.{view}")["missed"] == 0
