@@ -9,15 +9,15 @@ that is over.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from kalam.errors import InvalidValue
+from kalam.errors import InvalidValue, TooLarge
 from kalam.names import TableName
 from kalam.query.composed import quoted
 from kalam.query.computed import ComputeProcess
@@ -38,7 +38,7 @@ from kalam.views.groups import GroupTable
 from kalam.views.groups.batch import Ints
 from kalam.views.groups.plain import unified
 from kalam.views.keys import hidden_key
-from kalam.views.method import Changes, LeftOut, Outcome
+from kalam.views.method import Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation
 from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE
@@ -96,9 +96,10 @@ class Aggregating:
         """The rows of the view over one state of the source; what was known of the groups is forgotten."""
         groups, left_out = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max), list[LeftOut]()
         if self._source.name in sources:
-            groups, left_out = await self._gathered(
-                sources[self._source.name], lambda: self._computed.table(self._groups_max)
-            )
+            with _stopping():
+                groups, left_out = await self._gathered(
+                    sources[self._source.name], lambda: self._computed.table(self._groups_max)
+                )
         self._groups = groups
         self._failing.clear()
         slots = groups.all_slots()
@@ -147,7 +148,8 @@ class Aggregating:
         """What follows from changes of the source."""
         [change] = changes
         groups = self._known
-        touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
+        with _stopping():
+            touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
         stale = groups.stale
         if len(stale):
             await self._remake(change.batch.last_seq)
@@ -242,6 +244,15 @@ class Aggregating:
             return result.rename_columns(schema.names).cast(schema)
         except pa.ArrowInvalid as exc:
             raise InvalidValue(f"a value does not fit its column: {exc}") from exc
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """A view that would grow past its bounds stops: that does not pass by itself."""
+    try:
+        yield
+    except TooLarge as exc:
+        raise Stopped(f"{exc.detail}; {exc.fields.get('hint', '')}") from exc
 
 
 class Gathers(Protocol):

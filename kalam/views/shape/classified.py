@@ -243,7 +243,7 @@ _BY_NODE: Final[Mapping[type[exp.Expr], AggregateKind]] = {
     exp.Sum: AggregateKind.SUM, exp.Avg: AggregateKind.AVG, exp.Min: AggregateKind.MIN, exp.Max: AggregateKind.MAX,
     exp.LogicalAnd: AggregateKind.ALL, exp.LogicalOr: AggregateKind.ANY, exp.Count: AggregateKind.COUNT,
 }  # fmt: skip
-_BY_NAME: Final = {"mean": AggregateKind.AVG}
+_BY_NAME: Final = {"mean": AggregateKind.AVG, "every": AggregateKind.ALL}
 
 
 def _name(node: exp.Expr) -> str:

@@ -1,0 +1,180 @@
+"""Views of aggregates and views that are run again, as a user meets them: sources, bounds, errors, refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from patience import PATIENCE_S
+from server_process import ServerProcess, SqlFailed
+
+numbers = count(1)
+
+
+class Space:
+    """A namespace of a test's own in which views are made."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server, self.name = server, f"space{next(numbers)}"
+        server.sql(f"CREATE NAMESPACE {self.name}")
+
+    def sql(self, text: str) -> Any:
+        return self.server.sql(text, namespace=self.name)
+
+    def view(self, query: str, options: str = "refresh = '0'", name: str = "v") -> None:
+        self.sql(f"CREATE MATERIALIZED VIEW {name} WITH ({options}) AS {query}")
+
+    def rows(self, name: str = "v") -> list[list[Any]]:
+        return sorted(self.sql(f"SELECT * EXCEPT (_updated, _deleted) FROM {name}"), key=repr)
+
+    def wait_rows(self, rows: list[list[Any]], name: str = "v") -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := self.rows(name)) != rows:
+            assert time.monotonic() < deadline, f"{found} is not {rows}: {self.state('state, reason')}"
+            time.sleep(0.01)
+
+    def state(self, columns: str) -> list[Any]:
+        [row] = self.sql(f"SELECT {columns} FROM system.views WHERE namespace = '{self.name}'")
+        return list(row)
+
+    def wait_state(self, columns: str, wanted: Callable[[list[Any]], bool]) -> list[Any]:
+        deadline = time.monotonic() + PATIENCE_S
+        while not wanted(found := self.state(columns)):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+        return found
+
+
+@pytest.fixture
+def space(shared_server: ServerProcess) -> Iterator[Space]:
+    found = Space(shared_server)
+    yield found
+    shared_server.sql(f"DROP NAMESPACE {found.name} CASCADE")
+
+
+def test_what_a_stream_evicts_stays_counted(space: Space) -> None:
+    space.sql("CREATE STREAM TABLE s (k TEXT, v DOUBLE) WITH (max_buffer = 5)")
+    space.sql("INSERT INTO s VALUES ('a', 1)")
+    space.view("SELECT k, count(*) AS n, sum(v) AS total, max(v) AS top, count(DISTINCT v) AS kinds FROM s GROUP BY k")
+    for value in range(2, 31):
+        space.sql(f"INSERT INTO s VALUES ('a', {value})")
+    space.wait_rows([["a", 30, 465.0, 30.0, 30]])
+    assert space.sql("SELECT count(*) FROM s")[0][0] < 30
+
+
+def test_a_sum_out_of_range_leaves_out_its_group_until_it_is_right_again(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT NOT NULL, v BIGINT)")
+    space.sql("INSERT INTO t VALUES (1, 'a', 9223372036854775807), (2, 'b', 1)")
+    space.view("SELECT k, sum(v) AS total FROM t GROUP BY k")
+    space.sql("INSERT INTO t VALUES (3, 'a', 1)")
+    space.wait_rows([["b", 1]])
+    assert space.state("state, failed") == ["running", 1]
+    space.sql("INSERT INTO t VALUES (4, 'a', -1)")
+    space.wait_rows([["a", 9223372036854775807], ["b", 1]])
+
+
+def test_a_row_on_which_an_expression_fails_is_left_out_and_counted(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k BIGINT NOT NULL, v BIGINT NOT NULL)")
+    space.sql("INSERT INTO t VALUES (1, 1, 5), (2, 1, 0)")
+    space.view("SELECT k, sum(10 / v) AS total, 6 / count(*) AS share FROM t GROUP BY k")
+    assert space.rows() == [[1, 2, 6]]
+    space.sql("INSERT INTO t VALUES (3, 1, 2), (4, 1, 0), (5, 2, 10)")
+    space.wait_rows([[1, 7, 3], [2, 1, 6]])
+    assert space.state("failed") == [2]
+    space.sql("UPDATE t SET v = 10 WHERE v = 0")
+    space.wait_rows([[1, 9, 1], [2, 1, 6]])
+
+
+def test_a_greatest_value_that_goes_is_found_among_the_others(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT, v BIGINT)")
+    space.sql("INSERT INTO t VALUES " + ", ".join(f"({n}, '{n % 2}', {n})" for n in range(40)))
+    space.view("SELECT k, max(v) AS top, min(v) AS low FROM t GROUP BY k")
+    space.sql("FLUSH TABLE t")
+    space.sql("DELETE FROM t WHERE id > 35")
+    space.sql("UPDATE t SET v = 20 WHERE id = 1")
+    space.wait_rows([["0", 34, 0], ["1", 35, 3]])
+    space.sql("DELETE FROM t WHERE k = '1'")
+    space.wait_rows([["0", 34, 0]])
+
+
+def test_group_columns_that_are_not_null_are_the_key_and_others_a_hidden_one(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT NOT NULL, o TEXT, at TIMESTAMP NOT NULL)")
+    space.sql("INSERT INTO t VALUES (1, 'a', NULL, '2026-01-01T00:00:30Z')")
+    space.view(
+        "SELECT date_bin(INTERVAL '1 minute', at) AS minute, k, count(*) AS n FROM t GROUP BY 1, 2", name="named"
+    )
+    space.view("SELECT o, count(*) AS n FROM t GROUP BY o", name="hidden")
+    space.view("SELECT count(*) AS n FROM t", name="one")
+    columns = f"FROM system.columns WHERE namespace = '{space.name}' AND key_ordinal IS NOT NULL"
+    found = space.sql(f"SELECT table_name, column_name {columns} AND table_name <> 't' ORDER BY 1, key_ordinal")
+    assert [row for row in found if row[0] == "named"] == [["named", "minute"], ["named", "k"]]
+    assert space.rows("hidden") == [[None, 1]]
+    assert space.sql("SELECT _key, n FROM hidden") == [["[null]", 1]]
+    assert space.sql("SELECT _key, n FROM one") == [["[]", 1]]
+
+
+def test_a_view_that_is_run_again_follows_its_sources(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT); CREATE SHARED TABLE u (id BIGINT PRIMARY KEY)")
+    space.sql("INSERT INTO t VALUES (1, 10), (2, 20)")
+    space.view("SELECT t.id, t.v FROM t JOIN u ON t.id = u.id", "key = 'id', refresh = '0'")
+    assert space.rows() == []
+    space.sql("INSERT INTO u VALUES (2), (3)")
+    space.wait_rows([[2, 20]])
+    space.sql("INSERT INTO t VALUES (3, 30); UPDATE t SET v = 21 WHERE id = 2")
+    space.wait_rows([[2, 21], [3, 30]])
+    space.sql("DELETE FROM u WHERE id = 3")
+    space.wait_rows([[2, 21]])
+    assert space.state("how, state") == ["re-run", "running"]
+
+
+def test_a_key_that_comes_twice_stops_a_view_and_says_which(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
+    space.sql("INSERT INTO t VALUES (1, 10)")
+    space.view("SELECT v, rank() OVER (ORDER BY v) < 5 AS low FROM t", "key = 'v', refresh = '0'")
+    space.wait_rows([[10, True]])
+    space.sql("INSERT INTO t VALUES (2, 10)")
+    [_, reason] = space.wait_state("state, reason", lambda found: found[0] == "stopped")
+    assert "10" in reason
+    assert space.rows() == [[10, True]]
+
+
+@pytest.mark.parametrize(
+    ("query", "maintain", "code", "told"),
+    [
+        ("SELECT k, median(v) AS m FROM t GROUP BY k", "incremental", "unsupported", "median(v)"),
+        ("SELECT k, sum(DISTINCT v) AS m FROM t GROUP BY k", "incremental", "unsupported", "sum(DISTINCT v)"),
+        ("SELECT t.k FROM t JOIN t AS u ON t.id = u.id", "incremental", "unsupported", "several tables"),
+        ("SELECT k, max(j) AS m FROM t GROUP BY k", "incremental', key = 'm", "unsupported", "KEY = 'm'"),
+        ("SELECT t.k FROM t JOIN t AS u ON t.id = u.id", "auto", "invalid_option", "needs a key"),
+        ("SELECT k, median(v) AS m FROM s GROUP BY k", "auto", "unsupported", "median(v)"),
+        ("SELECT k, string_agg(k, ',') AS m FROM t GROUP BY k", "auto", "unsupported", "string_agg()"),
+        ("SELECT k, count(*) AS n FROM t WHERE at < now() GROUP BY k", "auto", "unsupported", "now()"),
+        ("SELECT k, count(*) AS n FROM t GROUP BY k LIMIT 3", "auto", "unsupported", "LIMIT without ORDER BY"),
+        ("SELECT k, count(*) FROM t GROUP BY k", "auto", "unsupported", "has no name"),
+        ("SELECT k, sum(k) AS n FROM t GROUP BY k", "auto", "invalid_value", "sum"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_refused_and_named(
+    space: Space, query: str, maintain: str, code: str, told: str
+) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT, v BIGINT, j JSON, at TIMESTAMP)")
+    space.sql("CREATE STREAM TABLE s (k TEXT, v BIGINT)")
+    with pytest.raises(SqlFailed) as refused:
+        space.view(query, f"maintain = '{maintain}'")
+    assert refused.value.problem["code"] == code
+    assert told in refused.value.problem["detail"]
+
+
+def test_a_view_with_too_many_groups_stops_and_says_so(start_kalam: Callable[..., ServerProcess]) -> None:
+    space = Space(start_kalam(KALAM_VIEW_GROUPS_MAX="2"))
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY)")
+    space.sql("INSERT INTO t VALUES (1), (2)")
+    space.view("SELECT id, count(*) AS n FROM t GROUP BY id")
+    space.wait_rows([[1, 1], [2, 1]])
+    space.sql("INSERT INTO t VALUES (3)")
+    [_, reason] = space.wait_state("state, reason", lambda found: found[0] == "stopped")
+    assert "view_groups_max" in reason
+    assert space.rows() == [[1, 1], [2, 1]]
