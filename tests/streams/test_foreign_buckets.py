@@ -301,7 +301,12 @@ async def test_a_copy_of_a_bucket_has_the_keys_that_were_put_in_its_origin(
 
 
 async def test_values_that_do_not_decode_are_no_rows_and_are_counted(
-    program: Program, js: JetStreamContext, namespace: str, name: str, stats: Callable[..., dict[str, str]]
+    program: Program,
+    js: JetStreamContext,
+    namespace: str,
+    name: str,
+    stats: Callable[..., dict[str, str]],
+    wait_for: WaitFor,
 ) -> None:
     server, bucket = program.server, await make(js, name)
     await put(bucket, "a", "1")
@@ -316,11 +321,14 @@ async def test_values_that_do_not_decode_are_no_rows_and_are_counted(
     counted = stats(server, table)
     assert (counted["bucket"], counted["keys"]) == (name, "3")
     assert (counted["undecodable"], counted["undecodable_malformed"]) == ("2", "1")
+    server.sql(f"CREATE MATERIALIZED VIEW {namespace}.view AS SELECT _key AS k, fw FROM {table}")
+    assert server.sql(f"SELECT k, fw FROM {namespace}.view") == [["a", "1"]]
     live = await watch(program, table)
     await put(bucket, "b", "2")
     await bucket.put("a", b"[]")
     assert told(await live.wait_changes(2)) == [("insert", "b", "2", None), ("delete", "a", "1", None)]
     assert stats(server, table)["undecodable"] == "2"
+    wait_for(lambda: server.sql(f"SELECT k, fw FROM {namespace}.view") == [["b", "2"]])
 
 
 async def test_deletions_are_no_rows_of_a_table_over_the_stream_of_a_bucket(

@@ -135,8 +135,13 @@ class Bucket:
 
     # What a query sees.
 
-    async def rows(self, virtual: frozenset[str], *, with_seq: bool = False) -> tuple[pa.Table, int]:
-        """A row for each key of now, with these virtual columns behind the others, and the last change's number."""
+    async def rows(
+        self, virtual: frozenset[str], *, with_seq: bool = False, wrong: bool = False
+    ) -> tuple[pa.Table, int]:
+        """A row for each key of now, with these virtual columns behind the others, and the last change's number.
+
+        What does not decode, of which changes do not tell, is among them only where ``wrong`` values are asked for.
+        """
         self.used_at = time.monotonic()
         async with self.lock:
             await self._look()
@@ -144,7 +149,7 @@ class Bucket:
             assert present is not None
             await self._undisturbed(_swept, present)
             pieces = present.pieces.snapshot()
-        return await in_thread(Purpose.ROWS, self._shown, pieces, virtual, with_seq), number
+        return await in_thread(Purpose.ROWS, self._shown, pieces, virtual, wrong, with_seq), number
 
     async def rows_within(self, bounds: ScanBounds, virtual: frozenset[str]) -> pa.Table:
         """The rows within bounds, which are not kept; others may be among them."""
@@ -156,7 +161,7 @@ class Bucket:
                 await in_thread(Purpose.ROWS, self._take, present, messages, state.now_ns)
                 self._check_size(present)
         await in_thread(Purpose.ROWS, present.sweep)
-        return await in_thread(Purpose.ROWS, self._shown, present.pieces, virtual, False)
+        return await in_thread(Purpose.ROWS, self._shown, present.pieces, virtual, ERROR in virtual, False)
 
     # Keeping it current.
 
@@ -317,8 +322,8 @@ class Bucket:
 
     # Showing it.
 
-    def _shown(self, pieces: Pieces, virtual: frozenset[str], with_seq: bool) -> pa.Table:
-        wrong = not self._skips or (ERROR in virtual and not with_seq)  # of which changes do not tell
+    def _shown(self, pieces: Pieces, virtual: frozenset[str], wrong: bool, with_seq: bool) -> pa.Table:
+        wrong = wrong or not self._skips
         return self._of_events(pieces.visible(0, WHOLE_MAX, None), virtual, wrong=wrong, with_seq=with_seq)
 
     def _of_events(self, events: pa.Table, virtual: frozenset[str], *, wrong: bool, with_seq: bool) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from kalam.errors import TooLarge
 from kalam.foreign import Place
-from kalam.rows.foreign.decoder import ForeignDecoder
+from kalam.rows.foreign.decoder import ERROR, ForeignDecoder
 from kalam.rows.foreign.faults import Reason
 from kalam.schema import Table
 from kalam.sql.queries.scan_bounds import NO_BOUNDS
@@ -61,7 +61,7 @@ class ForeignTables:
         window = kept or self._new(table, scan)
         try:
             if isinstance(window, Bucket):
-                rows, _ = await window.rows(scan.virtual)
+                rows, _ = await window.rows(scan.virtual, wrong=ERROR in scan.virtual)
                 return rows
             return await window.rows(scan.virtual, with_seq=with_seq)
         except TooLarge:
