@@ -64,7 +64,7 @@ function Page({ at, known, reloadCatalogue, me }) {
     case "streams":
       return <StreamsPage {...shared} name={at.rest[0]} />;
     case "live":
-      return <LivePage given={at.query.get("sql")} />;
+      return <LivePage known={known} given={at.query.get("sql")} />;
     case "jobs":
       return <JobsPage {...shared} />;
     case "users":

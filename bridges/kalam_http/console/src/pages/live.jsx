@@ -3,6 +3,7 @@ import { parseExactly } from "../api.js";
 import { Fault } from "../parts.jsx";
 import { follow } from "../sse.js";
 import { count, tableName, valueText } from "../text.js";
+import { ViewLine, useViews } from "../views.jsx";
 
 const KEPT_MAX = 1000;
 const DRAWN_MAX = 60;
@@ -15,12 +16,23 @@ function asQuery(text) {
   return /^[\w"]+\.[\w"]+$/.test(trimmed) ? `SELECT * FROM ${tableName(trimmed.replaceAll('"', ""))}` : trimmed;
 }
 
-export function LivePage({ given }) {
+/** The table that a query is about, as far as its text tells. */
+function tableOf(text) {
+  return /(?:\bfrom\s+|^\s*)("?\w+"?\."?\w+"?)/i.exec(text)?.[1].replaceAll('"', "") ?? "";
+}
+
+function isView(known, full) {
+  return Boolean(known?.namespaces.some((space) => space.tables.some((table) => table.kind === "VIEW" && `${space.name}.${table.name}` === full)));
+}
+
+export function LivePage({ given, known }) {
   const [text, setText] = useState(given ?? "");
   const [error, setError] = useState(null);
   const [state, setState] = useState("idle");
   const [paused, setPaused] = useState(false);
   const [view, setView] = useState({ lines: [], total: 0, rate: 0, seq: null, rows: 0 });
+  const full = tableOf(text);
+  const stands = useViews(state !== "idle" && isView(known, full)).get(full);
   const query = useRef(null);
   const kept = useRef({ lines: [], total: 0, seq: null, rows: 0, next: 1, marks: [] });
   const pause = useRef(false);
@@ -148,6 +160,7 @@ export function LivePage({ given }) {
         {runs && <> · <strong>{count(Math.round(view.rate))}</strong>/s · {count(view.total)} changes · seq {view.seq ?? "–"}</>}
         {view.total > view.lines.length && <span class="soft"> · the last {count(view.lines.length)} are shown</span>}
       </p>
+      {stands && <ViewLine view={stands} />}
       {!runs && view.lines.length === 0 && !error && (
         <div class="empty"><h2>Watch a table change</h2><p class="soft">Type the name of a table or a SELECT over one and press Start: first come the rows that match, then every change of them.</p></div>
       )}

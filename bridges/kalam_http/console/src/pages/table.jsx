@@ -4,6 +4,7 @@ import { allowed, describe, listeners } from "../describe.js";
 import { Grid } from "../grid.jsx";
 import { InsertDialog } from "../insert.jsx";
 import { Copied, Fault, Kind, Loading, StatementDialog, notify, useLoaded } from "../parts.jsx";
+import { ViewLine, useViews } from "../views.jsx";
 import { bytes, count, literal, plural, quoted, tableName, time, valueText } from "../text.js";
 
 const ROWS_SHOWN = 200;
@@ -17,11 +18,14 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
   // In the order of the key, so that a row does not change its place under the pointer when another one was changed.
   const order = about.value?.key.length ? ` ORDER BY ${about.value.key.map(quoted).join(", ")}` : "";
   const first = useLoaded(async () => (about.value && catalogue && may.select ? sql(`SELECT * FROM ${name}${order} LIMIT ${ROWS_SHOWN}`) : null), [full, Boolean(about.value), order, Boolean(catalogue), may.select]);
+  const views = useViews(Boolean(about.value?.view));
   const [dialog, setDialog] = useState(null);
   if (!about.value) return about.error ? <section><h1>{full}</h1><Fault error={about.error} /></section> : <Loading />;
   const known = about.value;
   const { stored } = known;
-  const takes = may.insert && known.kind !== "FOREIGN"; // a stream of others is only read
+  const takes = may.insert && known.kind !== "FOREIGN" && !known.view; // a stream of others is only read, a view is Kalam's
+  const kind = known.view ? "MATERIALIZED VIEW" : "TABLE";
+  const view = views.get(full);
   const result = first.value?.results[0];
 
   function open(title, statement, more = {}) {
@@ -52,12 +56,14 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
         {takes && <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>}
         {may.select && <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>}
         {may.select && <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>}
+        {known.view && may.owns && <button type="button" onClick={() => open("Refresh", `REFRESH MATERIALIZED VIEW ${name}`)}>Refresh</button>}
         {stored && may.owns && <button type="button" onClick={() => open("Flush", `FLUSH TABLE ${name}`)}>Flush</button>}
         {stored && may.owns && <button type="button" onClick={() => open("Compact", `COMPACT TABLE ${name}`)}>Compact</button>}
-        {may.owns && <button type="button" onClick={() => open("Alter", known.kind !== "STREAM" ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
-        {may.owns && <button type="button" class="danger" onClick={() => open("Drop table", `DROP TABLE ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>Drop table</button>}
+        {may.owns && <button type="button" onClick={() => open("Alter", known.view ? `ALTER MATERIALIZED VIEW ${name} SET (refresh = '1s')` : known.kind !== "STREAM" ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
+        {may.owns && <button type="button" class="danger" onClick={() => open(known.view ? "Drop view" : "Drop table", `DROP ${kind} ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>{known.view ? "Drop view" : "Drop table"}</button>}
       </div>
       <Fault error={about.error} />
+      {view && <ViewLine view={view} />}
       <State state={known.state} />
       <h2>First rows</h2>
       {!may.select && <p class="soft">You may not read its rows.</p>}
@@ -99,7 +105,7 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
           </table>
         </div>
       </div>
-      {known.subject && <h2>Listen to its {stored ? "changes" : "events"}</h2>}
+      {known.subject && <h2>Listen to its {stored || known.view ? "changes" : "events"}</h2>}
       {known.subject && listeners(known.subject).map(([label, text]) => <Copied label={label} text={text} key={label} />)}
       <h2>Definition</h2>
       <Copied label="SQL" text={known.create} />

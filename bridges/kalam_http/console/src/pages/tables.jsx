@@ -3,6 +3,7 @@ import { rowCount } from "../describe.js";
 import { loadEarthquakes } from "../earthquakes.js";
 import { Empty, Fault, Kind, Loading, StatementDialog, notify } from "../parts.jsx";
 import { count } from "../text.js";
+import { ViewState, hasViews, useViews } from "../views.jsx";
 
 const SHOWN_MAX = 500;
 const NEW_TABLE = `CREATE SHARED TABLE lab.readings (
@@ -28,6 +29,7 @@ export function TablesPage({ known, me, reloadCatalogue, create = false }) {
   const [creating, setCreating] = useState(create);
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
+  const views = useViews(hasViews(known));
   const spaces = useMemo(() => {
     if (!known) return null;
     return known.namespaces
@@ -45,7 +47,7 @@ export function TablesPage({ known, me, reloadCatalogue, create = false }) {
         {mayCreate(known, me) && <button type="button" class="primary" onClick={() => setCreating(true)}>Create table</button>}
       </div>
       {total === 0 && <FirstTable known={known} me={me} onCreate={() => setCreating(true)} reloadCatalogue={reloadCatalogue} />}
-      {spaces.map((space) => <Space space={space} open={Boolean(wanted) || total <= 200 || spaces.length === 1} key={space.name} />)}
+      {spaces.map((space) => <Space space={space} views={views} open={Boolean(wanted) || total <= 200 || spaces.length === 1} key={space.name} />)}
       {wanted && spaces.length === 0 && <p class="soft">No table is called like <code>{search}</code>.</p>}
       {creating && mayCreate(known, me) && (
         <StatementDialog title="Create table" statement={newTable(known)} onClose={() => setCreating(false)}
@@ -55,7 +57,7 @@ export function TablesPage({ known, me, reloadCatalogue, create = false }) {
   );
 }
 
-function Space({ space, open }) {
+function Space({ space, views, open }) {
   const [opened, setOpened] = useState(open);
   useEffect(() => setOpened(open), [open]);
   return (
@@ -70,7 +72,7 @@ function Space({ space, open }) {
             {space.shown.slice(0, SHOWN_MAX).map((table) => (
               <tr key={table.name}>
                 <td><a href={`#/tables/${space.name}/${table.name}`}>{table.name}</a></td>
-                <td><Kind kind={table.kind} /></td>
+                <td><Kind kind={table.kind} />{views.has(`${space.name}.${table.name}`) && <> <ViewState view={views.get(`${space.name}.${table.name}`)} /></>}</td>
                 <td class="number">{table.may && !table.may.includes("SELECT") ? "–" : <Rows full={`${space.name}.${table.name}`} kind={table.kind} />}</td>
                 <td class="number">{table.columns.length}</td>
               </tr>

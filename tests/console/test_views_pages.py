@@ -1,0 +1,56 @@
+"""Materialized views in *Tables* and *Live*: how they stand is shown, and nothing that would write into them."""
+
+from __future__ import annotations
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+
+@pytest.fixture
+def view(shared_server, namespace):
+    shared_server.sql(
+        f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY, v INT); INSERT INTO {namespace}.t VALUES (1, 20);"
+        f"CREATE MATERIALIZED VIEW {namespace}.doubled WITH (refresh = '0') AS SELECT id, v * 2 AS d FROM {namespace}.t"
+    )
+    return f"{namespace}.doubled"
+
+
+def test_a_view_shows_how_it_stands_and_takes_no_rows(console, shared_server, view):
+    namespace = view.split(".")[0]
+    console.open("tables")
+    row = console.page.get_by_role("row").filter(has=console.page.locator(f"a[href='#/tables/{namespace}/doubled']"))
+    row.get_by_text("running", exact=True).wait_for()
+    row.get_by_role("link", name="doubled").click()
+    console.page.locator(".view-line").get_by_text("row-wise").wait_for()
+    console.page.locator(".view-line").get_by_text("up to date").wait_for()
+    console.page.get_by_role("gridcell", name="40", exact=True).wait_for()
+    for name in ("Insert rows", "Edit", "Delete"):
+        assert console.button(name).count() == 0, name
+    for name, statement in (
+        ("Refresh", f"REFRESH MATERIALIZED VIEW {view}"),
+        ("Alter", f"ALTER MATERIALIZED VIEW {view} SET (refresh = '1s')"),
+    ):
+        console.button(name).click()
+        dialog = console.page.get_by_role("dialog")
+        assert dialog.get_by_role("textbox", name="Statement").input_value() == statement
+        dialog.get_by_role("button", name="Run", exact=True).click()
+        dialog.wait_for(state="detached")
+    console.button("Drop view").click()
+    console.page.get_by_role("dialog").get_by_role("textbox", name="Table name").fill(view)
+    console.page.get_by_role("dialog").get_by_role("button", name="Drop", exact=True).click()
+    console.page.wait_for_url("**/#/tables")
+    assert shared_server.sql("SELECT count(*) FROM system.views WHERE namespace = $1", namespace) == [[0]]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_live_query_on_a_view_shows_how_the_view_stands(open_console, shared_server, view, width):
+    console = open_console(shared_server, width=width)
+    console.open("live")
+    console.page.get_by_role("textbox", name="Live query").fill(view)
+    console.button("Start").click()
+    console.page.locator(".view-line").get_by_text("running", exact=True).wait_for()
+    shared_server.sql(f"INSERT INTO {view.split('.')[0]}.t VALUES (2, 30)")
+    console.page.get_by_role("region", name="Changes").get_by_text("60", exact=True).wait_for()
+    sticking_out = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert console.page.evaluate(sticking_out) == 0
