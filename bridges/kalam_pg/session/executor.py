@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import pyarrow as pa
+
 from kalam.errors import SyntaxFault
+from kalam.query.points import PointRow
 from kalam.query.results import Result
 from kalam.sql import StatementText, split
 from kalam.threads import reading
@@ -123,15 +126,20 @@ class Executor:
     async def _query(self, portal: Portal, formats: tuple[int, ...], *, paused: bool) -> Answer:
         prepared, session = portal.prepared, self._session
         assert prepared.statement is not None
-        tables = session.caller.stream(prepared.statement.text, portal.parameters)
+        caller = session.caller
+        if (row := caller.look_row(prepared.statement.text, portal.parameters)) is not None:
+            return Answer(prepared.tag, self._columns(prepared, row.fields, formats), at_hand=[_table_of(row)])
+        tables = caller.stream(prepared.statement.text, portal.parameters)
         found = apart(tables) if paused else tables
         first = await anext(found)
+        return Answer(prepared.tag, self._columns(prepared, first.schema, formats), found, [first], session.request_id)
+
+    def _columns(self, prepared: Prepared, schema: pa.Schema, formats: tuple[int, ...]) -> tuple[Column, ...]:
+        """The columns of a query as they were announced, if they were."""
         described = prepared.described
         if described is not None and described.columns is not None:
-            columns = formatted(described.columns, formats)
-        else:
-            columns = columns_of(first.schema, formats)
-        return Answer(prepared.tag, columns, found, [first], session.request_id)
+            return formatted(described.columns, formats)
+        return columns_of(schema, formats)
 
     def _of_result(self, prepared: Prepared, result: Result, formats: tuple[int, ...]) -> Answer:
         tag = prepared.tag
@@ -155,6 +163,13 @@ class Executor:
         portal.answer = await self.start(portal, paused=True)
         self._session.portals[command.name] = portal
         return Answer("DECLARE CURSOR")
+
+
+def _table_of(found: PointRow) -> pa.Table:
+    """A row that is known, as a table."""
+    rows = () if found.row is None else (found.row,)
+    arrays = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(found.fields)]
+    return pa.Table.from_arrays(arrays, schema=found.fields)
 
 
 def catalogue_columns(fields: Sequence[Field]) -> tuple[Column, ...]:
