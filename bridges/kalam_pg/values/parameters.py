@@ -177,7 +177,7 @@ def _binary_numeric(data: bytes) -> Decimal:
         whole = whole * 10_000 + digit
     value = Decimal(whole).scaleb(4 * (weight + 1 - count), _EXACT)
     value = value.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
-    return -value if sign else value
+    return value.copy_negate() if sign else value  # `-` would round it to 28 digits
 
 
 def _binary_moment(data: bytes) -> datetime:
