@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from kalam.access.identity import Identity
-from kalam.access.model import ADMIN
+from kalam.access.model import ADMIN, Policy
 from kalam.engine.gate import Gate
 from kalam.query.queries import Queries
 from kalam.query.selects import present_text
@@ -33,13 +33,14 @@ class ShownRole(msgspec.Struct, frozen=True):
 class Shown(msgspec.Struct, frozen=True):
     """What exists for one user at one moment. Two are equal where nothing differs.
 
-    ``definitions`` are the SELECTs of views, by their table's ids, for owner and administrators;
-    ``comments`` what is said of tables, by their ids, and there of columns, by theirs (0: of the table itself).
+    ``definitions`` are the SELECTs of views, by their table's ids, for owner and administrators, and so are
+    ``policies``; ``comments`` what is said of tables, by their ids, and there of columns, by theirs (0: of the table).
     """
 
     namespaces: tuple[str, ...]
     tables: tuple[Table, ...]
     definitions: Mapping[int, str]
+    policies: Mapping[int, tuple[Policy, ...]]
     comments: Mapping[int, Mapping[int, str]]
     system: Mapping[str, Fields]
     roles: tuple[ShownRole, ...]
@@ -48,7 +49,7 @@ class Shown(msgspec.Struct, frozen=True):
 def shown(gate: Gate, catalogue: Catalogue, queries: Queries, identity: Identity) -> Shown:
     """What there is for somebody."""
     tables = gate.visible(identity, catalogue.tables.values())
-    there = {table.table_id for table in tables}
+    there, book = {table.table_id for table in tables}, gate.rights.book
     return Shown(
         tuple(sorted(gate.namespaces(identity))),
         tuple(tables),
@@ -57,10 +58,15 @@ def shown(gate: Gate, catalogue: Catalogue, queries: Queries, identity: Identity
             for table in tables
             if gate.owns(identity, table) and (text := _definition(table, catalogue)) is not None
         },
+        {table.table_id: book.policies[table.table_id] for table in tables if _told_of_policies(gate, table, identity)},
         {table_id: said for table_id, said in catalogue.comments.by_table().items() if table_id in there},
         queries.system_fields(),
         tuple(_roles(gate, tables, identity)),
     )
+
+
+def _told_of_policies(gate: Gate, table: Table, identity: Identity) -> bool:
+    return table.table_id in gate.rights.book.policies and gate.owns(identity, table)
 
 
 def _definition(table: Table, catalogue: Catalogue) -> str | None:

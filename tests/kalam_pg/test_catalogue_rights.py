@@ -126,6 +126,31 @@ async def test_a_view_is_one_and_is_read_by_its_own_right(people: People) -> Non
     assert await people.session("ada").value("SELECT to_regclass('lab.few')") is None
 
 
+async def test_policies_are_told_to_those_whose_tables_they_guard(people: People) -> None:
+    await people.sql(
+        "CREATE TABLE lab.guarded (id INT PRIMARY KEY, v TEXT); GRANT SELECT ON lab.guarded TO ada; "
+        "CREATE POLICY own ON lab.guarded FOR SELECT TO ada, readers USING (v = CURRENT_USER()); "
+        "ALTER TABLE lab.guarded ENABLE ROW LEVEL SECURITY",
+        "bob",
+    )
+    query = (
+        "SELECT relrowsecurity, polname, polcmd, pg_get_expr(polqual, polrelid), "
+        "ARRAY(SELECT rolname FROM pg_roles WHERE oid = ANY (polroles) ORDER BY 1) "
+        "FROM pg_class LEFT JOIN pg_policy ON polrelid = pg_class.oid WHERE relname = 'guarded'"
+    )
+    told = [(True, "own", "r", "v = CURRENT_USER()", ["ada", "readers"])]
+    assert await people.session("admin").rows(query) == told
+    assert await people.session("ada").rows(query) == [(True, None, None, None, [])]
+    await people.sql("CREATE POLICY more ON lab.guarded FOR INSERT WITH CHECK (id > 0)", "bob")
+    assert await people.session("bob").rows(
+        "SELECT policyname, cmd, roles, with_check FROM pg_policies ORDER BY 1"
+    ) == [
+        ("more", "INSERT", ["public"], "id > 0"),
+        ("own", "SELECT", ["ada", "readers"], None),
+    ]
+    await people.sql("DROP TABLE lab.guarded", "bob")
+
+
 async def test_everybody_sees_themselves_and_administrators_everybody(people: People) -> None:
     query = "SELECT rolname, rolsuper, rolcanlogin FROM pg_roles ORDER BY 1"
     assert await people.session("ada").rows(query) == [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 import pyarrow as pa
 
+from kalam.access.model import Policy
 from kalam.names import SYSTEM_NAMESPACE
 from kalam.schema import DELETED, FIRST_OWNER, ROW_ID, UPDATED, DataType, SelectOptions, Table
 from kalam_pg import types
@@ -52,6 +53,7 @@ class Described(msgspec.Struct, frozen=True):
     row_security: bool = False
     writable: bool = False
     of: int = SERVERS_OWN
+    policies: tuple[Policy, ...] = ()
 
     @property
     def schema_oid(self) -> int:
@@ -68,8 +70,10 @@ class Described(msgspec.Struct, frozen=True):
         return f"{self.name}_pkey"
 
 
-def described_table(table: Table, definition: str | None, comments: Mapping[int, str]) -> Described:
-    """One of Kalam's tables: ``definition`` is a view's SELECT, where it may be told.
+def described_table(
+    table: Table, definition: str | None, policies: Sequence[Policy], comments: Mapping[int, str]
+) -> Described:
+    """One of Kalam's tables: ``definition`` is a view's SELECT, where that and the ``policies`` may be told.
 
     ``comments`` are what is said of its columns, by their ids, and of itself (0).
     """
@@ -104,6 +108,7 @@ def described_table(table: Table, definition: str | None, comments: Mapping[int,
         table.row_security,
         table.is_stream or (table.is_stored and not table.is_view),
         table.table_id,
+        tuple(policies),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from kalam.access.model import Policy
 from kalam.engine import Shown
 from kalam.names import SYSTEM_NAMESPACE
 from kalam.schema import Table
@@ -33,9 +34,16 @@ _TOLD: Final = frozenset(
     {
         *("pg_class", "pg_attribute", "pg_attrdef", "pg_description", "pg_index", "pg_constraint", "pg_views"),
         *("pg_matviews", "pg_tables", "pg_stat_all_tables", "pg_stat_user_tables", "pg_stat_all_indexes"),
-        *("pg_stat_user_indexes", "pg_indexes", "information_schema.tables", "information_schema.columns"),
+        *(
+            "pg_stat_user_indexes",
+            "pg_indexes",
+            "pg_policy",
+            "pg_policies",
+            "information_schema.tables",
+            "information_schema.columns",
+        ),
         *("information_schema.views", "information_schema.table_constraints", "information_schema.key_column_usage"),
-        "information_schema.constraint_column_usage",
+        *("information_schema.columns", "information_schema.constraint_column_usage"),
     }
 )
 """The relations that have rows of a table."""
@@ -51,6 +59,7 @@ class Told(NamedTuple):
 
     table: Table
     definition: str | None
+    policies: Sequence[Policy]
     comments: Mapping[int, str]
 
 
@@ -138,7 +147,12 @@ class Snapshot:
 
     def _update_tables(self, shown: Shown) -> None:
         there = {
-            table.table_id: Told(table, shown.definitions.get(table.table_id), shown.comments.get(table.table_id, {}))
+            table.table_id: Told(
+                table,
+                shown.definitions.get(table.table_id),
+                shown.policies.get(table.table_id, ()),
+                shown.comments.get(table.table_id, {}),
+            )
             for table in shown.tables
         }
         for table_id, (told, described) in list(self._held.items()):
@@ -150,7 +164,7 @@ class Snapshot:
             self.names.forget(described)
             del self._held[table_id]
         for table_id, told in there.items():
-            described = described_table(told.table, told.definition, told.comments)
+            described = described_table(told.table, told.definition, told.policies, told.comments)
             self._add(described, table_id)
             self._held[table_id] = told, described
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from kalam.access.model import PUBLIC, Command, Policy
 from kalam_pg.catalogue import oids
 from kalam_pg.catalogue.arrays import dumped
 from kalam_pg.catalogue.described import MATERIALIZED, TABLE, VIEW, Described, DescribedColumn
@@ -85,6 +86,13 @@ _ATTRIBUTE: Final = {
     "attislocal": 1,
     "attinhcount": 0,
 }
+_COMMANDS: Final = {
+    Command.ALL: "*",
+    Command.SELECT: "r",
+    Command.INSERT: "a",
+    Command.UPDATE: "w",
+    Command.DELETE: "d",
+}
 _NO_COUNTS: Final = {
     "seq_scan": 0,
     "seq_tup_read": 0,
@@ -158,6 +166,8 @@ def rows(table: Described) -> Iterator[Row]:
             yield "pg_description", told
     if table.key:
         yield from _key_rows(table)
+    for policy in table.policies:
+        yield from _policy_rows(table, policy)
     yield from _lists(table)
 
 
@@ -255,6 +265,37 @@ def _index(table: Described, columns: list[DescribedColumn]) -> Mapping[str, Any
         "indclass": dumped(_ORDERED_BY.get(column.type.name, _TEXT_CLASS) for column in columns),
         "indoption": dumped(0 for _ in columns),
     }
+
+
+def _policy_rows(table: Described, policy: Policy) -> Iterator[Row]:
+    number = oids.of_name("policy", f"{table.of} {policy.name}")
+    roles = [0 if name == PUBLIC else owner_oid(name) for name in policy.grantees]
+    yield (
+        "pg_policy",
+        {
+            "oid": number,
+            "polname": policy.name,
+            "polrelid": table.oid,
+            "polcmd": _COMMANDS[policy.command],
+            "polpermissive": 1,
+            "polroles": dumped(roles),
+            "polqual": policy.using,
+            "polwithcheck": policy.check,
+        },
+    )
+    yield (
+        "pg_policies",
+        {
+            "schemaname": table.schema,
+            "tablename": table.name,
+            "policyname": policy.name,
+            "permissive": "PERMISSIVE",
+            "roles": dumped(policy.grantees),
+            "cmd": policy.command.value,
+            "qual": policy.using,
+            "with_check": policy.check,
+        },
+    )
 
 
 def _lists(table: Described) -> Iterator[Row]:
