@@ -40,6 +40,7 @@ from kalam.views.groups.plain import unified
 from kalam.views.keys import hidden_key
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation
+from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE
 
@@ -75,6 +76,7 @@ class Aggregating:
         names = [column.name for column in view.shown_columns]
         self._key_numbers = [] if self._hidden else [grouped.key_places.index(names.index(name)) for name in view.key]
         self._key_types = [] if self._hidden else [self._result.field(name).type for name in view.key]
+        self._retention = Retention(view)
         self._groups: GroupTable | None = None
         self._failing: set[Key] = set()
 
@@ -154,6 +156,8 @@ class Aggregating:
         if len(stale):
             await self._remake(change.batch.last_seq)
             touched = np.union1d(touched, stale)
+        if self._retention.is_due():
+            touched = np.union1d(touched, await in_thread(Purpose.LIVE, self._expired, touched))
         if not len(touched):
             return Outcome(left_out=left_out)
         whole = self._memory.is_long(len(groups))
@@ -202,15 +206,7 @@ class Aggregating:
         groups = self._known
         gone = groups.gone(slots)
         keys = dict(zip(slots.tolist(), self._keys(slots), strict=True))
-        values = groups.values(np.setdiff1d(slots, gone))
-        parts, failed = self._computed.results(values.rows, self._checked)
-        there = values.rows[PLACE].to_pylist()
-        reasons = values.failed | {there[each.place]: each.reason for each in failed}
-        upserts: dict[int, Row] = {}
-        for part in parts:
-            shown = part.filter(part["_shown"])
-            rows = from_arrow(shown.drop_columns(["_shown", PLACE]))
-            upserts |= dict(zip(shown[PLACE].to_pylist(), rows, strict=True))
+        upserts, reasons = self._rows(np.setdiff1d(slots, gone))
         failing = {keys[slot] for slot in reasons}
         left_out = [
             *left_out,
@@ -225,6 +221,26 @@ class Aggregating:
             remember=None if chunk is None else self._memory.written(chunk, whole=whole),
             committed=None if chunk is None else partial(self._memory.committed, chunk, whole=whole),
         )
+
+    def _rows(self, slots: Ints) -> tuple[dict[int, Row], dict[int, str]]:
+        """The view's rows of groups, without a hidden key, by slot; and why a group has none that should have one."""
+        values = self._known.values(slots)
+        parts, failed = self._computed.results(values.rows, self._checked)
+        there = values.rows[PLACE].to_pylist()
+        rows: dict[int, Row] = {}
+        for part in parts:
+            shown = part.filter(part["_shown"])
+            found = from_arrow(shown.drop_columns(["_shown", PLACE]))
+            rows |= dict(zip(shown[PLACE].to_pylist(), found, strict=True))
+        return rows, values.failed | {there[each.place]: each.reason for each in failed}
+
+    def _expired(self, touched: Ints) -> Ints:
+        """Groups whose time is over: they are empty now. One that was touched is told as late first."""
+        groups = self._known
+        rows, _ = self._rows(np.setdiff1d(groups.all_slots(), touched))
+        past = np.array([slot for slot, row in rows.items() if self._retention.is_past(row)], np.int64)
+        groups.empty(past)
+        return past
 
     def _keys(self, slots: Ints) -> list[Key]:
         """The keys of the view's rows that are made of these groups."""

@@ -19,7 +19,7 @@ from kalam.table_options import How, Maintain, ViewOptions
 from kalam.views.group_queries import GroupTypes, never_empty
 from kalam.views.relation import Relation, bound_text
 from kalam.views.shape import Grouped, Rerun, classified, refused
-from kalam.views.shape.classified import RELATION_NAMESPACE
+from kalam.views.shape.classified import RELATION_NAMESPACE, AggregateKind
 from kalam.views.shape.result_key import result_key, strictly_of
 
 
@@ -78,6 +78,9 @@ async def _unkept(
     rows = never_empty((await asked(grouped.rows_text(with_place=False), source.name, nothing)).schema)
     values = await asked(grouped.types_text(), TableName(RELATION_NAMESPACE, "rows"), rows.empty_table())
     reason = GroupTypes.of(grouped, rows, values.schema).unkept
+    extremes = [call for call in grouped.calls if call.kind in (AggregateKind.MIN, AggregateKind.MAX)]
+    if reason is None and source.is_bucket and extremes:
+        reason = f"{extremes[0].kind}() over a bucket, whose former keys cannot be asked again,"
     if reason is None and options.key and set(options.key) != set(_key_of(grouped, shape) or ()):
         reason = f"KEY = '{', '.join(options.key)}', which is not the GROUP BY list,"
     return reason

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from kalam.rows.lone_values import timestamp_text
+from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.views.method import Outcome
 
@@ -48,6 +49,11 @@ class Retention:
     def condition(self) -> str:
         """What holds for the rows whose time is over."""
         return f"\"{self._column}\" < TIMESTAMP '{timestamp_text(self._since())}'"
+
+    def is_past(self, row: Row) -> bool:
+        """Whether the time of a row is over."""
+        at = row[self._place]
+        return self._span_s is not None and at is not None and at < self._since()
 
     def kept(self, outcome: Outcome) -> tuple[Outcome, int]:
         """The outcome without rows that are late, and how many these are."""

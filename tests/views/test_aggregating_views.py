@@ -116,6 +116,20 @@ def test_group_columns_that_are_not_null_are_the_key_and_others_a_hidden_one(spa
     assert space.sql("SELECT _key, n FROM one") == [["[]", 1]]
 
 
+def test_groups_whose_time_is_over_leave_and_rows_that_come_then_are_late(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP NOT NULL)")
+    options = "refresh = '0', retention = '1h', retention_on = 'hour'"
+    space.view("SELECT date_bin(INTERVAL '1 hour', at) AS hour, count(*) AS n FROM t GROUP BY 1", options)
+    space.wait_state("state", lambda found: found == ["running"])
+    space.sql("INSERT INTO t VALUES (1, NOW()), (2, NOW()), (3, '2026-01-01T00:00:00Z')")
+    space.wait_state("late", lambda found: found == [1])
+    space.sql("INSERT INTO t VALUES (4, NOW()); DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (5, NOW())")
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(row[1] for row in space.rows()) != 4:
+        assert time.monotonic() < deadline, space.rows()
+        time.sleep(0.01)
+
+
 def test_a_view_that_is_run_again_follows_its_sources(space: Space) -> None:
     space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT); CREATE SHARED TABLE u (id BIGINT PRIMARY KEY)")
     space.sql("INSERT INTO t VALUES (1, 10), (2, 20)")

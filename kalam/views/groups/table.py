@@ -142,13 +142,17 @@ class GroupTable:
 
     def gone(self, slots: Ints) -> Ints:
         """Those of these groups that have no rows any more."""
-        return slots[self._rows.counts[slots] == 0] if self._keys else slots[:0]
+        return slots[self._rows.counts[slots] <= 0] if self._keys else slots[:0]
+
+    def empty(self, slots: Ints) -> None:
+        """Let these groups have no rows: what is taken away from them later was forgotten already."""
+        for kept in (self._rows, *self._kept):
+            kept.clear(slots)
 
     def forget(self, slots: Ints) -> None:
         """Let go of groups."""
         if self._keys:
-            for kept in (self._rows, *self._kept):
-                kept.clear(slots)
+            self.empty(slots)
             self._index.give_back(slots)
 
     def values(self, slots: Ints) -> GroupValues:
