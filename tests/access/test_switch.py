@@ -101,6 +101,8 @@ def test_other_machines_are_kept_out_where_nobody_is_asked(server: ServerProcess
         ({"http_host": "10.0.0.1", "nats_host": "kalam.example"}, ["http_host", "nats_host"]),
         ({"nats_host": "0.0.0.0", "nats_url": "nats://elsewhere"}, []),
         ({"http_host": "0.0.0.0", "nats_host": "0.0.0.0", "auth": "on"}, []),
+        ({"pg_host": "0.0.0.0"}, []),
+        ({"pg_host": "0.0.0.0", "pg_port": 0}, ["pg_host"]),
     ],
 )
 def test_an_address_is_open_to_other_machines_unless_it_is_loopback(settings: dict[str, str], told: list[str]) -> None:

@@ -136,6 +136,18 @@ def test_a_named_cursor_brings_its_rows_in_parts(pg_url: str) -> None:
         assert len(cursor.fetchall()) == 1_996
 
 
+def test_cursors_that_rest_keep_nobody_from_reading(pg_url: str, connection: psycopg.Connection) -> None:
+    with psycopg.connect(pg_url) as resting:
+        cursors = [resting.cursor(f"rests {place}") for place in range(12)]  # more than queries may run at once
+        for cursor in cursors:
+            cursor.execute("SELECT n FROM psy.numbers ORDER BY n")
+            assert cursor.fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM psy.numbers WHERE n < 100").fetchone() == (99,)
+        assert [cursor.fetchone() for cursor in cursors] == [(2,)] * 12
+        for cursor in cursors:
+            cursor.close()
+
+
 def test_rowcount_and_returning_tell_what_was_changed(connection: psycopg.Connection) -> None:
     connection.execute("CREATE SHARED TABLE psy.changed (n BIGINT PRIMARY KEY, name TEXT)")
     assert connection.execute("INSERT INTO psy.changed VALUES (1, 'a'), (2, 'b')").rowcount == 2

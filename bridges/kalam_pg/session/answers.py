@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
+from kalam.errors import Timeout
 from kalam_pg.values.rows import Column, table_of_rows
+
+AHEAD_BYTES: Final = 16 << 20
+PAUSED_S: Final = 300.0
 
 
 class Answer:
     """The answer to one statement, which is read once, a table at a time.
 
     ``columns`` is None where there are no rows. ``tag`` gets the number of rows behind it where it ends in a blank.
-    ``request_id`` is by what the engine knows it. Whoever pauses between two tables while other statements run gives
-    it a context of its own (``apart``), since the engine keeps in the context what is running.
+    ``request_id`` is by what the engine knows it.
     """
 
     def __init__(
         self,
         tag: str,
         columns: tuple[Column, ...] | None = None,
-        tables: AsyncGenerator[pa.Table, None] | None = None,
+        tables: AsyncGenerator[pa.Table, None] | Ahead | None = None,
         at_hand: Sequence[pa.Table] = (),
         request_id: str | None = None,
     ) -> None:
@@ -62,20 +66,58 @@ class Answer:
             await tables.aclose()
 
 
-async def apart(tables: AsyncGenerator[pa.Table, None]) -> AsyncGenerator[pa.Table, None]:
-    """The same tables, each found in one context of their own, whoever asks for them."""
-    context = copy_context()
-    async with aclosing(_in_context(tables, context)) as found:
-        async for table in found:
-            yield table
+class Ahead:
+    """Rows that are wanted bit by bit, read ahead by a task of their own, up to AHEAD_BYTES.
 
+    A query whose rows all fit frees its place at once, whoever takes how long to fetch them; another one is given up
+    where nobody fetches for PAUSED_S. The task has a context of its own, since the engine keeps there what is running.
+    """
 
-async def _in_context(tables: AsyncGenerator[pa.Table, None], context: Any) -> AsyncGenerator[pa.Table, None]:
-    async def take() -> pa.Table | None:
-        return await anext(tables, None)
+    def __init__(self, tables: AsyncGenerator[pa.Table, None]) -> None:
+        self._ready: deque[pa.Table] = deque()
+        self._bytes = 0
+        self._more, self._room = asyncio.Event(), asyncio.Event()
+        self._ended = False
+        self._error: Exception | None = None
+        self._task = asyncio.create_task(self._read(tables), name="rows ahead", context=copy_context())
 
-    try:
-        while (table := await asyncio.create_task(take(), context=context)) is not None:
-            yield table
-    finally:
-        await asyncio.create_task(tables.aclose(), context=context)
+    async def _read(self, tables: AsyncGenerator[pa.Table, None]) -> None:
+        try:
+            async with aclosing(tables):
+                async for table in tables:
+                    self._ready.append(table)
+                    self._bytes += table.nbytes
+                    self._more.set()
+                    if self._bytes > AHEAD_BYTES:
+                        self._room.clear()
+                        async with asyncio.timeout(PAUSED_S):
+                            await self._room.wait()
+        except TimeoutError:
+            self._error = Timeout(f"nobody has fetched the cursor's rows for {PAUSED_S:.0f} s")
+        except Exception as exc:  # noqa: BLE001 - whoever fetches next is told
+            self._error = exc
+        finally:
+            self._ended = True
+            self._more.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> pa.Table:
+        while not self._ready:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._more.clear()
+            await self._more.wait()
+        table = self._ready.popleft()
+        self._bytes -= table.nbytes
+        self._room.set()
+        return table
+
+    async def aclose(self) -> None:
+        """Nothing more is wanted."""
+        self._ready.clear()
+        self._task.cancel()
+        await asyncio.wait([self._task])

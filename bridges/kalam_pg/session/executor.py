@@ -19,7 +19,7 @@ from kalam.threads import reading
 from kalam_pg import types as pg
 from kalam_pg.catalogue import Catalogue, Field, recognise
 from kalam_pg.errors import SqlError
-from kalam_pg.session.answers import Answer, apart
+from kalam_pg.session.answers import Ahead, Answer
 from kalam_pg.session.command_reader import command_of
 from kalam_pg.session.commands import Declare
 from kalam_pg.session.own_statements import OwnStatements, formatted
@@ -130,8 +130,12 @@ class Executor:
         if (row := caller.look_row(prepared.statement.text, portal.parameters)) is not None:
             return Answer(prepared.tag, self._columns(prepared, row.fields, formats), at_hand=[_table_of(row)])
         tables = caller.stream(prepared.statement.text, portal.parameters)
-        found = apart(tables) if paused else tables
-        first = await anext(found)
+        found = Ahead(tables) if paused else tables
+        try:
+            first = await anext(found)
+        except BaseException:
+            await found.aclose()
+            raise
         return Answer(prepared.tag, self._columns(prepared, first.schema, formats), found, [first], session.request_id)
 
     def _columns(self, prepared: Prepared, schema: pa.Schema, formats: tuple[int, ...]) -> tuple[Column, ...]:
