@@ -285,9 +285,8 @@ class Definitions:
         check_unread(table, self._catalogue)
         check_unselected(table, self._catalogue)
         upkeep = self._upkeep.of(table)
-        if table.is_view:
-            await self._views.stop(table)
-        async with upkeep.dropping(table, "the table was dropped"), self._book.changing, self._changing:
+        held = (self._views.ending(table), upkeep.dropping(table, "the table was dropped"))
+        async with held[0], held[1], self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
             check_unread(table, self._catalogue)

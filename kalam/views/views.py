@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, assert_never
 
 import msgspec
+import structlog
 
 from kalam.access.model import Privilege
 from kalam.access.rights import Rights
@@ -22,7 +22,7 @@ from kalam.sql import StatementText
 from kalam.sql.queries.readers import read_query
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import QueryText
-from kalam.storage.log.view_positions import ViewState, read_state, write_state
+from kalam.storage.log.view_positions import ViewState, hold_log, read_state, write_state
 from kalam.storage.log.writes import Announcement
 from kalam.storage.opened import Storage
 from kalam.table_options import How
@@ -48,6 +48,7 @@ from kalam.views.rerun import Rerun
 from kalam.views.rerun_budget import RerunBudget
 from kalam.views.row_wise import RowWise
 from kalam.views.shape import Grouped
+from kalam.views.shown import row_of, row_of_unkept
 from kalam.views.stream_source import StreamSource
 from kalam.views.writer import Writer
 
@@ -55,6 +56,7 @@ RIGHTS_S = 0.5
 """How often it is looked whether the owners of views may still read what these read."""
 BEGIN_S = 5.0
 PERMISSION = "permission"
+log = structlog.get_logger(__name__)
 
 
 class ViewBounds(msgspec.Struct, frozen=True):
@@ -94,6 +96,9 @@ class Views:
         self._notices, self._filled, self._bounds = notices, filled, bounds
         self._process = ComputeProcess(queries.pool.forks)
         self._running: dict[int, _Running] = {}
+        self._readers: dict[int, list[_Running]] = {}
+        """The running views by the id of what they read."""
+        self._broken: dict[int, str] = {}
         self._changing = asyncio.Lock()
         self._budget = RerunBudget()
 
@@ -104,7 +109,11 @@ class Views:
         self._streams.hold_back(self.is_full)
         views = [table for table in self._catalogue.tables.values() if table.is_view]
         for view in sorted(views, key=lambda view: depth_of(view, self._catalogue)):
-            await self.start(view)
+            try:
+                await self.start(view)
+            except Exception as exc:  # the others are kept all the same
+                log.exception("a view cannot be kept", view=str(view.name))
+                self._broken[view.table_id] = f"internal: {type(exc).__name__}; the server's log has the reason"
         try:
             while True:
                 await asyncio.sleep(RIGHTS_S)
@@ -136,12 +145,18 @@ class Views:
         keeper = self._keeper(view)
         keeper.state = state
         running = self._running[view.table_id] = _Running(keeper)
+        for source in view.view_options.reads:
+            self._readers.setdefault(source.table_id, []).append(running)
         self._filled.set(view.table_id, state.filled)
         if self._may_read(view):
             # Not in the context of a statement, whose end is not the view's.
             running.task = asyncio.create_task(keeper.run(), name=f"view {view.name}", context=Context())
         else:
             keeper.kept.standing, keeper.kept.reason = Standing.STOPPED, PERMISSION
+
+    async def _let_go_of_log(self, view: Table) -> None:
+        """The logs of its sources keep nothing for a view that stands still."""
+        await self._database.write(lambda conn: hold_log(conn, view.table_id, holds=False))
 
     async def wait_begun(self, view: Table) -> None:
         """Wait until a view has what its stream holds and nothing escapes it any more; some seconds at the most."""
@@ -158,11 +173,27 @@ class Views:
 
     async def _stop(self, view: Table) -> None:
         running = self._running.pop(view.table_id, None)
-        if running is None or running.task is None:
+        if running is None:
+            return
+        for source in view.view_options.reads:
+            self._readers[source.table_id].remove(running)
+        if running.task is None:
             return
         running.task.cancel()
         with suppress(asyncio.CancelledError):
             await running.task
+
+    @asynccontextmanager
+    async def ending(self, table: Table) -> AsyncIterator[None]:
+        """Keep a view up no more while it is dropped; it goes on where it could not be."""
+        if table.is_view:
+            await self.stop(table)
+        try:
+            yield
+        except BaseException:
+            if table.is_view:
+                await self.start(table)
+            raise
 
     def forget(self, view: Table) -> None:
         """A view was dropped."""
@@ -177,7 +208,8 @@ class Views:
 
     async def refresh(self, view: Table) -> None:
         """Fill a view anew; returns when it is filled, or stopped. Raises Unsupported for one whose past would go."""
-        streams = [source for source in self._sources_of(view) if not source.is_stored]
+        sources = self._sources_of(view)
+        streams = [source for source in sources if not source.is_stored and not source.is_bucket]
         if view.view_options.how is How.ROW_WISE and streams:
             raise Unsupported(
                 f"REFRESH of {view.name}: it keeps what the stream of {streams[0].name} may not hold any more"
@@ -189,6 +221,8 @@ class Views:
             if running.keeper.kept.standing is Standing.RUNNING:
                 return
             await asyncio.sleep(0.01)
+        if running is not None:
+            raise Unsupported(f"the materialized view {view.name} has stopped: {running.keeper.kept.reason}")
 
     def _sources_of(self, view: Table) -> list[Table]:
         """The tables that a view reads."""
@@ -212,6 +246,8 @@ class Views:
             await self._stop(view)
             if view.table_id in self._catalogue.by_id:
                 self._start(view, await in_thread(Purpose.CATALOGUE, self._state, view))
+                if not denied:
+                    await self._let_go_of_log(view)
 
     # What it is made of.
 
@@ -317,37 +353,17 @@ class Views:
                     source.announce(payloads, acked)
 
     def _reading(self, table_id: int) -> list[_Running]:
-        return [
-            running
-            for running in self._running.values()
-            if any(source.table_id == table_id for source in running.keeper.view.view_options.reads)
-        ]
+        return self._readers.get(table_id, [])
 
     # How it stands.
 
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows of ``system.views``."""
-        return [self._row(running.keeper) for running in list(self._running.values())]
-
-    def _row(self, keeper: Keeper) -> tuple[Any, ...]:
-        view, kept, state = keeper.view, keeper.kept, keeper.state
-        positions = dict(keeper.positions)
-        sources = {source.table.table_id: source for source in keeper.sources}
-        told = {str(sources[id_].table.name): each.seq for id_, each in positions.items() if id_ in sources}
-        lag = sum(sources[id_].lag(each).rows for id_, each in positions.items() if id_ in sources)
-        behind_s = 0.0 if kept.behind_since_s is None else time.monotonic() - kept.behind_since_s
-        return (
-            view.name.namespace,
-            view.name.table,
-            kept.standing.value,
-            kept.reason or (f"{kept.filled_rows} rows" if kept.standing is Standing.FILLING else None),
-            view.view_options.how.value,
-            msgspec.json.encode(told).decode(),
-            lag,
-            round(behind_s, 3),
-            sum(each.missed for each in positions.values()),
-            state.late,
-            state.failed,
-            state.refreshes,
-            round(kept.cost_s * 1_000),
-        )
+        kept = dict(self._running)
+        views = [table for table in list(self._catalogue.tables.values()) if table.is_view]
+        return [
+            row_of(kept[view.table_id].keeper)
+            if view.table_id in kept
+            else row_of_unkept(view, self._broken.get(view.table_id))
+            for view in views
+        ]
