@@ -518,11 +518,18 @@ async def listed(session: CatalogueSession) -> list[str]:
 
 
 async def test_a_deep_text_is_an_error_and_no_end(session: CatalogueSession) -> None:
-    for text in ("(" * 2_000 + "1" + ")" * 2_000, "NOT " * 3_000 + "true", "1" + "+1" * 20_000):
+    for text in ("(" * 500 + "1" + ")" * 500, "NOT " * 2_000 + "true", "1" + "+1" * 2_000):
         found = recognise(f"SELECT {text} FROM pg_class")
         if found is not None:
             with pytest.raises((SyntaxFault, Unsupported)):
                 await session.rows(found.text)
+
+
+async def test_a_long_text_is_answered_and_one_beyond_all_tools_is_the_engines(session: CatalogueSession) -> None:
+    long = f"SELECT count(*) FROM pg_class WHERE relname IN ({', '.join(f'{name!r}' for name in range(4_000))}, $1)"
+    assert len(long) > 20_000
+    assert await session.value(long.replace("(0,", "('orders', 0,"), "parts") == 2
+    assert recognise(f"SELECT '{'x' * 200_000}' FROM pg_class") is None
 
 
 async def test_a_setting_is_set_by_its_function(session: CatalogueSession) -> None:

@@ -24,7 +24,9 @@ from kalam_pg.catalogue.sources import BESIDE_A_TABLE, READ_APART
 
 KEPT: Final = 512
 KEPT_CHARACTERS_MAX: Final = 20_000
-"""Longer texts are read again each time, so that what is kept is bounded."""
+"""Longer texts are not kept, so that what is kept is bounded: they are put into words where they are recognised."""
+CHARACTERS_MAX: Final = 1 << 17
+"""No tool's question is longer."""
 
 _TELLING: Final = re.compile(
     r"pg_|information_schema|current_|session_user|version\s*\(|has_\w+_privilege|_description\s*\(|\breg\w+|to_reg|"
@@ -51,14 +53,16 @@ _BARE_WHO: Final = frozenset({"user", "current_role"})
 
 
 class CatalogueText(msgspec.Struct, frozen=True):
-    """A statement about the catalogue, by its text."""
+    """A statement about the catalogue, by its text; ``long`` is what a long one was put into."""
 
     text: str
+    long: Question | None = None
 
     def put(self, declared: tuple[int, ...]) -> Question:
         """The statement in SQLite's words; raises what is wrong with it."""
-        kept = len(self.text) <= KEPT_CHARACTERS_MAX
-        return _put(self.text, declared) if kept else _put.__wrapped__(self.text, declared)
+        if self.long is None:
+            return _put(self.text, declared)
+        return _put.__wrapped__(self.text, declared) if any(declared) else self.long
 
 
 @lru_cache(maxsize=KEPT)
@@ -72,12 +76,14 @@ def _put(text: str, declared: tuple[int, ...]) -> Question:
 def recognise(text: str) -> CatalogueText | None:
     """What a statement about the catalogue is; None for one that is the engine's.
 
-    Raises Unsupported for one that names relations of the catalogue and tables.
+    Raises Unsupported for one that names relations of the catalogue and tables, and what is wrong with a long one. That
+    may take a second, so texts of more than INLINE_CHARACTERS_MAX are for a thread.
     """
-    if _TELLING.search(text) is None or _BEGINNING.match(text) is None:
+    if len(text) > CHARACTERS_MAX or _TELLING.search(text) is None or _BEGINNING.match(text) is None:
         return None
-    is_ours = _is_ours(text) if len(text) <= KEPT_CHARACTERS_MAX else _is_ours.__wrapped__(text)
-    return CatalogueText(text) if is_ours else None
+    if len(text) <= KEPT_CHARACTERS_MAX:
+        return CatalogueText(text) if _is_ours(text) else None
+    return CatalogueText(text, _put.__wrapped__(text, ())) if _is_ours.__wrapped__(text) else None
 
 
 @lru_cache(maxsize=KEPT)
