@@ -10,7 +10,7 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.access.conditions import check_unused, renamed
-from kalam.access.model import Narrowed, Policy
+from kalam.access.model import Policy
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.errors import AlreadyExists, NamespaceNotFound, TableInUse, TableNotFound, Unsupported
@@ -243,8 +243,6 @@ class Definitions:
             self._queries.forget(former)
             self._book.touch()
             self._live.close_table(renamed, f"the table is called {name} now")
-        # Whoever listens to the broker may listen to the subjects of the former name, and not yet to the new ones.
-        await self._book.narrowed(Narrowed(users=None, tables=frozenset((renamed.table_id,))))
         told: dict[str, object] = {
             "namespace": name.namespace,
             "table": former.name.table,

@@ -59,7 +59,7 @@ class Catalogue:
         self._on_used_again: list[Callable[[TableName], Awaitable[None]]] = []
 
     def on_used_again(self, listener: Callable[[TableName], Awaitable[None]]) -> None:
-        """Have ``listener`` awaited before a table gets a name that another one has had since the start."""
+        """Have ``listener`` awaited when a name means another table than before: it gets one, or has lost its own."""
         self._on_used_again.append(listener)
 
     def note_changed(self, table_id: int) -> None:
@@ -234,8 +234,11 @@ class Catalogue:
 
     async def _use_again(self, name: TableName) -> None:
         if name in self._dropped:
-            for listener in self._on_used_again:
-                await listener(name)
+            await self._tell_used_again(name)
+
+    async def _tell_used_again(self, name: TableName) -> None:
+        for listener in self._on_used_again:
+            await listener(name)
 
     def _free_home(self, definition: TableDefinition) -> str | None:
         """What the folder of a new table is called; None for its name, which one that was renamed may have left."""
@@ -269,10 +272,10 @@ class Catalogue:
         await self._database.write(update)
         renamed = replace(self.newest(table), name=name, home=None if home == name.table else home)
         self.tables.pop(table.name, None)
-        if not table.name.is_unfinished:
-            self._dropped.add(table.name)
         self._remember(renamed)
         self.note_changed(renamed.table_id)
+        if not table.name.is_unfinished:
+            await self._tell_used_again(table.name)  # whoever may hear it by this name is to come for the new one
         return renamed
 
     async def undo_create(self, table: Table) -> None:
