@@ -93,7 +93,7 @@ def _decode(msg: Any) -> FeedMessage:
 
 def last_seq(messages: Sequence[FeedMessage]) -> int:
     """The number of the last change; 0 for none."""
-    return messages[-1].seq + len(messages[-1].rows) - 1 if messages else 0
+    return messages[-1].seq + max(len(messages[-1].rows), 1) - 1 if messages else 0
 
 
 def replay(messages: Sequence[FeedMessage], *key: str) -> dict[Any, dict[str, Any]]:
@@ -106,7 +106,9 @@ def replay(messages: Sequence[FeedMessage], *key: str) -> dict[Any, dict[str, An
     seq = 0
     for message in messages:
         assert message.seq == seq + 1, f"change {message.seq} follows {seq}"
-        seq += len(message.rows)
+        seq += max(len(message.rows), 1)
+        if message.op == "truncate":
+            rows.clear()
         for row in message.rows:
             own = key_of(row)
             assert (own in rows) is (message.op != "insert"), f"{message.op} of {own}"

@@ -304,6 +304,15 @@ class TableModel:
         gone = list(self.copies[user].rows)
         return Statement(f"DELETE FROM {self.name}", (), user, lambda model: model.take_all(user, gone))
 
+    def truncate(self) -> Statement:
+        def effect(model: TableModel) -> None:
+            for copy in (model.copies[owner] for owner in model.owners):
+                if copy.changes:
+                    copy.rows, copy.deleted, copy.told = {}, {}, {}
+                    copy.changes += 1
+
+        return Statement(f"TRUNCATE {self.name}", effect=effect)
+
     # Statements that change the columns
 
     def add_column(self, type_name: Type, default: Any) -> Statement:

@@ -34,9 +34,9 @@ from server_process import ServerProcess, SqlFailed
 from table_model import KEYS, Statement, TableModel, Types
 
 SOURCES = Path(__file__).parents[2] / "kalam"
-POINTS = sorted(
-    {name for file in SOURCES.rglob("*.py") for name in re.findall(r'crash_point\("(.+?)"\)', file.read_text())}
-)
+NAMED = {name for file in SOURCES.rglob("*.py") for name in re.findall(r'crash_point\("(.+?)"\)', file.read_text())}
+POINTS = sorted(name for name in NAMED if name.startswith(("commit.", "compact.", "flush.", "outbox.")))
+"""Those that a change of rows, a flush or a compaction comes by; others are of one statement, and its tests'."""
 STATUS = 137
 GONE = (ConnectionError, http.client.HTTPException, urllib.error.URLError)
 
@@ -60,6 +60,7 @@ CHANGES = st.one_of(
     st.tuples(st.sampled_from(["move", "exchange"]), USERS, PLACES, PLACES),
     st.tuples(st.just("delete"), USERS, st.lists(PLACES, min_size=1, max_size=3)),
     st.tuples(st.just("delete_all"), USERS),
+    st.just(("truncate",)),
 )
 ALTERATIONS = ADDED | st.tuples(st.sampled_from(["drop_column", "rename_column"]), PLACES)
 
