@@ -20,6 +20,7 @@ MEASUREMENTS: Final = (
     "live",
     "logins",
     "adopt",
+    "views",
 )
 
 

@@ -19,6 +19,7 @@ from kalam.bench.flush import measure_flush
 from kalam.bench.http_sql import HttpSql
 from kalam.bench.idle import measure_idle
 from kalam.bench.inserts import measure_inserts
+from kalam.bench.kept_views import measure_views
 from kalam.bench.lake import measure_lake
 from kalam.bench.live import measure_live
 from kalam.bench.logins import measure_logins
@@ -45,6 +46,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "live": measure_live,
     "logins": measure_logins,
     "adopt": measure_adopt,
+    "views": measure_views,
 }
 
 

@@ -51,6 +51,7 @@ class Sizes:
     crowd_logins: int = 500
     login_rounds: int = 5
     adopted_messages: int = 300_000
+    viewed_rows: int = 300_000
     adopt_rounds: int = 4
 
     @property
@@ -104,6 +105,7 @@ class Sizes:
             logins=10,
             crowd_logins=20,
             login_rounds=1,
+            viewed_rows=20_000,
             adopted_messages=5_000,
             adopt_rounds=1,
         )

@@ -104,6 +104,7 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
     read = [figure["read_messages"] for figure in figures if "read_messages" in figure]
     assert read == [QUICK.adopted_messages] * 3
     assert [figure["kept_messages"] for figure in figures if "kept_messages" in figure] == [QUICK.adopted_messages]
+    assert [figure["viewed_rows"] for figure in figures if "viewed_rows" in figure] == [QUICK.viewed_rows] * 2
     assert [figure["adopted_rows"] for figure in figures if "adopted_rows" in figure] == [QUICK.window_rows] * 2
     assert [figure["keys"] for figure in figures if "watched_keys" in figure] == [QUICK.bucket_keys] * 4
     assert list(temporary.iterdir()) == []
