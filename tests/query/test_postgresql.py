@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from server_process import ServerProcess, SqlFailed
 
+from kalam.query.postgresql import patterns
 from kalam.query.postgresql.float_text import float_text
 from kalam.query.postgresql.spelling import in_datafusion_words
 
@@ -239,6 +242,17 @@ def test_what_is_written_into_a_column_is_made_as_in_a_query(server: ServerProce
 )
 def test_a_text_with_nothing_of_the_kind_stays_as_it_is(text: str) -> None:
     assert in_datafusion_words(text) == text
+
+
+def test_times_written_all_at_once_are_those_written_one_by_one() -> None:
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
+    before, leap = datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC), datetime(2024, 12, 31, 12, 0, 5, 1, UTC)
+    times = [first, last, None, before, leap]
+    for pattern in ("YYYY-MM-DD HH24:MI:SS", 'Mon Dy DDD 100% HH12:MI IYYY-IW ID HH TZ OF "YYYY"'):
+        written = patterns.shown(pa.array(times, pa.timestamp("us", "UTC")), pa.array([pattern] * len(times)))
+        assert written.to_pylist() == [time and patterns.show(time, pattern) for time in times]
+    mixed = patterns.shown(pa.array([leap] * 3, pa.timestamp("us", "UTC")), pa.array(["YYYY", "MM", None]))
+    assert mixed.to_pylist() == ["2024", "12", None]
 
 
 @pytest.mark.parametrize(

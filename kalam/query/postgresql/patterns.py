@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalam.query.exact.checked import MARK, OutOfRange
 from kalam.rows.values import shorten
@@ -62,11 +63,30 @@ def parts_of(pattern: str) -> Sequence[_Part]:
 
 
 def shown(times: pa.Array, patterns: pa.Array) -> pa.Array:
-    """Times by their patterns."""
+    """Times by their patterns: by one that Arrow can write as well, which is most of them, all at once."""
+    [pattern, *others] = pc.unique(patterns).to_pylist() or [None]
+    directives = None if pattern is None or others else _directives(pattern)
+    if directives is not None:
+        whole = pc.floor_temporal(times.cast(pa.timestamp("us")), unit="second").cast(pa.timestamp("s"))
+        return pc.strftime(whole, format=directives).cast(pa.string())
     pairs = zip(_datetimes(times), patterns.to_pylist(), strict=True)
     return pa.array(
         [None if time is None or pattern is None else show(time, pattern) for time, pattern in pairs], pa.string()
     )
+
+
+@lru_cache(maxsize=256)
+def _directives(pattern: str) -> str | None:
+    """The pattern as strftime has it; None where it has more than that."""
+    written = ""
+    for part in parts_of(pattern):
+        if not part.element:
+            written += part.text.replace("%", "%%")
+        elif part.element in _STRFTIME and part.padded and not part.ordinal:
+            written += _STRFTIME[part.element]
+        else:
+            return None
+    return written
 
 
 def _datetimes(times: pa.Array) -> list[datetime | None]:
@@ -155,6 +175,25 @@ _NUMBERS: dict[str, tuple[Callable[[datetime], int], int]] = {
     **dict.fromkeys(("SSSS", "SSSSS"), (lambda time: time.hour * 3600 + time.minute * 60 + time.second, 1)),
 }
 """Elements that are numbers, and how many digits they have at least."""
+_STRFTIME = {
+    "YYYY": "%Y",
+    "MM": "%m",
+    "DD": "%d",
+    "DDD": "%j",
+    "IYYY": "%G",
+    "IW": "%V",
+    "ID": "%u",
+    "Mon": "%b",
+    "Dy": "%a",
+    "HH24": "%H",
+    "HH12": "%I",
+    "HH": "%I",
+    "MI": "%M",
+    "SS": "%S",
+    "TZ": "UTC",
+    "OF": "+00",
+}
+"""Elements that are the same for strftime, in English."""
 _TEXTS: dict[str, Callable[[datetime], tuple[str, int]]] = {
     "MONTH": lambda time: (_MONTHS[time.month - 1], 9),
     "MON": lambda time: (_MONTHS[time.month - 1][:3], 3),
