@@ -45,6 +45,8 @@ def literal(value: object) -> Default:
 
 def test_namespaces_are_created_and_dropped() -> None:
     assert parse_statement("CREATE NAMESPACE app") == CreateNamespace("app", if_not_exists=False)
+    assert parse_statement("CREATE SCHEMA IF NOT EXISTS app") == CreateNamespace("app", if_not_exists=True)
+    assert parse_statement("DROP SCHEMA app CASCADE") == parse_statement("DROP NAMESPACE app CASCADE")
     assert parse_statement("create namespace if not exists App") == CreateNamespace("app", if_not_exists=True)
     assert parse_statement("DROP NAMESPACE app") == DropNamespace("app", if_exists=False, cascade=False)
     assert parse_statement("DROP NAMESPACE IF EXISTS app CASCADE") == DropNamespace("app", if_exists=True, cascade=True)

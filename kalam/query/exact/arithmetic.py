@@ -11,6 +11,7 @@ from kalam.errors import Unsupported
 from kalam.query.exact.checked import ADD, MULTIPLY, SUBTRACT
 from kalam.query.exact.floats import compute_float, float_function, make_room, settle
 from kalam.query.exact.scopes import Scope
+from kalam.query.exact.spans import is_interval, scale
 from kalam.query.exact.times import at_midnight
 from kalam.query.exact.types import (
     DIGITS_MAX,
@@ -45,6 +46,8 @@ def compute(scope: Scope, node: exp.Expr) -> None:
         return
     scope.take_numbers([node.this, node.expression])
     left, right = scope.type_of(node.this), scope.type_of(node.expression)
+    if (is_interval(left) or is_interval(right)) and scale(scope, node, left, right):
+        return
     kind = _float_of(left, right)
     if kind is not None:
         make_room(scope, node)

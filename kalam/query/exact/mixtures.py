@@ -126,6 +126,9 @@ def cast(scope: Scope, node: exp.Expr) -> None:
             check_number(str(node.this.this), "DOUBLE" if target is exp.DType.DOUBLE else "FLOAT")
         return
     is_single = _SINGLE.match(scope.work.tree.text, inner[1]) is not None
+    length = node.args["to"].expressions if target in (*_TEXTS, exp.DType.CHAR) else ()
+    if length:
+        scope.work.enclose(node, "left(", f", {int(length[0].name)})")
     if target in _TEXTS and scope.type_of(node.this) == pa.float64():
         scope.work.enclose(node.this, f"{FLOAT_TEXT}(", ")")
     if target not in _WHOLE and not is_single and target is not exp.DType.DOUBLE:

@@ -6,17 +6,21 @@ than a day; a difference of times has no days at all. As in PostgreSQL a month h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import pyarrow as pa
 from datafusion import SessionContext, udf
 from sqlglot import exp
 
+from kalam.query.exact.checked import MARK, OutOfRange
 from kalam.query.exact.scopes import Scope
-from kalam.query.exact.types import is_text
+from kalam.query.exact.types import is_decimal, is_float, is_text, is_whole
 
-SPAN = "kalam_span"
+INTERVAL = pa.month_day_nano_interval()
+SPAN, TIMES_SPAN = "kalam_span", "kalam_times_span"
 MICROSECONDS = "arrow_cast(arrow_cast(", ", 'Duration(Microsecond)'), 'Int64')"
 """What stands around a difference of times to be its microseconds."""
 _DAY_US = 86_400_000_000
@@ -49,10 +53,50 @@ def _microseconds(intervals: pa.Array) -> pa.Array:
     )
 
 
+def _times(intervals: pa.Array, factors: pa.Array) -> pa.Array:
+    """Intervals so many times as long; what is less than a month goes on in days, and of a day in its time."""
+    pairs = zip(intervals.to_pylist(), factors.to_pylist(), strict=True)
+    return pa.array(
+        [None if each is None or factor is None else _scaled(each, factor) for each, factor in pairs], INTERVAL
+    )
+
+
+def _scaled(interval: Sequence[int], factor: float) -> Sequence[int]:
+    if not math.isfinite(factor):
+        raise OutOfRange(f"{MARK}an interval cannot be {factor!r} times as long;")
+    exact = Fraction(factor).limit_denominator(10**12)
+    months = interval[0] * exact
+    days = interval[1] * exact + (months - int(months)) * 30
+    microseconds = Fraction(interval[2], 1000) * exact + (days - int(days)) * _DAY_US
+    found = int(months), int(days), round(microseconds) * 1000
+    if not (abs(found[0]) < 1 << 31 and abs(found[1]) < 1 << 31 and abs(found[2]) < 1 << 63):
+        raise OutOfRange(f"{MARK}the interval is out of range;")
+    return found
+
+
 def register(ctx: SessionContext) -> None:
-    """Make the function known to a context."""
-    kind = pa.month_day_nano_interval()
-    ctx.register_udf(udf(_microseconds, [kind], pa.int64(), "immutable", name=SPAN))
+    """Make the functions known to a context."""
+    ctx.register_udf(udf(_microseconds, [INTERVAL], pa.int64(), "immutable", name=SPAN))
+    ctx.register_udf(udf(_times, [INTERVAL, pa.float64()], INTERVAL, "immutable", name=TIMES_SPAN))
+
+
+def scale(scope: Scope, node: exp.Expr, left: Any, right: Any) -> bool:
+    """Write an interval times a number, or by one, as DataFusion has neither; whether it is that."""
+    if isinstance(node, exp.Mul) and is_interval(right):
+        interval, number, kind = node.expression, node.this, left
+    else:
+        interval, number, kind = node.this, node.expression, right
+    is_one = is_interval(scope.type_of(interval)) and (is_whole(kind) or is_float(kind) or is_decimal(kind))
+    if not is_one or not isinstance(node, (exp.Mul, exp.Div)):
+        return False
+    work = scope.work
+    factor = f"CAST({work.edits.part(work.span(number))} AS DOUBLE)"
+    if isinstance(node, exp.Div):
+        factor = f"(1 / {factor})"
+    of = work.edits.part(work.span(interval))
+    work.edits.replace_whole(work.span(node), f"{TIMES_SPAN}({of}, {factor})")
+    work.known[id(node)] = INTERVAL
+    return True
 
 
 def compare_whole(scope: Scope, node: exp.Expr) -> bool:

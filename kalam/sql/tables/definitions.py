@@ -66,13 +66,15 @@ _OWN_DROPS: dict[str, Callable[[Cursor], Statement]] = {
     "TOKEN": users.drop_token,
     "POLICY": policies.drop_policy,
 }
+_NAMESPACE = ("NAMESPACE", "SCHEMA")
+"""Two words for the one thing: PostgreSQL's is the second."""
 _ROW_ID_DEFAULT = Default(kind=DefaultKind.SNOWFLAKE_ID)
 
 
 def create(cursor: Cursor) -> Statement:
     """Read CREATE of a namespace, a table, a view, a user, a role, a token or a policy."""
     cursor.expect("CREATE")
-    if cursor.take("NAMESPACE"):
+    if cursor.take_one(_NAMESPACE):
         return _create_namespace(cursor)
     if cursor.at("VIEW") or cursor.at("OR", "REPLACE", "VIEW"):
         return create_select(cursor, or_replace=cursor.take("OR", "REPLACE"))
@@ -91,7 +93,7 @@ def create(cursor: Cursor) -> Statement:
 def drop(cursor: Cursor) -> Statement:
     """Read DROP of a namespace, a table, a view, a user, a role, a token or a policy."""
     cursor.expect("DROP")
-    if cursor.take("NAMESPACE"):
+    if cursor.take_one(_NAMESPACE):
         if_exists = cursor.take("IF", "EXISTS")
         return DropNamespace(cursor.name("namespace"), if_exists, cursor.take("CASCADE"))
     if cursor.at("VIEW"):
