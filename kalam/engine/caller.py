@@ -71,9 +71,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         with self._running(self.door, text) as query, ended_by(self.departure, query):
             return await self._dispatch.execute(text, Parameters.of(params), self.session)
 
-    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]]) -> Result:
+    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]] | pa.Table) -> Result:
         """Carry out an INSERT … VALUES for each of these rows of parameters: one statement, all rows or none.
 
+        A table has the parameters ``$1 …`` as its columns, which the VALUES list takes in order and nothing else.
         ``row_count`` is that of all. Raises Unsupported for any other statement (``Description.many`` tells).
         """
         with self._running(self.door, text) as query, ended_by(self.departure, query):

@@ -126,7 +126,7 @@ class Dispatch(msgspec.Struct, frozen=True):
             results.append(replace(result, bigint_as_text=True) if session.bigint_as_text else result)
         return results
 
-    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]], session: Session) -> Result:
+    async def execute_many(self, text: str, rows: Sequence[Sequence[Any]] | pa.Table, session: Session) -> Result:
         """Carry out an INSERT … VALUES for each of these rows of parameters, as one statement."""
         with self.sql_counts.one(), span("kalam.sql"), self._only_statement(await self.texts.split(text)) as parsed:
             statement, asking = await self._statement(parsed, 0, session)

@@ -58,6 +58,14 @@ def bounds_named(settings: Settings) -> Iterator[None]:
         ) from exc
 
 
+def _given(source: QueryText | Sequence[Sequence[Value]], many: pa.Table) -> pa.Table:
+    """The table, whose columns a VALUES list takes as they are; raises Unsupported for another list."""
+    plain = [Parameter(number) for number in range(1, many.num_columns + 1)]
+    if isinstance(source, QueryText) or [list(row) for row in source] != [plain]:
+        raise Unsupported(MANY_PLAIN, hint="the VALUES of a table of parameters are $1, $2, … in order")
+    return many
+
+
 class InsertSource:
     """Reads what INSERTs put into their tables."""
 
@@ -68,14 +76,10 @@ class InsertSource:
         """What an INSERT's query or VALUES give, evaluated once; made to rows of the table as it is when asked."""
         targets = target_columns(table, statement.columns)  # what is wrong with them is told before anything is run
         source = statement.source
+        if isinstance(request.many, pa.Table):
+            return self._rows_of_table(statement, _given(source, request.many), request)
         if isinstance(source, QueryText):
-            data = await self._selected(source, request)
-
-            async def selected_rows(newest: Table) -> list[Row]:
-                columns = target_columns(newest, statement.columns)
-                return await beside(data.num_rows, self._selected_rows, newest, columns, data, request)
-
-            return selected_rows
+            return self._rows_of_table(statement, await self._selected(source, request), request)
         source = as_columns_take(source, targets)
         if request.many is not None and not all_plain(source):
             raise Unsupported(MANY_PLAIN, hint="run the statement for each row")
@@ -88,6 +92,13 @@ class InsertSource:
 
         async def rows_of(newest: Table) -> list[Row]:
             return await beside(len(source) * len(request.parameter_rows), convert, newest)
+
+        return rows_of
+
+    def _rows_of_table(self, statement: Insert, data: pa.Table, request: Request) -> RowsOf:
+        async def rows_of(newest: Table) -> list[Row]:
+            columns = target_columns(newest, statement.columns)
+            return await beside(data.num_rows, self._selected_rows, newest, columns, data, request)
 
         return rows_of
 

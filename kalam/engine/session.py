@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from kalam.access.identity import ADMINISTRATOR, Identity
 from kalam.sql.text.statements import Delete, Update
@@ -33,17 +34,18 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 class Request(msgspec.Struct, frozen=True):
     """A statement's surroundings: who asks, and the values of its parameters.
 
-    ``many`` are the parameters of an INSERT that is carried out for several of them at once.
+    ``many`` are the parameters of an INSERT that is carried out for several of them at once: rows, or a table whose
+    columns are ``$1 …``.
     """
 
     session: Session
     parameters: Sequence[Any]
-    many: Sequence[Sequence[Any]] | None = None
+    many: Sequence[Sequence[Any]] | pa.Table | None = None
 
     @property
     def parameter_rows(self) -> Sequence[Sequence[Any]]:
         """The parameters of each time that the statement is carried out."""
-        return (self.parameters,) if self.many is None else self.many
+        return (self.parameters,) if self.many is None or isinstance(self.many, pa.Table) else self.many
 
 
 def reads_rows(statement: Update | Delete) -> bool:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from kalam.errors import TooLarge
 from kalam.names import TableName
 from kalam.query.queries import resolve
-from kalam.rows.columns import from_arrow
 from kalam.schema import Column as TableColumn
 from kalam.schema import Table
 from kalam.settings import Settings
@@ -105,7 +104,7 @@ class Copies:
         data = pa.concat_tables(tables) if tables else None
         if data is None or not data.num_rows:
             return 0
-        result = await caller.execute_many(_insert(table, columns), await in_thread(Purpose.ROWS, from_arrow, data))
+        result = await caller.execute_many(_insert(table, columns), data)
         return result.row_count
 
     async def _read(self, read: RowsIn) -> list[pa.Table]:
