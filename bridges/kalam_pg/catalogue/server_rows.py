@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from kalam_pg.catalogue import oids, pg_types, relations, table_rows
 from kalam_pg.catalogue.described import Described, described_relation
@@ -131,6 +132,7 @@ def _types() -> Iterator[Row]:
         yield "pg_proc", {**_PROCEDURE, "oid": oid, "proname": name, "prosrc": name}
 
 
-def own_relations() -> list[Described]:
+@cache
+def own_relations() -> tuple[Described, ...]:
     """PostgreSQL's own relations, as tables of the catalogue that they make."""
-    return [described_relation(relation) for relation in relations.relations().values()]
+    return tuple(described_relation(relation) for relation in relations.relations().values())
