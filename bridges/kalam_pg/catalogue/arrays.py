@@ -15,7 +15,8 @@ from kalam_pg.catalogue import pg_types
 
 ELEMENTS_MAX: Final = 100_000
 CHARACTERS_MAX: Final = 1 << 20
-_PART: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*+"|[^,{}"\\]*+)\s*([,}])', re.DOTALL)
+_BLANKS: Final = " \t\n\r\f\v"
+_PART: Final = re.compile(r'[ \t\n\r\f\v]*("(?:[^"\\]|\\.)*+"|[^,{}"\\]*+)[ \t\n\r\f\v]*([,}])', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN: Final = re.compile(r"""[^\s{},"\\]+""")
 
@@ -45,7 +46,7 @@ def array_in(text: str, kind: str) -> str:
     element = pg_types.element(kind)
     if kind in pg_types.VECTORS:
         return dumped(_read_element(part, element) for part in text.split())
-    stripped = text.strip()
+    stripped = text.strip(_BLANKS)
     if not stripped.startswith("{"):
         raise InvalidValue(f'malformed array literal: "{text[:64]}"', hint="an array is written {a,b}")
     if stripped == "{}":
@@ -60,7 +61,9 @@ def array_in(text: str, kind: str) -> str:
         if part.startswith('"'):
             values.append(_read_element(_ESCAPED.sub(r"\1", part[1:-1]), element))
         else:
-            values.append(None if part.strip().upper() == "NULL" else _read_element(part.strip(), element))
+            values.append(
+                None if part.strip(_BLANKS).upper() == "NULL" else _read_element(part.strip(_BLANKS), element)
+            )
     return dumped(values)
 
 

@@ -6,7 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-_MEMBER: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^,{}"\\]|\\.)+?))\s*(?=[,}])', re.DOTALL)
+BLANKS: Final = " \t\n\r\f\v"
+"""What PostgreSQL skips around a member; Python takes other characters for blanks as well."""
+_MEMBER: Final = re.compile(
+    r'[ \t\n\r\f\v]*(?:"((?:[^"\\]|\\.)*)"|((?:[^,{}"\\]|\\.)+?))[ \t\n\r\f\v]*(?=[,}])', re.DOTALL
+)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 DEPTH_MAX: Final = 6
 """As in PostgreSQL."""
@@ -14,8 +18,8 @@ DEPTH_MAX: Final = 6
 
 def read_array(written: str, read: Callable[[str], Any]) -> list[Any]:
     """The members, each read by ``read``, NULL as None; raises ValueError for what is no array."""
-    found, end = _array(written.strip(), 0, read, 1)
-    if end != len(written.strip()):
+    found, end = _array(written.strip(BLANKS), 0, read, 1)
+    if end != len(written.strip(BLANKS)):
         raise ValueError("there is more behind its end")
     return found
 
@@ -54,6 +58,6 @@ def _member(written: str, place: int, read: Callable[[str], Any], depth: int) ->
 
 
 def _blank(written: str, place: int) -> int:
-    while place < len(written) and written[place].isspace():
+    while place < len(written) and written[place] in BLANKS:
         place += 1
     return place
