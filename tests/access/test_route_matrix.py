@@ -149,6 +149,7 @@ none reader writer owner member admin trusted
 .  .     .     owned .     all .      segments
 .  .     .     owned .     all .      jobs
 .  own   .     owned own   all .      live_queries
+.  .     .     .     .     all .      views
 own own  own   own   own   all own    sessions
 own own  own   own   own   all own    queries
 .  .     .     .     .     all .      audit
