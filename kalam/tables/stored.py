@@ -132,12 +132,13 @@ class StoredTables:
             if len(opened) == 1:  # one copy is of one moment by itself
                 return opened
             with self._store.database.snapshot_lock:  # held while a commit becomes visible
-                views = {name: self._loaded_view(table, user) for name, table in tables.items()}
+                views = {name: self.loaded_view(table, user) for name, table in tables.items()}
             # A copy that a failed transaction has just dropped from memory is loaded once more.
             if all(views[name] is not None or view is None for name, view in opened.items()):
                 return views
 
-    def _loaded_view(self, table: Table, user: str) -> View | None:
+    def loaded_view(self, table: Table, user: str) -> View | None:
+        """The newest state of a copy, if it is in memory."""
         copy = self._store.loaded.get((table.table_id, table.owner(user)))
         return copy.view if copy else None
 

@@ -29,7 +29,6 @@ class CopySource:
     def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int) -> None:
         self._source, self._stored, self._catalogue = source, stored, catalogue
         self._backlog_bytes_max = backlog_bytes_max
-        self._last_seq = 0
         self._reader: tuple[int, StoredVersions] | None = None
 
     @property
@@ -51,7 +50,6 @@ class CopySource:
         """The changes behind a position, from memory or from the log."""
         table = self.table
         view = await self._stored.view(table, "")
-        self._last_seq = view.last_seq if view else 0
         if view is None or view.last_seq < position.seq:
             if position.seq:
                 raise RefillNeeded(f"{table.name} has fewer changes than the view has had")
@@ -87,8 +85,9 @@ class CopySource:
         return batch_of_chunks(chunks, self._reader[1], after_seq)
 
     def lag(self, position: Position) -> Lag:
-        """The changes that were committed and not taken in, as of the last look."""
-        return Lag(max(0, self._last_seq - position.seq))
+        """The changes that were committed and not taken in."""
+        view = self._stored.loaded_view(self.table, "")
+        return Lag(0 if view is None else max(0, view.last_seq - position.seq))
 
 
 def _first(chunks: Sequence[Chunk], rows_max: int) -> list[Chunk]:

@@ -211,7 +211,8 @@ class Keeper:
         positions = [each.position for each in taken]
         if outcome.reached:
             positions = self._reached(positions, outcome.reached)
-        state = replace(self.state, refreshes=self.state.refreshes + bool(changes), late=self.state.late + late)
+        counts = bool(changes) and not self._catches_up  # which is a part of the fill
+        state = replace(self.state, refreshes=self.state.refreshes + counts, late=self.state.late + late)
         await self._write(outcome, Progress(positions, state))
         self._catches_up &= more
         self._recovered()
