@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kalam.engine.described import Description, fixed_fields, kind_of, writes
 from kalam.engine.insert_source import all_plain, as_columns_take, target_columns
+from kalam.engine.returning import shown_names
 from kalam.engine.session import Session
 from kalam.engine.upserts import EXCLUDED_STRUCT, existing_column, of_structs
 from kalam.names import TableName
@@ -119,7 +120,9 @@ class _Found(msgspec.Struct):
             data = data.append_column(STREAM_KEY, pa.array([], pa.string()))
         own = _at_hand(table, alias, data)
         source = from_table(own.name, alias or table.name.table)
-        return await self.look(compose([("SELECT ", returning), (source, None)]), own=own)
+        fields = await self.look(compose([("SELECT ", returning), (source, None)]), own=own)
+        named = self.session.postgresql_names
+        return _named(fields, await shown_names(returning, fields.names)) if named else fields
 
 
 def is_many(statement: Statement, columns: Sequence[Column] = ()) -> TypeGuard[Insert]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from kalam.engine.session import Request
+from kalam.query.composed import compose
 from kalam.query.queries import Queries
 from kalam.query.results import Result, rows_result
 from kalam.schema import Table
+from kalam.sql.queries.readers import postgresql_names
 from kalam.sql.text.recognised import has_plain_columns
 from kalam.sql.text.statements import QueryText
-from kalam.threads import beside
+from kalam.threads import beside, reading
 
 
 async def check_returning(
@@ -34,4 +38,12 @@ async def returned(
     found = await queries.run_over(
         [("SELECT ", returning)], table, data, alias, session.user, session.namespace, request.parameters
     )
+    if session.postgresql_names:
+        found = found.rename_columns(await shown_names(returning, found.column_names))
     return await beside(max(found.shape), rows_result, found)
+
+
+async def shown_names(returning: QueryText, names: Sequence[str]) -> list[str]:
+    """What PostgreSQL calls the columns of a RETURNING, which have ``names`` from DataFusion."""
+    query = compose([("SELECT ", returning)])
+    return await reading(query.text, postgresql_names, query, names)

@@ -95,6 +95,16 @@ def test_nothing_is_run(server: ServerProcess) -> None:
     assert server.sql("SELECT count(*) FROM lab.t") == before
 
 
+def test_what_is_returned_is_called_as_postgresql_calls_it(server: ServerProcess) -> None:
+    text = "INSERT INTO lab.t (id, s) VALUES (77, 'x') RETURNING id + 1, upper(s), id::text, s AS named, p"
+    names = ["?column?", "upper", "id", "named", "p"]
+    assert [column["name"] for column in asked(server, text, describe=True)["columns"]] == names
+    for statement in (text, "DELETE FROM lab.t WHERE id = 77 RETURNING id + 1, upper(s), id::text, s AS named, p"):
+        [result] = asked(server, statement)["results"]
+        assert [column["name"] for column in result["columns"]] == names
+        assert result["rows"] == [[78, "X", "77", "x", None]]
+
+
 def test_a_description_says_what_a_statement_is(server: ServerProcess) -> None:
     def told(text: str) -> list[Any]:
         found = asked(server, text, describe=True)
