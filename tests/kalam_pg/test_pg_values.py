@@ -62,6 +62,11 @@ def test_a_column_is_written_as_text(array: pa.Array, kind: pg.PgType, text: lis
     wanted = ["0.0000000001", "-1.0000000000", None] if text is None else text
     assert cells(array, kind, 0) == [None if each is None else each.encode() for each in wanted]
     assert cells(pa.concat_arrays([array, array]).slice(len(array)), kind, 0) == cells(array, kind, 0)
+    for form in (0, 1):
+        column = Column("c", kind, format=form)
+        many = pa.record_batch([pa.concat_arrays([array] * 9)], names=["c"])
+        few = pa.record_batch([array], names=["c"])
+        assert data_rows_of(many, [column]) == data_rows_of(few, [column]) * 9
 
 
 @given(st.lists(st.none() | DECIMALS, max_size=20))

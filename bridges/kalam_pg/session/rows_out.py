@@ -13,6 +13,7 @@ from kalam_pg.values.rows import Column, data_rows_of, split
 
 INLINE_ROWS_MAX: Final = 256
 """More are encoded in a thread: the event loop has other sessions."""
+SOON_BYTES: Final = 16 << 10
 
 
 async def send_rows(session: Session, answer: Answer, rows_max: int = 0) -> tuple[int, bool]:
@@ -47,4 +48,5 @@ async def _send(session: Session, table: pa.Table, columns: tuple[Column, ...]) 
         else:
             data = data_rows_of(piece, columns)
         session.write(data)
-        await session.drain()
+        if piece.num_rows > INLINE_ROWS_MAX or len(data) > SOON_BYTES:  # less goes with the answer's end
+            await session.drain()

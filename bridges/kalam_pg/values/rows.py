@@ -16,6 +16,7 @@ import pyarrow as pa
 from kalam_pg import types as pg
 from kalam_pg.values.binaries import binaries
 from kalam_pg.values.buffers import BINARY, cells, fixed, joined, pieces, valid_of, with_length
+from kalam_pg.values.few_rows import ROWS_MAX, few_cells
 from kalam_pg.values.texts import texts
 
 PIECE_ROWS: Final = 8_192
@@ -66,12 +67,6 @@ def cells_of(array: pa.Array, column: Column) -> pa.Array:
     return cells(with_length(values), valid_of(array))
 
 
-def data_rows(table: pa.Table, columns: Sequence[Column]) -> Iterator[bytes]:
-    """The DataRow messages of a table, a piece at a time."""
-    for piece in split(table):
-        yield data_rows_of(piece, columns)
-
-
 def split(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """A table in pieces of bounded size."""
     rows = PIECE_ROWS
@@ -84,6 +79,8 @@ def split(table: pa.Table) -> Iterator[pa.RecordBatch]:
 
 def data_rows_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:
     """The DataRow messages of a batch."""
+    if batch.num_rows <= ROWS_MAX:
+        return _few_rows(batch, columns)
     written = [cells_of(array, column) for array, column in zip(batch.columns, columns, strict=True)]
     lengths = np.full(batch.num_rows, HEAD_BYTES, np.int64)
     for each in written:
@@ -92,6 +89,18 @@ def data_rows_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:
     heads["type"], heads["length"], heads["columns"] = b"D", lengths, len(columns)
     _, data = pieces(joined(fixed(heads), *written))
     return bytes(data.tobytes())
+
+
+def _few_rows(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:
+    by_column = [
+        few_cells(array, column.type, column.format) or cells_of(array, column).to_pylist()
+        for array, column in zip(batch.columns, columns, strict=True)
+    ]
+    messages = []
+    for place in range(batch.num_rows):
+        cells = b"".join([column[place] for column in by_column])
+        messages.append(b"D" + (HEAD_BYTES + len(cells)).to_bytes(4) + len(columns).to_bytes(2) + cells)
+    return b"".join(messages)
 
 
 def table_of_rows(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> pa.Table:

@@ -1,0 +1,139 @@
+"""A few rows as cells, value by value: for them Arrow's kernels take longer than the values themselves.
+
+Law: what is written is what the kernels of ``texts`` and ``binaries`` write, to the byte. A column of which that cannot
+be said, or with a value that Python has not, is left to them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+import pyarrow as pa
+
+from kalam_pg import types as pg
+
+ROWS_MAX: Final = 8
+"""Up to here this is quicker."""
+_NULL: Final = b"\xff\xff\xff\xff"
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
+_PLAIN_US: Final = pa.timestamp("us")
+_UTC_US: Final = pa.timestamp("us", "UTC")
+Write = Callable[[Any], bytes]
+
+
+def few_cells(array: pa.Array, kind: pg.PgType, form: int) -> list[bytes] | None:
+    """The cells of a column of few rows; None where the kernels have to write them."""
+    write = _writer(array.type, kind, form)
+    if write is None:
+        return None
+    try:
+        return lone_cells(array.to_pylist(), write)
+    except (ValueError, OverflowError):  # a year that Python has not
+        return None
+
+
+def lone_cells(values: Sequence[Any], write: Write) -> list[bytes]:
+    """Values with their lengths."""
+    cells = []
+    for value in values:
+        if value is None:
+            cells.append(_NULL)
+        else:
+            written = write(value)
+            cells.append(len(written).to_bytes(4) + written)
+    return cells
+
+
+@lru_cache(maxsize=1_024)
+def _writer(arrow: pa.DataType, kind: pg.PgType, form: int) -> Write | None:
+    return _binary(arrow, kind) if form else _text(arrow, kind)
+
+
+def _text(arrow: pa.DataType, kind: pg.PgType) -> Write | None:
+    if kind in (pg.INT2VECTOR, pg.OIDVECTOR):
+        return None
+    if pa.types.is_integer(arrow):
+        return _integer
+    if pa.types.is_decimal(arrow) and arrow.scale >= 0:
+        return _decimal
+    return _TEXT.get(arrow)
+
+
+def _binary(arrow: pa.DataType, kind: pg.PgType) -> Write | None:
+    return _BINARY.get((kind.oid, arrow))
+
+
+def _integer(value: int) -> bytes:
+    return b"%d" % value
+
+
+def _decimal(value: Any) -> bytes:
+    return format(value, "f").encode()
+
+
+def _truth(value: bool) -> bytes:
+    return b"t" if value else b"f"
+
+
+def _moment(value: datetime) -> bytes:
+    return value.replace(tzinfo=None).isoformat(" ", "microseconds").encode()
+
+
+def _zoned(value: datetime) -> bytes:
+    return _moment(value) + b"+00"
+
+
+def _day(value: date) -> bytes:
+    return value.isoformat().encode()
+
+
+def _hex(value: bytes) -> bytes:
+    return b"\\x" + value.hex().encode()
+
+
+def _packed(layout: str) -> Write:
+    return struct.Struct(layout).pack
+
+
+def _moment_binary(value: datetime) -> bytes:
+    return struct.pack(">q", (value.replace(tzinfo=UTC) - _EPOCH) // _US)
+
+
+def _day_binary(value: date) -> bytes:
+    return struct.pack(">i", value.toordinal() - _EPOCH.toordinal())
+
+
+def _uuid(value: str) -> bytes:
+    if len(value) != 36:
+        raise ValueError
+    return bytes.fromhex(value.replace("-", ""))
+
+
+_TEXT: Final[dict[pa.DataType, Write]] = {
+    pa.bool_(): _truth,
+    pa.string(): str.encode,
+    pa.large_string(): str.encode,
+    pa.date32(): _day,
+    _PLAIN_US: _moment,
+    _UTC_US: _zoned,
+    pa.binary(): _hex,
+}
+_BINARY: Final[dict[tuple[int, pa.DataType], Write]] = {
+    (pg.BOOL.oid, pa.bool_()): _packed(">?"),
+    (pg.INT2.oid, pa.int16()): _packed(">h"),
+    (pg.INT4.oid, pa.int32()): _packed(">i"),
+    (pg.INT8.oid, pa.int64()): _packed(">q"),
+    (pg.FLOAT4.oid, pa.float32()): _packed(">f"),
+    (pg.FLOAT8.oid, pa.float64()): _packed(">d"),
+    (pg.BYTEA.oid, pa.binary()): bytes,
+    (pg.DATE.oid, pa.date32()): _day_binary,
+    (pg.TIMESTAMP.oid, _PLAIN_US): _moment_binary,
+    (pg.TIMESTAMPTZ.oid, _UTC_US): _moment_binary,
+    (pg.UUID.oid, pa.string()): _uuid,
+    **{(kind.oid, pa.string()): str.encode for kind in (pg.TEXT, pg.VARCHAR, pg.JSON)},
+}
