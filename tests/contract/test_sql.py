@@ -196,9 +196,9 @@ def test_describe_shows_the_columns_options_and_what_is_stored(sql: Sql, namespa
 
 SYSTEM_TABLES = {
     "namespaces": "namespace created_at",
-    "tables": "namespace table_name table_type table_id options schema_version created_at",
+    "tables": "namespace table_name table_type table_id options schema_version created_at comment",
     "columns": "namespace table_name column_name ordinal data_type is_nullable column_default is_primary_key "
-    "key_ordinal",
+    "key_ordinal comment",
     "table_schemas": "namespace table_name schema_version columns created_at",
     "segments": "namespace table_name user_id path rows bytes min_seq max_seq schema_version created_at",
     "jobs": "job_id job_type namespace table_name status parameters result error created_at started_at finished_at",
