@@ -146,5 +146,6 @@ def _fillable(column: Column, view: Table) -> Column:
 
 def _existing(existing: Table, statement: sql.CreateView) -> Result:
     if not statement.if_not_exists or not existing.is_view:
-        raise AlreadyExists(f"table {existing.name} exists already, as a {existing.kind.written} table")
+        what = "materialized view" if existing.is_view else f"{existing.kind.written} table"
+        raise AlreadyExists(f"{existing.name} exists already, as a {what}")
     return Result(message=f"skipped: materialized view {existing.name} exists already")
