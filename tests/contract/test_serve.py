@@ -73,8 +73,8 @@ def test_a_ready_server_says_where_it_is_in_a_file_and_on_stdout(tmp_path: Path)
             line = process.stdout.readline()
             said = json.loads(line)
             assert (folder / "kalam.json").read_bytes() == line
-            assert set(said) == {"pid", "http_url", "nats_url", "nats_ws_url", "version"}
-            assert (said["pid"], said["nats_ws_url"]) == (process.pid, None)
+            assert set(said) == {"pid", "http_url", "nats_url", "nats_ws_url", "pg_url", "version"}
+            assert (said["pid"], said["nats_ws_url"], said["pg_url"]) == (process.pid, None, None)
             assert status_of(f"{said['http_url']}/readyz")[0] == 200
             assert status_of(f"{said['http_url']}/livez") == (200, b"ok\n")
             assert b"# TYPE" in status_of(f"{said['http_url']}/metrics")[1]
