@@ -22,7 +22,7 @@ from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNot
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.queries import resolve
 from kalam.query.running import RunningQuery, note_use
-from kalam.query.selects import read_through
+from kalam.query.selects import read_through, views_through
 from kalam.rows.taking import Conflict
 from kalam.schema import Table
 from kalam.sql.text import statements as sql
@@ -127,12 +127,15 @@ class Gate:
             self._use(statement.ref, session, Privilege.SELECT)
 
     def _explaining(self, query: sql.QueryText, session: Session) -> None:
-        """Raise PermissionDenied where the figures of an EXPLAIN ANALYZE would count rows that policies hide."""
-        if query.text[:1] not in "eE" or not Cursor(StatementText(query.text)).at("EXPLAIN", "ANALYZE"):
+        """Raise PermissionDenied where EXPLAIN tells what a view reads, or ANALYZE counts rows that policies hide."""
+        if query.text[:1] not in "eE" or not Cursor(StatementText(query.text)).at("EXPLAIN"):
             return
-        for use in query.tables:
-            table = self._catalogue.tables.get(resolve(use.ref, session.namespace))
-            for read in read_through(table, self._catalogue) if table is not None else ():
+        analyzes = Cursor(StatementText(query.text)).at("EXPLAIN", "ANALYZE")
+        found = (self._catalogue.tables.get(resolve(use.ref, session.namespace)) for use in query.tables)
+        for table in [each for each in found if each is not None]:
+            if not all(self.owns(session.identity, view) for view in views_through(table, self._catalogue)):
+                raise PermissionDenied(f"EXPLAIN is for those who may see what is read through the view {table.name}")
+            for read in read_through(table, self._catalogue) if analyzes else ():
                 if read.row_security:
                     raise PermissionDenied(f"EXPLAIN ANALYZE would count rows of {read.name} that its policies hide")
 

@@ -66,6 +66,8 @@ class Expansion:
             before = query.text[end : use.start]
             end = use.end
             if table is not None and isinstance(table.options, SelectOptions):
+                if view is not None:
+                    self._check_right(view, table)
                 pieces.append((before, None))
                 pieces += self._view(table, table.options, depth + 1)
                 pieces.append(("" if use.aliased else f' AS "{use.ref.table}"', None))
@@ -89,7 +91,10 @@ class Expansion:
 
     def _check_right(self, view: Table, table: Table) -> None:
         if not self._rights.may(view.owned_by, Privilege.SELECT, table):
-            raise PermissionDenied(f"{view.owned_by}, whose view {view.name} is, may not SELECT on {table.name}")
+            sees = self._rights.sees
+            read = str(table.name) if sees(self._user, table) else "what it reads"
+            called = f"view {view.name}" if sees(self._user, view) else "view"
+            raise PermissionDenied(f"{view.owned_by}, whose {called} is read, may not SELECT on {read}")
         if self._rights.on:
             note_use(view.owned_by, Privilege.SELECT, table.table_id)
 

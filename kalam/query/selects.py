@@ -38,14 +38,22 @@ def check_unselected(
 
 def read_through(table: Table, catalogue: Catalogue) -> Iterator[Table]:
     """A table, or of a view what it reads, through other views too."""
+    return (each for each in _through(table, catalogue) if not isinstance(each.options, SelectOptions))
+
+
+def views_through(table: Table, catalogue: Catalogue) -> Iterator[Table]:
+    """A view, and the views that it reads; none of a table."""
+    return (each for each in _through(table, catalogue) if isinstance(each.options, SelectOptions))
+
+
+def _through(table: Table, catalogue: Catalogue) -> Iterator[Table]:
     ahead = [table]
     while ahead:
         one = ahead.pop()
-        if not isinstance(one.options, SelectOptions):
-            yield one
-            continue
-        found = (catalogue.by_id.get(use.table_id) for use in one.options.uses)
-        ahead += [each for each in found if each is not None]
+        yield one
+        if isinstance(one.options, SelectOptions):
+            found = (catalogue.by_id.get(use.table_id) for use in one.options.uses)
+            ahead += [each for each in found if each is not None]
 
 
 def present_text(options: SelectOptions, catalogue: Catalogue) -> str:

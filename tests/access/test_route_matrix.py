@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +150,7 @@ none reader writer owner member admin trusted
 .  .     .     owned .     all .      segments
 .  .     .     owned .     all .      jobs
 .  own   .     owned own   all .      live_queries
-.  .     .     .     .     all .      views
+.  seen  .     seen  seen  all .      views
 own own  own   own   own   all own    sessions
 own own  own   own   own   all own    queries
 .  .     .     .     .     all .      audit
@@ -172,7 +173,7 @@ def system_lines() -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def busy(world: World) -> World:
+def busy(world: World) -> Iterator[World]:
     """A world in which there is something to see in each system table, of ``keeper`` too."""
     world.asker("owner").rows("FLUSH TABLE lab.t")
     world.asker("keeper").rows("FLUSH TABLE vault.gold")
@@ -182,7 +183,9 @@ def busy(world: World) -> World:
     for person in ("reader", "member", "owner"):
         world.asker(person).rows("SUBSCRIBE TO SELECT v FROM lab.t")
     world.asker("keeper").rows("SUBSCRIBE TO SELECT bars FROM vault.gold")
-    return world
+    world.admin.rows("CREATE MATERIALIZED VIEW vault.heap AS SELECT count(*) AS n FROM vault.gold")
+    yield world
+    world.admin.rows("DROP MATERIALIZED VIEW vault.heap")
 
 
 def test_every_system_table_has_a_line(busy: World) -> None:

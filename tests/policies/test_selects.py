@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from policy_server import PolicyServer, policy_server
+from policy_server import PolicyServer, Refused, policy_server
 
 
 @pytest.fixture
@@ -47,3 +47,25 @@ async def test_a_view_ends_with_the_rights_of_its_owner(server: PolicyServer) ->
         assert await server.code(user, "SELECT * FROM app.v") == "permission_denied"
     await server.result("admin", "INSERT INTO app.t VALUES (4, 'admin'); ALTER VIEW app.v OWNER TO admin")
     assert await server.rows("ben", "SELECT id FROM app.v") == [[4]]
+
+
+async def test_a_view_of_a_view_ends_with_the_right_to_that_view(server: PolicyServer) -> None:
+    await server.users("eve")
+    await server.result("admin", "GRANT CREATE ON NAMESPACE app TO ben")
+    await server.result("ada", "GRANT SELECT ON TABLE app.v TO ben")
+    await server.result("ben", "CREATE VIEW app.w AS SELECT id FROM app.v; GRANT SELECT ON TABLE app.w TO eve")
+    assert sorted(await server.rows("eve", "SELECT id FROM app.w")) == [[1], [3]]
+    await server.result("ada", "REVOKE SELECT ON TABLE app.v FROM ben")
+    for user in ("ben", "eve"):
+        assert await server.code(user, "SELECT id FROM app.w") == "permission_denied"
+
+
+async def test_who_may_read_a_view_is_not_told_what_it_reads(server: PolicyServer) -> None:
+    await server.result("admin", "ALTER TABLE app.t DISABLE ROW LEVEL SECURITY")
+    await server.result("ada", "GRANT SELECT ON TABLE app.v TO ben")
+    assert await server.code("ben", "EXPLAIN SELECT * FROM app.v") == "permission_denied"
+    assert "app.t" in str(await server.rows("ada", "EXPLAIN SELECT * FROM app.v"))
+    await server.result("admin", "REVOKE SELECT ON TABLE app.t FROM ada")
+    with pytest.raises(Refused) as refused:
+        await server.result("ben", "SELECT * FROM app.v")
+    assert "app.t" not in str(refused.value)
