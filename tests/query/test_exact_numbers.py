@@ -21,6 +21,7 @@ from kalam.query.exact.rewrite import ExactQueries, exact_config
 from kalam.query.worker.faults import explain
 
 NAN = math.nan
+INFINITY = float("inf")
 BIGGEST, LEAST = 9223372036854775807, -9223372036854775808
 ROWS = pa.table(
     {
@@ -201,6 +202,11 @@ WHOLE: dict[str, Any] = {
     "max(x) FROM (VALUES (1, CAST('NaN' AS DOUBLE)), (1, 1.5)) AS v(g, x) GROUP BY g": NAN,
     "min(x) FROM (VALUES (1, CAST('NaN' AS DOUBLE)), (1, 1.5)) AS v(g, x) GROUP BY g": 1.5,
     "min(x) FROM (VALUES (1, CAST('NaN' AS DOUBLE))) AS v(g, x) GROUP BY g": NAN,
+    "min(x) FROM (VALUES (1, CAST('NaN' AS DOUBLE)), (1, CAST('Infinity' AS DOUBLE))) AS v(g, x) GROUP BY g": INFINITY,
+    "min(x) FILTER (WHERE x > 2) FROM (VALUES (1, 2.0), (1, 'Infinity'::DOUBLE)) AS v(g, x) GROUP BY g": INFINITY,
+    "max(f) FROM (VALUES (1, CAST('-Infinity' AS REAL)), (1, NULL)) AS v(g, f) GROUP BY g": -INFINITY,
+    "max(x) FROM (VALUES (1, CAST('-Infinity' AS DOUBLE)), (1, 1.5)) AS v(g, x) GROUP BY g": 1.5,
+    "min(x) FROM (VALUES (1, CAST(NULL AS DOUBLE))) AS v(g, x) GROUP BY g": None,
     "max(f) FROM (VALUES (1, CAST('NaN' AS REAL)), (1, CAST(1.5 AS REAL))) AS v(g, f) GROUP BY g": NAN,
     "max(x) OVER () FROM n WHERE id < 3 LIMIT 1": NAN,
     "x FROM n WHERE id < 5 ORDER BY x DESC LIMIT 1": NAN,

@@ -69,6 +69,15 @@ KNOWN = [
     ("SELECT v = 1.5 FROM (VALUES (CAST('1e30' AS DOUBLE))) AS q(v)", [(False,)]),
     # NaN is the greatest number
     ("SELECT max(v) > 9 FROM (VALUES (1, 'NaN'::double), (1, '1'::double)) AS q(g, v) GROUP BY g", [(True,)]),
+    # the least of nothing but infinities, within groups
+    (
+        "SELECT min(v) = 'Infinity'::double FROM (VALUES (1, 'Infinity'::double), (1, NULL)) AS q(g, v) GROUP BY g",
+        [(True,)],
+    ),
+    (
+        "SELECT max(v) = '-Infinity'::double FROM (VALUES (1, '-Infinity'::double), (1, NULL)) AS q(g, v) GROUP BY g",
+        [(True,)],
+    ),
     # a quotient is cut
     ("SELECT 2 / 3.0 > 0.66666", [(True,)]),
     # ^ is a power

@@ -115,16 +115,26 @@ def _bounded(scope: Scope, whole: exp.Expr, argument: exp.Expr) -> None:
 
 
 def _extreme(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType, *, greatest: bool) -> None:
-    """NaN is the greatest number; within groups DataFusion keeps whichever comes first."""
+    """NaN is the greatest number; within groups DataFusion keeps whichever comes first.
+
+    There it begins with the largest finite number for a least one, and with the smallest for a greatest one, so values
+    that are all infinite are looked for apart.
+    """
     work = scope.work
     span = work.span(whole)
     opening = next(token for token in work.tree.between(*span) if token.token_type == TokenType.L_PAREN)
     behind = work.edits.part((work.span(argument)[1], span[1]))
-    tested = f"isnan({work.edits.part(work.span(argument))})" + behind
+    value = work.edits.part(work.span(argument))
     sql_type = "REAL" if kind.bit_width == 32 else "DOUBLE"
+    infinite = f"CAST('{'-' if greatest else ''}Infinity' AS {sql_type})"
+    whole_infinite = f"({value}) = {infinite}" if greatest else f"nanvl({value}, {infinite}) = {infinite}"
     if not greatest:
-        work.enclose(argument, "nanvl(", f", CAST('Infinity' AS {sql_type}))")
+        work.enclose(argument, "nanvl(", f", {infinite})")
     test = "bool_or" if greatest else "bool_and"
     assert opening is not None
-    work.enclose(whole, f"CASE WHEN {test}({tested} THEN CAST('NaN' AS {sql_type}) ELSE ", " END")
+    opened = (
+        f"CASE WHEN {test}(isnan({value}){behind} THEN CAST('NaN' AS {sql_type})"
+        f" WHEN bool_and({whole_infinite}{behind} THEN {infinite} ELSE "
+    )
+    work.enclose(whole, opened, " END")
     work.known[id(whole)] = kind
