@@ -46,8 +46,8 @@ from kalam.views.shape.classified import PLACE
 
 FILL_ROWS = 8_192
 Gatherer = TypeVar("Gatherer", bound="Gathers")
-Reread = Callable[[int], Awaitable[tuple[Source, ChangeBatch]]]
-"""The source now, and its changes since a position, which lead to that."""
+Reread = Callable[[int], Awaitable[tuple[Table, Source, ChangeBatch]]]
+"""The source now, as a table and its rows, and its changes since a position, which lead to that."""
 
 
 class Aggregating:
@@ -149,6 +149,7 @@ class Aggregating:
     async def change(self, changes: Sequence[Changes]) -> Outcome:
         """What follows from changes of the source."""
         [change] = changes
+        self._read_as(change.source)
         groups = self._known
         with _stopping():
             touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
@@ -163,6 +164,12 @@ class Aggregating:
         whole = self._memory.is_long(len(groups))
         chunk = await in_thread(Purpose.LIVE, groups.dump, groups.all_slots() if whole else touched)
         return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, whole=whole)
+
+    def _read_as(self, source: Table) -> None:
+        """Read versions of the source as it is now: an ALTER may have put its columns elsewhere."""
+        if source.schema_version != self._source.schema_version:
+            self._source, self._relation = source, Relation.of(source, _read(self._view, source))
+            self._computed.read_anew(source, self._relation)
 
     @property
     def _known(self) -> GroupTable:
@@ -188,7 +195,8 @@ class Aggregating:
     async def _remake(self, seq: int) -> None:
         """Make stale groups anew of what the source was at this position."""
         groups = self._known
-        source, since = await self._reread(seq)
+        table, source, since = await self._reread(seq)
+        self._read_as(table)
         stale, _ = await self._gathered(source, lambda: StaleRows(groups))
         await in_thread(Purpose.LIVE, self._remade, stale, since)
 

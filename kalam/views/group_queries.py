@@ -54,10 +54,18 @@ class GroupQueries:
 
     def __init__(self, grouped: Grouped, source: Table, relation: Relation, process: ComputeProcess) -> None:
         self._grouped, self._process = grouped, process
-        self._schema = relation.schema.append(PLACE_FIELD)
-        text = grouped.rows_text(with_place=True)
-        self._rows = ComputedQuery.of(process, source.name.namespace, source.name.table, text, self._schema)
+        self._read(source, relation)
         self._groups: ComputedQuery | None = None
+
+    def _read(self, source: Table, relation: Relation) -> None:
+        self._schema = relation.schema.append(PLACE_FIELD)
+        text = self._grouped.rows_text(with_place=True)
+        self._rows = ComputedQuery.of(self._process, source.name.namespace, source.name.table, text, self._schema)
+
+    def read_anew(self, source: Table, relation: Relation) -> None:
+        """Compute versions of the source as they are after an ALTER; the groups stay what they are."""
+        self._rows.close()
+        self._read(source, relation)
 
     def close(self) -> None:
         """The process lets go of the plans."""

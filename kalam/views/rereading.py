@@ -20,13 +20,19 @@ class Rereading:
         self._source, self._stored = source, stored
         self._log = CopySource(source, stored, catalogue, sys.maxsize)
 
-    async def since(self, seq: int) -> tuple[Source, ChangeBatch]:
-        """The source now, and the changes since a position that lead there; raises RefillNeeded where they are gone."""
-        view = await self._stored.view(self._log.table, "")
+    async def since(self, seq: int) -> tuple[Table, Source, ChangeBatch]:
+        """The source now, and the changes since a position that lead there; raises RefillNeeded where they are gone.
+
+        The table is that of which the changes are versions.
+        """
+        table = self._log.table
+        view = await self._stored.view(table, "")
         last_seq = 0 if view is None else view.last_seq
         if last_seq <= seq:
-            return view, ChangeBatch()
+            return table, view, ChangeBatch()
         taken = await self._log.take(Position(source_id=self._source.table_id, seq=seq), sys.maxsize)
-        batch = ChangeBatch() if taken is None or taken.changes is None else taken.changes.batch
+        batch = ChangeBatch()
+        if taken is not None and taken.changes is not None:
+            table, batch = taken.changes.source, taken.changes.batch
         count = sum(each <= last_seq for each in batch.seqs)
-        return view, ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])
+        return table, view, ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])

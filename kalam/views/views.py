@@ -14,7 +14,7 @@ import structlog
 
 from kalam.access.model import Privilege
 from kalam.access.rights import Rights
-from kalam.errors import Unsupported
+from kalam.errors import TooBusy, Unsupported
 from kalam.query.computed import ComputeProcess
 from kalam.query.queries import Queries
 from kalam.schema import Table
@@ -207,7 +207,10 @@ class Views:
         await self.start(view)
 
     async def refresh(self, view: Table) -> None:
-        """Fill a view anew; returns when it is filled, or stopped. Raises Unsupported for one whose past would go."""
+        """Fill a view anew; returns when it is filled. Raises Unsupported for one whose past would go, or that stops.
+
+        Raises TooBusy where it cannot be filled now, which the view tries again.
+        """
         sources = self._sources_of(view)
         streams = [source for source in sources if not source.is_stored and not source.is_bucket]
         if view.view_options.how is How.ROW_WISE and streams:
@@ -218,8 +221,11 @@ class Views:
         await self.resume(view, anew=True)
         running = self._running.get(view.table_id)
         while running is not None and running.task is not None and not running.task.done():
-            if running.keeper.kept.standing is Standing.RUNNING:
+            kept = running.keeper.kept
+            if kept.standing is Standing.RUNNING:
                 return
+            if kept.standing is not Standing.FILLING:  # or whoever asked would wait as long as it fails
+                raise TooBusy(f"the materialized view {view.name} is filled as soon as it can be: {kept.reason}")
             await asyncio.sleep(0.01)
         if running is not None:
             raise Unsupported(f"the materialized view {view.name} has stopped: {running.keeper.kept.reason}")

@@ -100,6 +100,34 @@ def test_a_greatest_value_that_goes_is_found_among_the_others(space: Space) -> N
     space.wait_rows([["0", 34, 0]])
 
 
+@pytest.mark.parametrize(
+    "query", ["SELECT k, sum(v) AS total, max(v) AS top FROM t GROUP BY k", "SELECT count(*) AS n FROM t"]
+)
+def test_columns_that_leave_a_source_and_come_to_it_change_no_groups(space: Space, query: str) -> None:
+    space.sql("CREATE SHARED TABLE t (x BIGINT, y TEXT, id BIGINT PRIMARY KEY, k BIGINT, v BIGINT)")
+    space.sql("INSERT INTO t VALUES (7, 'a', 1, 1, 10), (8, 'b', 2, 1, 20), (9, 'c', 3, 2, 30)")
+    space.view(query)
+    space.wait_rows(space.sql(f"{query} ORDER BY 1"))
+    space.sql("ALTER TABLE t DROP COLUMN x; INSERT INTO t VALUES ('d', 4, 2, 40), ('e', 5, 3, 50)")
+    space.wait_rows(space.sql(f"{query} ORDER BY 1"))
+    space.sql("ALTER TABLE t DROP COLUMN y; ALTER TABLE t ADD COLUMN z BIGINT; DELETE FROM t WHERE id IN (2, 4)")
+    space.wait_rows(space.sql(f"{query} ORDER BY 1"))
+    assert space.state("state, failed") == ["running", 0]
+
+
+def test_a_refresh_of_a_view_whose_select_fails_says_why_and_the_view_goes_on_later(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT); INSERT INTO t VALUES (1, 5)")
+    space.view("SELECT id, 10 / v AS part FROM t ORDER BY id LIMIT 5", "refresh = '0', key = 'id'")
+    space.wait_rows([[1, 2]])
+    space.sql("INSERT INTO t VALUES (2, 0)")
+    with pytest.raises(SqlFailed, match="Divide by zero") as refused:
+        space.sql("REFRESH MATERIALIZED VIEW v")
+    assert refused.value.code == "too_busy"
+    space.sql("DELETE FROM t WHERE id = 2")
+    space.wait_state("state", lambda row: row == ["running"])
+    space.wait_rows([[1, 2]])
+
+
 def test_group_columns_that_are_not_null_are_the_key_and_others_a_hidden_one(space: Space) -> None:
     space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT NOT NULL, o TEXT, at TIMESTAMP NOT NULL)")
     space.sql("INSERT INTO t VALUES (1, 'a', NULL, '2026-01-01T00:00:30Z')")
