@@ -328,15 +328,15 @@ async def serve(settings: Settings) -> None:
     async with open_server(settings, stop) as server:
         if server.certificates is not None:  # else a terminal that is closed ends the server, as any program
             loop.add_signal_handler(signal.SIGHUP, server.certificates.reload)
-        announced = server.announcement()
-        line = msgspec.json.encode(announced).decode()
+        line = msgspec.json.encode(announced := server.announcement()).decode()
         spare_the_collector()
         announcement = settings.data_dir / ANNOUNCEMENT
         temporary = announcement.with_suffix(".tmp")
         temporary.write_text(line + "\n")
         temporary.replace(announcement)
         print(line, flush=True)  # noqa: T201 - the contract: the line that says that the server is ready
-        log.info("ready", http=announced["http_url"], nats=announced["nats_url"], data=str(settings.data_dir))
+        doors = {name[:-4]: url for name, url in announced.items() if name.endswith("_url") and url}
+        log.info("ready", **doors, data=str(settings.data_dir))
         warming = asyncio.create_task(_warm_up(server.engine), name="warm-up")
         await stop.wait()
         log.info("stopping")

@@ -68,6 +68,11 @@ class How(enum.StrEnum):
     AGGREGATING = "aggregating"
     RERUN = "re-run"
 
+    @property
+    def told(self) -> str:
+        """The same, as an answer says it."""
+        return {How.ROW_WISE: "row by row", How.AGGREGATING: "by its groups", How.RERUN: "by running it again"}[self]
+
 
 class Maintain(enum.StrEnum):
     """How a view may be kept up: as it can be, by what changed alone, or by running its query again."""

@@ -68,7 +68,7 @@ class Descriptions:
             case sql.ShowNamespaces():
                 return self.show_namespaces(session)
             case sql.ShowTables(namespace):
-                return self.show_tables(namespace or session.namespace or None, session)
+                return self.show_tables(namespace or self._default(session), session)
             case sql.DescribeTable():
                 return await self.describe(statement, session)
             case sql.ShowColumns(ref):
@@ -86,6 +86,11 @@ class Descriptions:
         return list_result(
             NAMESPACES_FIELDS, [(name, namespaces[name]) for name in sorted(self._gate.namespaces(session.identity))]
         )
+
+    def _default(self, session: Session) -> str | None:
+        """Of which namespace a SHOW TABLES without one tells; one that is not there is none, as psql's ``public``."""
+        there = (SYSTEM_NAMESPACE, *self._gate.namespaces(session.identity))
+        return session.namespace if session.namespace in there else None
 
     def show_tables(self, namespace: str | None, session: Session) -> Result:
         """SHOW TABLES, of one namespace or of all."""

@@ -125,9 +125,8 @@ class PolicyStatements:
                 self._check_untrusted(table)
                 if reading := readers_of(table, self._catalogue):
                     raise TableInUse(
-                        f"table {table.name} is read by the materialized views {named(reading)}, which would show its "
-                        "rows past the policies",
-                        hint="DROP MATERIALIZED VIEW them first",
+                        f"table {table.name} is read by {named(reading)}, which would show its rows past the policies",
+                        hint="DROP MATERIALIZED VIEW comes first",
                     )
             await self._catalogue.set_access(table, owned_by=table.owned_by, row_security=enabled)
             self._book.touch()

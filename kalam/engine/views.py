@@ -21,7 +21,7 @@ from kalam.sql.text.alterations import SetOptions
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import OnView, TableRef
 from kalam.storage.log.catalogue import Catalogue
-from kalam.table_options import How, ViewOptions
+from kalam.table_options import How, SelectOptions, ViewOptions
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.views.foreign_source import check_kept
 from kalam.views.plan import Plan, Planner
@@ -77,7 +77,7 @@ class ViewStatements:
                 return _existing(table, statement)
             await self._views.start(table)
             await self._views.wait_begun(table)
-            return Result(message=f"materialized view {name} created; it is kept {plan.options.how}")
+            return Result(message=f"materialized view {name} created; it is kept {plan.options.how.told}")
 
     async def _check_streams(self, plan: Plan) -> None:
         """Raise Unsupported for streams whose messages go when others have taken them."""
@@ -97,7 +97,9 @@ class ViewStatements:
     def _view(self, ref: TableRef, session: Session) -> Table:
         table = self._catalogue.table(resolve(ref, session.namespace))
         if not table.is_view:
-            raise TableNotFound(f"{table.name} is a {table.kind.written} table and no materialized view")
+            is_select = isinstance(table.options, SelectOptions)
+            what = "view, whose SELECT is run when it is read," if is_select else f"{table.kind.written} table"
+            raise TableNotFound(f"{table.name} is a {what} and no materialized view")
         return table
 
     async def _alter(self, statement: sql.AlterView, session: Session) -> Result:

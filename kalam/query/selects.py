@@ -32,8 +32,8 @@ def check_unselected(
     if reading:
         what = f"table {table.name}" if column is None else f"column {column} of table {table.name}"
         names = listed([str(view.name) for view in reading])
-        hint = "DROP VIEW them first" if column is not None else "DROP VIEW them first, or DROP … CASCADE"
-        raise TableInUse(f"{what} is read by the views {names}", hint=hint)
+        hint = "DROP VIEW comes first" + ("" if column is not None else ", or DROP … CASCADE")
+        raise TableInUse(f"{what} is read by the view{'s' if len(reading) > 1 else ''} {names}", hint=hint)
 
 
 def read_through(table: Table, catalogue: Catalogue) -> Iterator[Table]:

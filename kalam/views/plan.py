@@ -233,11 +233,9 @@ def check_unread(table: Table, catalogue: Catalogue, dropped: Collection[int] = 
     reading = [view for view in readers_of(table, catalogue, column) if view.table_id not in dropped]
     if reading:
         what = f"table {table.name}" if column is None else f"column {column} of table {table.name}"
-        raise TableInUse(
-            f"{what} is read by the materialized views {named(reading)}", hint="DROP MATERIALIZED VIEW them first"
-        )
+        raise TableInUse(f"{what} is read by {named(reading)}", hint="DROP MATERIALIZED VIEW comes first")
 
 
 def named(views: Sequence[Table]) -> str:
-    """Views as a refusal names them."""
-    return listed([str(view.name) for view in views])
+    """Materialized views as a refusal names them."""
+    return f"the materialized view{'s' if len(views) > 1 else ''} {listed([str(view.name) for view in views])}"

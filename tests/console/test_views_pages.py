@@ -1,4 +1,4 @@
-"""Materialized views in *Tables* and *Live*: how they stand is shown, and nothing that would write into them."""
+"""Views in *Tables* and *Live*: how materialized ones stand is shown, and nothing that views do not take."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ def test_a_view_shows_how_it_stands_and_takes_no_rows(console, shared_server, vi
     console.page.get_by_role("dialog").get_by_role("button", name="Drop", exact=True).click()
     console.page.wait_for_url("**/#/tables")
     assert shared_server.sql("SELECT count(*) FROM system.views WHERE namespace = $1", namespace) == [[0]]
+
+
+def test_a_stored_select_is_read_renamed_and_dropped_as_a_view(console, shared_server, namespace):
+    shared_server.sql(
+        f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY); INSERT INTO {namespace}.t VALUES (41);"
+        f"CREATE VIEW {namespace}.more AS SELECT id + 1 AS above FROM {namespace}.t"
+    )
+    console.open(f"tables/{namespace}/more")
+    console.page.get_by_role("gridcell", name="42", exact=True).wait_for()
+    for name in ("Insert rows", "Edit", "Delete", "Flush", "Compact", "Refresh"):
+        assert console.button(name).count() == 0, name
+    assert console.page.get_by_role("link", name="Watch it").count() == 0
+    console.button("Alter").click()
+    statement = console.page.get_by_role("dialog").get_by_role("textbox", name="Statement")
+    assert statement.input_value() == f"ALTER VIEW {namespace}.more RENAME TO more_2"
+    console.page.keyboard.press("Escape")
+    console.button("Drop view").click()
+    console.page.get_by_role("dialog").get_by_role("textbox", name="Table name").fill(f"{namespace}.more")
+    console.page.get_by_role("dialog").get_by_role("button", name="Drop", exact=True).click()
+    console.page.wait_for_url("**/#/tables")
+    assert [row[1] for row in shared_server.sql(f"SHOW TABLES IN {namespace}")] == ["t"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -70,6 +70,11 @@ def test_a_result_is_described_without_running(pg_url: str) -> None:
     assert shown == "id|bigint\nname|text\nborn|date\n"
 
 
+def test_show_tables_shows_those_of_all_namespaces_where_the_search_path_has_none(pg_url: str) -> None:
+    assert "psq|people|SHARED|" in psql(pg_url, "SHOW TABLES", "-At")
+    assert "people" not in psql(pg_url, "SET search_path TO system; SHOW TABLES", "-At")
+
+
 def test_variables_and_several_statements(pg_url: str) -> None:
     text = "SELECT max(id) AS highest FROM psq.people \\gset\nSELECT :highest + 1; SELECT 'two'\n"
     assert psql(pg_url, text, "-At") == "3\ntwo\n"

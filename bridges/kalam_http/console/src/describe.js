@@ -18,11 +18,13 @@ export async function describe(full) {
   const keys = known.map((column) => column.column_name);
   const kind = one("table", "kind");
   const view = kind === "VIEW"; // its rows are Kalam's to change
+  const select = kind === "QUERY"; // a SELECT under a name, which has no rows of its own
   const stored = kind === "SHARED" || kind === "USER"; // rows have keys and can be changed
   return {
     kind,
     stored,
     view,
+    select,
     columns,
     options: of("option"),
     state: of("state").filter((line) => line.value !== null), // counts are told to whom they concern

@@ -23,8 +23,10 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
   if (!about.value) return about.error ? <section><h1>{full}</h1><Fault error={about.error} /></section> : <Loading />;
   const known = about.value;
   const { stored } = known;
-  const takes = may.insert && known.kind !== "FOREIGN" && !known.view; // a stream of others is only read, a view is Kalam's
-  const kind = known.view ? "MATERIALIZED VIEW" : "TABLE";
+  const takes = may.insert && known.kind !== "FOREIGN" && !known.view && !known.select; // a stream of others is only read, a view is Kalam's
+  const kind = known.view ? "MATERIALIZED VIEW" : known.select ? "VIEW" : "TABLE";
+  const altering = known.view ? "SET (refresh = '1s')" : known.select ? `RENAME TO ${tableName(`${table}_2`)}` : known.kind !== "STREAM" ? "ADD COLUMN note TEXT" : "SET (max_buffer = 20000)";
+  const drop = known.view || known.select ? "Drop view" : "Drop table";
   const view = views.get(full);
   const result = first.value?.results[0];
 
@@ -55,12 +57,12 @@ export function TablePage({ namespace, table, known: catalogue, reloadCatalogue 
       <div class="buttons">
         {takes && <button type="button" class="primary" onClick={() => setDialog({ insert: true })}>Insert rows</button>}
         {may.select && <a class="button" href={`#/query?sql=${encodeURIComponent(`SELECT * FROM ${name} LIMIT 100`)}`}>Query it</a>}
-        {may.select && <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>}
+        {may.select && !known.select && <a class="button" href={`#/live?sql=${encodeURIComponent(`SELECT * FROM ${name}`)}`}>Watch it</a>}
         {known.view && may.owns && <button type="button" onClick={() => open("Refresh", `REFRESH MATERIALIZED VIEW ${name}`)}>Refresh</button>}
         {stored && may.owns && <button type="button" onClick={() => open("Flush", `FLUSH TABLE ${name}`)}>Flush</button>}
         {stored && may.owns && <button type="button" onClick={() => open("Compact", `COMPACT TABLE ${name}`)}>Compact</button>}
-        {may.owns && <button type="button" onClick={() => open("Alter", known.view ? `ALTER MATERIALIZED VIEW ${name} SET (refresh = '1s')` : known.kind !== "STREAM" ? `ALTER TABLE ${name} ADD COLUMN note TEXT` : `ALTER TABLE ${name} SET (max_buffer = 20000)`)}>Alter</button>}
-        {may.owns && <button type="button" class="danger" onClick={() => open(known.view ? "Drop view" : "Drop table", `DROP ${kind} ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>{known.view ? "Drop view" : "Drop table"}</button>}
+        {may.owns && <button type="button" onClick={() => open("Alter", `ALTER ${kind} ${name} ${altering}`)}>Alter</button>}
+        {may.owns && <button type="button" class="danger" onClick={() => open(drop, `DROP ${kind} ${name}`, { run: "Drop", danger: true, confirm: full, leaves: true })}>{drop}</button>}
       </div>
       <Fault error={about.error} />
       {view && <ViewLine view={view} />}
