@@ -290,8 +290,6 @@ FOREIGN = [
     "BEGIN",
     "COMMIT",
     "ROLLBACK",
-    "TRUNCATE {t}",
-    "TRUNCATE TABLE {t}",
     "GRANT ALL ON {t} TO bob",
     "VACUUM",
     "ATTACH '/etc/passwd' AS p",
