@@ -1,7 +1,8 @@
 """The listening socket, and the sessions behind it: as many as may be, and each of them shown out when it has to go.
 
 Law: who has not logged in within LOGIN_S is closed, and counts among those who wait and not among the sessions. A
-session ends when its login does: it is told so, what it reads is cancelled, and a commit goes on.
+session ends when its login does: it is told so, what it reads is cancelled, and a commit goes on. What it has read
+and not given yet is dropped with the right to read it.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ class Door:
             await asyncio.sleep(EVERY_S)
             self._show_ended_out()
 
-    async def _narrowed(self, _: Narrowed) -> None:
+    async def _narrowed(self, narrowed: Narrowed) -> None:
+        for session in self._sessions.values():
+            session.narrowed(lambda asked: self._engine.ends(asked, narrowed))
         if (changing := self._sessions.get(_SERVED.get())) is not None:
             changing.leaving = True  # whoever ends their own login gets the answer
         self._show_ended_out()

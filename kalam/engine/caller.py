@@ -40,7 +40,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks, with which default namespace, from which door, and under which id the request can be cancelled.
 
     A door that names no ``request_id`` gets one when it is needed. ``departure`` tells that whoever asked has left,
-    which cancels what runs.
+    which cancels what runs. To ``asked`` is added what was asked: a door that keeps rows longer than their request
+    lasts asks ``Engine.ends`` of it.
     """
 
     _dispatch: Dispatch
@@ -48,6 +49,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     door: str
     request_id: str | None = None
     departure: Departure | None = None
+    asked: list[RunningQuery] | None = None
 
     # SQL.
 
@@ -109,6 +111,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     def _running(self, door: str, text: str) -> Iterator[RunningQuery]:
         request_id = self.request_id or uuid.uuid4().hex
         with self._dispatch.running.running(request_id, self.session.user, door, text) as query:
+            if self.asked is not None:
+                self.asked.append(query)
             yield query
 
     @contextmanager

@@ -364,11 +364,14 @@ class Dispatch(msgspec.Struct, frozen=True):
         self.running.cancel(query_id, session.user, lambda running: self.gate.may_end(identity, running.user))
 
     async def narrowed(self, narrowed: Narrowed) -> None:
-        """Cancel what runs for somebody who may not any more, but for the statement that takes the right away."""
-        current = running_query()
+        """Cancel what runs for somebody who may not any more."""
         for running in self.running:
-            if running is not current and self.gate.ends(running, narrowed):
+            if self.ends(running, narrowed):
                 running.cancel()
+
+    def ends(self, asked: RunningQuery, narrowed: Narrowed) -> bool:
+        """Whether a request ends with what is taken; the statement that takes it goes on."""
+        return asked is not running_query() and self.gate.ends(asked, narrowed)
 
     def _shown_queries(self, identity: Identity) -> list[RunningQuery]:
         """The running requests that somebody may see."""

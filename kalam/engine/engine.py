@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from kalam.access.model import Narrowed
 from kalam.engine.caller import Caller
 from kalam.engine.departures import Departure
 from kalam.engine.dispatch import Dispatch
@@ -14,6 +15,7 @@ from kalam.engine.stats import Stats
 from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.query.pool import Pool
+from kalam.query.running import RunningQuery
 from kalam.schema import Table
 
 
@@ -30,11 +32,16 @@ class Engine:
         *,
         request_id: str | None = None,
         departure: Departure | None = None,
+        asked: list[RunningQuery] | None = None,
     ) -> Caller:
         """A request at a door (``Caller`` says what the others are)."""
         if session.door != door:
             session = replace(session, door=door)
-        return Caller(self._dispatch, session, door, request_id, departure)
+        return Caller(self._dispatch, session, door, request_id, departure, asked)
+
+    def ends(self, asked: RunningQuery, narrowed: Narrowed) -> bool:
+        """Whether what was asked, and may be answered already, ends with what is taken."""
+        return self._dispatch.ends(asked, narrowed)
 
     def known(self, name: TableName) -> Table | None:
         """The table of a name, whoever asks: a door sorts by it what comes in and where refusals go."""

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import psycopg
 import pytest
 from certificates import Authority
@@ -68,6 +69,43 @@ def test_a_right_that_is_taken_ends_at_the_next_statement(server: GuardedServer)
         with pytest.raises(psycopg.Error):
             connection.execute("SELECT * FROM lab.clicks")
         server.sql("GRANT SELECT ON TABLE lab.clicks TO ben")
+
+
+NARROWING = {
+    "revoked": "REVOKE SELECT ON TABLE lab.revoked FROM ben",
+    "hidden": "CREATE POLICY none ON lab.hidden USING (false); ALTER TABLE lab.hidden ENABLE ROW LEVEL SECURITY",
+}
+
+
+@pytest.mark.parametrize("table", NARROWING)
+async def test_what_was_read_ahead_ends_with_the_right_to_it(server: GuardedServer, table: str) -> None:
+    server.sql(
+        f"CREATE TABLE lab.{table} (id BIGINT PRIMARY KEY); GRANT SELECT ON TABLE lab.{table} TO ben;"
+        f"INSERT INTO lab.{table} SELECT value FROM generate_series(1, 1000)"
+    )
+    query = f"SELECT id FROM lab.{table}"
+    suspended = await asyncpg.connect(url(server, "ben"), password=PASSWORD)
+    with log_in(server, "ben", PASSWORD) as connection:
+        connection.execute(f"{query} WHERE id = 7")  # from now on known by its text
+        connection.execute(f"DECLARE one CURSOR WITH HOLD FOR {query} WHERE id = 7")
+        connection.execute(f"DECLARE many CURSOR WITH HOLD FOR {query}")
+        connection.execute("DECLARE other CURSOR WITH HOLD FOR SELECT celsius FROM lab.readings")
+        connection.execute("BEGIN")
+        connection.execute(f"DECLARE inside CURSOR FOR {query}")
+        async with suspended.transaction():
+            portal = await suspended.cursor(query)
+            assert len(await portal.fetch(10)) == len(connection.execute("FETCH 10 FROM inside").fetchall()) == 10
+            server.sql(NARROWING[table])
+            with pytest.raises(asyncpg.QueryCanceledError):
+                await portal.fetch(10)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("FETCH 10 FROM inside")
+        connection.execute("ROLLBACK")
+        for cursor in ("one", "many", "many"):
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute(f"FETCH 10 FROM {cursor}")
+        connection.execute("FETCH 10 FROM other")
+    await suspended.close()
 
 
 def test_policies_hold_for_queries_copies_and_runs_of_inserts(server: GuardedServer) -> None:

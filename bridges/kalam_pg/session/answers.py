@@ -1,4 +1,8 @@
-"""What a statement gives: columns and rows as they come, or no rows, and at its end a tag."""
+"""What a statement gives: columns and rows as they come, or no rows, and at its end a tag.
+
+Law: rows outlast the request that read them, so an answer keeps what was asked. What may not be read any more is not
+given, whenever it was read.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,27 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 
-from kalam.errors import Timeout
+from kalam.errors import Cancelled, Timeout
+from kalam.query.running import RunningQuery
 from kalam_pg.values.rows import Column, table_of_rows
 
 AHEAD_BYTES: Final = 16 << 20
 PAUSED_S: Final = 300.0
 
 
+class Asked:
+    """What was asked of the engine for an answer, and whether a right that it needs was taken since."""
+
+    def __init__(self) -> None:
+        self.requests: list[RunningQuery] = []
+        self.cut = False
+
+
 class Answer:
     """The answer to one statement, which is read once, a table at a time.
 
     ``columns`` is None where there are no rows. ``tag`` gets the number of rows behind it where it ends in a blank.
-    ``request_id`` is by what the engine knows it.
+    ``request_id`` is by what the engine knows it, ``asked`` what was asked for it.
     """
 
     def __init__(
@@ -36,6 +49,8 @@ class Answer:
         self._tag, self.columns, self._tables = tag, columns, tables
         self._at_hand = list(at_hand)
         self.request_id = request_id
+        self.asked = Asked()
+        self._dropped = False
 
     @classmethod
     def of_rows(cls, tag: str, columns: tuple[Column, ...], rows: Sequence[Sequence[Any]]) -> Answer:
@@ -51,12 +66,23 @@ class Answer:
         self._at_hand.insert(0, table)
 
     async def next(self) -> pa.Table | None:
-        """The next rows; None behind the last."""
+        """The next rows, None behind the last; raises Cancelled where they may not be read any more."""
+        if self.asked.cut:
+            self.drop()
+        if self._dropped:
+            raise _taken()
         if self._at_hand:
             return self._at_hand.pop(0)
         if self._tables is None:
             return None
         return await anext(self._tables, None)
+
+    def drop(self) -> None:
+        """What is left of it may not be read any more; what has been given whole stays as it is."""
+        self._dropped = self._dropped or bool(self._at_hand) or self._tables is not None
+        self._at_hand.clear()
+        if isinstance(self._tables, Ahead):
+            self._tables.drop()
 
     async def close(self) -> None:
         """Nothing more of it is wanted."""
@@ -116,8 +142,18 @@ class Ahead:
         self._room.set()
         return table
 
+    def drop(self) -> None:
+        """Forget what was read; whoever waits for more is told."""
+        self._ready.clear()
+        self._error = _taken()
+        self._task.cancel()
+
     async def aclose(self) -> None:
         """Nothing more is wanted."""
         self._ready.clear()
         self._task.cancel()
         await asyncio.wait([self._task])
+
+
+def _taken() -> Cancelled:
+    return Cancelled("the right to these rows was taken")

@@ -103,6 +103,12 @@ class Executor:
 
     async def start(self, portal: Portal, *, paused: bool = False) -> Answer:
         """Begin to carry a statement out, in what is ``running``; ``paused``: its rows may be wanted bit by bit."""
+        answer = await self._begun(portal, paused=paused)
+        if not answer.asked.requests:
+            answer.asked = self._session.asked
+        return answer
+
+    async def _begun(self, portal: Portal, *, paused: bool) -> Answer:
         prepared, session = portal.prepared, self._session
         formats = tuple(portal.formats)
         session.block.check(prepared.command)
@@ -127,7 +133,8 @@ class Executor:
         prepared, session = portal.prepared, self._session
         assert prepared.statement is not None
         caller = session.caller
-        if (row := caller.look_row(prepared.statement.text, portal.parameters)) is not None:
+        row = None if portal.declared else caller.look_row(prepared.statement.text, portal.parameters)
+        if row is not None:  # nobody notes what it read, so nothing of it is kept
             return Answer(prepared.tag, self._columns(prepared, row.fields, formats), at_hand=[_table_of(row)])
         tables = caller.stream(prepared.statement.text, portal.parameters)
         found = Ahead(tables) if paused else tables
@@ -163,7 +170,7 @@ class Executor:
         if not prepared.reads:
             raise SqlError("42601", "a cursor is FOR a query")
         portal = Portal(prepared, (), (int(command.binary),))
-        portal.held = command.hold
+        portal.declared, portal.held = True, command.hold
         portal.answer = await self.start(portal, paused=True)
         self._session.portals[command.name] = portal
         return Answer("DECLARE CURSOR")

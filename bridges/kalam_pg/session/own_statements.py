@@ -190,7 +190,9 @@ class OwnStatements:
             return Answer(f"MOVE {sum(table.num_rows for table in tables)}")
         columns = answer.columns or ()
         binary = any(column.format == BINARY_FORMAT for column in columns)
-        return Answer("FETCH ", columns if binary and not formats else formatted(columns, formats), at_hand=tables)
+        found = Answer("FETCH ", columns if binary and not formats else formatted(columns, formats), at_hand=tables)
+        found.asked = answer.asked
+        return found
 
     async def _close(self, name: str | None) -> Answer:
         if name is None:

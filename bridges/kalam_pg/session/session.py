@@ -13,9 +13,11 @@ from kalam.access.login import Login
 from kalam.engine import Caller, Engine, Identity
 from kalam.engine import Session as EngineSession
 from kalam.errors import Cancelled, KalamError, NotFound, Timeout
+from kalam.query.running import RunningQuery
 from kalam.sql import StatementText
 from kalam_pg.durations import milliseconds
 from kalam_pg.errors import SqlError, told
+from kalam_pg.session.answers import Asked
 from kalam_pg.session.block import Block
 from kalam_pg.session.statements import Portal, Prepared
 from kalam_pg.settings import SessionSettings
@@ -49,6 +51,8 @@ class Session:
         self.block = Block(strict=strict_blocks)
         self.statements: dict[str, Prepared] = {}
         self.portals: dict[str, Portal] = {}
+        self.asked = Asked()
+        """Of what runs now, or ran last."""
         self.set_in_block: list[tuple[str, str, bool]] = []
         self.idle = self.ended = self.leaving = False
         self.before_ready: list[Callable[[], None]] = []
@@ -85,7 +89,9 @@ class Session:
     def _caller(self, namespace: str | None) -> Caller:
         asking = EngineSession(self.identity, namespace, postgresql_names=True)
         request_id = self._running or f"pg-{self.backend_pid}-{self._requests}"
-        return self.engine.caller(asking, DOOR, request_id=request_id, departure=self.channel.gone)
+        return self.engine.caller(
+            asking, DOOR, request_id=request_id, departure=self.channel.gone, asked=self.asked.requests
+        )
 
     @property
     def request_id(self) -> str | None:
@@ -96,6 +102,7 @@ class Session:
     def running(self, request_id: str | None = None) -> Iterator[None]:
         """What is asked in the block can be cancelled, and is at ``statement_timeout``; it may go on with a request."""
         self._requests += 1
+        self.asked = Asked()
         self._running, self._timed_out = request_id or f"pg-{self.backend_pid}-{self._requests}", False
         bound = milliseconds(self.settings.show("statement_timeout"))
         timer = asyncio.get_running_loop().call_later(bound / 1_000, self._time_out) if bound else None
@@ -115,6 +122,15 @@ class Session:
         if self._running is not None:
             with suppress(NotFound):
                 self._caller(None).cancel(self._running)
+
+    def narrowed(self, ends: Callable[[RunningQuery], bool]) -> None:
+        """Drop what was read and may not be read any more, which is what was asked by requests that are to end."""
+        held = [portal.answer for portal in self.portals.values() if portal.answer is not None]
+        for asked in {self.asked, *(answer.asked for answer in held)}:
+            asked.cut = asked.cut or any(map(ends, asked.requests))
+        for answer in held:
+            if answer.asked.cut:
+                answer.drop()
 
     def _time_out(self) -> None:
         self._timed_out = True

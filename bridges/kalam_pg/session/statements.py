@@ -99,7 +99,7 @@ class Portal:
         self.prepared, self.parameters, self.formats = prepared, parameters, formats
         self.answer: Answer | None = None
         self.done = False
-        self.held = False
+        self.declared = self.held = False
 
     async def close(self) -> None:
         """It is not used any more."""
