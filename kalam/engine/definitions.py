@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from kalam.live import Registry
 from kalam.names import RESERVED_NAMESPACES, TableName, check_name, check_new_namespace, numbered
 from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result
-from kalam.query.selects import check_unselected, selects_of
+from kalam.query.selects import Told, check_unselected, selects_of
 from kalam.schema import FIRST_OWNER, Column, SelectOptions, Table, TableDefinition, TableOptions, ViewOptions
 from kalam.sql import table_options
 from kalam.sql.text.alterations import Action, DropColumn, DropNotNull, RenameColumn, RenameTable, SetType
@@ -87,8 +88,7 @@ class Definitions:
             raise TableInUse(f"namespace {name} is not empty; its tables are {listed}", hint="add CASCADE to drop them")
         for table in tables:
             self._check_unwatched(table, session)
-            check_unread(table, self._catalogue, {each.table_id for each in tables})
-            check_unselected(table, self._catalogue, {each.table_id for each in tables})
+            self._check_unread(table, session, {each.table_id for each in tables})
         while tables := self._catalogue.tables_in(name):  # while one is dropped others may come and go
             with contextlib.suppress(TableNotFound):
                 free = [table for table in tables if not selects_of(table, self._catalogue)] or tables
@@ -160,7 +160,7 @@ class Definitions:
     async def drop(self, table: Table, session: Session, *, cascade: bool) -> None:
         """Drop a table or view; with ``cascade`` its live queries end first."""
         if cascade:
-            check_unread(table, self._catalogue)
+            check_unread(table, self._catalogue, self._told(session))
             self._live.close_table(table, "the table was dropped")
             for view in selects_of(table, self._catalogue):
                 with contextlib.suppress(TableNotFound):
@@ -216,14 +216,14 @@ class Definitions:
         """ALTER TABLE."""
         table = self._catalogue.table(resolve(statement.ref, session.namespace))
         if isinstance(statement.action, RenameTable):
-            return await self._rename(table, TableName(table.name.namespace, statement.action.new_name))
+            return await self._rename(table, TableName(table.name.namespace, statement.action.new_name), session)
         upkeep = self._upkeep.of(table)
         async with upkeep.altering(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             if isinstance(statement.action, (DropColumn, RenameColumn, DropNotNull, SetType)):
-                check_unread(table, self._catalogue, column=statement.action.name)
+                check_unread(table, self._catalogue, self._told(session), column=statement.action.name)
             if isinstance(statement.action, (DropColumn, RenameColumn, SetType)):
-                check_unselected(table, self._catalogue, column=statement.action.name)
+                check_unselected(table, self._catalogue, self._told(session), column=statement.action.name)
             policies = self._policies_after(table, statement.action)
             also = self._book.policy_sql(policies)
             table, done = await upkeep.alter(table, statement.action, session.user, self._column_users, also)
@@ -232,11 +232,11 @@ class Definitions:
             self._live.altered(table)
         return Result(message=f"{table.name}: {done}, schema version {table.schema_version}")
 
-    async def _rename(self, table: Table, name: TableName) -> Result:
+    async def _rename(self, table: Table, name: TableName, session: Session) -> Result:
         upkeep = self._upkeep.of(table)
         async with upkeep.dropping(table, "the table was renamed"), self._book.changing, self._changing:
             former = self._catalogue.newest(table)
-            check_unread(former, self._catalogue)
+            check_unread(former, self._catalogue, self._told(session))
             if name in self._catalogue.tables:
                 raise AlreadyExists(f"table {name} exists already")
             renamed = await upkeep.rename(former, name)
@@ -278,17 +278,22 @@ class Definitions:
         """The ids of the open live queries that show a column or judge by it."""
         return [query.id for query in self._live.open_on(table) if name in query.column_names]
 
+    def _check_unread(self, table: Table, session: Session, dropped: Collection[int] = ()) -> None:
+        check_unread(table, self._catalogue, self._told(session), dropped)
+        check_unselected(table, self._catalogue, self._told(session), dropped)
+
+    def _told(self, session: Session) -> Told:
+        return partial(self._gate.told, session.identity)
+
     async def _drop(self, table: Table, session: Session) -> None:
         self._check_unwatched(table, session)
-        check_unread(table, self._catalogue)
-        check_unselected(table, self._catalogue)
+        self._check_unread(table, session)
         upkeep = self._upkeep.of(table)
         held = (self._views.ending(table), upkeep.dropping(table, "the table was dropped"))
         async with held[0], held[1], self._book.changing, self._changing:
             table = self._catalogue.newest(table)
             self._check_unwatched(table, session)
-            check_unread(table, self._catalogue)
-            check_unselected(table, self._catalogue)
+            self._check_unread(table, session)
             garbage = await upkeep.garbage(table)
             await self._database.submit(TableDrop(self._store, table, garbage))
             self._catalogue.forget(table)

@@ -19,7 +19,7 @@ from kalam.access.model import Ends, Narrowed, Privilege
 from kalam.access.rights import Rights
 from kalam.engine.session import Session, reads_rows
 from kalam.errors import NamespaceNotFound, NotFound, PermissionDenied, TableNotFound, Unsupported
-from kalam.names import SYSTEM_NAMESPACE, TableName
+from kalam.names import SYSTEM_NAMESPACE, TableName, listed, numbered
 from kalam.query.queries import resolve
 from kalam.query.running import RunningQuery, note_use
 from kalam.query.selects import read_through, views_through
@@ -227,6 +227,15 @@ class Gate:
         if not self.rights.on:
             return list(tables)
         return [table for table in tables if self.rights.sees(identity.rights_of, table)]
+
+    def told(self, identity: Identity, noun: str, tables: Sequence[Table]) -> str:
+        """Those of some tables that exist for somebody, by name, and how many others there are."""
+        names = [str(table.name) for table in self.visible(identity, tables)]
+        others = len(tables) - len(names)
+        if not names:
+            return numbered(others, noun)
+        more = f" and {numbered(others, 'other')}" if others else ""
+        return f"the {noun}{'s' if len(tables) > 1 else ''} {listed(names)}{more}"
 
     def namespaces(self, identity: Identity) -> list[str]:
         """The namespaces that exist for somebody."""

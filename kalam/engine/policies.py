@@ -27,7 +27,7 @@ from kalam.sql.access.statements import (
 from kalam.sql.text.statements import TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.threads import INLINE_CHARACTERS_MAX
-from kalam.views.plan import named, readers_of
+from kalam.views.plan import readers_of
 
 TEXT, TRUTH = pa.string(), pa.bool_()
 POLICIES_MAX = 100
@@ -85,7 +85,9 @@ class PolicyStatements:
 
     def _check_free(self, table: Table, name: str) -> None:
         if self._book.policy(table.table_id, name) is not None:
-            raise AlreadyExists(f"table {table.name} has a policy {name} already", hint="DROP POLICY it first")
+            raise AlreadyExists(
+                f"table {table.name} has a policy {name} already", hint=f"DROP POLICY {name} ON {table.name} first"
+            )
         if len(self._book.policies.get(table.table_id, ())) >= POLICIES_MAX:
             raise Unsupported(f"a table has at most {POLICIES_MAX} policies")
 
@@ -124,8 +126,9 @@ class PolicyStatements:
             if enabled:
                 self._check_untrusted(table)
                 if reading := readers_of(table, self._catalogue):
+                    told = self._gate.told(request.session.identity, "materialized view", reading)
                     raise TableInUse(
-                        f"table {table.name} is read by {named(reading)}, which would show its rows past the policies",
+                        f"table {table.name} is read by {told}, which would show its rows past the policies",
                         hint="DROP MATERIALIZED VIEW comes first",
                     )
             await self._catalogue.set_access(table, owned_by=table.owned_by, row_security=enabled)

@@ -6,10 +6,11 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from kalam.access.model import Privilege
 from kalam.engine.definitions import Definitions
 from kalam.engine.gate import Gate
 from kalam.engine.session import Request, Session
-from kalam.errors import AlreadyExists, TableNotFound, Unsupported
+from kalam.errors import AlreadyExists, PermissionDenied, TableNotFound, Unsupported
 from kalam.query.queries import resolve
 from kalam.query.results import Result
 from kalam.schema import Column, Table, TableDefinition
@@ -68,6 +69,7 @@ class ViewStatements:
             plan = await self._planner.plan(statement.query, session.namespace, statement.options, session.user)
             await self._check_streams(plan)
             owner = self._definitions.owner(session)
+            self._check_owner(owner, plan)
             definition = TableDefinition.of_view(name, plan.columns, plan.key, plan.options, owner)
             made = await self._definitions.make(definition, plan.sources)
             if made is None:
@@ -78,6 +80,15 @@ class ViewStatements:
             await self._views.start(table)
             await self._views.wait_begun(table)
             return Result(message=f"materialized view {name} created; it is kept {plan.options.how.told}")
+
+    def _check_owner(self, owner: str, plan: Plan) -> None:
+        """Raise PermissionDenied where whoever the view is made for may not read what it reads."""
+        for source in plan.sources:
+            if not self._gate.rights.may(owner, Privilege.SELECT, source):
+                raise PermissionDenied(
+                    f"{owner}, with whose rights the view would run, may not SELECT on {source.name}",
+                    hint=f"GRANT SELECT ON TABLE {source.name} TO {owner}",
+                )
 
     async def _check_streams(self, plan: Plan) -> None:
         """Raise Unsupported for streams whose messages go when others have taken them."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from kalam.errors import TableInUse
-from kalam.names import listed
 from kalam.schema import SelectOptions, Table
 from kalam.sql.tables.spelling import full_name
 from kalam.sql.text.edits import Edits
 from kalam.storage.log.catalogue import Catalogue
+
+Told = Callable[[str, Sequence[Table]], str]
+"""Says to somebody, with a noun, which views there are."""
 
 
 def selects_of(table: Table, catalogue: Catalogue, column: str | None = None) -> list[Table]:
@@ -25,15 +27,17 @@ def selects_of(table: Table, catalogue: Catalogue, column: str | None = None) ->
 
 
 def check_unselected(
-    table: Table, catalogue: Catalogue, dropped: Collection[int] = (), column: str | None = None
+    table: Table, catalogue: Catalogue, told: Told, dropped: Collection[int] = (), column: str | None = None
 ) -> None:
-    """Raise TableInUse while views read a table, or a column of it, other than those that are dropped with it."""
+    """Raise TableInUse while views read a table, or a column of it, other than those that are dropped with it.
+
+    ``told`` says which they are to whoever asked.
+    """
     reading = [view for view in selects_of(table, catalogue, column) if view.table_id not in dropped]
     if reading:
         what = f"table {table.name}" if column is None else f"column {column} of table {table.name}"
-        names = listed([str(view.name) for view in reading])
         hint = "DROP VIEW comes first" + ("" if column is not None else ", or DROP … CASCADE")
-        raise TableInUse(f"{what} is read by the view{'s' if len(reading) > 1 else ''} {names}", hint=hint)
+        raise TableInUse(f"{what} is read by {told('view', reading)}", hint=hint)
 
 
 def read_through(table: Table, catalogue: Catalogue) -> Iterator[Table]:

@@ -10,9 +10,10 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.errors import InvalidOption, TableInUse, Unsupported
-from kalam.names import RESERVED_NAMESPACES, TableName, listed
+from kalam.names import RESERVED_NAMESPACES, TableName
 from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries, resolve
+from kalam.query.selects import Told
 from kalam.rows.column_types import TYPES
 from kalam.schema import VIEW_KEY, Column, SelectOptions, Table, TypeName
 from kalam.sql import StatementText, view_options
@@ -228,14 +229,16 @@ def readers_of(table: Table, catalogue: Catalogue, column: str | None = None) ->
     )
 
 
-def check_unread(table: Table, catalogue: Catalogue, dropped: Collection[int] = (), column: str | None = None) -> None:
-    """Raise TableInUse while views read a table, or a column of it, other than those that are dropped with it."""
+def check_unread(
+    table: Table, catalogue: Catalogue, told: Told, dropped: Collection[int] = (), column: str | None = None
+) -> None:
+    """Raise TableInUse while views read a table, or a column of it, other than those that are dropped with it.
+
+    ``told`` says which they are to whoever asked.
+    """
     reading = [view for view in readers_of(table, catalogue, column) if view.table_id not in dropped]
     if reading:
         what = f"table {table.name}" if column is None else f"column {column} of table {table.name}"
-        raise TableInUse(f"{what} is read by {named(reading)}", hint="DROP MATERIALIZED VIEW comes first")
-
-
-def named(views: Sequence[Table]) -> str:
-    """Materialized views as a refusal names them."""
-    return f"the materialized view{'s' if len(views) > 1 else ''} {listed([str(view.name) for view in views])}"
+        raise TableInUse(
+            f"{what} is read by {told('materialized view', reading)}", hint="DROP MATERIALIZED VIEW comes first"
+        )

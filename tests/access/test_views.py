@@ -58,3 +58,40 @@ def test_policies_of_a_source_keep_views_from_it(world: World) -> None:
     )
     assert admin.code("ALTER TABLE kept.t ENABLE ROW LEVEL SECURITY") == "table_in_use"
     admin.rows("DROP NAMESPACE kept CASCADE")
+
+
+def test_a_refusal_names_the_views_that_one_sees_and_counts_the_others(world: World) -> None:
+    admin, holder = (
+        world.admin,
+        world.user("holder", "CREATE NAMESPACE used", "GRANT CREATE ON NAMESPACE used TO holder"),
+    )
+    holder.rows("CREATE TABLE used.t (id INT PRIMARY KEY, v TEXT)")
+    admin.rows("CREATE NAMESPACE secret; CREATE VIEW secret.plain AS SELECT id, v FROM used.t")
+
+    def refused(text: str) -> str:
+        answer = holder.answer(text).json()
+        assert answer["code"] == "table_in_use", answer
+        return str(answer["detail"])
+
+    for text in ("DROP TABLE used.t", "ALTER TABLE used.t DROP COLUMN v", "ALTER TABLE used.t RENAME COLUMN v TO w"):
+        assert refused(text).endswith("is read by 1 view")
+    admin.rows("CREATE MATERIALIZED VIEW secret.kept AS SELECT id, v FROM used.t")
+    enabling = "ALTER TABLE used.t ENABLE ROW LEVEL SECURITY"
+    for text in ("DROP TABLE used.t CASCADE", "ALTER TABLE used.t RENAME TO u", enabling):
+        assert "is read by 1 materialized view" in refused(text)
+    holder.rows("CREATE MATERIALIZED VIEW used.own AS SELECT id FROM used.t")
+    assert "the materialized views used.own and 1 other" in refused("DROP TABLE used.t")
+    assert "the materialized views secret.kept, used.own" in admin.answer("DROP TABLE used.t").json()["detail"]
+    admin.rows("DROP NAMESPACE secret CASCADE; DROP NAMESPACE used CASCADE; DROP USER holder")
+
+
+def test_a_view_is_not_made_for_somebody_who_may_not_read_what_it_reads(world: World) -> None:
+    admin = world.admin
+    world.user("zoe", "CREATE NAMESPACE acted", "GRANT CREATE ON NAMESPACE acted TO zoe")
+    admin.rows("CREATE TABLE acted.t (id INT PRIMARY KEY)")
+    for made in ("VIEW", "MATERIALIZED VIEW"):
+        text = f"EXECUTE AS USER 'zoe' CREATE {made} acted.w AS SELECT id FROM acted.t"
+        assert admin.code(text) == "permission_denied"
+        admin.rows("GRANT SELECT ON TABLE acted.t TO zoe")
+        admin.rows(f"{text}; DROP {made} acted.w; REVOKE SELECT ON TABLE acted.t FROM zoe")
+    admin.rows("DROP NAMESPACE acted CASCADE; DROP USER zoe")
