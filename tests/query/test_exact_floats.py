@@ -129,6 +129,9 @@ WHOLE: dict[str, Any] = {
     "sum(x * 2) FROM n WHERE id = 1": TOO_LARGE,
     "sum(x) OVER (ORDER BY id) FROM (SELECT 1 AS id, 1e308 AS x UNION ALL SELECT 2, 1e308) AS q": TOO_LARGE,
     "sum(x) FILTER (WHERE id = 1) FROM n": 1e308,
+    # 0 and -0 are one value, which they were not beside another aggregate
+    "count(DISTINCT x) + count(x) FROM (SELECT x FROM n UNION ALL SELECT CAST('0' AS DOUBLE)) AS q": 9,
+    "count(DISTINCT f) FILTER (WHERE id > 1) + count(f) FROM (SELECT id, f FROM n UNION ALL SELECT 6, 0) AS q": 8,
     "sum(DISTINCT x) FROM (SELECT x FROM n WHERE id = 1 UNION ALL SELECT 1e308) AS q": 1e308,
     "sum(x) / 0.5 FROM n WHERE id = 1": TOO_LARGE,
     "mean(k) + mean(y) FROM n WHERE id = 1": 4.0,

@@ -1,6 +1,11 @@
-"""Aggregates whose sums DataFusion wraps, whose means lose digits, or that compare with NaN as IEEE does."""
+"""Aggregates whose sums DataFusion wraps, whose means lose digits, or that compare with NaN as IEEE does.
+
+Of distinct values it takes 0 and -0 for two, where it does not make groups of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 from sqlglot import exp
@@ -8,6 +13,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from kalam.query.exact.arithmetic import quotient_scale
 from kalam.query.exact.float_programs import BOUNDED, BOUNDED_NAMES
+from kalam.query.exact.mixtures import without_sign_of_zero
 from kalam.query.exact.scopes import Scope, arrow_name
 from kalam.query.exact.types import DIGITS_MAX, WIDE_DIGITS, digits_of, is_decimal, is_float, is_whole
 
@@ -22,11 +28,16 @@ def is_aggregate(node: exp.Expr) -> bool:
     """Whether it is one whose value may have to be made exact."""
     if isinstance(node, exp.Anonymous):  # names that sqlglot does not know
         return node.name.lower() in BOUNDED_NAMES and len(node.expressions) == 1
+    if isinstance(node, exp.Count):
+        return isinstance(node.this, exp.Distinct)
     return isinstance(node, AGGREGATES)
 
 
 def aggregate(scope: Scope, node: exp.Expr) -> None:
     """Make an aggregate's value exact."""
+    if isinstance(node, exp.Count):
+        _count_distinct(scope, node.this.expressions)
+        return
     listed = node if isinstance(node, exp.Anonymous) else node.this
     argument = listed.expressions[0] if isinstance(listed, (exp.Distinct, exp.Anonymous)) else listed
     if argument is None or scope.work.tree.span(argument) is None:
@@ -42,6 +53,12 @@ def aggregate(scope: Scope, node: exp.Expr) -> None:
         _mean(scope, whole, argument, kind)
     elif is_float(kind) and isinstance(whole, (exp.Max, exp.Min, exp.Filter)) and scope.select.args.get("group"):
         _extreme(scope, whole, argument, kind, greatest=isinstance(node, exp.Max))
+
+
+def _count_distinct(scope: Scope, arguments: Sequence[exp.Expr]) -> None:
+    for argument in arguments:
+        if scope.work.tree.span(argument) is not None and is_float(scope.type_of(argument)):
+            without_sign_of_zero(scope, argument)
 
 
 def name_apart(scope: Scope, node: exp.Expr) -> None:

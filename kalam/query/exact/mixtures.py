@@ -98,10 +98,15 @@ def _without_signs_of_zero(scope: Scope, members: Sequence[exp.Expr]) -> None:
     if not any(is_float(scope.type_of(member)) for member in members) or not any(map(_may_be_zero, members[1:])):
         return
     for member in members:
-        kind = scope.type_of(member)
-        if _may_be_zero(member) and not pa.types.is_null(kind or pa.null()):
-            zero = f" + CAST('0' AS {'REAL' if kind == pa.float32() else 'DOUBLE'})"
-            scope.work.enclose(member, "(", zero + ")")
+        without_sign_of_zero(scope, member)
+
+
+def without_sign_of_zero(scope: Scope, member: exp.Expr) -> None:
+    """Make 0 of a -0."""
+    kind = scope.type_of(member)
+    if _may_be_zero(member) and not pa.types.is_null(kind or pa.null()):
+        zero = f" + CAST('0' AS {'REAL' if kind == pa.float32() else 'DOUBLE'})"
+        scope.work.enclose(member, "(", zero + ")")
 
 
 def _may_be_zero(member: exp.Expr) -> bool:
