@@ -14,7 +14,7 @@ import structlog
 
 from kalam.access.model import Privilege
 from kalam.access.rights import Rights
-from kalam.errors import TooBusy, Unsupported
+from kalam.errors import KalamError, TooBusy, Unsupported
 from kalam.query.computed import ComputeProcess
 from kalam.query.queries import Queries
 from kalam.schema import Table
@@ -114,6 +114,8 @@ class Views:
             except Exception as exc:  # the others are kept all the same
                 log.exception("a view cannot be kept", view=str(view.name))
                 self._broken[view.table_id] = f"internal: {type(exc).__name__}; the server's log has the reason"
+                with suppress(KalamError):
+                    await self._let_go_of_log(view)
         try:
             while True:
                 await asyncio.sleep(RIGHTS_S)
@@ -134,14 +136,14 @@ class Views:
         async with self._changing:
             if view.table_id in self._running or view.table_id not in self._catalogue.by_id:
                 return
-            state = await in_thread(Purpose.CATALOGUE, self._state, view)
-            self._start(view, state)
+            await self._start(view)
 
     def _state(self, view: Table) -> ViewState:
         with self._database.reading() as conn:
             return read_state(conn, view.table_id)
 
-    def _start(self, view: Table, state: ViewState) -> None:
+    async def _start(self, view: Table) -> None:
+        state = await in_thread(Purpose.CATALOGUE, self._state, view)
         keeper = self._keeper(view)
         keeper.state = state
         running = self._running[view.table_id] = _Running(keeper)
@@ -153,6 +155,7 @@ class Views:
             running.task = asyncio.create_task(keeper.run(), name=f"view {view.name}", context=Context())
         else:
             keeper.kept.standing, keeper.kept.reason = Standing.STOPPED, PERMISSION
+            await self._let_go_of_log(view)
 
     async def _let_go_of_log(self, view: Table) -> None:
         """The logs of its sources keep nothing for a view that stands still."""
@@ -251,9 +254,7 @@ class Views:
         async with self._changing:
             await self._stop(view)
             if view.table_id in self._catalogue.by_id:
-                self._start(view, await in_thread(Purpose.CATALOGUE, self._state, view))
-                if not denied:
-                    await self._let_go_of_log(view)
+                await self._start(view)
 
     # What it is made of.
 
