@@ -32,7 +32,7 @@ KNOWN_MAX = 2_048
 LITTLE_BYTES = 64 << 10
 ENDED_S = 2.0
 MEMORY_HINT = "let it read or gather less, or raise the setting query_memory_bytes"
-_NO_MEMORY = ("mimalloc: ", "memory allocation of ", "MemoryError", "out of memory")
+_NO_MEMORY = ("mimalloc: ", "memory allocation of ", "MemoryError", "out of memory", "cannot allocate memory")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 

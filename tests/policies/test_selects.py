@@ -69,3 +69,17 @@ async def test_who_may_read_a_view_is_not_told_what_it_reads(server: PolicyServe
     with pytest.raises(Refused) as refused:
         await server.result("ben", "SELECT * FROM app.v")
     assert "app.t" not in str(refused.value)
+
+
+async def test_a_sub_query_that_is_compared_row_by_row_sees_no_more_rows(server: PolicyServer) -> None:
+    await server.result("admin", "GRANT SELECT, INSERT ON TABLE app.t TO ben; GRANT INSERT ON TABLE app.t TO ada")
+    await server.result("ben", "INSERT INTO app.t VALUES (4, 'ben')")
+    await server.result("ada", "INSERT INTO app.t VALUES (5, 'ada')")
+    before = "(SELECT count(*) FROM app.t AS x WHERE x.id < t.id)"
+    assert await server.rows("ada", f"SELECT id, {before} FROM app.t ORDER BY 1") == [[1, 0], [3, 1], [5, 2]]
+    assert await server.rows("ben", f"SELECT id, {before} FROM app.t ORDER BY 1") == [[2, 0], [4, 1]]
+    [[*shown, less]] = await server.rows("ben", f"SELECT *, {before} FROM app.t WHERE id > 2")
+    assert (shown[:2], less) == ([4, "ben"], 1)
+    await server.result("ada", "GRANT SELECT ON TABLE app.v TO ben")
+    mixed = "SELECT id, (SELECT count(*) FROM app.v AS x WHERE x.id < t.id) FROM app.t ORDER BY 1"
+    assert await server.rows("ben", mixed) == [[2, 1], [4, 2]]

@@ -44,6 +44,14 @@ class Planning(msgspec.Struct, frozen=True):
         return cls(ctx, ExactQueries(ctx))
 
 
+class Planned(msgspec.Struct, frozen=True):
+    """A plan, and what it was made from."""
+
+    frame: DataFrame
+    relations: Sequence[tuple[Bound, Frame]]
+    values: Mapping[str, pa.Scalar]
+
+
 class Planner:
     """Plans queries in one of two contexts: that with one partition keeps the rows in their order."""
 
@@ -55,10 +63,10 @@ class Planner:
         }
         self.frames = Frames({in_order: planning.ctx for in_order, planning in self._plannings.items()})
 
-    def plan(self, ask: Ask) -> DataFrame:
+    def plan(self, ask: Ask) -> Planned:
         """The plan of a query, which runs when it is read."""
-        values = received(ask.parameters, ask.typed)
-        return plan(self._plannings[ask.in_order], ask.text, self._relations(ask), values)
+        values, relations = received(ask.parameters, ask.typed), self._relations(ask)
+        return Planned(plan(self._plannings[ask.in_order], ask.text, relations, values), relations, values)
 
     def describe(self, ask: Ask, untyped: Untyped) -> tuple[pa.Schema, DataFrame]:
         """The types that the parameters of a query take, under their numbers, and a plan with NULLs in their places."""

@@ -38,6 +38,7 @@ from kalam.query.worker.judging import Judges
 from kalam.query.worker.limits import Limits
 from kalam.query.worker.parsing import parsed
 from kalam.query.worker.planning import Planner
+from kalam.query.worker.second_engine import rows_of
 
 _FILES = re.compile(r"file_groups=\{[^}]*\}")
 _FOLDER = re.compile(r"[^\[\], ][^\[\],]*/")
@@ -51,13 +52,13 @@ class Worker:
     def __init__(self, answers: socket.socket, limits: Limits) -> None:
         self._answers = answers
         self._waiting: list[memoryview] = []
-        self._planner = Planner(limits)
+        self._limits, self._planner = limits, Planner(limits)
         self._judges = Judges()
         self._computers = Computers()
 
     def warm(self) -> None:
         """Start DataFusion's threads, which every query needs."""
-        self._planner.plan(Ask(text="SELECT 1", bound=[])).collect()
+        self._planner.plan(Ask(text="SELECT 1", bound=[])).frame.collect()
 
     def serve(self, questions: socket.socket) -> None:
         """Answer until the server is gone."""
@@ -117,13 +118,13 @@ class Worker:
 
     def _run(self, ask: Ask) -> None:
         plan = self._planner.plan(ask)
-        schema = _told_schema(plan, ask)
+        schema = _told_schema(plan.frame, ask)
         tell = self._send if ask.tells_plan else self._put  # else it goes with the first rows
         tell(Frame.SCHEMA, schema.serialize())
         explained = EXPLAIN.match(ask.text)
         rows = size = 0
-        for found in plan.execute_stream():
-            batch = found.to_pyarrow() if explained is None else _without_folders(found.to_pyarrow())
+        for found in rows_of(ask, plan, self._limits):
+            batch = found if explained is None else _without_folders(found)
             rows, size = rows + batch.num_rows, size + batch.nbytes
             for name, bound, number in (("rows", ask.rows_max, rows), ("bytes", ask.bytes_max, size)):
                 if bound is not None and number > bound:
