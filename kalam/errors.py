@@ -45,6 +45,16 @@ _QUOTED_PATH: Final = re.compile(r"""(?<!LOCATION )(['"])(?:file://)?/(?:[^'"/]+
 _PATH: Final = re.compile(r"""(?<![\w.~'"/:])(?:file://)?/(?:[^\s'"/:,;()]+/)+([^\s'"/:,;()]+)""")
 _FILE: Final = re.compile(r"""(?<![\w/])(?:[^\s'"/:,;()]+/)+([^\s'"/:,;()]+\.(?:parquet|arrow|db)\b)""")
 
+_QUOTED: Final = re.compile(r"""'.*'|".*\"""", re.DOTALL)
+_KIND: Final = re.compile(
+    r"\bcolumn [a-z0-9_]+ expects [A-Z]+\b"
+    r"|\b(?i:divide|division) by zero\b"
+    r"|\bout of range(?: of [A-Z]+)?\b"
+    r"|\bto (?:value of |type )?(?P<cast>(?:U?Int|Float|Decimal|Date|Time|Timestamp|Boolean|Interval)\d*)\b"
+    r"|\btoo large to store in a Decimal\d+\b"
+    r"|\bis no (?:JSON|UUID)\b|\bparsing timestamp\b"
+)
+
 
 def without_folders(text: str) -> str:
     """A text in which each path of a file is the file's name alone; a LOCATION that a user gave stays."""
@@ -91,6 +101,14 @@ class KalamError(Exception):
         The log has them. What the caller did wrong is told as it is, for it may be about a path of their own.
         """
         return without_folders(self.detail) if self.status >= 500 else self.detail
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, for those who may not see rows: of the detail only what is known to hold no value."""
+        known = _KIND.search(_QUOTED.sub("…", self.detail))
+        if known is None:
+            return self.title
+        return f"no cast to {known['cast']}" if known["cast"] else known[0]
 
     def problem(self) -> dict[str, Any]:
         """The RFC 9457 problem object: ``type, title, status, detail, code`` and the members of ``fields``."""

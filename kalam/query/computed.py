@@ -23,7 +23,7 @@ COMPUTE_S = 10.0
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A row of a batch, by its place, that a query fails on, and why."""
+    """A row of a batch, by its place, that a query fails on, and why, without its values."""
 
     place: int
     reason: str
@@ -104,7 +104,7 @@ class ComputedQuery:
                 raise
             except KalamError as exc:
                 if end - start <= 1:
-                    failed.append(Failed(start, exc.told))
+                    failed.append(Failed(start, f"{exc.code}: {exc.kind}"))
                     continue
                 middle = (start + end) // 2
                 todo += [(middle, end), (start, middle)]

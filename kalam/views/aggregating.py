@@ -40,6 +40,7 @@ from kalam.views.groups.plain import unified
 from kalam.views.keys import hidden_key
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation
+from kalam.views.result_types import fitted
 from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE
@@ -264,10 +265,7 @@ class Aggregating:
     def _checked(self, result: pa.Table) -> pa.Table:
         """The result in the types of the view's columns; raises InvalidValue for a value that does not fit."""
         schema = pa.schema([*self._result, pa.field("_shown", pa.bool_()), SLOT_FIELD])
-        try:
-            return result.rename_columns(schema.names).cast(schema)
-        except pa.ArrowInvalid as exc:
-            raise InvalidValue(f"a value does not fit its column: {exc}") from exc
+        return fitted(result, schema)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Keeper:
                     log.info("a view is filled anew", view=str(self.view.name), reason=str(exc))
                     await self._begin_anew()
                 except Stopped as exc:
-                    await self._stop(str(exc))
+                    await self._stop(str(exc), exc.kind)
                     return
                 except KalamError as exc:
                     self._stand(Standing.WAITING, f"{exc.code}: {exc.told}")
@@ -260,7 +260,7 @@ class Keeper:
     def _notice(self, what: str, body: dict[str, object]) -> None:
         self._notices.notice(f"view.{what}.{self.view.name}", {"view": str(self.view.name), **body})
 
-    async def _stop(self, reason: str) -> None:
+    async def _stop(self, reason: str, kind: str) -> None:
         """Stop until somebody decides; the log is kept for it no more."""
         if self.state.stopped != reason:
             stopped = replace(self.state, stopped=reason)
@@ -271,7 +271,7 @@ class Keeper:
 
             await self._database.write(write)
             self.state = stopped
-            self._notice("stopped", {"reason": reason})
+            self._notice("stopped", {"reason": kind})
             log.warning("a view has stopped", view=str(self.view.name), reason=reason)
         self._stand(Standing.STOPPED, reason)
 

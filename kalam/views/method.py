@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from kalam.table_options import How
 from kalam.tables.kinds import Source
 from kalam.tables.versions import ChangeBatch
 
+TWICE: Final = "key: two rows have one key"
 Remembering = Callable[[sqlite3.Connection], None]
 """Writes what a method remembers, in the transaction of the rows."""
 
@@ -34,7 +35,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """A row that could not be computed: what tells it from others, and why."""
+    """A row that could not be computed: what tells it from others, and why, without what is in it."""
 
     key: str
     reason: str
@@ -83,4 +84,8 @@ class Method(Protocol):
 
 
 class Stopped(Exception):
-    """A view cannot go on by itself, and why: somebody has to decide."""
+    """A view cannot go on by itself, and why: somebody has to decide. ``kind`` says why without values of rows."""
+
+    def __init__(self, reason: str, kind: str | None = None) -> None:
+        super().__init__(reason)
+        self.kind = reason if kind is None else kind

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 import pyarrow as pa
 
-from kalam.errors import DuplicateKey, InvalidValue, TooLarge
+from kalam.errors import DuplicateKey, TooLarge
 from kalam.names import TableName
 from kalam.query.executor import BoundQuery, Relations, Wanted
 from kalam.query.queries import Queries
@@ -26,8 +26,9 @@ from kalam.tables.kinds import Rows, Source, Tables
 from kalam.threads import Purpose, in_thread
 from kalam.views.groups import Difference, difference
 from kalam.views.keys import hidden_key
-from kalam.views.method import Changes, Outcome, Stopped
+from kalam.views.method import TWICE, Changes, Outcome, Stopped
 from kalam.views.rerun_budget import RerunBudget
+from kalam.views.result_types import fitted
 
 FILL_ROWS = 8_192
 
@@ -107,7 +108,7 @@ class Rerun:
         try:
             return await in_thread(Purpose.LIVE, difference, old, map(self._with_key, rows), self._view.key_of)
         except DuplicateKey as exc:
-            raise Stopped(f"key: {exc.detail}") from exc
+            raise Stopped(f"key: {exc.detail}", TWICE) from exc
 
     def _with_key(self, row: Row) -> Row:
         return (*row, hidden_key([row[place] for place in self._key_places])) if self._hidden else row
@@ -130,7 +131,4 @@ class Rerun:
 
 
 def _rows(part: pa.Table, schema: pa.Schema) -> list[Row]:
-    try:
-        return from_arrow(part.rename_columns(schema.names).cast(schema))
-    except pa.ArrowInvalid as exc:
-        raise InvalidValue(f"a value does not fit its column: {exc}") from exc
+    return from_arrow(fitted(part, schema))

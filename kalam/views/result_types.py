@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.types as types
 
-from kalam.errors import Unsupported
+from kalam.errors import InvalidValue, Unsupported
 from kalam.query.results import sql_type
 from kalam.schema import DataType, TypeName
 
@@ -29,3 +29,21 @@ def data_type_of(field: pa.Field) -> DataType:
     raise Unsupported(
         f"column {field.name} of the SELECT is {sql_type(field)}, which no column of a table can be", hint="CAST it"
     )
+
+
+def fitted(result: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The result with these names and types; raises InvalidValue, which names the column that a value does not fit."""
+    result = result.rename_columns(schema.names)
+    try:
+        return result.cast(schema)
+    except pa.ArrowInvalid as exc:
+        raise InvalidValue(f"{_misfit(result, schema)}: {exc}") from exc
+
+
+def _misfit(result: pa.Table, schema: pa.Schema) -> str:
+    for column, field in zip(result.columns, schema, strict=True):
+        try:
+            column.cast(field.type)
+        except pa.ArrowInvalid:
+            return f"column {field.name} expects {sql_type(field)}"
+    return "a NULL does not fit its column"

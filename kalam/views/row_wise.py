@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from kalam.errors import InvalidValue
 from kalam.names import TableName
 from kalam.query.composed import quoted
 from kalam.query.computed import ComputedQuery, ComputeProcess, Failed
@@ -30,8 +29,9 @@ from kalam.table_options import How
 from kalam.tables.kinds import Source
 from kalam.threads import Purpose, in_thread
 from kalam.views.keys import hidden_key, key_of_event, key_of_source
-from kalam.views.method import Changes, LeftOut, Outcome, Stopped
+from kalam.views.method import TWICE, Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation, bound_text, key_of_rows
+from kalam.views.result_types import fitted
 
 FILL_ROWS = 8_192
 _PLACE_FIELD = pa.field(PLACE, pa.int32())
@@ -178,10 +178,7 @@ class RowWise:
     def _checked(self, result: pa.Table) -> pa.Table:
         """The result in the types of the view's columns; raises InvalidValue for a value that does not fit."""
         schema = pa.schema([_PLACE_FIELD, *self._result])
-        try:
-            return result.rename_columns(schema.names).cast(schema)
-        except pa.ArrowInvalid as exc:
-            raise InvalidValue(f"a value does not fit its column: {exc}") from exc
+        return fitted(result, schema)
 
     def _twice(self, rows: Iterable[Row]) -> Stopped:
         """Why the view stops: two rows have one key."""
@@ -203,4 +200,4 @@ def duplicate(view: Table, row: Row) -> Stopped:
     names = view.view_options.key
     places = {column.name: place for place, column in enumerate(view.columns)}
     shown = ", ".join(f"{name} = {row[places[name]]!r}" for name in names if name in places)
-    return Stopped(f"key: two rows have {shown}")
+    return Stopped(f"key: two rows have {shown}", TWICE)

@@ -85,7 +85,7 @@ class Writer:
                 self._stored.statement(self._view, [row])
             except KalamError as exc:
                 gone.append(self._view.key_of(row))
-                unfit.append(LeftOut(shown_key(self._view, gone[-1]), exc.told))
+                unfit.append(LeftOut(shown_key(self._view, gone[-1]), f"{exc.code}: {exc.kind}"))
             else:
                 kept.append(row)
         return replace(outcome, upserts=kept, deletes=[*outcome.deletes, *gone]), unfit

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import structlog
 
@@ -16,8 +14,6 @@ from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
 from kalam_nats.door.error_replies import HEADER_BYTES, header_text
 from kalam_nats.subjects import Subjects
-
-_EXPECTED: Final = re.compile(r"\b(column [a-z0-9_]+ expects [A-Z]+)\b")
 
 log = structlog.get_logger(__name__)
 
@@ -74,9 +70,8 @@ class Rejections:
 
 
 def _bare_header(error: KalamError) -> bytes:
-    """Code and kind, and the column where its type is not met: a reason may quote what was sent."""
-    expected = _EXPECTED.search(error.detail)
-    kind = error.title if expected is None else f"{error.title}: {expected[1]}"
+    """Code and kind: a reason may quote what was sent."""
+    kind = error.title if error.kind == error.title else f"{error.title}: {error.kind}"
     lines = ["NATS/1.0", f"Kalam-Error-Code: {error.code}", f"Kalam-Error: {header_text(kind)}", "", ""]
     return "\r\n".join(lines).encode()
 
