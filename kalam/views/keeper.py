@@ -93,10 +93,11 @@ class Keeper:
         notices: NoticePort,
         filled: Callable[[bool], None],
         hurry_bytes: int,
+        hides_rows: Callable[[], bool],
     ) -> None:
         self.view, self.sources, self._method, self._writer = view, sources, method, writer
         self._queries, self._tables, self._database, self._notices = queries, tables, database, notices
-        self._tell_filled = filled
+        self._tell_filled, self._hides_rows = filled, hides_rows
         self.kept = Kept()
         self.state = ViewState()
         self.positions: dict[int, Position] = {}
@@ -252,8 +253,9 @@ class Keeper:
             self._notice("recreated", {"generation": after.generation, "seq": after.seq})
 
     def _tell_left_out(self, left_out: Sequence[LeftOut]) -> None:
+        hides = self._hides_rows()  # policies of the view: a key is a value
         for each in left_out[:NOTICES_MAX]:
-            self._notice("failed", {"row": each.key, "reason": each.reason})
+            self._notice("failed", {"reason": each.reason} if hides else {"row": each.key, "reason": each.reason})
         if len(left_out) > NOTICES_MAX:
             self._notice("failed", {"rows": len(left_out) - NOTICES_MAX, "reason": "and others"})
 

@@ -276,6 +276,7 @@ class Views:
             self._notices,
             filled,
             self._bounds.view_backlog_bytes_max // 2,
+            lambda: self._catalogue.by_id.get(view.table_id, view).row_security,
         )
         wakes.append(keeper.wake)
         return keeper

@@ -132,7 +132,10 @@ async def test_why_a_row_fails_is_told_without_what_is_in_it(shared_server: Serv
     server.sql(f"INSERT INTO {table} VALUES (1, 'to type Secret', 1)")
     assert json.loads((await heard.next_msg(60)).data)["reason"] == "invalid_value: no cast to Int32"
     server.sql(f"INSERT INTO {table} VALUES (2, '7', 9200000000000000000)")
-    assert json.loads((await heard.next_msg(60)).data)["reason"] == "invalid_value: out of range of BIGINT"
+    told = json.loads((await heard.next_msg(60)).data)
+    assert (told["row"], told["reason"]) == ("id = 2", "invalid_value: out of range of BIGINT")
+    server.sql(f"ALTER TABLE {view} ENABLE ROW LEVEL SECURITY; INSERT INTO {table} VALUES (3, 'secret', 1)")
+    assert json.loads((await heard.next_msg(60)).data) == {"view": view, "reason": "invalid_value: no cast to Int32"}
     await client.close()
 
 
