@@ -13,8 +13,8 @@ import msgspec
 import pyarrow as pa
 
 from kalam.errors import KalamError, Unavailable
+from kalam.query.arrow_streams import schema_bytes, stream_bytes
 from kalam.query.forks import Forks
-from kalam.query.handed import schema_bytes, stream_bytes
 from kalam.query.lone_worker import LoneWorker
 from kalam.query.wire import Compute, Computed
 

@@ -15,7 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from kalam.query import wire
-from kalam.query.handed import HandedCopy, HandedFiles, schema_bytes, stream_bytes
+from kalam.query.arrow_streams import schema_bytes, stream_bytes
+from kalam.query.handed import HandedCopy, HandedFiles
 from kalam.query.hot_rows import HotRows, HotState
 from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, UPDATED_FIELD, arrow_schema, shown_field
 from kalam.rows.types import arrow_type

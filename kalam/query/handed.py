@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from kalam.query.arrow_streams import schema_bytes, stream_bytes
 from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
 from kalam.storage.segments.folders import LinkFolder
 
@@ -220,19 +221,6 @@ class HandedCopy(Handed):
     def told(self) -> tuple[Copy, int | None]:
         """How it is put together."""
         return Copy(number=self.number, **self._fields), None
-
-
-def schema_bytes(schema: pa.Schema) -> bytes:
-    """A schema as it is told."""
-    return bytes(schema.serialize().to_pybytes())
-
-
-def stream_bytes(table: pa.Table) -> pa.Buffer:
-    """A table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
 
 
 def memory_file() -> int:

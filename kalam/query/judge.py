@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from kalam.errors import KalamError
 from kalam.names import TableName
+from kalam.query.arrow_streams import schema_bytes, stream_bytes
 from kalam.query.forks import Forks
-from kalam.query.handed import schema_bytes, stream_bytes
 from kalam.query.lone_worker import LoneWorker
 from kalam.query.predicate import Predicate
 from kalam.query.wire import VERDICTS, Check, Condition

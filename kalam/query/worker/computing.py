@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from datafusion import SessionConfig
 
-from kalam.query.handed import stream_bytes
+from kalam.query.arrow_streams import stream_bytes
 from kalam.query.results import widely_known
 from kalam.query.wire import Bound, Compute, Computed
 from kalam.query.worker.frames import Frame
