@@ -262,7 +262,11 @@ def test_a_name_is_completed(terminal, create_table):
 def test_control_c_cancels_the_statement_on_the_server_and_not_the_shell(terminal, kalam_server):
     shell = terminal()
     shell.type("SELECT count(*) FROM range(1, 1000000) a, range(1, 1000000) b WHERE a.value < b.value;\r")
-    time.sleep(0.5)
+    running = "SELECT sql FROM system.queries WHERE sql LIKE '%a.value < b.value%' AND sql NOT LIKE '%queries%'"
+    deadline = time.monotonic() + PATIENCE_S
+    while not kalam_server.sql(running):
+        assert time.monotonic() < deadline, shell.seen
+        time.sleep(0.05)
     os.kill(shell.process.pid, signal.SIGINT)
     shell.wait_for(r"cancelled[\s\S]*=>")
     shell.type("SELECT 'alive' AS state;\r")
