@@ -37,6 +37,7 @@ def aggregate(scope: Scope, node: exp.Expr) -> None:
     """Make an aggregate's value exact."""
     if isinstance(node, exp.Count):
         _count_distinct(scope, node.this.expressions)
+        scope.work.known[id(_with_parts(node))] = pa.int64()
         return
     listed = node if isinstance(node, exp.Anonymous) else node.this
     argument = listed.expressions[0] if isinstance(listed, (exp.Distinct, exp.Anonymous)) else listed
