@@ -66,8 +66,9 @@ async def main(task: WatchTask) -> None:
     await wait_go_async()
     started, cpu_s, keys = time.perf_counter(), time.process_time(), 0
     watcher = await bucket.watchall()
-    while await watcher.updates(60) is not None:  # type: ignore[no-untyped-call] # nats-py's
-        keys += 1
+    while keys < task.keys:  # nats-py says that it has all of them, too early, where the broker is faster than it
+        entry = await watcher.updates(60)  # type: ignore[no-untyped-call] # nats-py's
+        keys += entry is not None
     took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
     await watcher.stop()  # type: ignore[no-untyped-call] # nats-py's
     await client.close()
