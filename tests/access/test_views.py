@@ -61,15 +61,15 @@ def test_policies_of_a_source_keep_views_from_it(world: World) -> None:
 
 
 def test_a_refusal_names_the_views_that_one_sees_and_counts_the_others(world: World) -> None:
-    admin, holder = (
+    admin, maker = (
         world.admin,
-        world.user("holder", "CREATE NAMESPACE used", "GRANT CREATE ON NAMESPACE used TO holder"),
+        world.user("maker", "CREATE NAMESPACE used", "GRANT CREATE ON NAMESPACE used TO maker"),
     )
-    holder.rows("CREATE TABLE used.t (id INT PRIMARY KEY, v TEXT)")
+    maker.rows("CREATE TABLE used.t (id INT PRIMARY KEY, v TEXT)")
     admin.rows("CREATE NAMESPACE secret; CREATE VIEW secret.plain AS SELECT id, v FROM used.t")
 
     def refused(text: str) -> str:
-        answer = holder.answer(text).json()
+        answer = maker.answer(text).json()
         assert answer["code"] == "table_in_use", answer
         return str(answer["detail"])
 
@@ -79,10 +79,10 @@ def test_a_refusal_names_the_views_that_one_sees_and_counts_the_others(world: Wo
     enabling = "ALTER TABLE used.t ENABLE ROW LEVEL SECURITY"
     for text in ("DROP TABLE used.t CASCADE", "ALTER TABLE used.t RENAME TO u", enabling):
         assert "is read by 1 materialized view" in refused(text)
-    holder.rows("CREATE MATERIALIZED VIEW used.own AS SELECT id FROM used.t")
+    maker.rows("CREATE MATERIALIZED VIEW used.own AS SELECT id FROM used.t")
     assert "the materialized views used.own and 1 other" in refused("DROP TABLE used.t")
     assert "the materialized views secret.kept, used.own" in admin.answer("DROP TABLE used.t").json()["detail"]
-    admin.rows("DROP NAMESPACE secret CASCADE; DROP NAMESPACE used CASCADE; DROP USER holder")
+    admin.rows("DROP NAMESPACE secret CASCADE; DROP NAMESPACE used CASCADE; DROP USER maker")
 
 
 def test_a_view_is_not_made_for_somebody_who_may_not_read_what_it_reads(world: World) -> None:
