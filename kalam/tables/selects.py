@@ -7,20 +7,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from datetime import datetime
 from typing import Any, NoReturn
 
-from kalam.errors import DuplicateKey, Unsupported
+from kalam.errors import Unsupported
 from kalam.names import TableName
-from kalam.rows.types import Row
 from kalam.schema import Table, TableDefinition
 from kalam.sql.text.alterations import Action
 from kalam.storage.log.catalogue import Catalogue, Sql
-from kalam.storage.log.copies import Key
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import ColumnUsers
-from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
+from kalam.tables.kinds import WHOLE_SCAN, Scan, Source, Verb
 from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
+from kalam.tables.unwritten import UnwrittenRows
 
 
 def has_no_rows(table: TableDefinition, what: str) -> Unsupported:
@@ -28,39 +26,19 @@ def has_no_rows(table: TableDefinition, what: str) -> Unsupported:
     return Unsupported(f"{what}: {table.name} is a view, which has no rows of its own", hint="name the table it reads")
 
 
-class SelectRows:
+class SelectRows(UnwrittenRows):
     """Rows that no view has; a Rows."""
 
     ordered = False
     seq_column = ""
 
-    def check_writable(self, table: Table) -> None:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "INSERT")
+    def refusal(self, table: Table, what: str) -> Unsupported:
+        """In the words of views."""
+        return has_no_rows(table, what)
 
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """Raise Unsupported."""
         raise has_no_rows(table, verb)
-
-    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "INSERT")
-
-    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "INSERT")
-
-    def check(self, table: Table, rows: Sequence[Row]) -> None:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "INSERT")
-
-    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "INSERT")
-
-    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
-        """Raise Unsupported."""
-        raise has_no_rows(table, "DELETE")
 
     def is_readable(self, table: Table) -> bool:
         """What it reads is asked for itself."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from kalam.errors import DuplicateKey, Unsupported
-from kalam.rows.types import Row
+from kalam.errors import Unsupported
 from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
-from kalam.storage.log.copies import Key
-from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import Removal, Removed, Source, TakenRows, Verb
+from kalam.tables.kinds import Source, Verb
 from kalam.tables.ports import ReplayPort
 from kalam.tables.stored import StoredTables
 from kalam.tables.stored_rows import StoredRows
+from kalam.tables.unwritten import UnwrittenRows
 
 _OF_FILES: Final[frozenset[Verb]] = frozenset({"FLUSH", "COMPACT", "CHECK"})
 
@@ -29,7 +26,7 @@ class Filling(Protocol):
         """Wait until it is; raises TooBusy after some seconds."""
 
 
-class ViewRows(StoredRows):
+class ViewRows(UnwrittenRows, StoredRows):
     """Rows of views; a Rows. They are those of a SHARED table, and are read when the view is filled."""
 
     def __init__(self, tables: StoredTables, catalogue: Catalogue, feed: ReplayPort, filling: Filling) -> None:
@@ -51,35 +48,15 @@ class ViewRows(StoredRows):
         await self.wait_readable(table)
         return await super().numbered(table, user, with_key=with_key, virtual=virtual)
 
+    def refusal(self, table: Table, what: str) -> Unsupported:
+        """In the words of materialized views."""
+        return unwritable(table, what)
+
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """Its files are kept as those of any table; raises Unsupported for what would change its rows."""
         if verb not in _OF_FILES:
             raise unwritable(table, verb)
         return super().stored(table, verb)
-
-    def check_writable(self, table: Table) -> None:
-        """Raise Unsupported."""
-        raise unwritable(table, "INSERT")
-
-    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
-        """Raise Unsupported."""
-        raise unwritable(table, "INSERT")
-
-    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
-        """Raise Unsupported."""
-        raise unwritable(table, "INSERT")
-
-    def check(self, table: Table, rows: Sequence[Row]) -> None:
-        """Raise Unsupported."""
-        raise unwritable(table, "INSERT")
-
-    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
-        """Raise Unsupported."""
-        raise unwritable(table, "INSERT")
-
-    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
-        """Raise Unsupported."""
-        raise unwritable(table, "DELETE")
 
 
 def unwritable(table: Table, verb: str) -> Unsupported:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
-from kalam.errors import CursorExpired, DuplicateKey, Unsupported
+from kalam.errors import CursorExpired, Unsupported
 from kalam.names import TableName
-from kalam.rows.types import Row
 from kalam.schema import STREAM_KEY, Table
-from kalam.storage.log.copies import Key
 from kalam.tables.foreign.replay import replay_of_foreign
 from kalam.tables.foreign.tables import ForeignTables
-from kalam.tables.insert_batch import Answer, Batch, Tally
-from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
+from kalam.tables.kinds import WHOLE_SCAN, Scan, Source, Verb
 from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
+from kalam.tables.unwritten import UnwrittenRows
 from kalam.tables.window_pieces import EVENT_SEQ
 
 
-class ForeignRows:
+class ForeignRows(UnwrittenRows):
     """Messages of foreign streams; a Rows."""
 
     ordered = True
@@ -28,33 +26,13 @@ class ForeignRows:
     def __init__(self, tables: ForeignTables) -> None:
         self._tables = tables
 
-    def check_writable(self, table: Table) -> None:
-        """Nothing is written there."""
-        raise read_only(table, "INSERT")
+    def refusal(self, table: Table, what: str) -> Unsupported:
+        """In the words of streams and buckets of others."""
+        return read_only(table, what)
 
     def stored(self, table: Table, verb: Verb) -> StoredTables:
         """None of these verbs is for messages of others; raises Unsupported."""
         raise read_only(table, verb)
-
-    async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
-        """Raise Unsupported."""
-        raise read_only(table, "INSERT")
-
-    async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
-        """Raise Unsupported."""
-        raise read_only(table, "INSERT")
-
-    def check(self, table: Table, rows: Sequence[Row]) -> None:
-        """Raise Unsupported."""
-        raise read_only(table, "INSERT")
-
-    async def taken(self, table: Table, user: str, rows: Sequence[Row], before: set[Key]) -> Mapping[int, DuplicateKey]:
-        """Raise Unsupported."""
-        raise read_only(table, "INSERT")
-
-    async def remove(self, table: Table, user: str, removal: Removal) -> Removed:
-        """Raise Unsupported."""
-        raise read_only(table, "DELETE")
 
     def is_readable(self, table: Table) -> bool:
         """Always."""
