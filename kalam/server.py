@@ -1,18 +1,16 @@
 """The composition root: everything is opened here, in one story, and closed in the reverse order.
 
 Start order is the order below: data directory, database, broker, connection, tables, requests, HTTP. A server is ready
-when all of it stands; then it says so in ``kalam.json`` and on standard output. SIGTERM and SIGINT drain: take no more
-requests, commit, publish what is committed, close.
+when all of it stands. When the block ends it drains: it takes no more requests, commits, publishes what is committed,
+and closes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sqlite3
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,19 +24,15 @@ from kalam.access.opened import Access, open_access
 from kalam.access.switch import begin_access, keep_warning
 from kalam.assembly import Assembly
 from kalam.engine import Engine
-from kalam.errors import Internal, KalamError
-from kalam.garbage_collection import spare_the_collector
+from kalam.errors import KalamError
 from kalam.lake.lake import Lake
-from kalam.logs import configure_logs
 from kalam.metrics import add_metrics
 from kalam.query.queries import Queries
 from kalam.settings import Settings, fitted, with_http_port
-from kalam.spans import open_spans
 from kalam.sql.queries.readers import import_readers
-from kalam.start_checks import check_exposure, doubts
-from kalam.storage.log.data_dir import ANNOUNCEMENT, DATABASE, locked_data_dir, prepare_database
+from kalam.start_checks import check_exposure
+from kalam.storage.log.data_dir import DATABASE, locked_data_dir, prepare_database
 from kalam.storage.log.database import Database, warn_of_engine
-from kalam.storage.log.open_files import raise_limit
 from kalam.storage.opened import Storage, open_storage
 from kalam.storage.segments.garbage import remove_garbage
 from kalam.storage.work.background import open_background
@@ -46,7 +40,6 @@ from kalam.storage.work.flush_schedule import FlushSchedule
 from kalam.storage.work.housekeeping import Housekeeping
 from kalam.storage.work.jobs import Jobs
 from kalam.tables.evictions import Evictions
-from kalam.tables.foreign.port import ForeignPort
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.outbox import Outbox
 from kalam.tables.stream_counters import StreamCounters
@@ -55,11 +48,6 @@ from kalam.tasks import running
 from kalam.threads import Purpose, in_thread
 from kalam.tls import Certificates
 from kalam.urls import without_login
-from kalam_nats.access.keys import kept_keys
-from kalam_nats.access.outside import outside_configuration, with_key
-from kalam_nats.broker import address
-from kalam_nats.broker.address import connect_options
-from kalam_nats.broker.connection import broker_connection
 from kalam_nats.broker.store_repair import StoreRepair
 from kalam_nats.door.discovery import Discovery
 from kalam_nats.door.live_delivery import LiveDelivery
@@ -68,15 +56,11 @@ from kalam_nats.door.requests import Requests
 from kalam_nats.door.senders import Senders
 from kalam_nats.opened import OpenBroker, begin_logins, open_broker, senders_of
 from kalam_nats.ports import Broker, Start, begin, open_ports
-from kalam_nats.streams.foreign import ForeignStreams
 
 log = structlog.get_logger(__name__)
 
-BROKER_TIMEOUT_S = 5.0
 DRAIN_S = 10.0
 QUERIES_DRAIN_S = 1.0  # what queries that run may still take when the server stops
-WARM_UP_S = 2.0
-"""How long after the start what queries need is made ready, unless one wants it before: a busy start comes first."""
 THREAD_SWITCH_S = 0.0005
 """How long a thread may keep the interpreter when another waits: the writer's turn comes soon after its fsync."""
 
@@ -317,84 +301,3 @@ async def _open_pg(stack: AsyncExitStack, settings: Settings, *parts: Any) -> st
     from kalam_pg.door import serve_pg  # whoever does not open it need not wait for it
 
     return (await stack.enter_async_context(serve_pg(settings, *parts))).url
-
-
-async def serve(settings: Settings) -> None:
-    """Run a server until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with open_server(settings, stop) as server:
-        if server.certificates is not None:  # else a terminal that is closed ends the server, as any program
-            loop.add_signal_handler(signal.SIGHUP, server.certificates.reload)
-        line = msgspec.json.encode(announced := server.announcement()).decode()
-        spare_the_collector()
-        announcement = settings.data_dir / ANNOUNCEMENT
-        temporary = announcement.with_suffix(".tmp")
-        temporary.write_text(line + "\n")
-        temporary.replace(announcement)
-        print(line, flush=True)  # noqa: T201 - the contract: the line that says that the server is ready
-        doors = {name[:-4]: url for name, url in announced.items() if name.endswith("_url") and url}
-        log.info("ready", **doors, data=str(settings.data_dir))
-        warming = asyncio.create_task(_warm_up(server.engine), name="warm-up")
-        await stop.wait()
-        log.info("stopping")
-        warming.cancel()
-
-
-async def _warm_up(engine: Engine) -> None:
-    await asyncio.sleep(WARM_UP_S)
-    await engine.warm_up()
-
-
-def broker_options(settings: Settings) -> dict[str, Any] | None:
-    """Where the outside broker is that settings or the environment name; None if none is."""
-    return connect_options(settings)
-
-
-def options_of_kalam(options: Mapping[str, Any], data_dir: Path) -> dict[str, Any] | None:
-    """How Kalam itself connects to an outside broker whose logins it answers; None where it has no keys to one."""
-    keys = kept_keys(data_dir)
-    return None if keys is None else with_key(dict(options), keys.kalam.seed)
-
-
-def nats_configuration(data_dir: Path) -> str:
-    """What an outside broker's configuration needs for logins; makes Kalam's keys to it. Raises InvalidOption."""
-    return outside_configuration(data_dir)
-
-
-@asynccontextmanager
-async def open_foreign(url: str) -> AsyncIterator[ForeignPort]:
-    """The streams of others at a broker, for who reads them without a server."""
-    async with broker_connection(url, name="kalam foreign") as connection:
-        yield ForeignStreams(connection, BROKER_TIMEOUT_S)
-
-
-def context_options(name: str) -> dict[str, Any]:
-    """What nats-py's ``connect`` takes, from a context of the nats command line; raises InvalidOption."""
-    return address.context_options(name)
-
-
-def run(settings: Settings) -> int:
-    """Run a server in this process until it is told to stop; returns the exit status."""
-    import uvloop
-
-    configure_logs(settings.log_format, settings.log_level)
-    raise_limit()
-    open_spans()
-    for message, fields in doubts(settings, os.environ):
-        log.warning(message, **fields)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
-    except (OSError, sqlite3.Error) as exc:
-        log.debug("the server ended", exc_info=exc)
-        print(f"error: {exc}", file=sys.stderr)  # noqa: T201 - what a person reads
-        return 1
-    except KalamError as exc:
-        hint = f" ({exc.fields['hint']})" if "hint" in exc.fields else ""
-        code = "" if exc.code == Internal.code else f" [{exc.code}]"  # to start is refused, and nothing is defective
-        print(f"error{code}: {exc.detail}{hint}", file=sys.stderr)  # noqa: T201 - what a person reads
-        return 1
-    return 0

@@ -63,12 +63,13 @@ LAYERS = (
     ("kalam_nats",),
     ("kalam.logs", "kalam.metrics", "kalam.spans", "kalam.garbage_collection", "kalam.allocator"),
     ("kalam.assembly",),
-    ("kalam.server",),
+    ("kalam.server", "kalam.outside"),
+    ("kalam.process",),
     ("kalam.client", "kalam.cli", "kalam.bench", "kalam.__main__"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 BRIDGES = ("kalam_nats", "kalam_http", "kalam_pg")
-COMPOSITION = ("kalam.server", "kalam.assembly")
+COMPOSITION = ("kalam.server", "kalam.assembly", "kalam.outside")
 OUTSIDE = ("nats", "starlette", "uvicorn")
 MAY_KNOW_THE_OUTSIDE = (*BRIDGES, "kalam.client", "kalam.cli", "kalam.bench")
 LENT = "kalam.client"

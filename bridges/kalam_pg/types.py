@@ -15,8 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from kalam.rows.columns import TYPE_METADATA
-from kalam.rows.types import arrow_type
-from kalam.schema import Column, DataType, TypeName
+from kalam.schema import DataType, TypeName
 
 VARIABLE: Final = -1
 """The size of a type whose values differ in length."""
@@ -93,7 +92,6 @@ ARRAYS: Final = tuple(
     PgType(scalar.array, f"_{scalar.name}", VARIABLE, 0, "A", scalar.oid) for scalar in SCALARS if scalar.array
 )
 BY_OID: Final = {known.oid: known for known in (*SCALARS, *ARRAYS)}
-BY_NAME: Final = {known.name: known for known in (*SCALARS, *ARRAYS)}
 
 _PLAIN: Final = {
     TypeName.BOOLEAN: BOOL,
@@ -242,8 +240,3 @@ def array_of_values(values: Sequence[Any], kind: PgType) -> pa.Array:
     if arrow == pa.string():
         values = [value if value is None or isinstance(value, str) else str(value) for value in values]
     return pa.array(values, arrow)
-
-
-def column_field(column: Column) -> pa.Field:
-    """A table's column as a field that says its SQL type."""
-    return pa.field(column.name, arrow_type(column.type), metadata={TYPE_METADATA: str(column.type)})

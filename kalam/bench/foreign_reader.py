@@ -7,7 +7,7 @@ import time
 from kalam.bench.raw_pull import Pulled, PullTask
 from kalam.bench.task import answer, read_task, run, say_ready, wait_go_async
 from kalam.foreign import Over
-from kalam.server import open_foreign
+from kalam.outside import open_foreign
 from kalam.sql.queries.scan_bounds import NO_BOUNDS
 
 

@@ -186,7 +186,7 @@ def _of_url(url: str, source: str) -> Address:
 
 
 def _of_context(name: str, source: str) -> Address:
-    from kalam.server import context_options
+    from kalam.outside import context_options
 
     options = context_options(name)
     first, *_ = options.pop("servers")

@@ -20,6 +20,6 @@ def nats_config(
     The first time it makes Kalam's keys to that server, in files that are for their owner alone; only the public ones
     are printed. Another time it prints the same.
     """
-    from kalam.server import nats_configuration
+    from kalam.outside import nats_configuration
 
     typer.echo(nats_configuration(data_dir), nl=False)

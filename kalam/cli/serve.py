@@ -73,7 +73,7 @@ def serve(
         raise WrongUsage(exc.detail) from exc
     forgo(DATA_FRAMES)
     with without(TRACEBACKS, *(() if _may_speak_websocket(settings) else (WEBSOCKETS,))):
-        from kalam.server import run
+        from kalam.process import run
 
     raise typer.Exit(run(settings))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import ColumnUsers
+from kalam.tables.fileless import FilelessUpkeep
 from kalam.tables.kinds import WHOLE_SCAN, Scan, Source, Verb
 from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
@@ -81,7 +82,7 @@ class SelectRows(UnwrittenRows):
         )
 
 
-class SelectUpkeep:
+class SelectUpkeep(FilelessUpkeep):
     """Keeps views, which are a line of the catalogue; an Upkeep."""
 
     def __init__(self, database: Database, catalogue: Catalogue) -> None:
@@ -97,13 +98,6 @@ class SelectUpkeep:
         raise has_no_rows(definition, "AS")
         yield  # which makes it a generator
 
-    async def settle(self, table: Table) -> None:
-        """It has no rows."""
-
-    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
-        """Nothing has to hold still."""
-        return nullcontext()
-
     async def alter(
         self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
     ) -> tuple[Table, str]:
@@ -117,14 +111,6 @@ class SelectUpkeep:
     async def truncate(self, table: Table) -> None:
         """Raise Unsupported."""
         raise has_no_rows(table, "TRUNCATE")
-
-    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
-        """It has no files."""
-        return nullcontext()
-
-    async def garbage(self, table: Table) -> list[str]:
-        """It has no files."""
-        return []
 
     async def clear(self, table: Table, garbage: Sequence[str]) -> None:
         """The broker has nothing of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +20,11 @@ from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import ColumnUsers
 from kalam.tables.dropped_feeds import events_may_stay
+from kalam.tables.fileless import FilelessUpkeep
 from kalam.tables.streams import StreamTables
 
 
-class StreamUpkeep:
+class StreamUpkeep(FilelessUpkeep):
     """Keeps STREAM tables; an Upkeep."""
 
     def __init__(self, database: Database, catalogue: Catalogue, streams: StreamTables) -> None:
@@ -50,13 +51,6 @@ class StreamUpkeep:
             await self._catalogue.undo_create(table)
             await self.clear(table, ())
             raise
-
-    async def settle(self, table: Table) -> None:
-        """The broker has its events."""
-
-    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
-        """Nothing has to hold still."""
-        return nullcontext()
 
     async def alter(
         self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
@@ -86,14 +80,6 @@ class StreamUpkeep:
     async def truncate(self, table: Table) -> None:
         """Purge its stream, whose numbers go on."""
         await self._streams.truncate(table)
-
-    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
-        """It has no files."""
-        return nullcontext()
-
-    async def garbage(self, table: Table) -> list[str]:
-        """It has no files."""
-        return []
 
     async def clear(self, table: Table, garbage: Sequence[str]) -> None:
         """Remove its stream."""

@@ -17,12 +17,12 @@ from kalam.errors import Internal, KalamError
 from kalam.live import LiveQuery
 from kalam.tasks import Tasks
 from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.broker.draining import drained
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import QUEUE_GROUP, Endpoint
 from kalam_nats.door.error_replies import reply_error
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.door.live_payloads import OpenRequest, ReplayRequest, read_open, read_replay
-from kalam_nats.door.requests import DRAIN_S
 from kalam_nats.door.senders import Senders, caller_of
 from kalam_nats.subjects import Subjects
 
@@ -71,12 +71,7 @@ class LiveRequests:
 
     async def drain(self) -> None:
         """Take no more requests, end every live query, and let them say so."""
-        for subscription in self._subscriptions:
-            try:
-                async with asyncio.timeout(DRAIN_S):
-                    await subscription.drain()
-            except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
-                log.debug("subscription not drained", error=str(exc))
+        await drained(self._subscriptions)
         await self._tasks.cancel()
         self._engine.close_live_queries()
         await self._delivery.drain(2.0)

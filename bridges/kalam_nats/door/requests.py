@@ -24,6 +24,7 @@ from kalam.rows.taking import PLAIN, WORDS, read_taking
 from kalam.tasks import Tasks
 from kalam.tracing import enter_trace, in_trace, named_trace
 from kalam_nats.broker.connection import BrokerConnection
+from kalam_nats.broker.draining import drained
 from kalam_nats.broker.guarded_client import GuardedClient
 from kalam_nats.broker.interest import Interest
 from kalam_nats.door.discovery import QUEUE_GROUP, Endpoint
@@ -36,8 +37,6 @@ from kalam_nats.subjects import Subjects
 log = structlog.get_logger(__name__)
 
 SQL_INFLIGHT_MAX = 1_024
-DRAIN_S = 5.0
-"""How long the end of a subscription is waited for."""
 ASKING: Final = frozenset(WORDS)
 """Headers by which a message asks for another taking than the rule."""
 
@@ -109,12 +108,7 @@ class Requests:
 
     async def drain(self) -> None:
         """Take no more requests, and finish those that came."""
-        for subscription in self._subscriptions:
-            try:
-                async with asyncio.timeout(DRAIN_S):
-                    await subscription.drain()
-            except Exception as exc:  # noqa: BLE001 - the connection may be gone, and we are going
-                log.debug("subscription not drained", error=str(exc))
+        await drained(self._subscriptions)
         self._answer_sql()
         await self._tasks.wait()
 

@@ -19,7 +19,6 @@ from kalam_pg.catalogue.scopes import Scope
 from kalam_pg.catalogue.series import SERIES, running, series
 
 SAME: Final = "the type of the first argument"
-PART: Final = "the type of the elements of the first argument"
 
 
 def _names(kind: str, names: str) -> dict[str, str]:

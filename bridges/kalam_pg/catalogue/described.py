@@ -162,8 +162,3 @@ def described_relation(relation: Relation) -> Described:
 def _view_of(schema: str, name: str) -> str:
     """What a view of the server's own is made of is not SQL: it is told as itself."""
     return f" SELECT * FROM {schema}.{name};"
-
-
-def is_numeric(kind: pg_types.PgType) -> bool:
-    """Whether a type has a precision."""
-    return kind.category == "N" and kind.name not in pg_types.NAMED and kind.name != "oid"

@@ -30,9 +30,6 @@ class Part(enum.IntEnum):
     RELATION = 0
     INDEX = 1
     CONSTRAINT = 2
-    ROW_TYPE = 3
-    ROW_ARRAY = 4
-    RULE = 5
 
 
 def of_table(table_id: int, part: Part = Part.RELATION) -> int:

@@ -17,7 +17,6 @@ Row = tuple[str, Mapping[str, Any]]
 
 PG_CLASS: Final = 1259
 HEAP, BTREE = 2, 403
-DEFAULT_COLLATION: Final = 100
 _ORDERED_BY: Final = {
     "bool": 424,
     "bytea": 10_006,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import pyarrow as pa
 
 from kalam.sql.text.lexer import StatementText
 from kalam.sql.text.recognised import is_values_insert
@@ -28,7 +27,6 @@ class Described(msgspec.Struct, frozen=True):
 
     parameters: tuple[int, ...]
     columns: tuple[Column, ...] | None
-    engine_parameters: tuple[pa.Field, ...] = ()
 
 
 class Prepared:

@@ -16,7 +16,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 
 from kalam.cli.doctor.finding import Finding, Level, Patient, size_text
-from kalam.server import broker_options, options_of_kalam
+from kalam.outside import broker_options, options_of_kalam
 from kalam.storage.log.data_dir import DATABASE
 from kalam.storage.log.database import connect
 from kalam.storage.log.table_rows import read_tables

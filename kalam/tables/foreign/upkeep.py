@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,11 +19,12 @@ from kalam.storage.log.catalogue import Catalogue, Sql
 from kalam.storage.log.database import Database
 from kalam.storage.log.drop_notes import forget_drops
 from kalam.tables.alterations import ColumnUsers, altered
+from kalam.tables.fileless import FilelessUpkeep
 from kalam.tables.foreign.rows import read_only
 from kalam.tables.foreign.tables import ForeignTables
 
 
-class ForeignUpkeep:
+class ForeignUpkeep(FilelessUpkeep):
     """Keeps tables over foreign streams; an Upkeep."""
 
     def __init__(self, database: Database, catalogue: Catalogue, tables: ForeignTables) -> None:
@@ -42,13 +43,6 @@ class ForeignUpkeep:
         """No statement asks for one."""
         raise Unsupported(f"nothing is written to the stream of table {definition.name}")
         yield  # which makes it a generator
-
-    async def settle(self, table: Table) -> None:
-        """Nothing is written to it."""
-
-    def altering(self, table: Table) -> AbstractAsyncContextManager[object]:
-        """Nothing has to hold still."""
-        return nullcontext()
 
     async def alter(
         self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
@@ -75,14 +69,6 @@ class ForeignUpkeep:
     async def truncate(self, table: Table) -> None:
         """Its messages are others'."""
         raise read_only(table, "TRUNCATE")
-
-    def dropping(self, table: Table, reason: str) -> AbstractAsyncContextManager[object]:
-        """It has no files."""
-        return nullcontext()
-
-    async def garbage(self, table: Table) -> list[str]:
-        """It has no files."""
-        return []
 
     async def clear(self, table: Table, garbage: Sequence[str]) -> None:
         """Nothing in the broker is touched."""

@@ -74,8 +74,3 @@ def from_plain(values: list[Any], kind: pa.DataType) -> pa.Array:
 def is_above(value: Any, other: Any) -> bool:
     """Whether a value comes after another one, as ORDER BY has it: NaN is the greatest number."""
     return bool(value > other or (value != value and other == other))
-
-
-def is_same(value: Any, other: Any) -> bool:
-    """Whether two values are one to GROUP BY."""
-    return value is other or bool(value == other) or bool(value != value and other != other)
