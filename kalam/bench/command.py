@@ -21,6 +21,7 @@ MEASUREMENTS: Final = (
     "logins",
     "adopt",
     "views",
+    "postgres",
 )
 
 

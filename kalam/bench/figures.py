@@ -12,6 +12,7 @@ class Unit(enum.StrEnum):
 
     EVENTS_PER_S = "events/s"
     ROWS_PER_S = "rows/s"
+    ROWS_PER_CPU_S = "rows/CPU s"
     MB_PER_S = "MB/s"
     MS = "ms"
     US = "µs"
@@ -21,7 +22,7 @@ class Unit(enum.StrEnum):
     @property
     def more_is_better(self) -> bool:
         """Whether a larger figure is the better one."""
-        return self in (Unit.EVENTS_PER_S, Unit.ROWS_PER_S, Unit.MB_PER_S)
+        return self in (Unit.EVENTS_PER_S, Unit.ROWS_PER_S, Unit.ROWS_PER_CPU_S, Unit.MB_PER_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

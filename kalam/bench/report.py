@@ -95,7 +95,7 @@ def _note(figure: Figure) -> str:
 
 def _shown(value: float, unit: Unit) -> str:
     match unit:
-        case Unit.EVENTS_PER_S | Unit.ROWS_PER_S | Unit.MB:
+        case Unit.EVENTS_PER_S | Unit.ROWS_PER_S | Unit.ROWS_PER_CPU_S | Unit.MB:
             return f"{value:,.0f}"
         case Unit.MS | Unit.US | Unit.CPU | Unit.MB_PER_S:
             return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"

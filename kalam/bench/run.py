@@ -23,6 +23,7 @@ from kalam.bench.kept_views import measure_views
 from kalam.bench.lake import measure_lake
 from kalam.bench.live import measure_live
 from kalam.bench.logins import measure_logins
+from kalam.bench.postgres import measure_postgres
 from kalam.bench.progress import Progress
 from kalam.bench.report import print_json, print_table
 from kalam.bench.select import measure_select
@@ -47,6 +48,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "logins": measure_logins,
     "adopt": measure_adopt,
     "views": measure_views,
+    "postgres": measure_postgres,
 }
 
 

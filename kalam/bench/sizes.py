@@ -53,6 +53,11 @@ class Sizes:
     adopted_messages: int = 300_000
     viewed_rows: int = 300_000
     adopt_rounds: int = 4
+    pg_rows: int = 1_000_000
+    pg_many_rows: int = 20_000
+    pg_points: int = 5_000
+    pg_constants: int = 2_000
+    pg_connections: int = 1_000
 
     @property
     def idle_s(self) -> float:
@@ -108,4 +113,9 @@ class Sizes:
             viewed_rows=20_000,
             adopted_messages=5_000,
             adopt_rounds=1,
+            pg_rows=20_000,
+            pg_many_rows=2_000,
+            pg_points=100,
+            pg_constants=50,
+            pg_connections=20,
         )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,14 +26,18 @@ LOG_LINES_SHOWN: Final = 15
 class DemoServer:
     """A server on free ports. Use it as a context manager; leaving it stops the server gently.
 
-    With ``password`` users log in, and it is that of ``admin``.
+    With ``password`` users log in, and it is that of ``admin``; ``settings`` are further ones, by the names of their
+    variables.
     """
 
-    def __init__(self, data_dir: Path, log: Path, password: str | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, log: Path, password: str | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.http_url = ""
         self.nats_url = ""
-        self._log, self._password = log, password
+        self.pg_url = ""
+        self._log, self._password, self._settings = log, password, dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -63,7 +68,7 @@ class DemoServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_own_environment(self._password),
+                env={**_own_environment(self._password), **self._settings},
                 start_new_session=True,
             )
         self._wait_ready()
@@ -83,6 +88,7 @@ class DemoServer:
             announced = read_announcement(self.data_dir)
             if announced is not None and is_ready(announced["http_url"]):
                 self.http_url, self.nats_url = announced["http_url"], announced["nats_url"]
+                self.pg_url = announced.get("pg_url", "")
                 return
             time.sleep(POLL_S)
         raise CommandFailed(f"error: the server was not ready within {READY_S:g} s\n{self.log_end()}")
