@@ -106,6 +106,7 @@ class LiveRows:
         self._subscription: Any = None
         self._open_id: str | None = None
         self._rows_were_seen = self._was_open = False
+        self._resumable = True
         self._changes = self._run()
 
     def __aiter__(self) -> Self:
@@ -126,8 +127,12 @@ class LiveRows:
 
     @property
     def token(self) -> str | None:
-        """Where to go on later, as ``<table_id>-<seq>``; None before the result is complete."""
-        return None if self.seq is None or self.table_id is None else f"{self.table_id}-{self.seq}"
+        """Where to go on later, as ``<table_id>-<seq>``.
+
+        None before the result is complete, and of a bucket, which keeps no changes to go on with.
+        """
+        known = self._resumable and self.seq is not None and self.table_id is not None
+        return f"{self.table_id}-{self.seq}" if known else None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -227,6 +232,7 @@ class LiveRows:
         try:
             answer = msgspec.json.decode(body)
             self._open_id, self.table_id = answer["id"], answer["table_id"]
+            self._resumable = answer.get("resumable", True)
             self.columns = tuple((column["name"], column["type"]) for column in answer["columns"])
         except (msgspec.MsgspecError, LookupError, TypeError) as exc:
             raise Internal(f"the answer is none of Kalam's: {body[:80]!r}") from exc

@@ -39,7 +39,7 @@ from kalam.sql.text.statements import (
 from kalam.sql.text.view_statements import RefreshView, ShowViews
 
 _SHOW = (
-    "SHOW takes NAMESPACES, TABLES [IN ns], COLUMNS FROM t, VIEWS, STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, "
+    "SHOW takes NAMESPACES, TABLES [FROM ns], COLUMNS FROM t, VIEWS, STREAMS, JOBS, QUERIES, LIVE QUERIES, LAKE, "
     "STATS FOR TABLE t, CREATE TABLE t, USERS, ROLES, GRANTS [FOR u | ON t], POLICIES [ON t], TOKENS and SESSIONS"
 )
 _LISTS: dict[str, Statement] = {
@@ -72,7 +72,7 @@ def show(cursor: Cursor) -> Statement:
     if word := cursor.take_one(_LISTS):
         return _LISTS[word]
     if cursor.take("TABLES"):
-        return ShowTables(_in_namespace(cursor))
+        return ShowTables(cursor.name("namespace") if cursor.take_one(("IN", "FROM")) else None)
     if cursor.take("COLUMNS"):
         if cursor.take_one(("FROM", "IN")) is None:
             raise cursor.unexpected("FROM and a table", choices=("FROM",))

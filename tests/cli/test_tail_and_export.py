@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
@@ -49,6 +51,23 @@ def test_tail_prints_rows_and_changes_and_a_token_to_go_on_with(shared_server: S
     process = tail(shared_server, "SELECT id, v FROM tails.t", "--token", token, "--format", "json")
     assert json.loads(next_line(process)) == {"op": "insert", "seq": 6, "row": {"id": 9, "v": "new"}}
     stopped(process)
+
+
+async def test_tail_of_a_bucket_prints_no_token_for_there_is_nothing_to_go_on_with(
+    shared_server: ServerProcess,
+) -> None:
+    client = await nats.connect(shared_server.nats_url)
+    bucket = await client.jetstream().create_key_value(bucket="tailed")
+    await bucket.put("lamp", b'{"v": 1}')
+    shared_server.sql("CREATE NAMESPACE kept; CREATE STREAM TABLE kept.t (v INT) OVER BUCKET 'tailed'")
+    process = await asyncio.to_thread(tail, shared_server, "SELECT _key, v FROM kept.t")
+    assert await asyncio.to_thread(next_line, process) == '  {"_key": "lamp", "v": 1}'
+    await bucket.delete("lamp")
+    assert await asyncio.to_thread(next_line, process) == '- {"_key": "lamp", "v": 1}'
+    said = await asyncio.to_thread(stopped, process)
+    assert "listening" in said
+    assert "token" not in said
+    await client.close()
 
 
 def test_tail_begins_with_events_of_a_time(shared_server: ServerProcess) -> None:

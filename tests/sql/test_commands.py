@@ -33,6 +33,7 @@ T, NT = TableRef(None, "t"), TableRef("n", "t")
     [
         ("SHOW NAMESPACES", ShowNamespaces()),
         ("SHOW TABLES", ShowTables(None)),
+        ("SHOW TABLES FROM n", ShowTables("n")),
         ("show tables in N", ShowTables("n")),
         ("SHOW JOBS", ShowJobs()),
         ("SHOW LIVE QUERIES", ShowLiveQueries()),
@@ -67,7 +68,7 @@ def test_a_request_is_a_list_of_statements() -> None:
     ("text", "error"),
     [
         ("SHOW", Unsupported),
-        ("SHOW TABLES FROM n", SyntaxFault),
+        ("SHOW TABLES FROM", SyntaxFault),
         ("SHOW STATS", Unsupported),
         ("DESCRIBE", SyntaxFault),
         ("DESCRIBE a.b.c", SyntaxFault),

@@ -361,6 +361,10 @@ async def test_what_is_no_bucket_is_not_read_as_one(
     assert missing.code == "not_found"
     assert name in missing.problem["hint"].split("; ")[0]
     assert "KV_" not in missing.problem["hint"]
+    with pytest.raises(SqlFailed, match=f"there is no stream '{name}x'") as undescribed:
+        program.server.sql(f"DESCRIBE STREAM '{name}x'")
+    assert f"the bucket {name}" in undescribed.value.problem["hint"]
+    assert "KV_" not in undescribed.value.problem["hint"].replace(f"KV_{name}-log", "")
     assert refused(f"{name}-objects").code == "unsupported"
     assert refused(f"{name}-log").code == "unsupported"
     assert refused("a.b").code == "invalid_value"

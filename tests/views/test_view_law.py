@@ -40,7 +40,7 @@ RERUN = """
 again: SELECT t, count(*) AS n, sum(n) AS total, min(f) AS low, max(f) AS high FROM lab.src GROUP BY t
 top: SELECT id, f FROM lab.src WHERE n > 0 ORDER BY f DESC NULLS LAST, id LIMIT 3
 joined: SELECT a.id, b.n FROM lab.src a JOIN lab.src b ON a.id = b.id + 1
-ranked: SELECT id, CAST(rank() OVER (PARTITION BY t ORDER BY big) AS BIGINT) AS place FROM lab.src
+ranked: SELECT id, rank() OVER (PARTITION BY t ORDER BY big) AS place FROM lab.src
 """
 OVER_A_VIEW = """
 above: SELECT n, count(*) AS groups, max(total) AS most FROM lab.by_text GROUP BY n

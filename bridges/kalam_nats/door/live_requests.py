@@ -139,12 +139,10 @@ class LiveRequests:
         return caller, await asked.follow(caller, self._delivery)
 
     def _described(self, query: LiveQuery) -> dict[str, Any]:
-        return {
-            "id": query.id,
-            "subject": self._delivery.subject(query),
-            "table_id": query.table.table_id,
-            "columns": [{"name": column.name, "type": str(column.type)} for column in query.shape.columns],
-        }
+        columns = [{"name": column.name, "type": str(column.type)} for column in query.shape.columns]
+        described = {"id": query.id, "subject": self._delivery.subject(query), "table_id": query.table.table_id}
+        # A bucket keeps what is there and not what has changed.
+        return described | {"columns": columns} | ({"resumable": False} if query.table.is_bucket else {})
 
     async def _answer(self, reply: str, answer: KalamError | dict[str, Any]) -> None:
         try:

@@ -90,12 +90,15 @@ class ForeignStreams:
         except (RefusedError, PermissionDenied, BrokerUnavailable, NotFound):
             names = []
         what, name = "stream", over.stream
+        buckets = {each.removeprefix(BUCKET_PREFIX): each for each in names if each.startswith(BUCKET_PREFIX)}
+        called = {each: each for each in names if each not in buckets.values()}
         if over.bucket is not None:
             check_no_objects(over.bucket, names)
-            what, name = "bucket", over.bucket
-            names = [each.removeprefix(BUCKET_PREFIX) for each in names if each.startswith(BUCKET_PREFIX)]
-        near = difflib.get_close_matches(name, names, NAMED_MAX, cutoff=0.0)
-        there = f"there are {listed(near)}" if near else "none is shown to Kalam"
+            what, name, called = "bucket", over.bucket, {each: each for each in buckets}
+        else:  # DESCRIBE STREAM takes the name of a bucket, too, and nobody calls its stream anything else
+            called |= {each: f"the bucket {each}" for each in buckets}
+        near = difflib.get_close_matches(name, called, NAMED_MAX, cutoff=0.0)
+        there = f"there are {listed([called[each] for each in near])}" if near else "none is shown to Kalam"
         hint = f"{there}; SHOW STREAMS tells of them. A {what} behind a leaf node is found with DOMAIN 'name'"
         return NotFound(f"there is no {what} {name!r}{where}", hint=hint)
 
