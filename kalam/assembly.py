@@ -23,6 +23,7 @@ from kalam.engine.grants import Grants
 from kalam.engine.health import Health
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
+from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.live import Live
 from kalam.engine.merges import Merges
 from kalam.engine.policies import PolicyStatements
@@ -175,14 +176,14 @@ class Assembly(msgspec.Struct, frozen=True):
         policies = PolicyStatements(queries.policies, self.access.book, gate, catalogue)
         of_views = (storage.troubles, gate, views)
         definitions = Definitions(storage.store, upkeep, queries, registry, jobs, notices, *of_views)
-        planner = Planner(catalogue, queries)
+        points, literal_rows = Points(catalogue, stored, tables, queries.policies), LiteralRows()
         dispatch = Dispatch(
             settings=settings,
             catalogue=catalogue,
             queries=queries,
-            points=Points(catalogue, stored, tables, queries.policies),
+            points=points,
             changes=changes,
-            describing=Describing(catalogue, queries),
+            describing=Describing(catalogue, queries, points, literal_rows),
             comments=CommentStatements(storage.catalogue),
             descriptions=Descriptions(storage.database, catalogue, upkeep, queries, storage.troubles, gate),
             definitions=definitions,
@@ -198,8 +199,9 @@ class Assembly(msgspec.Struct, frozen=True):
             sql_counts=SqlCounts(),
             gate=gate,
             access=AccessStatements(users, grants, policies),
-            views=ViewStatements(catalogue, definitions, planner, views, self.foreign, gate),
+            views=ViewStatements(catalogue, definitions, Planner(catalogue, queries), views, self.foreign, gate),
             audited=audited,
+            literal_rows=literal_rows,
         )
         self.access.book.on_narrowed(dispatch.live.narrowed)
         self.access.book.on_narrowed(dispatch.narrowed)

@@ -143,11 +143,13 @@ def many(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
 
 
 def point(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
-    """Rows by random keys, by a statement that is prepared."""
+    """Rows by random keys, by a statement that is prepared; as many were asked before."""
     client.send(parse("point", f"SELECT {task.columns} FROM {task.table} WHERE id = $1") + SYNC)  # noqa: S608
     client.until_ready()
-    keys = [b"%d" % (scatter(number) % task.each) for number in range(task.count)]
-    return _one_by_one(client, [bind("point", [key]) + execute(described=True) + SYNC for key in keys])
+    keys = [b"%d" % (scatter(number) % task.each) for number in range(2 * task.count)]
+    questions = [bind("point", [key]) + execute(described=True) + SYNC for key in keys]
+    _one_by_one(client, questions[: task.count])()
+    return _one_by_one(client, questions[task.count :])
 
 
 def constant(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:

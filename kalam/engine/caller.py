@@ -127,6 +127,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """The names of the namespaces that exist for the caller."""
         return self._dispatch.gate.namespaces(self.session.identity)
 
+    def has_namespace(self, name: str) -> bool:
+        """Whether a namespace exists for the caller."""
+        return self._dispatch.gate.sees_namespace(name, self.session.identity)
+
     def tables(self) -> list[Table]:
         """The tables that exist for the caller, oldest first."""
         return self._dispatch.gate.visible(self.session.identity, self._dispatch.catalogue.tables.values())

@@ -16,11 +16,13 @@ import pyarrow as pa
 
 from kalam.engine.described import Description, fixed_fields, kind_of, writes
 from kalam.engine.insert_source import all_plain, as_columns_take, target_columns
+from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.returning import shown_names
 from kalam.engine.session import Session
 from kalam.engine.upserts import EXCLUDED_STRUCT, existing_column, of_structs
 from kalam.names import TableName
 from kalam.query.composed import as_columns, compose, from_table
+from kalam.query.points import Points
 from kalam.query.queries import AT_HAND_SUFFIX, Own, Queries, resolve
 from kalam.rows.columns import arrow_schema, changed_rows, shown_field, shown_type
 from kalam.schema import STREAM_KEY, Column, Table, TypeName
@@ -36,8 +38,8 @@ Known = dict[int, pa.Field]
 class Describing:
     """Describes statements for sessions."""
 
-    def __init__(self, catalogue: Catalogue, queries: Queries) -> None:
-        self._catalogue, self._queries = catalogue, queries
+    def __init__(self, catalogue: Catalogue, queries: Queries, points: Points, literal_rows: LiteralRows) -> None:
+        self._catalogue, self._queries, self._points, self._literal_rows = catalogue, queries, points, literal_rows
 
     async def describe(
         self, statement: Statement, session: Session, types: Sequence[pa.DataType | None]
@@ -48,9 +50,12 @@ class Describing:
         fields = fixed_fields(statement)
         many = False
         match statement:
+            case Select(query) if session.postgresql_names and (row := self._literal_rows.look(query)) is not None:
+                fields = row.fields
             case Select(query):
-                fields = await found.look(query)
-                if session.postgresql_names:
+                point = self._points.described(query, session.namespace, known)
+                fields = await found.look(query) if point is None else found.take(*point)
+                if session.postgresql_names and point is None:
                     fields = _named(fields, await reading(query.text, postgresql_names, query, fields.names))
             case Insert():
                 table = self._catalogue.table(resolve(statement.ref, session.namespace))
@@ -84,6 +89,12 @@ class _Found(msgspec.Struct):
         if cast is None or cast.name is TypeName.FLOAT:  # which has 64 bits for PostgreSQL's clients
             cast = column.type
         self.known.setdefault(parameter.index, shown_type(column.name, cast))
+
+    def take(self, parameters: Mapping[int, pa.Field], fields: pa.Schema) -> pa.Schema:
+        """The columns of a query that was described elsewhere, with its parameters."""
+        self.count = max(self.count, *parameters, 0)
+        self.known.update(parameters)
+        return fields
 
     async def look(
         self, query: QueryText, outputs: Mapping[int, Column] | None = None, own: Own | None = None

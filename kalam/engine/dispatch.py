@@ -27,6 +27,7 @@ from kalam.engine.gate import ONESELF, Gate
 from kalam.engine.insert_source import MANY_PLAIN
 from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
+from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.live import Live
 from kalam.engine.selects import SelectStatements
 from kalam.engine.session import Request, Session
@@ -91,6 +92,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     access: AccessStatements
     views: ViewStatements
     audited: Audited
+    literal_rows: LiteralRows
 
     async def execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         """Run the statements of a text in order and return a result for each.
@@ -165,14 +167,21 @@ class Dispatch(msgspec.Struct, frozen=True):
         return None if session.bigint_as_text else self._look(self.points.answer_nowait, text, params, session, door)
 
     def look_row(self, text: str, params: Sequence[Any], session: Session, door: str) -> PointRow | None:
-        """The same answer as Python values."""
-        return self._look(self.points.row_nowait, text, params, session, door)
+        """The same answer as Python values; with PostgreSQL's names, also to a text of nothing but literals."""
+        return self._look(self._row, text, params, session, door)
+
+    def _row(
+        self, query: sql.QueryText, user: str, namespace: str | None, params: Sequence[Any], reader: str | None
+    ) -> PointRow | None:
+        if query.literals:
+            return None if params else self.literal_rows.look(query)
+        return self.points.row_nowait(query, user, namespace, params, reader)
 
     def _look(
         self, answered: Callable[..., _Answer | None], text: str, params: Sequence[Any], session: Session, door: str
     ) -> _Answer | None:
         query = self.texts.known_query(text)
-        if query is None or query.point is None:
+        if query is None or (query.point is None and not query.literals):
             return None
         started = time.perf_counter()
         try:
@@ -221,7 +230,10 @@ class Dispatch(msgspec.Struct, frozen=True):
             async for table in tables:
                 if session.postgresql_names and names is None:
                     names = await reading(query.text, postgresql_names, query, table.column_names)
-                yield table if names is None else table.rename_columns(names)
+                named = table if names is None else table.rename_columns(names)
+                if session.postgresql_names:
+                    self.literal_rows.keep(query, named)
+                yield named
 
     async def _run(
         self, parsed: ParsedText, place: int, params: Sequence[Any], session: Session

@@ -243,11 +243,14 @@ class Gate:
         sees = self.rights.sees_namespace
         return [name for name in self._catalogue.namespaces if sees(identity.rights_of, name, tables)]
 
+    def sees_namespace(self, name: str, identity: Identity) -> bool:
+        """Whether a namespace exists for somebody."""
+        tables = self._catalogue.tables.values()
+        return name in self._catalogue.namespaces and self.rights.sees_namespace(identity.rights_of, name, tables)
+
     def namespace(self, name: str, identity: Identity) -> None:
         """Raise NamespaceNotFound unless a namespace exists for somebody."""
-        if name not in self._catalogue.namespaces or not self.rights.sees_namespace(
-            identity.rights_of, name, self._catalogue.tables.values()
-        ):
+        if not self.sees_namespace(name, identity):
             raise NamespaceNotFound(f"there is no namespace {name!r}", hint=_near(name, self.namespaces(identity)))
 
     def named(self, name: TableName, identity: Identity) -> Table:

@@ -7,7 +7,7 @@ each column of the key, with a value of its own type. Everything else is left to
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -114,6 +114,32 @@ class Points:
         data = pa.Table.from_arrays(arrays, schema=shape.schema)
         return Result(columns=shape.columns, data=data, row_count=len(rows))
 
+    def described(
+        self, query: QueryText, namespace: str | None, known: Mapping[int, pa.Field]
+    ) -> tuple[dict[int, pa.Field], pa.Schema] | None:
+        """The parameters and the columns of a query that asks for one row by its key; None for any other query.
+
+        And where a parameter is ``known`` as something else than its column of the key.
+        """
+        point = query.point
+        table = None if point is None else self._table(query, namespace)
+        shape = None if point is None or table is None else self._shape(table, point)
+        if point is None or table is None or shape is None:
+            return None
+        columns = {column.name: column for column in table.key_columns}
+        parameters: dict[int, pa.Field] = {}
+        for equality in point.where:
+            column = columns.pop(equality.column, None)
+            if column is None:
+                return None
+            if isinstance(equality.value, Parameter):
+                field = shown_field(column)
+                index = equality.value.index
+                if parameters.setdefault(index, field) is not field or not _may_be(field, known.get(index)):
+                    return None
+                parameters[index] = known.get(index, field)
+        return None if columns or len(parameters) != query.parameters else (parameters, shape.schema)
+
     def answer_nowait(
         self,
         query: QueryText,
@@ -173,14 +199,19 @@ class Points:
     def _asked(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> tuple[Shape, Key] | None:
         """What is asked for, and the key of whose row; None for a query that has to be planned."""
         point = query.point
-        if point is None:
-            return None
-        table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
-        if table is None or not table.key or not self._own.of(table).is_readable(table):
+        table = None if point is None else self._table(query, namespace)
+        if point is None or table is None:
             return None
         key = key_of(table, point.where, "", parameters)
         shape = self._shape(table, point)
         return None if key is None or shape is None else (shape, key)
+
+    def _table(self, query: QueryText, namespace: str | None) -> Table | None:
+        """The table that is asked, if its rows can be read by key."""
+        table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
+        if table is None or not table.key or not self._own.of(table).is_readable(table):
+            return None
+        return table
 
     def _shape(self, table: Table, point: PointQuery) -> Shape | None:
         """What the answer looks like; None where the query names a column that the table does not have."""
@@ -203,6 +234,12 @@ class Points:
         wanted = frozenset(column for column, _ in point.columns) or None
         made = self._shapes[name] = Shape(point.columns, table, places, schema, columns, answer, wanted)
         return made
+
+
+def _may_be(field: pa.Field, known: pa.Field | None) -> bool:
+    """Whether a parameter that is known as something is a value of a column of the key, as it is."""
+    integers = known is not None and pa.types.is_integer(known.type) and pa.types.is_integer(field.type)
+    return known is None or known.type == field.type or integers
 
 
 def _wanted(shape: Shape, guard: Predicate | None) -> frozenset[str] | None:

@@ -45,4 +45,4 @@ def test_names_are_those_of_postgresql(text: str, shown: list[str | None]) -> No
     assert isinstance(statement, Select)
     given = [f"own_{place}" for place in range(len(shown))]
     expected = [own if name is None else name for own, name in zip(given, shown, strict=True)]
-    assert postgresql_names(statement.query, given) == expected
+    assert postgresql_names(statement.query.text, given) == expected

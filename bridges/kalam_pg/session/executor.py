@@ -6,9 +6,12 @@ as it came.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from kalam.errors import SyntaxFault
@@ -24,9 +27,19 @@ from kalam_pg.session.command_reader import command_of
 from kalam_pg.session.commands import Declare
 from kalam_pg.session.own_statements import OwnStatements, formatted
 from kalam_pg.session.session import Session
-from kalam_pg.session.statements import Described, Portal, Prepared
+from kalam_pg.session.statements import Described, Portal, Prepared, RowShape
+from kalam_pg.values.few_rows import Write, lone_row, writer_of
 from kalam_pg.values.parameters import from_binary, from_text
-from kalam_pg.values.rows import BINARY_FORMAT, Column, columns_of, spread
+from kalam_pg.values.rows import BINARY_FORMAT, Column, columns_of, data_rows_of, spread
+
+
+class LoneAnswer(msgspec.Struct, frozen=True):
+    """The whole answer to a query for one row: its DataRow message, or nothing, and its tag."""
+
+    columns: tuple[Column, ...]
+    data: bytes
+    tag: str
+
 
 PARAMETERS_MAX: Final = 65_535
 _TOLD_BY_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "DROP", "ALTER", "GRANT", "REVOKE"})
@@ -101,6 +114,32 @@ class Executor:
                 read.append(from_binary(cell, kind) if form == BINARY_FORMAT else from_text(cell, kind))
         return read
 
+    def look(self, portal: Portal) -> LoneAnswer | None:
+        """The answer to a query that asks for one row by its key, if memory knows it; None for everything else.
+
+        Nobody notes what was read, so it is for what is sent at once.
+        """
+        prepared = portal.prepared
+        if not prepared.reads or prepared.question is not None or portal.done or portal.answer is not None:
+            return None
+        assert prepared.statement is not None
+        self._session.block.check(prepared.command)
+        found = self._session.caller.look_row(prepared.statement.text, portal.parameters)
+        return None if found is None else self._lone_answer(prepared, found, tuple(portal.formats))
+
+    def _lone_answer(self, prepared: Prepared, found: PointRow, formats: tuple[int, ...]) -> LoneAnswer:
+        shape = prepared.row_shape
+        if shape is None or shape.fields is not found.fields or shape.formats != formats:
+            columns = self._columns(prepared, found.fields, formats)
+            shape = prepared.row_shape = RowShape(found.fields, formats, columns, _writes(found.fields, columns))
+        if found.row is None:
+            return LoneAnswer(shape.columns, b"", prepared.tag + "0")
+        data = b""
+        if shape.writes is not None:
+            with suppress(ValueError, TypeError, AttributeError, OverflowError, struct.error):
+                data = lone_row(found.row, shape.writes)
+        return LoneAnswer(shape.columns, data or _written(found, shape.columns), prepared.tag + "1")
+
     async def start(self, portal: Portal, *, paused: bool = False) -> Answer:
         """Begin to carry a statement out, in what is ``running``; ``paused``: its rows may be wanted bit by bit."""
         answer = await self._begun(portal, paused=paused)
@@ -132,11 +171,7 @@ class Executor:
     async def _query(self, portal: Portal, formats: tuple[int, ...], *, paused: bool) -> Answer:
         prepared, session = portal.prepared, self._session
         assert prepared.statement is not None
-        caller = session.caller
-        row = None if portal.declared else caller.look_row(prepared.statement.text, portal.parameters)
-        if row is not None:  # nobody notes what it read, so nothing of it is kept
-            return Answer(prepared.tag, self._columns(prepared, row.fields, formats), at_hand=[_table_of(row)])
-        tables = caller.stream(prepared.statement.text, portal.parameters)
+        tables = session.caller.stream(prepared.statement.text, portal.parameters)
         found = Ahead(tables) if paused else tables
         try:
             first = await anext(found)
@@ -176,11 +211,18 @@ class Executor:
         return Answer("DECLARE CURSOR")
 
 
-def _table_of(found: PointRow) -> pa.Table:
-    """A row that is known, as a table."""
-    rows = () if found.row is None else (found.row,)
-    arrays = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(found.fields)]
-    return pa.Table.from_arrays(arrays, schema=found.fields)
+def _writes(fields: pa.Schema, columns: Sequence[Column]) -> tuple[Write, ...] | None:
+    """What writes the values of a row; None where one of them is for Arrow's kernels."""
+    found = [writer_of(field.type, column.type, column.format) for field, column in zip(fields, columns, strict=True)]
+    writes = tuple(write for write in found if write is not None)
+    return writes if len(writes) == len(found) else None
+
+
+def _written(found: PointRow, columns: Sequence[Column]) -> bytes:
+    """A row that is known, by Arrow's kernels."""
+    assert found.row is not None
+    arrays = [pa.array([value], field.type) for value, field in zip(found.row, found.fields, strict=True)]
+    return data_rows_of(pa.record_batch(arrays, schema=found.fields), columns)
 
 
 def catalogue_columns(fields: Sequence[Field]) -> tuple[Column, ...]:

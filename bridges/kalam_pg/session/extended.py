@@ -5,6 +5,9 @@ Law: behind an error everything is skipped up to the next Sync. Portals end ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from kalam.settings import Settings
 from kalam.sql import StatementText
 from kalam_pg.errors import CURSOR_EXISTS, NO_CURSOR, NO_STATEMENT, PROTOCOL, STATEMENT_EXISTS, SqlError
@@ -16,6 +19,7 @@ from kalam_pg.session.own_statements import formatted
 from kalam_pg.session.rows_out import send_rows
 from kalam_pg.session.session import Session
 from kalam_pg.session.statements import Portal, Prepared
+from kalam_pg.values.rows import Column
 from kalam_pg.wire import messages
 from kalam_pg.wire.channel import Gone, Message
 from kalam_pg.wire.payload import Payload
@@ -115,11 +119,18 @@ class Extended:
         self._statement = prepared.statement
         self._session.block.check(prepared.command)
         await self._replace(name)
-        with self._session.running():
-            parameters = await self._executor.parameters(prepared, cells, forms)
+        parameters = await self._parameters(prepared, cells, forms)
         self._session.portals[name] = Portal(prepared, parameters, formats)
         self._bound_bytes = byte_count
         self._run.tell(messages.BOUND)
+
+    async def _parameters(
+        self, prepared: Prepared, cells: Sequence[bytes | None], forms: Sequence[int]
+    ) -> Sequence[Any]:
+        if not cells or prepared.described is not None:  # nothing is to be asked of the engine
+            return await self._executor.parameters(prepared, cells, forms)
+        with self._session.running():
+            return await self._executor.parameters(prepared, cells, forms)
 
     async def _replace(self, name: str) -> None:
         portals = self._session.portals
@@ -156,13 +167,20 @@ class Extended:
             return
         await self._run.store()
         self._statement = prepared.statement
+        formats = tuple(portal.formats)
+        told = prepared.told.get(formats)
+        if portal.answer is not None or told is None:
+            columns = await self._columns(portal, formats)
+            told = messages.NO_DATA if columns is None else messages.row_description(columns)
+            prepared.tell(formats, told)
+        self._session.write(told)
+
+    async def _columns(self, portal: Portal, formats: tuple[int, ...]) -> tuple[Column, ...] | None:
         if portal.answer is not None:
-            columns = portal.answer.columns
-        else:
-            with self._session.running():
-                columns = (await self._executor.describe(prepared)).columns
-            columns = None if columns is None else formatted(columns, tuple(portal.formats))
-        self._session.write(messages.NO_DATA if columns is None else messages.row_description(columns))
+            return portal.answer.columns
+        with self._session.running():
+            columns = (await self._executor.describe(portal.prepared)).columns
+        return None if columns is None else formatted(columns, formats)
 
     async def _execute(self, payload: Payload) -> None:
         name, rows_max = payload.text(), payload.int32()
@@ -184,6 +202,10 @@ class Extended:
             return
         if portal.done:
             session.write(messages.complete(prepared.tag + "0" if prepared.tag.endswith(" ") else prepared.tag))
+            return
+        if (found := self._executor.look(portal)) is not None:
+            await portal.close()
+            session.write(found.data + messages.complete(found.tag))
             return
         await self._rows(portal, max(rows_max, 0))
 

@@ -151,7 +151,7 @@ class OwnStatements:
         return Answer("DEALLOCATE")
 
     def _use(self, namespace: str) -> Answer:
-        if namespace not in self._session.caller.namespaces():
+        if not self._session.caller.has_namespace(namespace):
             raise NamespaceNotFound(f"there is no namespace {namespace!r}")
         self._session.set("search_path", f'"{namespace}"')
         return Answer("SET")

@@ -78,8 +78,8 @@ class Session:
     def namespace(self) -> str | None:
         """Where a table without a namespace is looked for: the first of the search path that exists."""
         path = self.settings.search_path
-        there = set(self._caller(None).namespaces())
-        return next((name for name in path if name in there), path[0] if path else None)
+        there = self._caller(None).has_namespace
+        return next((name for name in path if there(name)), path[0] if path else None)
 
     @property
     def caller(self) -> Caller:

@@ -39,8 +39,12 @@ async def _run(session: Session, executor: Executor, copies: Copies, prepared: P
         with session.running():
             await copies.run(prepared.command)
         return
+    portal = Portal(prepared, (), ())
+    if (found := executor.look(portal)) is not None:
+        session.write(messages.row_description(found.columns) + found.data + messages.complete(found.tag))
+        return
     with session.running():
-        answer = await executor.start(Portal(prepared, (), ()))
+        answer = await executor.start(portal)
         try:
             sent = 0
             if answer.columns is not None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
 from kalam.sql.text.lexer import StatementText
 from kalam.sql.text.recognised import is_values_insert
 from kalam_pg.catalogue import CatalogueText
 from kalam_pg.session.answers import Answer
 from kalam_pg.session.commands import Command
+from kalam_pg.values.few_rows import Write
 from kalam_pg.values.rows import Column
 
 _FIRST: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
@@ -22,11 +25,26 @@ _RETURNING: Final = re.compile(r"\bRETURNING\b", re.IGNORECASE)
 _KINDS: Final = ("TABLE", "NAMESPACE", "SCHEMA", "VIEW", "USER", "ROLE", "POLICY", "TOKEN")
 
 
+FORMATS_KEPT: Final = 8
+
+
 class Described(msgspec.Struct, frozen=True):
     """What is known of a statement before it runs: its parameters' OIDs, and its columns, None for no rows."""
 
     parameters: tuple[int, ...]
     columns: tuple[Column, ...] | None
+
+
+class RowShape(msgspec.Struct, frozen=True):
+    """How a row that is read by its key was written last: of these fields, asked for in these formats.
+
+    ``writes`` is None where Arrow's kernels have to write it.
+    """
+
+    fields: pa.Schema
+    formats: tuple[int, ...]
+    columns: tuple[Column, ...]
+    writes: tuple[Write, ...] | None
 
 
 class Prepared:
@@ -46,8 +64,16 @@ class Prepared:
         self.declared = tuple(declared)
         self.question: CatalogueText | None = None
         self.described: Described | None = None
+        self.row_shape: RowShape | None = None
+        self.told: dict[tuple[int, ...], bytes] = {}
+        """What a portal of it is described by, for the formats that were asked for."""
         found = _FIRST.match(statement.text) if statement is not None else None
         self.word = found[1].upper() if found else ""
+
+    def tell(self, formats: tuple[int, ...], described: bytes) -> None:
+        """Keep by what a portal was described, if that is known once and for all."""
+        if self.command is None and self.described is not None and len(self.told) < FORMATS_KEPT:
+            self.told[formats] = described
 
     @property
     def reads(self) -> bool:
@@ -59,14 +85,14 @@ class Prepared:
         """Whether it changes something."""
         return self.command is None and self.question is None and self.word not in _HARMLESS
 
-    @property
+    @cached_property
     def inserts_rows(self) -> bool:
         """Whether it inserts a VALUES list and answers with nothing but the number of rows."""
         if self.statement is None or self.command is not None or self.word != "INSERT":
             return False
         return is_values_insert(self.statement.text) and not _RETURNING.search(self.statement.text)
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """What tells that it is carried out; the number of rows goes behind a blank."""
         match self.word:

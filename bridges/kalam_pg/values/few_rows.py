@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from decimal import Decimal
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,17 +19,20 @@ from kalam_pg import types as pg
 
 ROWS_MAX: Final = 8
 """Up to here this is quicker."""
+HEAD_BYTES: Final = 6
+"""What a row's length counts besides its cells."""
 _NULL: Final = b"\xff\xff\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _PLAIN_US: Final = pa.timestamp("us")
 _UTC_US: Final = pa.timestamp("us", "UTC")
+_PLAIN_MIN, _PLAIN_END = 1e-4, 1e10
 Write = Callable[[Any], bytes]
 
 
 def few_cells(array: pa.Array, kind: pg.PgType, form: int) -> list[bytes] | None:
     """The cells of a column of few rows; None where the kernels have to write them."""
-    write = _writer(array.type, kind, form)
+    write = writer_of(array.type, kind, form)
     if write is None:
         return None
     try:
@@ -49,8 +53,22 @@ def lone_cells(values: Sequence[Any], write: Write) -> list[bytes]:
     return cells
 
 
+def lone_row(values: Sequence[Any], writes: Sequence[Write]) -> bytes:
+    """A row's DataRow message; raises what the writers do where Arrow's kernels have to write it."""
+    parts = []
+    for value, write in zip(values, writes, strict=True):
+        if value is None:
+            parts.append(_NULL)
+        else:
+            written = write(value)
+            parts += (len(written).to_bytes(4), written)
+    cells = b"".join(parts)
+    return b"D" + (HEAD_BYTES + len(cells)).to_bytes(4) + len(values).to_bytes(2) + cells
+
+
 @lru_cache(maxsize=1_024)
-def _writer(arrow: pa.DataType, kind: pg.PgType, form: int) -> Write | None:
+def writer_of(arrow: pa.DataType, kind: pg.PgType, form: int) -> Write | None:
+    """What writes a value of an Arrow type as one of PostgreSQL's, without its length; None where kernels have to."""
     return _binary(arrow, kind) if form else _text(arrow, kind)
 
 
@@ -60,7 +78,7 @@ def _text(arrow: pa.DataType, kind: pg.PgType) -> Write | None:
     if pa.types.is_integer(arrow):
         return _integer
     if pa.types.is_decimal(arrow) and arrow.scale >= 0:
-        return _decimal
+        return partial(_decimal, arrow.scale)
     return _TEXT.get(arrow)
 
 
@@ -72,8 +90,16 @@ def _integer(value: int) -> bytes:
     return b"%d" % value
 
 
-def _decimal(value: Any) -> bytes:
+def _decimal(scale: int, value: Decimal) -> bytes:
+    if value.as_tuple().exponent != -scale:
+        raise ValueError
     return format(value, "f").encode()
+
+
+def _double(value: float) -> bytes:
+    if value and not _PLAIN_MIN <= abs(value) < _PLAIN_END:  # elsewhere Arrow and Python differ about exponents
+        raise ValueError
+    return repr(value).removesuffix(".0").encode()
 
 
 def _truth(value: bool) -> bytes:
@@ -116,6 +142,7 @@ def _uuid(value: str) -> bytes:
 
 _TEXT: Final[dict[pa.DataType, Write]] = {
     pa.bool_(): _truth,
+    pa.float64(): _double,
     pa.string(): str.encode,
     pa.large_string(): str.encode,
     pa.date32(): _day,

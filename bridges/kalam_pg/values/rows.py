@@ -16,15 +16,13 @@ import pyarrow as pa
 from kalam_pg import types as pg
 from kalam_pg.values.binaries import binaries
 from kalam_pg.values.buffers import BINARY, cells, fixed, joined, pieces, valid_of, with_length
-from kalam_pg.values.few_rows import ROWS_MAX, few_cells
+from kalam_pg.values.few_rows import HEAD_BYTES, ROWS_MAX, few_cells
 from kalam_pg.values.texts import texts
 
 PIECE_ROWS: Final = 8_192
 PIECE_BYTES: Final = 4 << 20
 BINARY_FORMAT: Final = 1
 _HEAD: Final = np.dtype([("type", "S1"), ("length", ">i4"), ("columns", ">i2")])
-HEAD_BYTES: Final = 6
-"""What a row's length counts besides its cells."""
 
 
 class Column(msgspec.Struct, frozen=True):

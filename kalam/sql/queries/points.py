@@ -73,6 +73,14 @@ def point_of(tree: exp.Expr) -> PointQuery | None:
     return None if columns is None else PointQuery(columns, tuple(replace(each, qualifier=None) for each in equalities))
 
 
+def is_literals(tree: exp.Expr) -> bool:
+    """Whether a query gives one row of texts, integers, truths and NULLs that stand in it, and has nothing else."""
+    if not isinstance(tree, exp.Select) or {part for part, value in tree.args.items() if value} != {"expressions"}:
+        return False
+    nodes = [node.this if isinstance(node, exp.Alias) else node for node in tree.expressions]
+    return all(isinstance(node, exp.Boolean | exp.Null) or isinstance(constant_of(node), Literal) for node in nodes)
+
+
 def _plain_columns(expressions: list[exp.Expr], called: str) -> tuple[tuple[str, str], ...] | None:
     """Each column with the name that it gets; empty for ``*``, None where there is anything else."""
     if len(expressions) == 1 and isinstance(expressions[0], exp.Star) and not any(expressions[0].args.values()):

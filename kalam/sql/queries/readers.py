@@ -7,6 +7,7 @@ has a query or an expression, and a server by ``import_readers`` while its broke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ from kalam.sql.text.statements import QueryText, Select
 
 if TYPE_CHECKING:
     from kalam.sql.queries.policy import PolicyText
+
+
+KEPT_CHARACTERS_MAX = 2_048
+"""What is read of longer texts is not kept."""
 
 
 def import_readers() -> None:
@@ -76,10 +81,16 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
 
 
 def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
-    """``select_names.postgresql_names``."""
+    """``select_names.postgresql_names``; of short texts it is kept."""
+    kept = len(query.text) <= KEPT_CHARACTERS_MAX
+    return list((_names if kept else _names.__wrapped__)(query.text, tuple(names)))
+
+
+@lru_cache(maxsize=512)
+def _names(text: str, names: tuple[str, ...]) -> tuple[str, ...]:
     from kalam.sql.queries.select_names import postgresql_names
 
-    return postgresql_names(query, names)
+    return tuple(postgresql_names(text, names))
 
 
 def read_shape(where: QueryText, table: TableDefinition, parameters: tuple[object, ...] = ()) -> Condition:

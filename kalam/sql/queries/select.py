@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from kalam.errors import Unsupported
 from kalam.schema import BUCKET_COLUMNS, STREAM_KEY
-from kalam.sql.queries.points import constant_of, equalities_of, point_of
+from kalam.sql.queries.points import constant_of, equalities_of, is_literals, point_of
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.dialect import parse_expression, parse_query
 from kalam.sql.text.edits import Edits
@@ -175,6 +175,7 @@ def _query_text(statement: StatementText, start: int, end: int, tree: exp.Expr) 
         equalities=equalities_of(tree),
         constant=constant_of(tree),
         point=point_of(tree) if plain else None,
+        literals=is_literals(tree),
         casts=_casts(tree),
         in_order=len(tables) == 1 and isinstance(tree, exp.Select) and _keeps_order(tree),
         virtual=frozenset(survey.virtual),

@@ -59,17 +59,17 @@ _TYPE_NAMES: dict[str, str] = {
 _BEHIND_CALL = frozenset({"OVER", "FILTER", "WITHIN", "IGNORE", "RESPECT"})
 
 
-def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
-    """The names that PostgreSQL would give the columns of a result, which has ``names`` from DataFusion.
+def postgresql_names(text: str, names: Sequence[str]) -> list[str]:
+    """The names that PostgreSQL would give the columns of a query's result, which has ``names`` from DataFusion.
 
     A call is named as its function, a cast as what it casts or else as its type, what has no name is ``?column?``
     (PostgreSQL's FigureColname). As there, two columns may have one name.
     """
-    statement = StatementText(query.text)
+    statement = StatementText(text)
     found = list(names)
     if _behind_explain(statement):
         return found
-    tree: exp.Expr | None = parse_query(statement, 0, len(query.text))
+    tree: exp.Expr | None = parse_query(statement, 0, len(text))
     while isinstance(tree, (exp.Subquery, exp.SetOperation)):
         tree = tree.this
     if not isinstance(tree, exp.Select):
@@ -80,7 +80,7 @@ def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:
         return found
     for number, (node, (start, end)) in enumerate(zip(tree.expressions, places, strict=True)):
         place = number - len(places) if stars and number > stars[0] else number
-        name = _shown_name(node, query.text[start:end])
+        name = _shown_name(node, text[start:end])
         if name is not None and -len(found) <= place < len(found):
             found[place] = name
     return found

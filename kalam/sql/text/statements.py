@@ -83,9 +83,9 @@ class QueryText(msgspec.Struct, frozen=True):
     is the highest ``$n`` in it, 0 for none. ``names_key`` says whether it names the column ``_key`` anywhere. ``plain``
     is set for one SELECT over one table without ORDER BY, GROUP BY, DISTINCT, aggregate, window, join, set operation,
     sub-query or WITH. What needs no planning is told besides: an expression's ``equalities`` or ``constant``, a query's
-    ``point``. ``virtual`` are the columns of foreign messages that it names. ``casts`` are the places of its result at
-    which a CAST gives the type; ``in_order`` says that the rows of its one table come in their order, if they are read
-    in it.
+    ``point``, and whether it is one row of ``literals``. ``virtual`` are the columns of foreign messages that it names.
+    ``casts`` are the places of its result at which a CAST gives the type; ``in_order`` says that the rows of its one
+    table come in their order, if they are read in it.
     """
 
     text: str
@@ -96,6 +96,7 @@ class QueryText(msgspec.Struct, frozen=True):
     equalities: tuple[Equality, ...] = ()
     constant: Literal | Parameter | None = None
     point: PointQuery | None = None
+    literals: bool = False
     casts: tuple[int, ...] = ()
     in_order: bool = False
     virtual: frozenset[str] = frozenset()
