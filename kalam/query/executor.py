@@ -20,7 +20,7 @@ from kalam.query.parameters import sent
 from kalam.query.pool import Pool
 from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.query.running import in_state, interruptible, note_rows
-from kalam.query.wire import Ask, Bound, Untyped
+from kalam.query.wire import Around, Ask, Bound, Untyped
 from kalam.query.workers import TooMany, Worker
 from kalam.sql.text.edits import Edits
 from kalam.sql.text.recognised import starred
@@ -51,7 +51,8 @@ class BoundQuery(msgspec.Struct, frozen=True):
     """A query with what its names stand for, and the values of its parameters, with the types that are known of them.
 
     ``names`` are the full names of ``query.tables``, in their order; ``relations`` gives for each of them, with and
-    without its deleted rows as the mention asks, what it stands for, and may have more.
+    without its deleted rows as the mention asks, what it stands for, and may have more. ``around`` is asked of the
+    rows in their place.
     """
 
     query: QueryText
@@ -59,6 +60,7 @@ class BoundQuery(msgspec.Struct, frozen=True):
     relations: Relations
     parameters: Sequence[Any] = ()
     types: Mapping[int, pa.DataType] = {}
+    around: Around | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +238,7 @@ def _ask(bound: BoundQuery, wanted: Wanted) -> Ask:
         parameters=parameters,
         typed=typed,
         casts=bound.query.casts,
+        around=bound.around,
         in_order=wanted.in_order,
         rows_max=wanted.rows_max,
         bytes_max=wanted.bytes_max,

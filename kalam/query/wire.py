@@ -118,12 +118,21 @@ class Untyped(msgspec.Struct, frozen=True, array_like=True):
     outputs: bytes
 
 
+class Around(msgspec.Struct, frozen=True, array_like=True):
+    """A query of Kalam's own over the rows of another one, which have this name. It is run as it stands, not as SQL."""
+
+    namespace: str
+    table: str
+    text: str
+
+
 class Ask(msgspec.Struct, tag="ask", kw_only=True):
     """Run a query. A result past ``rows_max`` or ``bytes_max`` is a failure.
 
     ``typed`` is an Arrow stream of one row with the parameters that are bound with a type. ``tells_plan`` asks for the
     schema as soon as there is a plan, and not together with the first rows. With ``untyped`` nothing is run, and the
-    answer is two schemas: that of the parameters, under their numbers, and that of the rows.
+    answer is two schemas: that of the parameters, under their numbers, and that of the rows. ``around`` is asked of
+    the rows in their place.
     """
 
     text: str
@@ -131,6 +140,7 @@ class Ask(msgspec.Struct, tag="ask", kw_only=True):
     parameters: list[Any] = []
     typed: bytes | None = None
     untyped: Untyped | None = None
+    around: Around | None = None
     casts: Sequence[int] = ()
     in_order: bool = False
     rows_max: int | None = None

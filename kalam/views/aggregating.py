@@ -23,6 +23,7 @@ from kalam.query.composed import quoted
 from kalam.query.computed import ComputeProcess
 from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries
+from kalam.query.wire import Around
 from kalam.rows.columns import arrow_schema, from_arrow
 from kalam.rows.keys import keys_in, shown_key
 from kalam.rows.types import Row
@@ -43,7 +44,7 @@ from kalam.views.relation import Relation
 from kalam.views.result_types import fitted
 from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
-from kalam.views.shape.classified import PLACE
+from kalam.views.shape.classified import PLACE, RELATION_NAMESPACE
 
 FILL_ROWS = 8_192
 Gatherer = TypeVar("Gatherer", bound="Gathers")
@@ -71,6 +72,7 @@ class Aggregating:
         self._view, self._source, self._grouped = view, source, grouped
         self._queries, self._memory, self._reread, self._groups_max = queries, memory, reread, groups_max
         self._relation = Relation.of(source, _read(view, source))
+        self._rows_text = grouped.rows_text(with_place=False)
         self._computed = GroupQueries(grouped, source, self._relation, process)
         self._hidden = VIEW_KEY in view.key
         self._result = arrow_schema(view.shown_columns)
@@ -100,9 +102,7 @@ class Aggregating:
         groups, left_out = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max), list[LeftOut]()
         if self._source.name in sources:
             with _stopping():
-                groups, left_out = await self._gathered(
-                    sources[self._source.name], lambda: self._computed.table(self._groups_max)
-                )
+                groups, left_out = await self._filled(sources[self._source.name], groups)
         self._groups = groups
         self._failing.clear()
         slots = groups.all_slots()
@@ -112,19 +112,49 @@ class Aggregating:
             yield await in_thread(Purpose.LIVE, self._outcome, part, left_out, chunk, whole=chunk is not None)
             left_out, chunk = [], None
 
-    async def _gathered(self, source: Source, begin: Callable[[], Gatherer]) -> tuple[Gatherer, list[LeftOut]]:
-        """Everything that the rows of a source bring to their groups, in a gatherer; and the rows that fail.
+    async def _filled(self, source: Source, groups: GroupTable) -> tuple[GroupTable, list[LeftOut]]:
+        """The groups of a source, of which nothing is known yet, and the rows that fail.
 
-        The whole query is asked first; where a row fails it, each row by itself.
+        The engine gathers them where it reads. Where a row fails that, or it is too much for it, each row is taken by
+        itself.
         """
+        try:
+            if await self._gather(source, groups, many=False):
+                return groups, []
+            groups = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max)
+            await self._gather(source, groups, many=True)
+        except (InvalidValue, TooLarge):
+            groups = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max)
+            return groups, await self._each_of(source, groups)
+        return groups, []
+
+    async def _gather(self, source: Source, groups: GroupTable, *, many: bool) -> bool:
+        """Have the engine gather the rows of a source; False where there are too many in a group for this way."""
+        gathering, rest = groups.gathering(many=many), dict[int, int]()
+        async for part in self._stream(self._rows_text, source, gathering.groups_text()):
+            if not gathering.is_exact(part):
+                return False
+            rest |= await in_thread(Purpose.LIVE, groups.merge, part)
+        texts = [gathering.distinct_text(number) for number in gathering.distinct]
+        texts += [gathering.rest_text(rest)] if rest else []
+        for text in texts:
+            async for part in self._stream(self._rows_text, source, text):
+                await in_thread(Purpose.LIVE, groups.complete, part)
+        return True
+
+    async def _rows_of(self, source: Source, begin: Callable[[], Gatherer]) -> Gatherer:
+        """All rows of a source in a gatherer, but for those that fail."""
         gatherer = await in_thread(Purpose.LIVE, begin)
         try:
-            async for part in self._stream(self._grouped.rows_text(with_place=False), source):
+            async for part in self._stream(self._rows_text, source):
                 await in_thread(Purpose.LIVE, gatherer.take, part)
         except InvalidValue:
             gatherer = await in_thread(Purpose.LIVE, begin)
-        else:
-            return gatherer, []
+            await self._each_of(source, gatherer)
+        return gatherer
+
+    async def _each_of(self, source: Source, gatherer: Gathers) -> list[LeftOut]:
+        """Each row of a source by itself in a gatherer; those that fail."""
         left_out: list[LeftOut] = []
         name = self._source.name
         wanted = dict.fromkeys((*self._relation.schema.names, *self._source.key))
@@ -132,17 +162,18 @@ class Aggregating:
         async for part in self._stream(text, source):
             for start in range(0, part.num_rows, FILL_ROWS):
                 left_out += await in_thread(Purpose.LIVE, self._each, part.slice(start, FILL_ROWS), gatherer)
-        return gatherer, left_out
+        return left_out
 
-    def _each(self, part: pa.Table, gatherer: Gatherer) -> list[LeftOut]:
+    def _each(self, part: pa.Table, gatherer: Gathers) -> list[LeftOut]:
         rows, failed = self._computed.rows(part.select(self._relation.schema.names).cast(self._relation.schema))
         gatherer.take(rows)
         keys = keys_in([part.column(name) for name in self._source.key])
         return [LeftOut(shown_key(self._source, keys[each.place]), each.reason) for each in failed]
 
-    async def _stream(self, text: str, source: Source) -> AsyncIterator[pa.Table]:
+    async def _stream(self, text: str, source: Source, around: str | None = None) -> AsyncIterator[pa.Table]:
         relation = self._queries.relation(self._source, "", source)
-        bound = BoundQuery(QueryText(text), [], {(self._source.name, False): relation})
+        asked = None if around is None else Around(RELATION_NAMESPACE, "rows", around)
+        bound = BoundQuery(QueryText(text), [], {(self._source.name, False): relation}, around=asked)
         async with aclosing(self._queries.stream_bound(bound, Wanted(user=self._view.owned_by))) as parts:
             async for part in parts:
                 yield part
@@ -198,7 +229,7 @@ class Aggregating:
         groups = self._known
         table, source, since = await self._reread(seq)
         self._read_as(table)
-        stale, _ = await self._gathered(source, lambda: StaleRows(groups))
+        stale = await self._rows_of(source, lambda: StaleRows(groups))
         await in_thread(Purpose.LIVE, self._remade, stale, since)
 
     def _remade(self, stale: StaleRows, since: ChangeBatch) -> None:

@@ -56,6 +56,7 @@ class GroupQueries:
         self._grouped, self._process = grouped, process
         self._read(source, relation)
         self._groups: ComputedQuery | None = None
+        self._types: GroupTypes | None = None
 
     def _read(self, source: Table, relation: Relation) -> None:
         self._schema = relation.schema.append(PLACE_FIELD)
@@ -75,13 +76,9 @@ class GroupQueries:
 
     def table(self, groups_max: int) -> GroupTable:
         """Groups of the types that DataFusion gives them; raises Unsupported for a type that cannot be kept."""
-        rows = self._rows.run(self._schema.empty_table()).drop_columns([PLACE])
-        schema = never_empty(rows.schema)
-        asked = ComputedQuery.of(self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), schema)
-        try:
-            types = GroupTypes.of(self._grouped, rows.schema, asked.run(schema.empty_table()).schema)
-        finally:
-            asked.close()
+        if self._types is None:
+            self._types = self._asked_types()
+        types = self._types
         if types.unkept is not None:
             raise Unsupported(types.unkept)
         groups = GroupTable(types.keys, types.calls, groups_max)
@@ -91,6 +88,15 @@ class GroupQueries:
                 self._process, RELATION_NAMESPACE, "groups", self._grouped.groups_text(), schema
             )
         return groups
+
+    def _asked_types(self) -> GroupTypes:
+        rows = self._rows.run(self._schema.empty_table()).drop_columns([PLACE])
+        schema = never_empty(rows.schema)
+        asked = ComputedQuery.of(self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), schema)
+        try:
+            return GroupTypes.of(self._grouped, rows.schema, asked.run(schema.empty_table()).schema)
+        finally:
+            asked.close()
 
     def rows(self, versions: pa.Table) -> tuple[pa.Table, list[Failed]]:
         """What versions of the source bring to their groups, each with its place; and those that fail."""

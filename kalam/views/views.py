@@ -55,6 +55,8 @@ from kalam.views.writer import Writer
 RIGHTS_S = 0.5
 """How often it is looked whether the owners of views may still read what these read."""
 BEGIN_S = 5.0
+FILLING_S = 0.003
+"""How often a REFRESH looks whether the view is filled."""
 PERMISSION = "permission"
 log = structlog.get_logger(__name__)
 
@@ -229,7 +231,7 @@ class Views:
                 return
             if kept.standing is not Standing.FILLING:  # or whoever asked would wait as long as it fails
                 raise TooBusy(f"the materialized view {view.name} is filled as soon as it can be: {kept.reason}")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(FILLING_S)
         if running is not None:
             raise Unsupported(f"the materialized view {view.name} has stopped: {running.keeper.kept.reason}")
 

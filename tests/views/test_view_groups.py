@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from datafusion import SessionConfig, SessionContext
+from datafusion.catalog import Schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.errors import DuplicateKey, TooLarge
 from kalam.views.groups import GroupTable, KeptCall, difference
+from kalam.views.groups.gathering import ROWS_MAX
 from kalam.views.shape.classified import AggregateKind as Kind
 
 NAN, INF = math.nan, math.inf
@@ -235,6 +238,95 @@ def test_groups_are_those_of_the_rows_that_are_left(batches: list[list[tuple[Any
     again.load(groups.dump(groups.all_slots()))
     for kept in (groups, again):
         check(kept, model(left))
+
+
+WIDE_CALLS = (
+    *CALLS,
+    KeptCall(Kind.SUM, pa.decimal128(12, 2), pa.decimal128(22, 2)),
+    KeptCall(Kind.SUM, WIDE, WIDE),
+    KeptCall(Kind.AVG, pa.float32(), pa.float64()),
+    KeptCall(Kind.MIN, pa.float32(), pa.float32()),
+    KeptCall(Kind.ALL, pa.bool_(), pa.bool_()),
+    KeptCall(Kind.MAX, pa.string(), pa.string()),
+    KeptCall(Kind.SUM, pa.int16(), pa.int64()),
+)
+DIGITS = st.decimals(-(10**9), 10**9, places=2)
+MANY_DIGITS = DIGITS | st.just(Decimal(f"{ALL_NINES}.99")) | st.just(Decimal("0.01"))
+SINGLES = st.sampled_from([0.0, -0.0, NAN, INF, -INF]) | st.floats(width=32)
+WIDE_ROWS = st.tuples(
+    st.sampled_from([0.0, -0.0, NAN, 1.5, None]),
+    *(st.none() | values for values in (FLOATS, INTEGERS, DIGITS, MANY_DIGITS, SINGLES, st.booleans())),
+    st.sampled_from(["", "é", "z", None]),
+    st.none() | st.integers(-(2**15), 2**15 - 1),
+)
+
+
+def wide_relation(rows: list[Any]) -> pa.Table:
+    """Rows of the rows text, by the columns that ``WIDE_CALLS`` gather."""
+    kinds = [F8, F8, I8, pa.decimal128(12, 2), WIDE, pa.float32(), BOOL, TEXT, pa.int16()]
+    places = {"_k0": 0, "_a1": 1, "_a2": 2, "_a3": 1, "_a4": 1, "_a5": 2}
+    places |= {"_a6": 3, "_a7": 4, "_a8": 5, "_a9": 5, "_a10": 6, "_a11": 7, "_a12": 8}
+    return pa.table({name: pa.array([row[at] for row in rows], kinds[at]) for name, at in places.items()})
+
+
+def gathered(groups: GroupTable, rows: pa.Table, *, many: bool = False) -> dict[int, int]:
+    """Have DataFusion gather rows for groups; of how many rows something was left for each aggregate."""
+    ctx = SessionContext(SessionConfig().with_target_partitions(2))
+    ctx.catalog().register_schema("_view", Schema.memory_schema())
+    ctx.catalog().schema("_view").register_table("rows", ctx.from_arrow(rows).into_view())
+    gathering = groups.gathering(many=many)
+    rest = groups.merge(ctx.sql(gathering.groups_text()).to_arrow_table())
+    texts = [gathering.distinct_text(number) for number in gathering.distinct]
+    for text in [*texts, *([gathering.rest_text(rest)] if rest else [])]:
+        groups.complete(ctx.sql(text).to_arrow_table())
+    return rest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WIDE_ROWS, max_size=30), st.data())
+def test_groups_that_the_engine_gathers_are_those_of_the_rows_one_by_one(rows: list[Any], data: Any) -> None:
+    one_by_one, together, many = (GroupTable([F8], WIDE_CALLS, 10) for _ in range(3))
+    one_by_one.take(wide_relation(rows))
+    gathered(together, wide_relation(rows))
+    gathered(many, wide_relation(rows), many=True)
+    gone = data.draw(st.permutations(rows))
+    for left in (len(rows), len(rows) // 2, 0):
+        going, gone = gone[left:], gone[:left]
+        for groups in (one_by_one, together, many):
+            groups.take(wide_relation(going), np.array([-1] * len(going), np.int64))
+            groups.forget(groups.gone(groups.all_slots()))
+        assert told(together) == told(many) == told(one_by_one)
+
+
+def told(groups: GroupTable) -> dict[str, str]:
+    """All that groups show, by their keys, of which those are told apart that are not right for now."""
+    slots = groups.all_slots()
+    values = groups.values(slots)
+    names = {slot: repr(key) for slot, key in zip(slots.tolist(), groups.keys_of(slots), strict=True)}
+    found = {names[row.pop("kalam_place")]: repr(row) for row in values.rows.to_pylist()}
+    stale = {names[slot]: "stale" for slot in groups.stale.tolist()}
+    return found | {names[slot]: why for slot, why in values.failed.items()} | stale
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_engine_gathers_sums_of_doubles_exactly_and_few_of_them_one_by_one(*, many: bool) -> None:
+    groups = GroupTable([], [KeptCall(Kind.SUM, F8, F8)], 1)
+    values = [0.1, -1e-9, 123456.789, 4e12, -3.5] * 2_000
+    assert gathered(groups, pa.table({"_a0": values}), many=many) == {}
+    assert groups.values(groups.all_slots()).rows["_v0"].to_pylist() == [float(sum(map(Fraction, values)))]
+    assert gathered(groups, pa.table({"_a0": [NAN, 1e300, 5e-324, -INF, 0.0, None]})) == {
+        0: 4
+    }  # the sum of the others is exact as it is gathered
+    assert math.isnan(groups.values(groups.all_slots()).rows["_v0"][0].as_py())
+
+
+def test_sums_of_doubles_of_very_many_rows_need_whole_numbers() -> None:
+    size = pa.table({"_n": [5, ROWS_MAX + 1]})
+    sums = GroupTable([], [KeptCall(Kind.AVG, F8, F8)], 1)
+    assert not sums.gathering().is_exact(size)
+    assert sums.gathering().is_exact(size.slice(0, 1))
+    assert sums.gathering(many=True).is_exact(size)
+    assert GroupTable([], [KeptCall(Kind.SUM, I8, I8)], 1).gathering().is_exact(size)
 
 
 def relation(rows: list[Any]) -> pa.Table:

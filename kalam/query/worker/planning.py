@@ -20,6 +20,7 @@ from datafusion.catalog import Schema
 
 from kalam.query.exact.parameters import described
 from kalam.query.exact.rewrite import ExactQueries, exact_config
+from kalam.query.exact.scopes import READ_ONLY
 from kalam.query.parameters import received
 from kalam.query.wire import Ask, Bound, Untyped
 from kalam.query.worker.arrow_frames import arrow_frame
@@ -66,7 +67,13 @@ class Planner:
     def plan(self, ask: Ask) -> Planned:
         """The plan of a query, which runs when it is read."""
         values, relations = received(ask.parameters, ask.typed), self._relations(ask)
-        return Planned(plan(self._plannings[ask.in_order], ask.text, relations, values), relations, values)
+        planning = self._plannings[ask.in_order]
+        found = plan(planning, ask.text, relations, values)
+        if ask.around is not None:
+            rows = Bound(ask.around.namespace, ask.around.table, 0)
+            with registered(planning, [(rows, Frame(found, found.schema()))]):
+                found = planning.ctx.sql_with_options(ask.around.text, READ_ONLY)
+        return Planned(found, relations, values)
 
     def describe(self, ask: Ask, untyped: Untyped) -> tuple[pa.Schema, DataFrame]:
         """The types that the parameters of a query take, under their numbers, and a plan with NULLs in their places."""

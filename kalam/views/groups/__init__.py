@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from kalam.views.groups.calls import KeptCall
 from kalam.views.groups.difference import Difference, difference
-from kalam.views.groups.table import GroupTable, GroupValues, KeptCall
+from kalam.views.groups.table import GroupTable, GroupValues
 
 __all__ = ["Difference", "GroupTable", "GroupValues", "KeptCall", "difference"]

@@ -34,6 +34,12 @@ class Accumulator(Protocol):
     def add(self, batch: Batch, values: pa.Array) -> None:
         """Count the values of a batch's rows in."""
 
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Count in what was gathered of many rows (``gathering``), a row for each group of a batch."""
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Take in what was left of values that were counted in as they were gathered."""
+
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""
 
@@ -68,6 +74,13 @@ class Counts:
         """Count the values of a batch's rows in."""
         counted = batch if values is None or not values.null_count else batch.part(present(values))
         self.counts[batch.slots] += counted.number()
+
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Count in how many were gathered."""
+        np.add.at(self.counts, batch.slots[batch.codes], columns[0].to_numpy())
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Nothing is ever left."""
 
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""
@@ -107,12 +120,22 @@ class Sums:
     def add(self, batch: Batch, values: pa.Array) -> None:
         """Count the values of a batch's rows in."""
         self._counts.add(batch, values)
-        if values.null_count:
-            batch, values = batch.part(present(values)), values.drop_null()
+        self.complete(batch, values)
+
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Count in how many were gathered, and the parts of their sums."""
+        self._counts.merge(batch, columns[:1])
+        if len(columns) > 1:
+            self._sums.merge(batch, columns[1:])
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Add values that are counted."""
+        if rest.null_count:
+            batch, rest = batch.part(present(rest)), rest.drop_null()
         if isinstance(self._sums, FloatSums):
-            self._sums.add(batch, doubles(values))
+            self._sums.add(batch, doubles(rest))
         else:
-            self._sums.add(batch, values)
+            self._sums.add(batch, rest)
 
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""
@@ -175,6 +198,14 @@ class Truths:
         for place, wanted in enumerate((False, True)):
             chosen = pc.equal(values, wanted).fill_null(False).to_numpy(zero_copy_only=False)
             self._counts[place, batch.slots] += batch.part(chosen).number()
+
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Count in how many false and true ones were gathered."""
+        for place, column in enumerate(columns):
+            np.add.at(self._counts[place], batch.slots[batch.codes], column.to_numpy())
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Nothing is ever left."""
 
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""

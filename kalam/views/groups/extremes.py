@@ -54,6 +54,15 @@ class Extremes:
             self._found[slot] = None
             self.stale.discard(slot)
 
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Count in how many were gathered, and the extreme of them."""
+        self._counts.merge(batch, columns[:1])
+        self.complete(batch, columns[1])
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Look at values that are counted."""
+        self._take(*_net(batch, rest))
+
     def remake(self, batch: Batch, values: pa.Array, stale: Ints) -> None:
         """Find the values of these groups among all of their rows; how many there are is known."""
         for slot in stale.tolist():
@@ -156,6 +165,13 @@ class DistinctCounts:
                 f"the view would keep more than {self._max:,} distinct values for count(DISTINCT)",
                 hint="maintain = 'rerun' keeps none of them",
             )
+
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Nothing is gathered of them."""
+
+    def complete(self, batch: Batch, rest: pa.Array) -> None:
+        """Count the values in, which weigh as often as they are there."""
+        self.add(batch, rest)
 
     def _count(self, times: dict[Any, int], value: Any, number: int) -> None:
         before = times.get(value, 0)

@@ -8,6 +8,7 @@ slot but the last are within 0 … 2^32 - 1, and the last has the sign.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _LIMB = 32
 _MASK = (1 << _LIMB) - 1
 _LEAST = -1_088
 """The power of two of the lowest limb that there can be: below 2^-1074, and a multiple of 32."""
+UNITS = (12, -20, -52, -84)
+"""The powers of two in whole numbers of which sums of DOUBLEs are gathered."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -41,6 +44,18 @@ class WholeSums:
         """Add the values, none of them NULL, of the rows of a batch."""
         for place, limb in enumerate(_limbs_of(values, len(self.limbs))):
             self.limbs[place, batch.slots] += batch.total(limb * batch.weights)
+        _settle(self.limbs, batch.slots)
+
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Add sums: of integers that of their lower 32 bits and that of the rest, of DECIMALs the sum."""
+        if len(self.limbs) == 2:
+            low, high = map(_whole, columns)
+            parts = [low & _MASK, (low >> _LIMB) + high]
+        else:
+            [values] = columns
+            parts = _limbs_of(values.fill_null(pa.scalar(0).cast(values.type)), len(self.limbs))
+        for place, part in enumerate(parts):
+            np.add.at(self.limbs[place], batch.slots[batch.codes], part)
         _settle(self.limbs, batch.slots)
 
     def dump(self, slots: Ints) -> list[pa.Array]:
@@ -124,6 +139,19 @@ class FloatSums:
         self.limbs[start : start + span, batch.slots] += sums.reshape(-1, span).T.astype(np.int64)
         _settle(self.limbs, batch.slots)
 
+    def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
+        """Add sums that are whole numbers of ``UNITS``, as they are or by how many units that is."""
+        for power, column in zip(UNITS, columns, strict=True):
+            whole = _whole(column) if pa.types.is_integer(column.type) else _units(doubles(column.fill_null(0)), power)
+            if not whole.any():
+                continue
+            place, shift = divmod(power - _LEAST, _LIMB)
+            low, high = (whole & _MASK) << shift, (whole >> _LIMB) << shift
+            self._reach(place, place + 4)
+            for behind, part in enumerate((low & _MASK, (low >> _LIMB) + (high & _MASK), high >> _LIMB)):
+                np.add.at(self.limbs[place + behind - self.lowest], batch.slots[batch.codes], part)
+            _settle(self.limbs, batch.slots)
+
     def _reach(self, first: int, last: int) -> None:
         """Have the limbs from ``first`` to before ``last``."""
         count, capacity = self.limbs.shape
@@ -194,6 +222,16 @@ def _limbs_of(values: pa.Array, count: int) -> list[npt.NDArray[Any]]:
     words = np.frombuffer(wide.buffers()[1], np.int64)[2 * wide.offset : 2 * (wide.offset + len(wide))]
     low, high = words[0::2], words[1::2]
     return [low & _MASK, (low >> _LIMB) & _MASK, high & _MASK, high >> _LIMB]
+
+
+def _whole(column: pa.Array) -> Ints:
+    """Whole numbers, 0 where nothing was added up."""
+    return np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _units(values: Floats, power: int) -> Ints:
+    """How many units of a power of two there are in each value, all of them whole numbers of at most 53 bits."""
+    return np.ldexp(values, -power).astype(np.int64)
 
 
 def doubles(values: pa.Array) -> Floats:

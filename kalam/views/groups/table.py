@@ -13,36 +13,18 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalam.views.groups.accumulators import Accumulator, Counts, Sums, Truths
 from kalam.views.groups.batch import SLICE_ROWS, Batch, Flags, Ints
+from kalam.views.groups.calls import KeptCall
 from kalam.views.groups.extremes import DistinctCounts, Extremes
+from kalam.views.groups.gathering import TIMES, Gathering
 from kalam.views.groups.keys import GroupIndex, GroupKey, encoded
-from kalam.views.groups.plain import from_plain, is_kept, unified
+from kalam.views.groups.plain import from_plain, unified
 from kalam.views.shape.classified import PLACE, AggregateKind
 
 PAIRS_MAX: Final = 1_000_000
-
-
-class KeptCall(msgspec.Struct, frozen=True):
-    """An aggregate with the types of what it gathers (None for ``count(*)``) and of its value."""
-
-    kind: AggregateKind
-    argument: pa.DataType | None
-    value: pa.DataType
-
-    @property
-    def unkept(self) -> str | None:
-        """The type that cannot be kept, or None."""
-        kind = self.argument
-        if kind is None or self.kind is AggregateKind.COUNT:
-            return None
-        if self.kind in (AggregateKind.SUM, AggregateKind.AVG):
-            small = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
-            known = small or pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_decimal128(kind)
-        else:
-            known = is_kept(kind)
-        return None if known else str(kind)
 
 
 class GroupValues(msgspec.Struct, frozen=True):
@@ -67,6 +49,10 @@ class GroupTable:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def gathering(self, *, many: bool = False) -> Gathering:
+        """The texts for what ``merge`` takes, for groups of very ``many`` rows or of fewer."""
+        return Gathering(len(self._keys), self._calls, many=many)
 
     @property
     def stale(self) -> Ints:
@@ -96,6 +82,35 @@ class GroupTable:
         for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
             kept.add(batch, None if call.argument is None else unified(rows[f"_a{number}"]))
         return batch.slots
+
+    def merge(self, gathered: pa.Table) -> dict[int, int]:
+        """Count in what was gathered of rows, none of which is known yet (``gathering``).
+
+        Returns for each aggregate of how many rows something is left to ``complete``.
+        """
+        codes, keys = encoded([gathered[f"_k{number}"] for number in range(len(self._keys))], gathered.num_rows)
+        batch = Batch(codes, self._slots(keys), np.ones(gathered.num_rows, np.int64))
+        self._rows.merge(batch, [unified(gathered["_n"])])
+        rest: dict[int, int] = {}
+        for number, kept in enumerate(self._kept):
+            prefix = f"_g{number}_"
+            columns = [unified(gathered[name]) for name in gathered.column_names if name.startswith(prefix)]
+            if columns:
+                kept.merge(batch, columns)
+            if (name := f"_r{number}") in gathered.column_names:
+                rest[number] = pc.sum(gathered[name]).as_py() or 0
+        return {number: count for number, count in rest.items() if count}
+
+    def complete(self, rows: pa.Table) -> None:
+        """Take in what was left of values, and distinct ones, of the aggregates of which there are columns."""
+        for start in range(0, rows.num_rows, SLICE_ROWS):
+            part = rows.slice(start, SLICE_ROWS)
+            codes, keys = encoded([part[f"_k{number}"] for number in range(len(self._keys))], part.num_rows)
+            times = part[TIMES].to_numpy() if TIMES in part.column_names else np.ones(part.num_rows, np.int64)
+            batch = Batch(codes, self._slots(keys), times)
+            for number, kept in enumerate(self._kept):
+                if (name := f"_a{number}") in part.column_names:
+                    kept.complete(batch, unified(part[name]))
 
     def is_stale(self, rows: pa.Table) -> Flags:
         """Which rows belong to groups that are stale."""
