@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,13 +55,20 @@ def _write_files(folder: Path, rows: int) -> list[Path]:
 def _import(stage: Stage, table: str, file: Path, rows: int) -> float:
     """Import a file into a new table and return the seconds; raises CommandFailed unless every row is there."""
     stage.sql.run(create_table("SHARED", table, NO_FLUSH))
-    where = ["--nats-url", stage.server.nats_url, "--subject-prefix", "kalam"]
-    command = [sys.executable, "-m", "kalam", "insert", table, str(file), *where]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    insert_files(stage, table, [file])
     seconds = time.perf_counter() - started
-    if done.returncode or stage.sql.count(table) != rows:
-        raise CommandFailed(f"error: kalam insert of {file.name} ended with status {done.returncode}: {done.stderr}")
+    if stage.sql.count(table) != rows:
+        raise CommandFailed(f"error: kalam insert of {file.name} stored {stage.sql.count(table):,} rows")
     stage.wait_published()
     stage.sql.run(f"DROP TABLE {table}")
     return seconds
+
+
+def insert_files(stage: Stage, table: str, files: Sequence[Path]) -> None:
+    """Insert the rows of files as a user does; raises CommandFailed."""
+    where = ["--nats-url", stage.server.nats_url, "--subject-prefix", "kalam"]
+    command = [sys.executable, "-m", "kalam", "insert", table, *map(str, files), *where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    if done.returncode:
+        raise CommandFailed(f"error: kalam insert ended with status {done.returncode}: {done.stderr}")

@@ -38,6 +38,7 @@ class Sizes:
     updated_rows: int = 100_000
     single_updates: int = 2_000
     imported_rows: int = 1_000_000
+    loaded_rows: int = 5_000_000
     random_rows: int = 300_000
     lake_rounds: int = 6
     lake_rows: int = 100_000
@@ -98,6 +99,7 @@ class Sizes:
             updated_rows=5_000,
             single_updates=50,
             imported_rows=20_000,
+            loaded_rows=25_000,
             random_rows=5_000,
             lake_rounds=1,
             lake_rows=2_000,

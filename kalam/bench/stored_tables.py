@@ -10,6 +10,7 @@ from kalam.bench.figures import Figure
 from kalam.bench.imports import measure_imports
 from kalam.bench.keyed import measure_keyed
 from kalam.bench.lasting import measure_lasting
+from kalam.bench.loads import measure_loads
 from kalam.bench.random_keys import measure_random_keys
 from kalam.bench.stage import Stage
 
@@ -20,5 +21,6 @@ def measure_stored_tables(stage: Stage) -> Iterator[Figure]:
     yield from measure_keyed(stage)
     yield from measure_cold_points(stage)
     yield from measure_imports(stage)
+    yield from measure_loads(stage)
     yield from measure_compacted(stage)
     yield from measure_random_keys(stage)

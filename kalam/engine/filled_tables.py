@@ -68,12 +68,12 @@ class FilledTables:
         rows = self._tables.of(table)
         for start in range(0, piece.num_rows, SLICE_ROWS):
             part = piece.slice(start, SLICE_ROWS).select(list(kept)).rename_columns(list(names))
-            decoded: list[Row] = await beside(part.num_rows, self._decoded, table, part, request.session.user)
+            decoded: Sequence[Row] = await beside(part.num_rows, self._decoded, table, part, request.session.user)
             await rows.take_rows(table, request.session.user, decoded)
         return int(piece.num_rows)
 
-    def _decoded(self, table: Table, part: pa.Table, user: str) -> list[Row]:
-        return self._codecs.of(table).decoder.decode_table(part, user=user, sql=True)
+    def _decoded(self, table: Table, part: pa.Table, user: str) -> Sequence[Row]:
+        return self._codecs.of(table).decoder.decode_many(part, user=user, sql=True)
 
 
 def _with_columns(statement: CreateTable, columns: Sequence[Column]) -> CreateTable:

@@ -52,10 +52,10 @@ class MessageReader:
             return Batch(messages, cast("list[Row]", rows))
         return Batch.of(messages, [self.read_one(decoder, user, message) for message in messages])
 
-    def read_one(self, decoder: RowDecoder, user: str, message: InsertMessage) -> list[Row] | KalamError:
+    def read_one(self, decoder: RowDecoder, user: str, message: InsertMessage) -> Sequence[Row] | KalamError:
         """The rows of one message, or what is wrong with it."""
 
-        def decode() -> list[Row]:
+        def decode() -> Sequence[Row]:
             rows = decoder.decode(message.payload, user=user, arrow=message.arrow, rows_max=self._rows_max)
             if len(rows) > self._rows_max:
                 raise TooLarge(f"the message has {len(rows)} rows; batch_rows_max is {self._rows_max}")

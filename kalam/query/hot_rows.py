@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from kalam.query.handed import HandedRows, HandedTable
 from kalam.query.names import HIDDEN_SEQ, hidden_key
-from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, arrow_schema, to_arrow
+from kalam.rows.columns import SEQ_FIELD, STORED_FIELDS, arrow_schema
 from kalam.rows.keys import key_arrays, key_codes
 from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import DELETED, Table
+from kalam.storage.log.chunk_columns import columns_of
 from kalam.storage.log.copies import Chunk, Key, View
 
 BATCHES_MAX = 32
@@ -90,13 +91,12 @@ class HotRows:
         return known[3] if known[1] == view.chunk_count else None
 
     def _extend(self, chunks: Sequence[Chunk]) -> None:
-        rows = [row for chunk in chunks for row in self._reader.unpack(chunk.payload, chunk.schema_version)]
         counts = [chunk.row_count for chunk in chunks]
         updated = pa.array(np.repeat([chunk.updated_us for chunk in chunks], counts), pa.int64()).cast(TIMESTAMP_ARROW)
         deleted = pa.array(np.repeat([chunk.op == "delete" for chunk in chunks], counts))
         seqs = np.concatenate([np.arange(chunk.first_seq, chunk.last_seq + 1) for chunk in chunks])
-        batch = to_arrow(rows, self._schema)
-        full = pa.record_batch([*batch.columns, updated, deleted, pa.array(seqs)], schema=self._full)
+        columns = columns_of(chunks, self._reader, self._schema).combine_chunks().to_batches()[0].columns
+        full = pa.record_batch([*columns, updated, deleted, pa.array(seqs)], schema=self._full)
         self._pieces.append(HandedRows(pa.Table.from_batches([full])))
         if len(self._pieces) > BATCHES_MAX:
             self._pieces = _joined(self._pieces)

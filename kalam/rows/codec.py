@@ -11,10 +11,11 @@ from kalam.errors import KalamError
 from kalam.rows.door import RowDecoder
 from kalam.rows.normalise import Generators
 from kalam.rows.shown import RowShower
+from kalam.rows.shown_columns import ColumnShower
 from kalam.rows.stored import StoredRows
 from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row
-from kalam.schema import DELETED, UPDATED, Table
+from kalam.schema import DELETED, UPDATED, PayloadFormat, Table
 
 
 class Codec:
@@ -70,6 +71,14 @@ class Codec:
     def changes(self) -> RowShower:
         """Rows to the members of a change: the columns, then ``_updated`` and ``_deleted``."""
         return self._shower((UPDATED, DELETED))
+
+    @cached_property
+    def column_changes(self) -> ColumnShower | None:
+        """The same of columns to their JSON; None where the table's events are none."""
+        if self.table.payload_format is not PayloadFormat.JSON:
+            return None
+        as_text = self.table.options.bigint_as_text
+        return ColumnShower(self.table.shown_columns, (UPDATED, DELETED), bigint_as_text=as_text)
 
     def _shower(self, constants: tuple[str, ...]) -> RowShower:
         table, shown = self.table, self.table.shown_columns

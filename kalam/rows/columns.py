@@ -63,11 +63,11 @@ def from_arrow(table: pa.Table) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, table.num_rows, SLICE_ROWS):
         part = table.slice(start, SLICE_ROWS)
-        rows += zip(*map(_values, part.columns), strict=True)
+        rows += zip(*map(column_values, part.columns), strict=True)
     return rows
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def column_values(column: pa.ChunkedArray) -> list[Any]:
     """The values as Python has them; those of time stamps Arrow would make one by one."""
     return timestamps(column) if column.type == TIMESTAMP_ARROW else column.to_pylist()
 

@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from kalam.errors import InvalidValue, KalamError
 from kalam.rows.arrow_values import UNFIT, arrow_values
+from kalam.rows.column_rows import COLUMNS_MIN, ColumnRows
 from kalam.rows.column_types import TYPES, Decoding
-from kalam.rows.columns import SLICE_ROWS
+from kalam.rows.columns import SLICE_ROWS, arrow_schema
 from kalam.rows.event_defaults import MADE, event_default
 from kalam.rows.formats.foreign_arrow import MESSAGE_ROWS_MAX, ForeignStream
 from kalam.rows.judged import UNREADABLE, judged
@@ -110,14 +111,16 @@ class RowDecoder:
         read = lossless(column.type)
         return read if own is None else lambda values: own(read(values))
 
-    def decode(self, payload: bytes, *, user: str, arrow: bool = False, rows_max: int = MESSAGE_ROWS_MAX) -> list[Row]:
+    def decode(
+        self, payload: bytes, *, user: str, arrow: bool = False, rows_max: int = MESSAGE_ROWS_MAX
+    ) -> Sequence[Row]:
         """The rows of one message: one row or an array of rows, or an Arrow stream where ``arrow`` is set.
 
         Raises InvalidValue, NotNullViolation or ColumnNotFound for the first thing that is wrong, TooLarge for an Arrow
         stream of more than ``rows_max`` rows, whose number says nothing about its bytes.
         """
         if arrow:
-            return self.decode_table(ForeignStream(payload).table(rows_max), user=user)
+            return self.decode_many(ForeignStream(payload).table(rows_max), user=user)
         return self._finish(self._structs(payload), user)
 
     def decode_named(self, payload: bytes, *, user: str, arrow: bool, rows_max: int) -> tuple[list[Row], Named]:
@@ -273,17 +276,50 @@ class RowDecoder:
         rows = list(zip(*fixed, strict=True))
         return self._with_row_ids(rows) if self._has_row_id else rows
 
-    def decode_table(self, table: pa.Table, *, user: str, sql: bool = False) -> list[Row]:
-        """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost.
-
-        With ``sql`` they are taken as SQL assigns them (see ``kalam.rows.arrow_values``).
-        """
+    def _known_columns(self, table: pa.Table) -> pa.Table:
+        """An Arrow table without what is to be ignored; raises InvalidValue for a column that is not the table's."""
         known = {column.name for column in self._columns}
         if self._taking.ignore_unknown:
             table = table.select([name for name in table.column_names if name in known or name in SERVER_COLUMNS])
         for name in table.column_names:
             if name not in known or table.column_names.count(name) > 1:
                 raise unknown_column(self.table, name, None)
+        return table
+
+    def decode_many(self, table: pa.Table, *, user: str, sql: bool = False) -> Sequence[Row]:
+        """The same as ``decode_table`` gives, as columns where that pays."""
+        in_columns = table.num_rows >= COLUMNS_MIN and self.table.is_stored
+        return (self.decode_columns if in_columns else self.decode_table)(table, user=user, sql=sql)
+
+    def decode_columns(self, table: pa.Table, *, user: str, sql: bool = False) -> ColumnRows:
+        """The same as columns: one whose values need a look is made of these, as in a row, and the others are taken."""
+        table, now = self._known_columns(table), datetime.now(UTC)
+        schema = arrow_schema(self.table.columns)
+        arrays: list[Any] = []
+        for column, default, fix in zip(self._columns, self._defaults, self._fixes, strict=True):
+            found = self._whole_column(table, column)
+            if found is None:
+                values = self._arrow_column(table, column, default, sql)
+                fixed = self._fixed(column, default, fix, values, user, now)
+                found = pa.array(fixed, schema.field(len(arrays)).type)
+            arrays.append(found)
+        if self._has_row_id:
+            arrays.append(pa.array(self._generators.snowflakes.take(table.num_rows), pa.int64()))
+        return ColumnRows(pa.table(arrays, schema=schema))
+
+    def _whole_column(self, table: pa.Table, column: Column) -> pa.ChunkedArray | None:
+        whole = TYPES[column.type.name].whole
+        if whole is None or column.name not in table.column_names:
+            return None
+        values = table.column(column.name)
+        return None if values.null_count and not column.nullable else whole(values, column.type)
+
+    def decode_table(self, table: pa.Table, *, user: str, sql: bool = False) -> list[Row]:
+        """The rows of an Arrow table whose columns are named as the table's; types are cast where nothing is lost.
+
+        With ``sql`` they are taken as SQL assigns them (see ``kalam.rows.arrow_values``).
+        """
+        table = self._known_columns(table)
         if not table.num_rows:
             return []
         pairs = zip(self._columns, self._defaults, strict=True)

@@ -44,7 +44,7 @@ class MessageRows:
         """How many rows there are."""
         return len(self._raws) if self._table is None else int(self._table.num_rows)
 
-    def decode(self, decoder: RowDecoder, user: str, first: int, end: int) -> list[Row]:
+    def decode(self, decoder: RowDecoder, user: str, first: int, end: int) -> Sequence[Row]:
         """The rows from one place to another; raises what is wrong with one of them."""
         if self._table is not None:
             return decoder.decode_table(self._table.slice(first, end - first), user=user)

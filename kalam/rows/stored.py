@@ -1,8 +1,8 @@
-"""Rows as they lie in SQLite: msgpack arrays of values in column order, many rows to a blob.
+"""Rows as they lie in SQLite, many rows to a blob: msgpack arrays of values in column order, or columns.
 
 A blob is one msgpack array of rows, so any msgpack reader opens it. It is written by msgspec, whose bytes are plain
 msgpack and which packs and unpacks about nine times as fast as the ``msgpack`` package (measured; a test reads the
-blobs with that package).
+blobs with that package). Rows that came as columns, many at once, are a blob of columns (``column_rows.py``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from kalam.rows.column_rows import ColumnRows, is_columns, read_columns
+from kalam.rows.columns import from_arrow
 from kalam.rows.types import Row, stored_type
 from kalam.schema import Column
 
@@ -23,7 +25,7 @@ _RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 def pack_rows(rows: Sequence[Row]) -> bytes:
     """The rows as one blob."""
-    return _ENCODER.encode(rows)
+    return rows.pack() if isinstance(rows, ColumnRows) else _ENCODER.encode(rows)
 
 
 def pack_pieces(rows: Sequence[Row]) -> list[bytes]:
@@ -42,12 +44,14 @@ def pack_pieces(rows: Sequence[Row]) -> list[bytes]:
 
 def row_count(blob: bytes) -> int:
     """How many rows a blob has, without decoding it."""
+    if is_columns(blob):
+        return int(read_columns(blob).num_rows)
     length = _header_length(blob)
     return blob[0] & 0x0F if length == 1 else int.from_bytes(blob[1:length], "big")
 
 
 def row_sizes(blob: bytes) -> list[int]:
-    """The bytes of each row of a blob, without decoding it."""
+    """The bytes of each row of a blob of msgpack rows, without decoding it."""
     return [len(memoryview(raw)) for raw in _RAW.decode(blob)]
 
 
@@ -57,7 +61,7 @@ def array_of(rows: Sequence[bytes]) -> bytes:
 
 
 def join_packed(blobs: Sequence[bytes], count: int) -> bytes:
-    """One blob of ``count`` rows from blobs that ``pack_rows`` wrote, without decoding them."""
+    """One blob of ``count`` rows from blobs of msgpack rows, without decoding them."""
     if len(blobs) == 1:
         return blobs[0]
     return b"\xdd" + count.to_bytes(4, "big") + b"".join(blob[_header_length(blob) :] for blob in blobs)
@@ -76,4 +80,4 @@ class StoredRows:
 
     def unpack(self, blob: bytes) -> list[Row]:
         """The rows of a blob."""
-        return self._decoder.decode(blob)
+        return from_arrow(read_columns(blob)) if is_columns(blob) else self._decoder.decode(blob)

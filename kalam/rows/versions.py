@@ -13,7 +13,10 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
+from kalam.rows.column_rows import is_columns, read_columns
+from kalam.rows.columns import column_values
 from kalam.rows.normalise import column_fix
 from kalam.rows.sql_values import carried_value
 from kalam.rows.stored import StoredRows
@@ -103,8 +106,16 @@ class StoredVersions:
     def unpack(self, blob: bytes, schema_version: int) -> list[Row]:
         """The rows of a blob that was written under ``schema_version``."""
         reader, moved = self._reader(schema_version)
+        if moved is not None and is_columns(blob):
+            return _read_adopted(blob, moved)
         rows = reader.unpack(blob)
         return rows if moved is None else adopted(rows, moved)
+
+    def columns(self, blob: bytes, schema_version: int) -> pa.Table | None:
+        """The same as Arrow columns, where they lie so; None where only their rows can be had."""
+        if not is_columns(blob) or self._reader(schema_version)[1] is not None:
+            return None
+        return read_columns(blob)
 
     def _reader(self, schema_version: int) -> tuple[StoredRows, tuple[Source, ...] | None]:
         known = self._readers.get(schema_version)
@@ -123,6 +134,20 @@ def adopted(rows: Sequence[Row], moved: Sequence[Source]) -> list[Row]:
         return []
     values = list(zip(*rows, strict=True))
     return list(zip(*(_adopted(source, values, len(rows)) for source in moved), strict=True))
+
+
+def _read_adopted(blob: bytes, moved: Sequence[Source]) -> list[Row]:
+    """The rows of a blob of columns, of which only those are read that are wanted."""
+    table = read_columns(blob)
+    if not table.num_rows:
+        return []
+    values = (
+        [source.fill] * table.num_rows if source.place is None else column_values(table.column(source.place))
+        for source in moved
+    )
+    pairs = zip(moved, values, strict=True)
+    widened = (own if source.widen is None else source.widen(own) for source, own in pairs)
+    return list(zip(*widened, strict=True))
 
 
 def _adopted(source: Source, values: Sequence[Values], count: int) -> Values:

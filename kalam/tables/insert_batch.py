@@ -12,6 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from kalam.errors import KalamError
+from kalam.rows.column_rows import ColumnRows, joined
 from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row
 from kalam.storage.log.answers import MessageName
@@ -69,7 +70,7 @@ class Batch(msgspec.Struct, frozen=True):
         errors = {place: rows for place, rows in enumerate(decoded) if isinstance(rows, KalamError)}
         kept = [() if isinstance(rows, KalamError) else rows for rows in decoded]
         counts = [len(rows) for rows in kept]  # type: ignore[arg-type]  # no Sifted is left
-        together = [row for rows in kept for row in rows]  # type: ignore[union-attr]
+        together = _together(kept)  # type: ignore[arg-type]
         return cls(messages, together, counts, errors, names, traced, sifted)
 
     def each(self) -> Iterator[tuple[InsertMessage, Sequence[Row] | KalamError]]:
@@ -118,6 +119,14 @@ class Batch(msgspec.Struct, frozen=True):
             if isinstance(answer, bytes):
                 answers[place] = with_refused(answer, sifted.told())
         return answers
+
+
+def _together(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
+    """The rows of all parts, as columns where they are."""
+    columns = [part for part in parts if isinstance(part, ColumnRows)]
+    if columns and sum(map(len, columns)) == sum(map(len, parts)):
+        return joined(columns)
+    return [row for part in parts for row in part]
 
 
 class Tally:

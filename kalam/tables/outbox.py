@@ -37,7 +37,7 @@ from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
-from kalam.tables.runs import Unpublished, messages_of
+from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, messages_of
 from kalam.tasks import Tasks
 from kalam.threads import Purpose, in_thread
 from kalam.tracing import batch_span
@@ -265,8 +265,12 @@ class Outbox:
             return
         crash_point("outbox.before_publish")
         messages: list[ChangeMessage] = []
-        for version, run in groupby(waiting, lambda each: each.chunk.schema_version):
-            messages += messages_of(run, self._codec(feed.table, version), self._port.payload_bytes_max)
+        for version, alike in groupby(waiting, lambda each: each.chunk.schema_version):
+            codec, run = self._codec(feed.table, version), list(alike)
+            if any(columns_to_show(each, codec) is not None for each in run):  # many rows, and Arrow's work
+                messages += await in_thread(Purpose.ROWS, all_messages_of, run, codec, self._port.payload_bytes_max)
+            else:
+                messages += messages_of(run, codec, self._port.payload_bytes_max)
         traces = [message.trace for message in messages if message.trace]
         with batch_span("kalam.publish", traces, table=str(feed.table.name), events=len(messages)):
             feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)

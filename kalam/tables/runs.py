@@ -12,8 +12,10 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from kalam.rows.codec import Codec
+from kalam.rows.column_rows import ColumnRows, is_columns, read_columns
 from kalam.rows.lone_values import show_timestamp
 from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
@@ -61,6 +63,13 @@ def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max:
     """The messages that publish these chunks, in order. The chunks follow each other without a hole."""
     pending: Run | None = None
     for each in waiting:
+        columns = columns_to_show(each, codec)
+        if columns is not None:
+            if pending:
+                yield from _encode(pending, codec, payload_bytes_max)
+            pending = None
+            yield from _of_columns(each, columns, codec, payload_bytes_max)
+            continue
         for run in _runs(each, codec):
             joined = _join(pending, run) if pending else run
             if joined is None and pending:
@@ -68,6 +77,43 @@ def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max:
             pending = joined or run
     if pending:
         yield from _encode(pending, codec, payload_bytes_max)
+
+
+def all_messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max: int) -> list[ChangeMessage]:
+    """The same, made at once."""
+    return list(messages_of(waiting, codec, payload_bytes_max))
+
+
+def columns_to_show(unpublished: Unpublished, codec: Codec) -> pa.Table | None:
+    """The columns of a chunk that is to be told by these; None for one whose rows are."""
+    chunk, rows, traces = unpublished.chunk, unpublished.rows, unpublished.traces
+    if chunk.op != "insert" or codec.table.options.subject_key is not None or codec.column_changes is None:
+        return None
+    if traces is not None and len(traces) > 1:
+        return None
+    if isinstance(rows, ColumnRows):
+        return rows.table
+    return read_columns(chunk.payload) if rows is None and is_columns(chunk.payload) else None
+
+
+def _of_columns(
+    unpublished: Unpublished, columns: pa.Table, codec: Codec, payload_bytes_max: int
+) -> Iterator[ChangeMessage]:
+    chunk, shower = unpublished.chunk, codec.column_changes
+    assert shower is not None
+    trace = unpublished.traces[0][1] if unpublished.traces else None
+    shown = shower.maps(columns, (show_timestamp(chunk.updated), False))
+    bytes_max = min(RUN_BYTES_MAX, payload_bytes_max)
+    runs = [(first, min(first + RUN_ROWS_MAX, len(shown))) for first in range(0, len(shown), RUN_ROWS_MAX)][::-1]
+    while runs:
+        first, end = runs.pop()
+        head = b'{"op":"insert","seq":%d,"rows":[' % (chunk.first_seq + first)
+        payload = b"".join((head, shown.array(first, end), b"]}"))
+        if len(payload) > bytes_max and end - first > 1:
+            middle = (first + end) // 2
+            runs += [(middle, end), (first, middle)]
+        else:
+            yield ChangeMessage("insert", None, chunk.first_seq + first, end - first, payload, trace)
 
 
 def _join(first: Run, second: Run) -> Run | None:

@@ -17,6 +17,7 @@ import msgspec
 from kalam.errors import DuplicateKey, TooBusy, TooLarge
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
+from kalam.rows.column_rows import ColumnRows
 from kalam.rows.stored import pack_pieces, pack_rows, row_sizes
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -153,14 +154,18 @@ class StoredTables:
         """One INSERT of these rows; raises TooLarge and InvalidValue for what an event cannot carry."""
         packed = pack_pieces(rows)
         self._check_rows(table, rows, packed)
-        return InsertStatement(list(map(table.key_of, rows)), rows, packed, msg_id, sender, trace)
+        keys = rows.keys(table.key_places) if isinstance(rows, ColumnRows) else list(map(table.key_of, rows))
+        return InsertStatement(keys, rows, packed, msg_id, sender, trace)
 
     def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
         if table.options.subject_key is not None:
             subject_keys(table, rows)
         bound = self._bounds.row_bytes_max
         overhead = 200 + sum(len(column.name) + 24 for column in table.columns)
-        if all(
+        if isinstance(rows, ColumnRows):
+            if rows.row_bytes_max() * JSON_GROWTH + overhead <= bound:
+                return
+        elif all(
             len(packed) * JSON_GROWTH + overhead <= bound or max(row_sizes(packed)) * JSON_GROWTH + overhead <= bound
             for packed in pieces
         ):

@@ -65,6 +65,7 @@ def check_stored_tables(figures):
     assert len([figure for figure in figures if figure["name"].startswith("SELECT, NATS, alone, p")]) == 2
     assert [figure["updated_rows"] for figure in figures if "updated_rows" in figure] == [QUICK.updated_rows]
     assert [figure["imported_rows"] for figure in figures if "imported_rows" in figure] == [QUICK.imported_rows] * 2
+    assert [figure["loaded_rows"] for figure in figures if "loaded_rows" in figure] == [QUICK.loaded_rows] * 2
     [compacted] = [figure for figure in figures if "compacted_rows" in figure]
     assert (compacted["compacted_rows"], compacted["segments_after"]) == (QUICK.flush_rows, 1)
     empty, beside = (figure for figure in figures if "random_rows" in figure)
@@ -74,7 +75,7 @@ def check_stored_tables(figures):
     assert lasting == [QUICK.lasting_rows // 10, QUICK.lasting_rows // 2, QUICK.lasting_rows]
     cold = [figure["cold_rows_asked"] for figure in figures if "cold_rows_asked" in figure]
     assert cold == [QUICK.cold_point_reads, QUICK.cold_point_reads // 10] * len(QUICK.cold_point_rows)
-    assert len(figures) == 18
+    assert len(figures) == 20
 
 
 def check_postgres(figures):

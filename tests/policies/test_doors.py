@@ -78,6 +78,12 @@ async def test_messages_are_refused_whole_or_row_by_row(server: PolicyServer, fo
         ]
         stored = await server.rows("admin", f"SELECT id FROM app.{table} WHERE id >= 20 ORDER BY id")
         assert stored == [[row["id"]] for row in rows if row["owner"] == "ada"]
+        # Many rows of Arrow, which stay columns.
+        many = [{"id": 1_000 + number, "owner": "ada" if number != 700 else "ben"} for number in range(1_500)]
+        kind, body = bodies(many)[-1]
+        assert (await send(table, body, Content_Type=kind))["code"] == "permission_denied"
+        answer = await send(table, body, Content_Type=kind, Kalam_On_Invalid="skip")
+        assert (answer["rows"], answer["refused"], answer["errors"][0]["row"]) == (1_499, 1, 701)
 
 
 @pytest.mark.parametrize("form", FORMS)

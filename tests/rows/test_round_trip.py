@@ -198,17 +198,7 @@ def test_the_feed_tells_rows_at_hand_as_it_tells_them_from_the_log(
         return
     codec = codec_of(f"{given_rows.create} WITH (format = '{payload_format}')")
     rows = codec.decoder.decode(json.dumps(given_rows.shown()).encode(), user="ann")
-    chunk = Chunk(
-        first_seq=1,
-        row_count=len(rows),
-        op="insert",
-        updated_us=1_700_000_000_000_000,
-        schema_version=1,
-        superseding=False,
-        payload=pack_rows(rows),
-    )
-    at_hand, logged = (list(messages_of([Unpublished(chunk, known)], codec, 1 << 20)) for known in (rows, None))
-    assert at_hand == logged
+    assert told(codec, rows, rows) == told(codec, rows, None)
 
 
 @settings(deadline=None, max_examples=150)
@@ -239,6 +229,54 @@ def test_rows_of_an_arrow_stream_are_those_of_json(codec_of: MakeCodec, given_ro
         writer.write_batch(batch)
     arrived = codec.decoder.decode(sink.getvalue().to_pybytes(), user="ann", arrow=True)
     assert exact(list(map(utc, arrived))) == exact(list(map(utc, rows)))
+
+
+ALIKE = {
+    pa.int32(): pa.int64(),
+    pa.int64(): pa.decimal128(20),
+    pa.string(): pa.large_string(),
+    pa.timestamp("us", "UTC"): pa.timestamp("us"),
+    pa.date32(): pa.timestamp("s"),
+}
+"""Types that hold the same values."""
+
+
+def as_sent(table: pa.Table, *, alike: bool) -> pa.Table:
+    fields = [(field.name, ALIKE.get(field.type, field.type) if alike else field.type) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+@settings(deadline=None, max_examples=200)
+@given(given_rows=some_rows(), alike=st.booleans(), options=st.sampled_from(["", "WITH (bigint_as_text = true)"]))
+def test_rows_that_stay_columns_are_the_rows_that_they_would_be(
+    codec_of: MakeCodec, given_rows: Rows, alike: bool, options: str
+) -> None:
+    codec = codec_of(f"{given_rows.create} {options}")
+    sent = codec_of(given_rows.create).decoder.decode(json.dumps(given_rows.shown()).encode(), user="ann")
+    whole = pa.Table.from_batches([to_arrow(sent, arrow_schema(codec.table.columns))])
+    table = as_sent(pa.concat_tables([whole, whole.slice(1), whole]), alike=alike)
+    rows = codec.decoder.decode_table(table, user="ann")
+    columns = codec.decoder.decode_columns(table, user="ann")
+    assert columns.table.schema == arrow_schema(codec.table.columns)
+    assert exact(list(map(utc, columns))) == exact(list(map(utc, rows)))
+    assert exact(utc(columns[-1])) == exact(utc(rows[-1]))
+    part = columns[1:]
+    assert exact(list(map(utc, codec.stored.unpack(pack_rows(part))))) == exact(list(map(utc, rows[1:])))
+    of_rows = told(codec, rows[1:], rows[1:])
+    assert told(codec, part, part) == told(codec, part, None) == of_rows
+
+
+def told(codec: Codec, rows: Sequence[tuple[Any, ...]], at_hand: Sequence[tuple[Any, ...]] | None) -> list[Any]:
+    chunk = Chunk(
+        first_seq=7,
+        row_count=len(rows),
+        op="insert",
+        updated_us=1_700_000_000_000_000,
+        schema_version=1,
+        superseding=False,
+        payload=pack_rows(rows),
+    )
+    return list(messages_of([Unpublished(chunk, at_hand)], codec, 1 << 20))
 
 
 @settings(deadline=None, max_examples=200)

@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 DRAIN_S = 10.0
 UNSENT_BYTES_MAX = 64 << 10
 """So much may wait for the socket before a writer waits, too; asyncio's own mark."""
+JOINED_BYTES_MAX = 1 << 20
+"""More is written piece by piece, which the system takes without a copy of it all."""
 HELD_BYTES_MAX = 64 << 10
 """A message that has come in part is held back for the short way up to this size."""
 
@@ -258,13 +260,19 @@ class GuardedClient(Client):
 
     def _write(self, parts: Sequence[bytes], count: int) -> None:
         assert self._transport is not None
-        self._transport.write(self._counted(parts, count))
+        if sum(map(len, parts)) < JOINED_BYTES_MAX:
+            self._transport.write(self._counted(parts, count))
+            return
+        self._count(parts, count)
+        self._transport.writelines(list(parts))
 
     def _counted(self, parts: Sequence[bytes], count: int) -> bytes:
-        whole = b"".join(parts)
+        self._count(parts, count)
+        return b"".join(parts)
+
+    def _count(self, parts: Sequence[bytes], count: int) -> None:
         self.stats["out_msgs"] += count
-        self.stats["out_bytes"] += len(whole)
-        return whole
+        self.stats["out_bytes"] += sum(map(len, parts))
 
     def _unsent_bytes(self) -> int:
         """What the socket has not taken yet of what was written."""

@@ -59,6 +59,7 @@ BOOLEAN = ColumnType(
     from_arrow=_from_arrow,
     own_arrow=pa.types.is_boolean,
     arrow_as_is=True,
+    whole=lambda values, kind: values if pa.types.is_boolean(values.type) else None,
     arrow=lambda kind: pa.bool_(),
     default=_default,
     compared=_compared,

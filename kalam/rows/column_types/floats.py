@@ -95,6 +95,14 @@ def _floats(values: pa.ChunkedArray, kind: DataType) -> list[Any]:
     return list(narrow.to_pylist())
 
 
+def _whole_doubles(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
+    return values.cast(pa.float64()) if pa.types.is_float32(values.type) or pa.types.is_float64(values.type) else None
+
+
+def _whole_floats(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
+    return values if pa.types.is_float32(values.type) else None
+
+
 def _default(value: Any, kind: DataType) -> float | str:
     if isinstance(value, str) and value in NONFINITE_TEXTS:
         return value
@@ -136,6 +144,7 @@ FLOAT = ColumnType(
     from_arrow=_floats,
     own_arrow=is_number,
     arrow_as_is=True,
+    whole=_whole_floats,
     arrow=lambda kind: pa.float32(),
     default=_default,
     in_json=_show_floats,
@@ -153,6 +162,7 @@ DOUBLE = ColumnType(
     from_arrow=_doubles,
     own_arrow=is_number,
     arrow_as_is=True,
+    whole=_whole_doubles,
     arrow=lambda kind: pa.float64(),
     default=_default,
     in_json=_show_doubles,

@@ -25,6 +25,8 @@ ARRAY_VALUES_MIN = 32
 """So many values are faster converted as an array than one by one."""
 _ZONE, _MICROSECOND = attrgetter("tzinfo"), attrgetter("microsecond")
 _STEP = timedelta(microseconds=1)
+_FIRST_MICROS = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // _STEP
+_LAST_MICROS = (datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC) - EPOCH) // _STEP
 _from_seconds = datetime.fromtimestamp  # before 2100 a float of seconds rounds to the right microsecond
 
 
@@ -99,15 +101,34 @@ def from_arrow(values: pa.ChunkedArray, _: DataType | None = None) -> list[Any]:
         return [None if text is None else _of_text(text) for text in values.to_pylist()]
     if pa.types.is_integer(kind):
         return list(values.to_pylist())
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        raise ValueError("it has no timestamps")
+    return timestamps(_in_micros(values))
+
+
+def _in_micros(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Timestamps of any unit and zone, or dates; raises ArrowInvalid for what 64 bits of microseconds do not hold."""
+    kind = values.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         micros = rounded_micros(np.asarray(pc.fill_null(values.cast(pa.int64()), 0).to_numpy(), np.int64))
         missing = np.asarray(values.is_null().to_numpy())
         values = pa.chunked_array([pa.array(micros, pa.int64(), mask=missing)])
-    elif not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        raise ValueError("it has no timestamps")
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp(values.type.unit))
-    return timestamps(values.cast(pa.timestamp("us")).cast(TIMESTAMP_ARROW))
+    return values.cast(pa.timestamp("us")).cast(TIMESTAMP_ARROW)
+
+
+def _whole(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
+    if not pa.types.is_timestamp(values.type):
+        return None
+    try:
+        found = values if values.type == TIMESTAMP_ARROW else _in_micros(values)
+    except pa.ArrowInvalid:
+        return None
+    bounds = pc.min_max(found.cast(pa.int64())).as_py()
+    if bounds["min"] is not None and not _FIRST_MICROS <= bounds["min"] <= bounds["max"] <= _LAST_MICROS:
+        return None
+    return found
 
 
 def _of_text(text: str) -> datetime | int:
@@ -171,6 +192,7 @@ TIMESTAMP = ColumnType(
     assigned=_assigned,
     from_arrow=from_arrow,
     own_arrow=pa.types.is_timestamp,
+    whole=_whole,
     arrow=lambda kind: TIMESTAMP_ARROW,
     default=_default,
     in_json=_show,

@@ -108,6 +108,15 @@ def _from_arrow(arrow: pa.DataType, values: pa.ChunkedArray, _: DataType) -> lis
     return list(values.cast(arrow).to_pylist())
 
 
+def _whole(arrow: pa.DataType, values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
+    if not pa.types.is_integer(values.type):
+        return None
+    try:
+        return values.cast(arrow)
+    except pa.ArrowInvalid:
+        return None
+
+
 def _default(bits: int, value: Any, _: DataType) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("expected a whole number")
@@ -138,6 +147,7 @@ def _integer(name: TypeName, bits: int, arrow: pa.DataType, oid: int, *words: st
         from_arrow=partial(_from_arrow, arrow),
         own_arrow=is_number,
         arrow_as_is=True,
+        whole=partial(_whole, arrow),
         arrow=lambda kind: arrow,
         default=partial(_default, bits),
         as_text=_as_text if is_long else None,

@@ -49,7 +49,8 @@ class ColumnType(msgspec.Struct, frozen=True, kw_only=True):
     sender who asked for numbers in other forms; the type may be asked for the digits as they came (``raw``).
     ``text_fix``: where texts stand for it. ``assigned``: what SQL assigns, in a form that ``decoded`` takes; raises
     ValueError and its like. ``from_arrow``: a column of Arrow likewise, ``own_arrow`` whether that is of the type's own
-    kind, ``arrow_as_is`` whether Arrow's Python values are what a decoder gives.
+    kind, ``arrow_as_is`` whether Arrow's Python values are what a decoder gives. ``whole``: a column of Arrow as it is
+    kept, where no value of it has to be looked at by Python; None from it where one has, or does not fit.
 
     *Kept.* ``arrow``: the Arrow type that holds it exactly, of which Parquet's follows. ``stored``: the msgspec type
     that reads it back from msgpack. ``default``: a literal of DEFAULT as JSON carries it; raises ValueError.
@@ -75,6 +76,7 @@ class ColumnType(msgspec.Struct, frozen=True, kw_only=True):
     from_arrow: Callable[[pa.ChunkedArray, DataType], list[Any]]
     own_arrow: Callable[[pa.DataType], bool]
     arrow_as_is: bool = False
+    whole: Callable[[pa.ChunkedArray, DataType], pa.ChunkedArray | None] | None = None
 
     arrow: Callable[[DataType], pa.DataType]
     stored: Any = Any

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Meta
 
 from kalam.rows.column_types.arrow_kinds import is_text
@@ -42,6 +43,14 @@ def _from_arrow(values: pa.ChunkedArray, kind: DataType) -> list[Any]:
     return texts
 
 
+def _whole(values: pa.ChunkedArray, kind: DataType) -> pa.ChunkedArray | None:
+    if not is_text(values.type):
+        return None
+    if kind.length_max and (pc.max(pc.utf8_length(values)).as_py() or 0) > kind.length_max:
+        return None
+    return values.cast(pa.string())
+
+
 def _default(value: Any, kind: DataType) -> str:
     if not isinstance(value, str):
         raise TypeError("expected a text in single quotes")
@@ -60,6 +69,7 @@ TEXT = ColumnType(
     from_arrow=_from_arrow,
     own_arrow=is_text,
     arrow_as_is=True,
+    whole=_whole,
     arrow=lambda kind: pa.string(),
     default=_default,
     from_event=str,

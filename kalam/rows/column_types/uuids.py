@@ -6,11 +6,14 @@ import uuid
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalam.rows.column_types.arrow_kinds import is_bytes, is_text, refuse_unless
 from kalam.rows.column_types.record import ColumnType, PostgreSQLType
 from kalam.rows.values import Values
 from kalam.schema import DataType, TypeName
+
+_CANONICAL = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 def uuid_text(text: str) -> str:
@@ -36,6 +39,13 @@ def _from_arrow(values: pa.ChunkedArray, _: DataType) -> list[Any]:
     return [None if text is None else uuid.UUID(text) for text in values.to_pylist()]
 
 
+def _whole(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
+    """Texts that are all canonical."""
+    if not is_text(values.type) or not pc.all(pc.match_substring_regex(values, _CANONICAL)).as_py():
+        return None
+    return values.cast(pa.string())
+
+
 def _default(value: Any, _: DataType) -> str:
     if not isinstance(value, str):
         raise TypeError("expected a UUID as text")
@@ -56,6 +66,7 @@ UUID = ColumnType(
     assigned=_assigned,
     from_arrow=_from_arrow,
     own_arrow=is_text,
+    whole=_whole,
     arrow=lambda kind: pa.string(),
     default=_default,
     from_event=str,

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from kalam.errors import Conflict, DuplicateKey, KalamError
+from kalam.rows.column_rows import ColumnRows
 from kalam.rows.keys import shown_key
 from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
@@ -212,7 +213,7 @@ class InsertTask:
 
 def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes, Traces | None]]:
     """The rows, payload and traces of each chunk: small statements together, the blobs of a large one by itself."""
-    small = [statement for statement in statements if len(statement.packed) <= 1]
+    small = [each for each in statements if len(each.packed) <= 1 and not isinstance(each.rows, ColumnRows)]
     if len(small) == len(statements) and small:
         rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
         payload = join_packed([blob for statement in small for blob in statement.packed], len(rows))
@@ -221,7 +222,7 @@ def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence
     for statement in statements:
         start = 0
         for blob in statement.packed:
-            count = row_count(blob)
+            count = len(statement.rows) if len(statement.packed) == 1 else row_count(blob)
             yield statement.rows[start : start + count], blob, [(count, statement.trace)] if statement.trace else None
             start += count
 

@@ -17,7 +17,10 @@ from itertools import accumulate
 from operator import attrgetter
 
 import msgspec
+import pyarrow as pa
 
+from kalam.rows.column_rows import is_columns
+from kalam.rows.columns import from_arrow
 from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
@@ -153,6 +156,8 @@ class KeyRows:
         return rows
 
     def _rows_at(self, reader: StoredVersions, copy_id: int, chunk: Chunk, offsets: Sequence[int]) -> list[Row]:
+        if is_columns(chunk.payload):
+            return _rows_of_columns(reader, chunk, offsets)
         if chunk.row_count <= max(SMALL_CHUNK_ROWS, 2 * len(offsets)):
             rows = reader.unpack(chunk.payload, chunk.schema_version)
             return [rows[offset] for offset in offsets]
@@ -185,6 +190,14 @@ class KeyRows:
             reader = StoredVersions(table.columns, self._store.catalogue.history(table))
             known = self._versions[table.table_id] = (table, reader)
         return known[1]
+
+
+def _rows_of_columns(reader: StoredVersions, chunk: Chunk, offsets: Sequence[int]) -> list[Row]:
+    columns = reader.columns(chunk.payload, chunk.schema_version)
+    if columns is not None:
+        return from_arrow(columns.take(pa.array(offsets, pa.int64())))
+    rows = reader.unpack(chunk.payload, chunk.schema_version)
+    return [rows[offset] for offset in offsets]
 
 
 def _keyed(found: Iterable[ColdRow]) -> list[KeyedRow]:

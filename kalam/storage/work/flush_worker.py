@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalam.rows.columns import arrow_schema, to_arrow
+from kalam.rows.columns import arrow_schema
 from kalam.rows.field_ids import carries_ids, with_field_ids
-from kalam.rows.types import TIMESTAMP_ARROW, Row
+from kalam.rows.keys import keys_in
+from kalam.rows.types import TIMESTAMP_ARROW
 from kalam.rows.versions import History, StoredVersions
 from kalam.schema import SEQ, UPDATED, Column
+from kalam.storage.log.chunk_columns import columns_of
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.copy_store import pack_key, read_chunks
 from kalam.storage.log.database import connect
@@ -82,38 +83,44 @@ class Versions:
     def __init__(
         self, chunks: Sequence[Chunk], columns: Sequence[Column], history: History, key: Sequence[str]
     ) -> None:
-        reader, schema = StoredVersions(columns, history), arrow_schema(columns)
-        names = [column.name for column in columns]
-        key_of = itemgetter(*map(names.index, key))
-        batches: list[pa.RecordBatch] = []
-        self.keys: list[Any] = []
-        for chunk in chunks:
-            rows: list[Row] = reader.unpack(chunk.payload, chunk.schema_version)
-            batches.append(to_arrow(rows, schema))
-            self.keys += map(key_of, rows)
         counts = [chunk.row_count for chunk in chunks]
         self.seqs = np.concatenate([np.arange(c.first_seq, c.last_seq + 1) for c in chunks])
         self.updated = updated = np.repeat([chunk.updated_us for chunk in chunks], counts)
         self.table = (
-            pa.Table.from_batches(batches, schema)
+            columns_of(chunks, StoredVersions(columns, history), arrow_schema(columns))
             .append_column(UPDATED, pa.array(updated, pa.int64()).cast(TIMESTAMP_ARROW))
             .append_column(SEQ, pa.array(self.seqs))
         )
         dead = np.repeat([chunk.op == "delete" for chunk in chunks], counts)
         superseding = np.repeat([chunk.superseding for chunk in chunks], counts)
-        count = len(self.keys)
+        self.keys: list[Any] = []
+        self.overriding: list[int] = []
+        count = len(self.seqs)
+        if not superseding.any():  # no key has two versions
+            self.live, self.deleted = np.arange(count), np.empty(0, np.int64)
+            return
+        self.keys = keys_in([self.table.column(name) for name in key])
         last = dict(zip(self.keys, range(count), strict=True))
         winners = np.fromiter(last.values(), np.int64, len(last))
         self.live, self.deleted = winners[~dead[winners]], winners[dead[winners]]
-        self.overriding: list[int] = []
-        if superseding.any():
-            first = dict(zip(reversed(self.keys), range(count - 1, -1, -1), strict=True))
-            self.overriding = [place for key, place in last.items() if superseding[first[key]]]
+        first = dict(zip(reversed(self.keys), range(count - 1, -1, -1), strict=True))
+        self.overriding = [place for key, place in last.items() if superseding[first[key]]]
 
 
 def _sorted(request: FlushRequest, versions: Versions, winners: np.ndarray[Any, Any]) -> pa.Table:
-    rows = versions.table.take(pa.array(winners))
-    rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in request.key]))
+    rows = versions.table.combine_chunks()
+    if len(winners) < rows.num_rows:
+        rows = rows.take(pa.array(winners))
+    if not _is_sorted(rows, request.key):
+        rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in request.key]))
     if carries_ids(request.history, request.schema_version):
         rows = rows.cast(with_field_ids(rows.schema, request.columns))
     return rows
+
+
+def _is_sorted(rows: pa.Table, key: Sequence[str]) -> bool:
+    """Whether rows come in the order of their keys, as growing ones do; keys of several columns are not looked at."""
+    if len(key) > 1:
+        return False
+    column = rows.column(key[0])
+    return bool(pc.all(pc.less(column.slice(0, max(0, len(column) - 1)), column.slice(1))).as_py())
