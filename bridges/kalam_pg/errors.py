@@ -70,22 +70,44 @@ _SAID: Final = (
 class SqlError(Exception):
     """What is wrong with a message, and not with what it asks for: with its own SQLSTATE."""
 
+    routine: str | None = None
+
     def __init__(self, sqlstate: str, detail: str, hint: str | None = None) -> None:
         super().__init__(detail)
         self.sqlstate, self.detail, self.hint = sqlstate, detail, hint
 
 
+class OutdatedPlan(SqlError):
+    """A prepared statement would give other columns than it was described with.
+
+    Drivers tell it from other things that are not supported by the ``routine``, and prepare the statement anew.
+    """
+
+    routine = "RevalidateCachedQuery"
+
+    def __init__(self) -> None:
+        super().__init__(FEATURE, "cached plan must not change result type", "prepare the statement again")
+
+
 class Told:
     """An error as it is told."""
 
-    def __init__(self, sqlstate: str, detail: str, hint: str | None = None, position: int | None = None) -> None:
-        self.sqlstate, self.detail, self.hint, self.position = sqlstate, detail, hint, position
+    def __init__(
+        self,
+        sqlstate: str,
+        detail: str,
+        hint: str | None = None,
+        position: int | None = None,
+        routine: str | None = None,
+    ) -> None:
+        self.sqlstate, self.detail, self.hint = sqlstate, detail, hint
+        self.position, self.routine = position, routine
 
 
 def told(error: BaseException, text: str = "") -> Told:
     """How an error is told to a client that sent this text; one that nobody expected as an internal one."""
     if isinstance(error, SqlError):
-        return Told(error.sqlstate, error.detail, error.hint)
+        return Told(error.sqlstate, error.detail, error.hint, routine=error.routine)
     if not isinstance(error, KalamError):
         error = Internal("the server failed to answer; its log has the reason")
     return Told(sqlstate_of(error), error.told, error.fields.get("hint"), _position(error, text))

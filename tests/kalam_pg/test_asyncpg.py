@@ -101,3 +101,25 @@ async def test_a_query_that_is_given_up_is_cancelled(client: asyncpg.Connection)
             "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b", timeout=0.3
         )
     assert await client.fetchval("SELECT 1") == 1
+
+
+async def test_statements_that_are_kept_are_prepared_anew_when_their_tables_change(client: asyncpg.Connection) -> None:
+    await client.execute("CREATE NAMESPACE kept; CREATE SHARED TABLE kept.t (id BIGINT PRIMARY KEY, a TEXT)")
+    await client.execute("INSERT INTO kept.t VALUES (1, 'x')")
+    texts = [f"SELECT * EXCLUDE (_updated, _deleted) FROM kept.t WHERE id = $1{more}" for more in ("", " AND true")]
+    insert = "INSERT INTO kept.t (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING *"
+    await client.fetch(insert, 2)
+    statement = await client.prepare(texts[0].replace("* EXCLUDE (_updated, _deleted)", "*"))
+    expected = {"": ("id", "a"), "ADD COLUMN b INT DEFAULT 5": ("id", "a", "b"), "DROP COLUMN a": ("id", "b")}
+    for number, (action, names) in enumerate(expected.items()):
+        if action:
+            await client.execute(f"ALTER TABLE kept.t {action}")
+            with pytest.raises(asyncpg.InvalidCachedStatementError):
+                await statement.fetch(1)
+        for text in texts:
+            assert [tuple(row.keys()) for row in await client.fetch(text, 1)] == [names]
+        (told,) = await client.fetch(insert, 10 + number)
+        assert tuple(told.keys())[: len(names)] == names
+    await client.execute("ALTER TABLE kept.t ALTER COLUMN b TYPE BIGINT; INSERT INTO kept.t VALUES (3, 1 << 40)")
+    assert await client.fetchval("SELECT b FROM kept.t WHERE id = $1", 3) == 1 << 40
+    assert sorted(await client.fetch("SELECT id FROM kept.t")) == [(1,), (2,), (3,), (10,), (11,), (12,)]

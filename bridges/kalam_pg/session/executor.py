@@ -21,7 +21,7 @@ from kalam.sql import StatementText, split
 from kalam.threads import reading
 from kalam_pg import types as pg
 from kalam_pg.catalogue import Catalogue, Field, recognise
-from kalam_pg.errors import SqlError
+from kalam_pg.errors import OutdatedPlan, SqlError
 from kalam_pg.session.answers import Ahead, Answer
 from kalam_pg.session.command_reader import command_of
 from kalam_pg.session.commands import Declare
@@ -85,14 +85,32 @@ class Executor:
             asked = self._catalogue.describe(prepared.question, prepared.declared)
             prepared.described = Described(tuple(asked.parameters), catalogue_columns(asked.fields))
         if prepared.described is None:
-            declared = [pg.declared(oid) for oid in prepared.declared]
-            found = await self._session.caller.describe(prepared.statement.text, declared)
-            oids = [pg.typed_of(field).type.oid for field in found.parameters]
-            for place, oid in enumerate(prepared.declared[: len(oids)]):
-                oids[place] = oid or oids[place]
-            columns = None if found.fields is None else columns_of(found.fields)
-            prepared.described = Described(tuple(oids), columns)
+            prepared.definitions = self._session.caller.definitions
+            prepared.described = await self._described(prepared, prepared.statement.text)
         return prepared.described
+
+    async def _described(self, prepared: Prepared, text: str) -> Described:
+        declared = [pg.declared(oid) for oid in prepared.declared]
+        found = await self._session.caller.describe(text, declared)
+        oids = [pg.typed_of(field).type.oid for field in found.parameters]
+        for place, oid in enumerate(prepared.declared[: len(oids)]):
+            oids[place] = oid or oids[place]
+        return Described(tuple(oids), None if found.fields is None else columns_of(found.fields))
+
+    def _is_stale(self, prepared: Prepared) -> bool:
+        """Whether tables changed since the engine described a statement."""
+        known = prepared.described is not None and prepared.question is None and prepared.command is None
+        return known and prepared.definitions != self._session.caller.definitions
+
+    async def _check_columns(self, prepared: Prepared) -> None:
+        """Raise SqlError where a statement's columns are not those any more that the client was told."""
+        assert prepared.described is not None
+        assert prepared.statement is not None
+        definitions = self._session.caller.definitions
+        now = await self._described(prepared, prepared.statement.text)
+        if now.columns != prepared.described.columns:
+            raise OutdatedPlan
+        prepared.definitions = definitions
 
     async def parameters(self, prepared: Prepared, cells: Sequence[bytes | None], formats: Sequence[int]) -> list[Any]:
         """The values of a statement's parameters, read by the types that they have; raises SqlError."""
@@ -123,6 +141,8 @@ class Executor:
         if not prepared.reads or prepared.question is not None or portal.done or portal.answer is not None:
             return None
         assert prepared.statement is not None
+        if self._is_stale(prepared):
+            return None
         self._session.block.check(prepared.command)
         found = self._session.caller.look_row(prepared.statement.text, portal.parameters)
         return None if found is None else self._lone_answer(prepared, found, tuple(portal.formats))
@@ -158,6 +178,8 @@ class Executor:
         if prepared.writes:
             session.block.check_write(prepared.word)
         assert prepared.statement is not None
+        if self._is_stale(prepared):
+            await self._check_columns(prepared)
         if prepared.question is not None:
             asked = await self._catalogue.answer(prepared.question, session, portal.parameters, prepared.declared)
             return Answer.of_rows(prepared.tag, formatted(catalogue_columns(asked.fields), formats), asked.rows)
@@ -184,6 +206,8 @@ class Executor:
         """The columns of a query as they were announced, if they were."""
         described = prepared.described
         if described is not None and described.columns is not None:
+            if len(described.columns) != len(schema):  # a table changed after it was looked at
+                raise OutdatedPlan
             return formatted(described.columns, formats)
         return columns_of(schema, formats)
 

@@ -64,6 +64,8 @@ class Prepared:
         self.declared = tuple(declared)
         self.question: CatalogueText | None = None
         self.described: Described | None = None
+        self.definitions: object = None
+        """``Caller.definitions`` by which it was described."""
         self.row_shape: RowShape | None = None
         self.told: dict[tuple[int, ...], bytes] = {}
         """What a portal of it is described by, for the formats that were asked for."""

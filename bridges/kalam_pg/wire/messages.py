@@ -129,4 +129,6 @@ def _fields(told: Told, severity: str) -> bytes:
         parts.append(("H", told.hint))
     if told.position:
         parts.append(("P", str(told.position)))
+    if told.routine:
+        parts.append(("R", told.routine))
     return b"".join(name.encode() + text(value) for name, value in parts) + b"\0"

@@ -43,7 +43,7 @@ class Catalogue:
     """The namespaces and tables of one database.
 
     ``changed_at`` has since when, on the monotonic clock, a table's segments or columns are others than they were; who
-    follows them takes the entries out.
+    follows them takes the entries out. ``changes`` counts the definitions that came, changed and went since the start.
     """
 
     def __init__(self, database: Database) -> None:
@@ -55,6 +55,7 @@ class Catalogue:
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
         self.altered: dict[int, int] = {}
         self.changed_at: dict[int, float] = {}
+        self.changes = 0
         self._dropped: set[TableName] = set()
         self._on_used_again: list[Callable[[TableName], Awaitable[None]]] = []
 
@@ -79,6 +80,7 @@ class Catalogue:
             self.comments.load(conn)
 
     def _remember(self, table: Table) -> None:
+        self.changes += 1
         self.histories.setdefault(table.table_id, {})[table.schema_version] = table.columns
         if not table.name.is_unfinished:
             self.tables[table.name] = table
@@ -290,6 +292,7 @@ class Catalogue:
 
     def forget(self, table: Table) -> None:
         """Drop from memory a table that the database does not have any more."""
+        self.changes += 1
         if self.tables.get(table.name) is table:
             del self.tables[table.name]
         self._dropped.add(table.name)
