@@ -205,7 +205,8 @@ class Settings(BaseSettings):
     view_backlog_bytes_max: int = Field(
         default=256 * MIB,
         ge=1 * MIB,
-        description="changes of a source that wait for one materialized view before it has to begin anew",
+        description="changes of a source that wait for one materialized view before inserts into the source wait too; "
+        "at twice as many a view over a SHARED table is filled anew",
     )
     view_groups_max: int = Field(
         default=1_000_000,

@@ -40,6 +40,7 @@ from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_rows import KeyedRows, KeyRows
 from kalam.tables.matched import Matched, changes_of_old, inserts
 from kalam.tables.outbox import Outbox
+from kalam.tables.room import Room
 from kalam.tables.runs import subject_keys
 from kalam.threads import Purpose, beside, in_thread
 from kalam.tracing import current_trace, span
@@ -93,6 +94,7 @@ class StoredTables:
         self._store, self._codecs, self._folders = store, codecs, folders
         self._cold_keys, self._outbox, self._bounds = cold_keys, outbox, bounds
         self._changing: dict[tuple[int, str], asyncio.Lock] = {}
+        self.room = Room()
         self._key_rows = KeyRows(store, cold_keys, folders)
 
     async def rows_by_key(
@@ -267,6 +269,7 @@ class StoredTables:
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = table.owner(user)
+        await self.room.wait(table)
         async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
             for _ in range(TRIES_MAX):
                 if once is not None:

@@ -46,6 +46,7 @@ class StoredRows:
 
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Store the messages of one user."""
+        await self._tables.room.wait(table)
         with batch_span("kalam.commit", batch.spans, table=str(table.name), rows=len(batch.rows)):
             return await Storing(self._tables, table, users[0], batch, tally).run()
 
@@ -53,6 +54,7 @@ class StoredRows:
         """Store the rows of a statement, all or none."""
         if not rows:
             return TakenRows()
+        await self._tables.room.wait(table)
         statement = await beside(len(rows), self._tables.statement, table, rows, trace=current_trace())
         with span("kalam.commit", table=str(table.name), rows=len(rows)):
             [outcome] = await self._tables.insert(table, user, [statement])

@@ -23,6 +23,7 @@ from kalam.storage.log.database import Database, now_us
 from kalam.tables.evictions import Evictions
 from kalam.tables.flights import Flights
 from kalam.tables.ports import Acked, Events, StreamPort
+from kalam.tables.room import Room
 from kalam.tables.runs import subject_keys
 from kalam.tables.stream_counters import StreamCounters
 from kalam.tables.windows import Window
@@ -34,8 +35,6 @@ WINDOW_IDLE_S = 300.0
 QUESTIONS_MAX = 16
 """Subjects of one batch that interest is asked for; a batch with more is stored."""
 DISCARD_LOG_S = 1.0
-HELD_BACK_S, HELD_BACK_LOOKS = 1.0, 100
-"""How long an insert waits at the most for who follows the table."""
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -88,7 +87,7 @@ class StreamTables:
         self._turns: dict[int, asyncio.Lock] = {}
         self.flights = Flights()
         self._listeners: list[EventListener] = []
-        self._is_full: Callable[[Table], bool] = lambda table: False
+        self.room = Room()
 
     def events(
         self,
@@ -126,8 +125,7 @@ class StreamTables:
             events = _only(events, stored)
         if not len(events):
             return Published((), stored)
-        if self._is_full(table):
-            await self._wait_room(table)
+        await self.room.wait(table)
         with self.flights.one(table.table_id):
             acked = await self.port.publish(table, events, handed_over)
             for listener in self._listeners:
@@ -139,16 +137,6 @@ class StreamTables:
     def add_listener(self, listener: EventListener) -> None:
         """Have somebody told of every event from now on, and asked before one is discarded."""
         self._listeners.append(listener)
-
-    def hold_back(self, is_full: Callable[[Table], bool]) -> None:
-        """Have inserts wait a little, each, while somebody who follows a table has too much of it in hand."""
-        self._is_full = is_full
-
-    async def _wait_room(self, table: Table) -> None:
-        for _ in range(HELD_BACK_LOOKS):
-            if not self._is_full(table):
-                return
-            await asyncio.sleep(HELD_BACK_S / HELD_BACK_LOOKS)
 
     def _is_followed(self, table: Table) -> bool:
         return any(listener.interested(table) for listener in self._listeners)

@@ -14,6 +14,7 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -184,7 +185,7 @@ class Aggregating:
         self._read_as(change.source)
         groups = self._known
         with _stopping():
-            touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
+            arrived, touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
         stale = groups.stale
         if len(stale):
             await self._remake(change.batch.last_seq)
@@ -195,7 +196,7 @@ class Aggregating:
             return Outcome(left_out=left_out)
         whole = self._memory.is_long(len(groups))
         chunk = await in_thread(Purpose.LIVE, groups.dump, groups.all_slots() if whole else touched)
-        return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, whole=whole)
+        return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, arrived, whole=whole)
 
     def _read_as(self, source: Table) -> None:
         """Read versions of the source as it is now: an ALTER may have put its columns elsewhere."""
@@ -208,13 +209,17 @@ class Aggregating:
         assert self._groups is not None
         return self._groups
 
-    def _taken(self, change: Changes) -> tuple[Ints, list[LeftOut]]:
+    def _taken(self, change: Changes) -> tuple[_Arrived, Ints, list[LeftOut]]:
         versions, weights = _signed(change.batch, retracts=change.retracts)
         rows, failed = self._computed.rows(self._relation.rows(versions))
         places = rows[PLACE].to_numpy()
-        touched = self._known.take(rows, weights[places])
+        slots, came = self._known.take(rows, weights[places]), weights[places] > 0
         new = [each for each in failed if weights[each.place] > 0]
-        return touched, [LeftOut(self._called(change, versions[each.place], each.place), each.reason) for each in new]
+        return (
+            _Arrived(slots[came], places[came]),
+            np.unique(slots),
+            [LeftOut(self._called(change, versions[each.place], each.place), each.reason) for each in new],
+        )
 
     def _called(self, change: Changes, version: Row, place: int) -> str:
         """What tells a row of the source from others."""
@@ -240,7 +245,13 @@ class Aggregating:
         stale.remake()
 
     def _outcome(
-        self, slots: Ints, left_out: list[LeftOut], chunk: pa.RecordBatch | None, *, whole: bool = False
+        self,
+        slots: Ints,
+        left_out: list[LeftOut],
+        chunk: pa.RecordBatch | None,
+        arrived: _Arrived | None = None,
+        *,
+        whole: bool = False,
     ) -> Outcome:
         """What becomes of the rows of these groups, and of what is remembered."""
         groups = self._known
@@ -260,6 +271,7 @@ class Aggregating:
             left_out=left_out,
             remember=None if chunk is None else self._memory.written(chunk, whole=whole),
             committed=None if chunk is None else partial(self._memory.committed, chunk, whole=whole),
+            came=None if arrived is None else partial(arrived.count, {key: slot for slot, key in keys.items()}),
         )
 
     def _rows(self, slots: Ints) -> tuple[dict[int, Row], dict[int, str]]:
@@ -297,6 +309,18 @@ class Aggregating:
         """The result in the types of the view's columns; raises InvalidValue for a value that does not fit."""
         schema = pa.schema([*self._result, pa.field("_shown", pa.bool_()), SLOT_FIELD])
         return fitted(result, schema)
+
+
+class _Arrived(msgspec.Struct, frozen=True):
+    """Rows of the source that came, by the slots of their groups and their places; one may come to many groups."""
+
+    slots: Ints
+    places: Ints
+
+    def count(self, slots: Mapping[Key, int], keys: Sequence[Key]) -> int:
+        """How many came to the groups with these keys."""
+        chosen = np.isin(self.slots, [slots[key] for key in keys])
+        return len(np.unique(self.places[chosen]))
 
 
 @contextmanager

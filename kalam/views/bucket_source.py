@@ -27,8 +27,8 @@ WAITING_MAX = 1_000_000
 class BucketSource:
     """Follows a bucket; a Followed."""
 
-    looks = True
-    is_copy = False
+    looks = holds = True
+    is_copy = full = False
 
     def __init__(self, source: Table, foreign: ForeignTables, catalogue: Catalogue) -> None:
         self._source, self._foreign, self._catalogue = source, foreign, catalogue
@@ -59,6 +59,9 @@ class BucketSource:
         self._listening.__enter__()
         rows, number = await bucket.rows(frozenset(table.system_columns))
         return Position(source_id=table.table_id, seq=number), rows
+
+    def came(self, byte_count: int) -> None:
+        """Nothing is committed."""
 
     def _take_in(self, batch: ChangeBatch) -> None:
         if self._count <= WAITING_MAX:

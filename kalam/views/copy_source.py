@@ -1,10 +1,16 @@
-"""A SHARED table, or a view, as a source: its log is followed, and keeps what a view has not had."""
+"""A SHARED table, or a view, as a source: its log is followed, and keeps what a view has not had.
+
+What waits is bounded: past the bound writes of the source wait a little, each, and past twice of it the view is filled
+anew, for then that costs less.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
+
+from msgspec.structs import replace
 
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
@@ -24,27 +30,39 @@ class CopySource:
     """Follows a copy; a Followed."""
 
     looks = False
-    is_copy = True
+    is_copy = holds = True
 
     def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int) -> None:
         self._source, self._stored, self._catalogue = source, stored, catalogue
         self._backlog_bytes_max = backlog_bytes_max
         self._reader: tuple[int, StoredVersions] | None = None
+        self._waiting_bytes = 0
 
     @property
     def table(self) -> Table:
         """The table as it is now."""
         return self._catalogue.by_id.get(self._source.table_id, self._source)
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that whoever writes had better wait."""
+        return self._waiting_bytes > self._backlog_bytes_max
+
+    def came(self, byte_count: int) -> None:
+        """Count what waits."""
+        self._waiting_bytes += byte_count
+
     def close(self) -> None:
         """The log needs nobody."""
+        self._waiting_bytes = 0
 
     async def snapshot(self) -> None:
-        """It is read with others."""
+        """It is read with others; what has come before is in it."""
+        self._waiting_bytes = 0
 
     async def begin(self, position: Position | None) -> Position:
         """Where it was; a view that has no position yet is filled, which gives it one."""
-        return position or Position(source_id=self._source.table_id)
+        return replace(position or Position(source_id=self._source.table_id), holds=True)
 
     async def take(self, position: Position, rows_max: int) -> Taken | None:
         """The changes behind a position, from memory or from the log."""
@@ -55,6 +73,7 @@ class CopySource:
                 raise RefillNeeded(f"{table.name} has fewer changes than the view has had")
             return None
         if view.last_seq == position.seq:
+            self._waiting_bytes = 0
             return None
         hot = view.chunks[: view.chunk_count]
         waiting = hot[bisect_right(hot, position.seq, key=_LAST_SEQ) :]
@@ -64,6 +83,7 @@ class CopySource:
             waiting = [*older, *waiting]
         self._check(table, waiting, position)
         chosen = _first(waiting, rows_max)
+        self._waiting_bytes = sum(chunk.byte_count for chunk in waiting[len(chosen) :])
         batch = await in_thread(Purpose.LIVE, self._decoded, table, chosen, position.seq)
         after = Position(source_id=position.source_id, seq=batch.last_seq)
         changes = Changes(table, batch, position.generation, retracts=True)
@@ -75,8 +95,8 @@ class CopySource:
             raise RefillNeeded(f"{table.name} was truncated")
         if not waiting or waiting[0].first_seq > position.seq + 1:
             raise RefillNeeded(f"the log of {table.name} does not have change {position.seq + 1} any more")
-        if sum(chunk.byte_count for chunk in waiting) > self._backlog_bytes_max:
-            raise RefillNeeded(f"more changes of {table.name} wait than view_backlog_bytes_max lets")
+        if sum(chunk.byte_count for chunk in waiting) > 2 * self._backlog_bytes_max:
+            raise RefillNeeded(f"more than twice as much of {table.name} waits as view_backlog_bytes_max lets")
 
     def _decoded(self, table: Table, chunks: Sequence[Chunk], after_seq: int) -> ChangeBatch:
         if self._reader is None or self._reader[0] != table.schema_version:

@@ -13,12 +13,11 @@ from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries
 from kalam.schema import Table
 from kalam.sql.queries.views import ViewShape
-from kalam.sql.text.spans import read_tree
 from kalam.sql.text.statements import QueryText
 from kalam.table_options import How, Maintain, ViewOptions
 from kalam.views.group_queries import GroupTypes, never_empty
 from kalam.views.relation import Relation, bound_text
-from kalam.views.shape import Grouped, Rerun, classified, refused
+from kalam.views.shape import Grouped, Rerun, classified
 from kalam.views.shape.classified import RELATION_NAMESPACE, AggregateKind
 from kalam.views.shape.result_key import result_key, strictly_of
 
@@ -48,9 +47,6 @@ async def decided(
     query: QueryText, shape: ViewShape, sources: Sequence[Table], options: ViewOptions, queries: Queries, user: str
 ) -> Decided:
     """How a view is kept whose SELECT is not row-wise; raises Unsupported and InvalidOption."""
-    found = refused(read_tree(query.text).root)
-    if found is not None:
-        raise Unsupported(f"a materialized view cannot keep {found}")
     kept: Grouped | Rerun = Rerun("a query of several tables")
     if len(sources) == len(query.tables) == 1:
         kept = grouped_select(query, sources[0])

@@ -50,6 +50,14 @@ class Followed(Protocol):
         """Whether it has to be asked, because nobody tells of its changes."""
 
     @property
+    def full(self) -> bool:
+        """Whether so much of it waits that whoever writes into it had better wait."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether its log, if it has one, is to keep what the view has not had."""
+
+    @property
     def is_copy(self) -> bool:
         """Whether a view is filled from a snapshot of it; of a stream it reads what there is."""
 
@@ -67,6 +75,9 @@ class Followed(Protocol):
 
     def lag(self, position: Position) -> Lag:
         """How far a position is behind."""
+
+    def came(self, byte_count: int) -> None:
+        """Take note of a change of this size that was committed."""
 
     def close(self) -> None:
         """Follow no more."""

@@ -49,8 +49,8 @@ class Recreated(Stopped):
 class ForeignSource:
     """Follows a stream of others; a Followed."""
 
-    looks = True
-    is_copy = False
+    looks = holds = True
+    is_copy = full = False
 
     def __init__(self, source: Table, foreign: ForeignTables, catalogue: Catalogue, on_recreate: OnRecreate) -> None:
         self._source, self._foreign, self._catalogue = source, foreign, catalogue
@@ -62,6 +62,9 @@ class ForeignSource:
     def table(self) -> Table:
         """The table as it is now."""
         return self._catalogue.by_id.get(self._source.table_id, self._source)
+
+    def came(self, byte_count: int) -> None:
+        """Nothing is committed."""
 
     def close(self) -> None:
         """Nothing of ours is left at the broker."""

@@ -43,7 +43,7 @@ from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.ports import NoticePort
 from kalam.threads import Purpose, in_thread
 from kalam.views.followed import Followed, RefillNeeded, Taken
-from kalam.views.method import LeftOut, Method, Outcome, Stopped
+from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
 from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
 from kalam.views.writer import Progress, Writer
@@ -108,6 +108,13 @@ class Keeper:
         self._retention = Retention(view)
         self._hurry, self._hurry_bytes, self._came_bytes = asyncio.Event(), hurry_bytes, 0
 
+    def announce(self, table: Table, byte_count: int) -> None:
+        """A chunk of a source was committed."""
+        for source in self.sources:
+            if source.table.table_id == table.table_id:
+                source.came(byte_count)
+        self.wake(byte_count)
+
     def wake(self, byte_count: int = 0) -> None:
         """Something came, of this size as far as that is known; so much that it is not to wait makes it not wait."""
         self._wake.set()
@@ -128,6 +135,9 @@ class Keeper:
                 except Stopped as exc:
                     await self._stop(str(exc), exc.kind)
                     return
+                except SelectFailed as exc:
+                    self._fail(exc.error)
+                    await self._pause(backoff.failed())
                 except KalamError as exc:
                     self._stand(Standing.WAITING, f"{exc.code}: {exc.told}")
                     await asyncio.sleep(backoff.failed())
@@ -145,6 +155,20 @@ class Keeper:
         if standing is Standing.RUNNING:
             self.begun.set()
         self._tell_filled(self.state.filled and standing is not Standing.FILLING)
+
+    def _fail(self, error: KalamError) -> None:
+        """The SELECT fails as a whole; the rows stay what they are, and it is tried again."""
+        reason = f"{error.code}: {error.told}"
+        if self.kept.reason != reason:
+            self._notice("failed", {"reason": f"{error.code}: {error.kind}"})
+        self._stand(Standing.FAILED, reason)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before a SELECT is tried again, less where its sources have changed."""
+        await asyncio.sleep(min(pause_s, RETRY_PAUSE_S[0]))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
 
     async def _follow(self, backoff: Backoff) -> None:
         await in_thread(Purpose.CATALOGUE, self._load)
@@ -212,8 +236,9 @@ class Keeper:
         positions = [each.position for each in taken]
         if outcome.reached:
             positions = self._reached(positions, outcome.reached)
-        counts = bool(changes) and not self._catches_up  # which is a part of the fill
-        state = replace(self.state, refreshes=self.state.refreshes + counts, late=self.state.late + late)
+        counts = not self._catches_up  # which is a part of the fill
+        refreshes = self.state.refreshes + (counts and bool(changes))
+        state = replace(self.state, refreshes=refreshes, late=self.state.late + late * counts)
         await self._write(outcome, Progress(positions, state))
         self._catches_up &= more
         self._recovered()
@@ -317,7 +342,11 @@ class Keeper:
     async def _snapshot(self) -> tuple[list[Position], Mapping[TableName, Source]]:
         """One moment of every source that is a copy, and where each goes on; the logs keep what follows."""
         copies = [source.table for source in self.sources if source.is_copy]
-        held = [Position(source_id=table.table_id, seq=await self._last_seq(table)) for table in copies]
+        holds = {source.table.table_id: source.holds for source in self.sources}
+        held = [
+            Position(source_id=table.table_id, seq=await self._last_seq(table), holds=holds[table.table_id])
+            for table in copies
+        ]
 
         def hold(conn: sqlite3.Connection) -> None:
             forget_positions(conn, self.view.table_id)
@@ -330,7 +359,7 @@ class Keeper:
             await self._tables.of(table).wait_readable(table)
         views = await self._tables.stored.sources(tables, "", with_key=False) if tables else {}
         seqs = {name: getattr(view, "last_seq", 0) for name, view in views.items()}
-        positions = [Position(source_id=table.table_id, seq=seqs[table.name]) for table in copies]
+        positions = [replace(position, seq=seqs[table.name]) for position, table in zip(held, copies, strict=True)]
         others: dict[TableName, Source] = {}
         for source in self.sources:
             taken = await source.snapshot()

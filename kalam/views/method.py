@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -47,7 +48,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ``upserts`` are whole rows that are there from now on, each key once; one of the keys ``fresh`` must not have been
     there, and where it ``appends`` none ever was. ``deletes`` are keys that are gone. ``remember`` is written together
     with them, and ``committed`` is called when all of it is. ``reached`` gives for copies, by the id of the table, up
-    to which change that is, where it is more than what was handed over.
+    to which change that is, where it is more than what was handed over. ``came`` counts the rows of the source that
+    came to the rows with these keys; None where it is one to each.
     """
 
     upserts: Sequence[Row] = ()
@@ -57,7 +59,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     left_out: Sequence[LeftOut] = ()
     remember: Remembering | None = None
     reached: Mapping[int, int] = {}
+    came: Callable[[Sequence[Key]], int] | None = None
     committed: Callable[[], None] | None = None
+
+
+class SelectFailed(Exception):
+    """The SELECT of a view fails on what its sources hold now, which leaves the rows as they are."""
+
+    def __init__(self, error: KalamError) -> None:
+        super().__init__(error.detail)
+        self.error = error
 
 
 class Method(Protocol):

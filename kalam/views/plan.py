@@ -23,6 +23,7 @@ from kalam.sql.queries.views import ResultColumn, ViewShape, view_shape, with_co
 from kalam.sql.tables.spelling import full_name
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.edits import Edits
+from kalam.sql.text.spans import read_tree
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.table_options import How, Maintain, ViewOptions, ViewSource
@@ -30,6 +31,7 @@ from kalam.views.deciding import Decided, decided
 from kalam.views.keys import key_column
 from kalam.views.relation import Relation, key_of_rows
 from kalam.views.result_types import data_type_of
+from kalam.views.shape import refused
 
 DEPTH_MAX = 4
 _NEVER_NULL = frozenset({"_seq", "_time", "_subject"})
@@ -87,6 +89,9 @@ class Planner:
     async def _decided(
         self, query: QueryText, shape: ViewShape, sources: Sequence[Table], options: ViewOptions, user: str
     ) -> Decided:
+        found = refused(read_tree(query.text).root)
+        if found is not None:
+            raise Unsupported(f"a materialized view cannot keep {found}")
         if shape.not_row_wise is None and len(sources) == 1:
             return Decided(How.ROW_WISE, _key_names(options, shape, sources))
         return await decided(query, shape, sources, options, self._queries, user)

@@ -1,7 +1,8 @@
 """Views that are run again: any SELECT with a key, of which the difference to the rows that are there is written.
 
 Law: the rows are those of the SELECT over one moment of all sources, and the positions are that moment's. Changes only
-tell that there is something to do: what they are is seen by running the SELECT.
+tell that there is something to do: what they are is seen by running the SELECT. While that fails the rows stay as they
+are, and so they do until others take their place in one transaction.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import aclosing
 
 import pyarrow as pa
 
-from kalam.errors import DuplicateKey, TooLarge
+from kalam.errors import DuplicateKey, RequestError, Timeout, TooLarge
 from kalam.names import TableName
 from kalam.query.executor import BoundQuery, Relations, Wanted
 from kalam.query.queries import Queries
@@ -26,7 +27,7 @@ from kalam.tables.kinds import Rows, Source, Tables
 from kalam.threads import Purpose, in_thread
 from kalam.views.groups import Difference, difference
 from kalam.views.keys import hidden_key
-from kalam.views.method import TWICE, Changes, Outcome, Stopped
+from kalam.views.method import TWICE, Changes, Outcome, SelectFailed, Stopped
 from kalam.views.rerun_budget import RerunBudget
 from kalam.views.result_types import fitted
 
@@ -119,14 +120,17 @@ class Rerun:
         """The rows of a query in the types of the view's columns."""
         rows: list[Row] = []
         bound = BoundQuery(query, names, relations)
-        async with aclosing(self._queries.stream_bound(bound, Wanted(user=self._view.owned_by))) as parts:
-            async for part in parts:
-                rows += await in_thread(Purpose.LIVE, _rows, part, schema)
-                if len(rows) > self._rows_max:
-                    raise TooLarge(
-                        f"the view would have more than {self._rows_max:,} rows",
-                        hint="let its SELECT leave rows out, or raise view_groups_max",
-                    )
+        try:
+            async with aclosing(self._queries.stream_bound(bound, Wanted(user=self._view.owned_by))) as parts:
+                async for part in parts:
+                    rows += await in_thread(Purpose.LIVE, _rows, part, schema)
+                    if len(rows) > self._rows_max:
+                        raise TooLarge(
+                            f"the view would have more than {self._rows_max:,} rows: let its SELECT leave rows out, "
+                            "or raise view_groups_max"
+                        )
+        except (RequestError, TooLarge, Timeout) as exc:
+            raise SelectFailed(exc) from exc
         return rows
 
 

@@ -56,7 +56,7 @@ class Retention:
         return self._span_s is not None and at is not None and at < self._since()
 
     def kept(self, outcome: Outcome) -> tuple[Outcome, int]:
-        """The outcome without rows that are late, and how many these are."""
+        """The outcome without rows that are late, and how many rows of the source came too late."""
         if self._span_s is None:
             return outcome, 0
         since, place = self._since(), self._place
@@ -64,5 +64,6 @@ class Retention:
         if not late:
             return outcome, 0
         kept = [row for row in outcome.upserts if row[place] is None or row[place] >= since]
-        gone = [] if outcome.appends else list(map(self._view.key_of, late))
-        return replace(outcome, upserts=kept, deletes=[*outcome.deletes, *gone]), len(late)
+        keys = [] if outcome.appends else list(map(self._view.key_of, late))
+        count = len(late) if outcome.came is None else outcome.came(keys)
+        return replace(outcome, upserts=kept, deletes=[*outcome.deletes, *keys]), count

@@ -59,8 +59,8 @@ class _Renumbered(msgspec.Struct, frozen=True):
 class StreamSource:
     """Follows a STREAM table; a Followed, and what its follower tells."""
 
-    looks = False
-    is_copy = False
+    looks = is_copy = False
+    holds = True
 
     def __init__(
         self, source: Table, streams: StreamTables, codecs: Codecs, wake: Wake, *, backlog_bytes_max: int, held: int
@@ -114,6 +114,9 @@ class StreamSource:
             self._wake(size)
             return
         self._wake(0)
+
+    def came(self, byte_count: int) -> None:
+        """Events come by their broker."""
 
     def then(self, step: Callable[[], None]) -> None:
         """Everything is kept in order."""

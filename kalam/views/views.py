@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
@@ -22,7 +23,7 @@ from kalam.sql import StatementText
 from kalam.sql.queries.readers import read_query
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.statements import QueryText
-from kalam.storage.log.view_positions import ViewState, hold_log, read_state, write_state
+from kalam.storage.log.view_positions import ViewState, forget_positions, hold_log, read_state, write_state
 from kalam.storage.log.writes import Announcement
 from kalam.storage.opened import Storage
 from kalam.table_options import How
@@ -42,6 +43,7 @@ from kalam.views.foreign_source import ForeignSource
 from kalam.views.group_memory import GroupMemory
 from kalam.views.keeper import Keeper, Standing
 from kalam.views.method import Method
+from kalam.views.news_source import NewsSource
 from kalam.views.plan import depth_of
 from kalam.views.rereading import Rereading
 from kalam.views.rerun import Rerun
@@ -108,7 +110,8 @@ class Views:
         """Keep every view up; runs until cancelled."""
         self._process.open()
         self._streams.add_listener(self)
-        self._streams.hold_back(self.is_full)
+        self._streams.room.hold_back(self.is_full)
+        self._stored.room.hold_back(self.is_full)
         views = [table for table in self._catalogue.tables.values() if table.is_view]
         for view in sorted(views, key=lambda view: depth_of(view, self._catalogue)):
             try:
@@ -207,8 +210,15 @@ class Views:
     async def resume(self, view: Table, *, anew: bool = False) -> None:
         """Let a view go on that was stopped or altered, or fill it ``anew``."""
         state = await in_thread(Purpose.CATALOGUE, self._state, view)
-        state = msgspec.structs.replace(state, stopped="", filled=state.filled and not anew)
-        await self._database.write(lambda conn: write_state(conn, view.table_id, state))
+        is_rerun = view.view_options.how is How.RERUN  # which shows its rows until it has others
+        state = msgspec.structs.replace(state, stopped="", filled=state.filled and (is_rerun or not anew))
+
+        def write(conn: sqlite3.Connection) -> None:
+            write_state(conn, view.table_id, state)
+            if anew:
+                forget_positions(conn, view.table_id)
+
+        await self._database.write(write)
         await self.start(view)
 
     async def refresh(self, view: Table) -> None:
@@ -319,17 +329,23 @@ class Views:
 
     def _followed(self, source: Table, view: Table, wake: Any) -> Followed:
         backlog, held = self._bounds.view_backlog_bytes_max, self._bounds.live_held_bytes_max
+        copies = partial(self._copy, source, view)
         kinds = Tables[Any](
-            stored=lambda: CopySource(source, self._stored, self._catalogue, backlog),
+            stored=copies,
             streams=lambda: StreamSource(
                 source, self._streams, self._storage.codecs, wake, backlog_bytes_max=backlog, held=held
             ),
             foreign=lambda: self._of_others(source, view),
-            views=lambda: CopySource(source, self._stored, self._catalogue, backlog),
+            views=copies,
             selects=lambda: None,  # no plan reads one
         )
         followed: Followed = kinds.of(source)()
         return followed
+
+    def _copy(self, source: Table, view: Table) -> Followed:
+        if view.view_options.how is How.RERUN:
+            return NewsSource(source, self._stored, self._catalogue)
+        return CopySource(source, self._stored, self._catalogue, self._bounds.view_backlog_bytes_max)
 
     def _of_others(self, source: Table, view: Table) -> Followed:
         if source.is_bucket:
@@ -341,17 +357,18 @@ class Views:
     def announce(self, announcement: Announcement) -> None:
         """A chunk was committed."""
         for running in self._reading(announcement.table.table_id):
-            running.keeper.wake(announcement.chunk.byte_count)
+            running.keeper.announce(announcement.table, announcement.chunk.byte_count)
 
     def interested(self, table: Table) -> bool:
         """Whether a view follows a STREAM table: then its events are wanted, though nobody listens."""
         return any(running.task is not None for running in self._reading(table.table_id))
 
     def is_full(self, table: Table) -> bool:
-        """Whether so much of a STREAM table waits for a view that inserts had better wait a little."""
+        """Whether so much of a table waits for a view that goes on that whoever writes had better wait a little."""
         return any(
-            isinstance(source, StreamSource) and source.full and source.table.table_id == table.table_id
+            source.full and source.table.table_id == table.table_id
             for running in self._reading(table.table_id)
+            if running.keeper.kept.standing in (Standing.FILLING, Standing.RUNNING)
             for source in running.keeper.sources
         )
 

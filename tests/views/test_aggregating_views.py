@@ -158,6 +158,38 @@ def test_groups_whose_time_is_over_leave_and_rows_that_come_then_are_late(space:
         time.sleep(0.01)
 
 
+def test_late_is_a_number_of_rows_that_came_whatever_the_number_of_their_groups(space: Space) -> None:
+    space.sql("CREATE STREAM TABLE s (k TEXT NOT NULL, at TIMESTAMP NOT NULL)")
+    kept = "refresh = '0', retention = '1h', retention_on = 'hour'"
+    by_hour = "date_bin(INTERVAL '1 hour', at)"
+    space.view(f"SELECT k, {by_hour} AS hour, count(*) AS n FROM s GROUP BY 1, 2", kept)
+    space.sql("INSERT INTO s VALUES ('a', NOW()), ('a', '2026-01-01T00:10:00Z'), ('a', '2026-01-01T00:20:00Z')")
+    space.sql("INSERT INTO s VALUES ('b', '2026-01-01T00:10:00Z'), ('b', NOW())")
+    space.wait_state("late", lambda found: found == [3])
+    assert sum(row[2] for row in space.rows()) == 2
+    space.sql("DROP MATERIALIZED VIEW v")
+    hops = f"make_array({by_hour}, {by_hour} - INTERVAL '1 hour', {by_hour} - INTERVAL '2 hours')"
+    space.view(f"SELECT unnest({hops}) AS hour, count(*) AS n FROM s GROUP BY 1", kept)
+    space.sql("INSERT INTO s VALUES ('c', '2026-01-01T00:10:00Z'), ('c', '2026-01-01T00:20:00Z')")
+    space.wait_state("late", lambda found: found == [2])
+
+
+def test_what_is_taken_from_a_group_whose_time_is_over_is_not_late(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP NOT NULL)")
+    space.sql("INSERT INTO t SELECT value, '2026-01-01T00:00:00Z' FROM range(0, 10)")
+    space.view(
+        "SELECT date_bin(INTERVAL '1 hour', at) AS hour, count(*) AS n FROM t GROUP BY 1",
+        "refresh = '0', retention = '1h', retention_on = 'hour'",
+    )
+    space.wait_state("state", lambda found: found == ["running"])
+    space.sql("DELETE FROM t WHERE id < 5; INSERT INTO t VALUES (20, NOW())")
+    deadline = time.monotonic() + PATIENCE_S
+    while [row[1] for row in space.rows()] != [1]:
+        assert time.monotonic() < deadline, space.rows()
+        time.sleep(0.01)
+    assert space.state("late") == [0]
+
+
 def test_a_view_that_is_run_again_follows_its_sources(space: Space) -> None:
     space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT); CREATE SHARED TABLE u (id BIGINT PRIMARY KEY)")
     space.sql("INSERT INTO t VALUES (1, 10), (2, 20)")
@@ -170,6 +202,30 @@ def test_a_view_that_is_run_again_follows_its_sources(space: Space) -> None:
     space.sql("DELETE FROM u WHERE id = 3")
     space.wait_rows([[2, 21]])
     assert space.state("how, state") == ["re-run", "running"]
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        ("SELECT a.id, b.k FROM t a LEFT JOIN t b ON b.id = a.id + 1", "id"),
+        ("SELECT k, median(v) AS m FROM t GROUP BY ROLLUP (k)", "k"),
+        ("SELECT id, k FROM t UNION SELECT 0, NULL", ""),
+        ("SELECT id, k FROM t WHERE id = 1 UNION ALL SELECT id + 10, nullif(k, 'b') FROM t WHERE id = 2", "id"),
+        ("SELECT k FROM (SELECT nullif(k, 'a') AS k, min(v) AS v FROM t GROUP BY 1) q ORDER BY v LIMIT 5", "k"),
+    ],
+)
+def test_a_column_that_is_not_null_in_its_table_may_be_in_what_is_made_of_it(
+    space: Space, query: str, key: str
+) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k TEXT NOT NULL, v BIGINT NOT NULL)")
+    space.sql("INSERT INTO t VALUES (1, 'a', 10), (2, 'b', 20)")
+    space.view(query, "refresh = '0'" + (f", key = '{key}'" if key else ""))
+    expected = sorted(space.sql(query), key=repr)
+    assert any(None in row for row in expected)
+    space.wait_rows(expected)
+    space.sql("INSERT INTO t VALUES (3, 'a', 30)")
+    space.wait_rows(sorted(space.sql(query), key=repr))
+    assert space.state("state") == ["running"]
 
 
 def test_a_key_that_comes_twice_stops_a_view_and_says_which(space: Space) -> None:

@@ -79,7 +79,6 @@ QUERIES = {
         """SELECT starts, auction, num FROM (
             SELECT starts, auction, num, rank() OVER (PARTITION BY starts ORDER BY num DESC) AS place
             FROM q5_counts_{bid}) counted WHERE place = 1""",
-        BOTH,
         key="starts, auction",
     ),
     "q6": Query(

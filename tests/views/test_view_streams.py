@@ -184,6 +184,46 @@ async def test_virtual_columns_are_columns_of_a_view_and_a_new_member_costs_no_h
     await until(wait_for, lambda: server.sql(f"SELECT id, seq, subject, site FROM {view} ORDER BY id") == expected)
 
 
+async def test_aggregates_over_a_bucket_are_those_of_the_keys_that_are_there(
+    shared_server: ServerProcess, namespace: str, wait_for: WaitFor
+) -> None:
+    server = shared_server
+    client = await nats.connect(server.nats_url)
+    bucket = await client.jetstream().create_key_value(bucket=f"lamps-{namespace}")
+    for number in range(6):
+        await bucket.put(f"k{number}", json.dumps({"site": "ab"[number % 2], "v": number}).encode())
+    server.sql(f"CREATE STREAM TABLE {namespace}.t (site TEXT, v BIGINT) OVER BUCKET 'lamps-{namespace}'")
+    sites = (
+        "SELECT site, count(*) AS n, sum(v) AS total, avg(v) AS mean, count(DISTINCT v) AS kinds, bool_or(v > 3) AS big"
+    )
+    server.sql(
+        f"CREATE MATERIALIZED VIEW {namespace}.w WITH (refresh = '0') AS {sites} FROM {namespace}.t GROUP BY site"
+    )
+    server.sql(f"CREATE MATERIALIZED VIEW {namespace}.one AS SELECT count(*) AS n, sum(v) AS total FROM {namespace}.t")
+    read = f"SELECT site, n, total, mean, kinds, big FROM {namespace}.w ORDER BY site"
+    one = f"SELECT n, total FROM {namespace}.one"
+    assert [row[1:] for row in server.sql(read)] == [[3, 6, 2.0, 3, True], [3, 9, 3.0, 3, True]]
+    await bucket.put("k4", b'{"site": "b", "v": 1}')  # from one group to the other
+    await bucket.put("k5", b'{"site": "b", "v": 1}')
+    await bucket.delete("k0")
+    expected = [["a", 1, 2, 2.0, 1, False], ["b", 4, 6, 1.5, 2, False]]
+    await until(wait_for, lambda: server.sql(read) == expected)
+    await bucket.purge("k2")
+    await until(wait_for, lambda: server.sql(read) == expected[1:])
+    await until(wait_for, lambda: server.sql(one) == [[4, 6]])
+    for number in (1, 3, 4, 5):
+        await bucket.delete(f"k{number}")
+    await until(wait_for, lambda: server.sql(read) == [])
+    await until(wait_for, lambda: server.sql(one) == [[0, None]])
+    server.sql(f"REFRESH MATERIALIZED VIEW {namespace}.w")
+    await bucket.put("k9", b'{"site": "c", "v": 9}')
+    await until(wait_for, lambda: server.sql(read) == [["c", 1, 9, 9.0, 1, True]])
+    top = f"{namespace}.top WITH (maintain = 'incremental') AS SELECT max(v) AS top FROM {namespace}.t"
+    with pytest.raises(SqlFailed, match="over a bucket, whose former keys cannot be asked again"):
+        server.sql(f"CREATE MATERIALIZED VIEW {top}")
+    await client.close()
+
+
 async def test_a_view_over_a_bucket_follows_its_keys_also_over_a_restart(
     start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_for: WaitFor
 ) -> None:

@@ -130,13 +130,34 @@ def view_shape(text: str) -> ViewShape:
     """What a SELECT that ``with_columns`` has written is made of; raises InvalidName for a result without a name."""
     tree = parse_query(StatementText(text), 0, len(text))
     names = frozenset(name_of(node.this) for node in tree.find_all(exp.Column) if isinstance(node.this, exp.Identifier))
-    results = tuple(_results(tree)) if isinstance(tree, exp.Select) else ()
+    first = _first_select(tree)
+    results = () if first is None else tuple(_results(first, is_of_rows=first is tree and _is_of_rows(first)))
     return ViewShape(names, results, _not_row_wise(tree))
 
 
-def _results(tree: exp.Select) -> Iterator[ResultColumn]:
+def _first_select(tree: exp.Expr) -> exp.Select | None:
+    """The SELECT that names the columns of a query: of a UNION its first one."""
+    while isinstance(tree, (exp.SetOperation, exp.Subquery)):
+        tree = tree.this
+    return tree if isinstance(tree, exp.Select) else None
+
+
+def _is_of_rows(tree: exp.Select) -> bool:
+    """Whether a column of the one table in it has, where it stands in the result, a value that a row has there."""
+    source, group = tree.args.get("from_"), tree.args.get("group")
+    alone = source is not None and isinstance(source.this, exp.Table) and not source.this.args.get("joins")
+    plain = group is None or (
+        not any(value for part, value in group.args.items() if part != "expressions")
+        and not any(isinstance(node.unnest(), (exp.Cube, exp.Rollup, exp.GroupingSets)) for node in group.expressions)
+    )
+    return alone and plain and not any(tree.args.get(part) for part in ("joins", "laterals", "with_"))
+
+
+def _results(tree: exp.Select, *, is_of_rows: bool) -> Iterator[ResultColumn]:
     seen: set[str] = set()
     for number, node in enumerate(tree.expressions, 1):
+        if isinstance(node.this if isinstance(node, exp.Column) else node, exp.Star):
+            raise Unsupported("* over more than one table cannot stand in a view", hint="name the columns")
         inner = node.this if isinstance(node, exp.Alias) else node
         plain = (
             name_of(inner.this) if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Identifier) else None
@@ -150,7 +171,7 @@ def _results(tree: exp.Select) -> Iterator[ResultColumn]:
         if name in seen:
             raise InvalidName(f"two columns of the SELECT are called {name!r}; write AS another name behind one")
         seen.add(name)
-        yield ResultColumn(check_name(name, "column"), plain)
+        yield ResultColumn(check_name(name, "column"), plain if is_of_rows else None)
 
 
 def _not_row_wise(tree: exp.Expr) -> str | None:

@@ -25,7 +25,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """How far a view has read one source.
 
     ``generation`` counts how often a stream was made anew, ``created`` tells which it was; ``missed`` of its messages
-    were gone before they were read.
+    were gone before they were read. Where it ``holds``, the log of the source keeps what comes behind it.
     """
 
     source_id: int
@@ -34,6 +34,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     remembered: Remembered = ()
     missed: int = 0
+    holds: bool = True
 
 
 class ViewState(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class ViewState(msgspec.Struct, frozen=True, kw_only=True):
 def read_positions(conn: sqlite3.Connection, table_id: int) -> dict[int, Position]:
     """The positions of a view by the id of the source."""
     rows = conn.execute(
-        "SELECT source_id, generation, seq, created, remembered, missed FROM view_positions WHERE table_id = ?",
+        "SELECT source_id, generation, seq, created, remembered, missed, holds FROM view_positions WHERE table_id = ?",
         (table_id,),
     )
     return {
@@ -63,15 +64,16 @@ def read_positions(conn: sqlite3.Connection, table_id: int) -> dict[int, Positio
             created=created,
             remembered=_PAIRS.decode(remembered),
             missed=missed,
+            holds=bool(holds),
         )
-        for source_id, generation, seq, created, remembered, missed in rows
+        for source_id, generation, seq, created, remembered, missed, holds in rows
     }
 
 
 def write_positions(conn: sqlite3.Connection, table_id: int, positions: Sequence[Position]) -> None:
     """Store positions, and let go of what the log of the sources has kept for them."""
     conn.executemany(
-        "INSERT OR REPLACE INTO view_positions VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
+        "INSERT OR REPLACE INTO view_positions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 table_id,
@@ -81,6 +83,7 @@ def write_positions(conn: sqlite3.Connection, table_id: int, positions: Sequence
                 each.created,
                 msgspec.msgpack.encode(each.remembered),
                 each.missed,
+                each.holds,
             )
             for each in positions
         ],

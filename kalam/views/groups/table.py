@@ -62,9 +62,9 @@ class GroupTable:
     def take(self, rows: pa.Table, weights: Ints | None = None) -> Ints:
         """Change the groups by rows of the rows text, each with its sign; without signs all are new.
 
-        Returns the slots of the groups that were touched.
+        Returns of each row the slot of its group.
         """
-        touched = [
+        slots = [
             self._take(
                 rows.slice(start, SLICE_ROWS),
                 np.ones(min(SLICE_ROWS, rows.num_rows - start), np.int64)
@@ -73,7 +73,7 @@ class GroupTable:
             )
             for start in range(0, rows.num_rows, SLICE_ROWS)
         ]
-        return np.unique(np.concatenate(touched)) if touched else np.zeros(0, np.int64)
+        return np.concatenate(slots) if slots else np.zeros(0, np.int64)
 
     def _take(self, rows: pa.Table, weights: Ints) -> Ints:
         codes, keys = encoded([rows[f"_k{number}"] for number in range(len(self._keys))], rows.num_rows)
@@ -81,7 +81,7 @@ class GroupTable:
         self._rows.add(batch, None)
         for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
             kept.add(batch, None if call.argument is None else unified(rows[f"_a{number}"]))
-        return batch.slots
+        return batch.slots[codes]
 
     def merge(self, gathered: pa.Table) -> dict[int, int]:
         """Count in what was gathered of rows, none of which is known yet (``gathering``).

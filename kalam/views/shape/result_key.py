@@ -22,6 +22,8 @@ def result_key(text: str, source_key: Sequence[str], columns: Collection[str]) -
     ``source_key`` is the key of the one source, empty where there are several or none, ``columns`` its columns.
     """
     tree = parse_query(StatementText(text), 0, len(text))
+    if isinstance(tree, exp.SetOperation) and tree.args.get("distinct"):
+        return tuple(range(len(tree.selects)))
     if not isinstance(tree, exp.Select):
         return None
     items = [item.unalias() for item in tree.expressions]
