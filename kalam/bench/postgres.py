@@ -7,6 +7,7 @@ PostgreSQL on this machine Kalam is measured alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ COPIED_ROWS: Final = 250_000
 """Rows of one COPY, and so of one commit."""
 MANY_ROWS: Final = 5_000
 """Rows of one ``executemany``."""
+QUIET_S, QUIET_CPU_S, QUIET_S_MAX = 0.5, 0.02, 30.0
+"""A server is quiet that takes so little processor time in so long; so long it is waited for."""
 WATCHED_S: Final = 0.05
 """How often memory is looked at."""
 
@@ -154,6 +157,7 @@ def _spent(stage: Stage, side: Side, count: int, asking: PgAsking, **more: Any) 
     task = PgTask(url=side.url, user=USER, asking=asking, count=count, **more)
     with Process("pg_asker", task, stage.log) as process:
         process.wait_ready()
+        _wait_quiet(side)
         cpu_s, memory = process_tree.cpu_s(side.pid), process_tree.memory_bytes(side.pid)
         height = memory
         process.go()
@@ -168,6 +172,16 @@ def _spent(stage: Stage, side: Side, count: int, asking: PgAsking, **more: Any) 
         cpu_s = process_tree.cpu_s(side.pid) - cpu_s
         height = max(height, process_tree.memory_bytes(side.pid))
     return Spent(asked, cpu_s, height - memory)
+
+
+def _wait_quiet(side: Side) -> None:
+    """Wait until a server has done what the rows before have left to do, in processes of its own too."""
+    deadline = time.monotonic() + QUIET_S_MAX
+    while time.monotonic() < deadline:
+        before = process_tree.cpu_s(side.pid)
+        time.sleep(QUIET_S)
+        if process_tree.cpu_s(side.pid) - before <= QUIET_CPU_S:
+            return
 
 
 def _figures(stage: Stage, kalam: Side, real: Side | None) -> Iterator[Figure]:

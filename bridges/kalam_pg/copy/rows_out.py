@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 
 from kalam_pg.copy.options import CopyStatement
 from kalam_pg.values.buffers import BINARY, fixed, joined, pieces
-from kalam_pg.values.rows import Column, cells_of
+from kalam_pg.values.rows import Column, packed_rows
 from kalam_pg.values.texts import texts
 
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 """Of the binary form, with no flags and no extension."""
 TRAILER: Final = b"\xff\xff"
 _HEAD: Final = np.dtype([("type", "S1"), ("length", ">i4")])
-_ROW: Final = np.dtype([("type", "S1"), ("length", ">i4"), ("columns", ">i2")])
 _ESCAPED: Final = (
     (b"\\", b"\\\\"),
     (b"\n", b"\\n"),
@@ -42,7 +41,7 @@ _PLAIN: Final = (
 def copy_rows(batch: pa.RecordBatch, columns: Sequence[Column], copied: CopyStatement) -> bytes:
     """The CopyData messages of a batch."""
     if copied.form == "binary":
-        return _binary(batch, columns)
+        return bytes(packed_rows(batch, columns, b"d"))
     write = _csv_value if copied.form == "csv" else _text_value
     shown = [write(array, column, copied) for array, column in zip(batch.columns, columns, strict=True)]
     line = pc.binary_join_element_wise(*shown, _scalar(copied.delimiter.encode())) if shown else _empty(batch)
@@ -61,16 +60,6 @@ def _messages(lines: pa.Array) -> bytes:
     heads = np.empty(len(lines), _HEAD)
     heads["type"], heads["length"] = b"d", np.diff(pieces(lines)[0]) + 4
     return bytes(pieces(joined(fixed(heads), lines))[1].tobytes())
-
-
-def _binary(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:
-    cells = [cells_of(array, column) for array, column in zip(batch.columns, columns, strict=True)]
-    lengths = np.full(batch.num_rows, 6, np.int64)
-    for each in cells:
-        lengths += np.diff(pieces(each)[0])
-    heads = np.empty(batch.num_rows, _ROW)
-    heads["type"], heads["length"], heads["columns"] = b"d", lengths, len(columns)
-    return bytes(pieces(joined(fixed(heads), *cells))[1].tobytes())
 
 
 def with_signature(messages: bytes) -> bytes:

@@ -246,7 +246,7 @@ def _written(found: PointRow, columns: Sequence[Column]) -> bytes:
     """A row that is known, by Arrow's kernels."""
     assert found.row is not None
     arrays = [pa.array([value], field.type) for value, field in zip(found.row, found.fields, strict=True)]
-    return data_rows_of(pa.record_batch(arrays, schema=found.fields), columns)
+    return bytes(data_rows_of(pa.record_batch(arrays, schema=found.fields), columns))
 
 
 def catalogue_columns(fields: Sequence[Field]) -> tuple[Column, ...]:

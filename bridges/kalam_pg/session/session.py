@@ -57,7 +57,7 @@ class Session:
         self.idle = self.ended = self.leaving = False
         self.before_ready: list[Callable[[], None]] = []
         """What is called when nothing runs and no block is open: it may send what was listened for."""
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_bytes = self._requests = 0
         self._running: str | None = None
         self._timed_out = False
@@ -138,7 +138,7 @@ class Session:
 
     # Telling the client.
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send soon."""
         self._out.append(data)
         self._out_bytes += len(data)
@@ -148,7 +148,7 @@ class Session:
     def flush(self) -> None:
         """Send now what was to be sent soon."""
         if self._out:
-            self.channel.write(b"".join(self._out))
+            self.channel.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
             self._out_bytes = 0
 

@@ -42,27 +42,18 @@ GROUP: Final = 4
 """Decimal digits in a digit of a numeric."""
 
 
-def binaries(column: pa.Array, kind: pg.PgType) -> pa.Array:  # noqa: C901 - one case a type
+def binaries(column: pa.Array, kind: pg.PgType) -> pa.Array:
     """The column's values in binary; NULL is anything, as long as the column says where it is."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if kind.oid in _NUMBERS:
-        return _number(column, *_NUMBERS[kind.oid])
+    even = numbers(column, kind)
+    if even is not None:
+        return fixed(even)
     if kind.is_array or is_list(column.type):
         return _arrays(column, kind)
     match kind.oid:
-        case pg.BOOL.oid:
-            return fixed(pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.uint8))
         case pg.NUMERIC.oid:
             return numeric(column)
-        case pg.TIMESTAMP.oid | pg.TIMESTAMPTZ.oid:
-            return fixed((microseconds(_as_timestamp(column)) - EPOCH_US).astype(">i8"))
-        case pg.DATE.oid:
-            days = pc.fill_null(column.cast(pa.date32()).view(pa.int32()), 0).to_numpy(zero_copy_only=False)
-            return fixed((days - EPOCH_DAYS).astype(">i4"))
-        case pg.TIME.oid:
-            times = pc.fill_null(column.cast(pa.time64("us")).view(pa.int64()), 0).to_numpy(zero_copy_only=False)
-            return fixed(times.astype(">i8"))
         case pg.UUID.oid:
             return uuids(texts(column))
         case pg.INTERVAL.oid:
@@ -74,15 +65,37 @@ def binaries(column: pa.Array, kind: pg.PgType) -> pa.Array:  # noqa: C901 - one
     return texts(column)
 
 
-def _number(column: pa.Array, arrow: pa.DataType, layout: str) -> pa.Array:
-    if (
-        pa.types.is_string(column.type) and arrow == pa.int64() and layout == ">u4"
-    ):  # the name of what an OID stands for
-        return texts(column)
+def numbers(column: pa.Array, kind: pg.PgType) -> Bytes | None:
+    """The values of a type of which all have the same size, in the order of the network; None for other types.
+
+    NULL is anything.
+    """
+    if is_list(column.type):
+        return None
+    found: Bytes | None = None
+    match kind.oid:
+        case oid if oid in _NUMBERS:
+            found = _number(column, *_NUMBERS[oid])
+        case pg.BOOL.oid:
+            found = pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.uint8)
+        case pg.TIMESTAMP.oid | pg.TIMESTAMPTZ.oid:
+            found = (microseconds(_as_timestamp(column)) - EPOCH_US).astype(">i8")
+        case pg.DATE.oid:
+            days = pc.fill_null(column.cast(pa.date32()).view(pa.int32()), 0).to_numpy(zero_copy_only=False)
+            found = (days - EPOCH_DAYS).astype(">i4")
+        case pg.TIME.oid:
+            times = pc.fill_null(column.cast(pa.time64("us")).view(pa.int64()), 0).to_numpy(zero_copy_only=False)
+            found = times.astype(">i8")
+    return found
+
+
+def _number(column: pa.Array, arrow: pa.DataType, layout: str) -> Bytes | None:
+    if pa.types.is_string(column.type) and arrow == pa.int64() and layout == ">u4":  # the name that an OID stands for
+        return None
     if column.type != arrow:
         column = column.cast(arrow)
-    zero = pa.scalar(0, arrow)
-    return fixed(pc.fill_null(column, zero).to_numpy(zero_copy_only=False).astype(layout))
+    found: Bytes = pc.fill_null(column, pa.scalar(0, arrow)).to_numpy(zero_copy_only=False).astype(layout)
+    return found
 
 
 def _as_timestamp(column: pa.Array) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +12,29 @@ import pyarrow.compute as pc
 BINARY: Final = pa.large_binary()
 NULL_CELL: Final = pa.scalar(b"\xff\xff\xff\xff", BINARY)
 """A value's length of -1: NULL."""
+NULL_LENGTH: Final = -1
 NOTHING: Final = pa.scalar(b"", BINARY)
 
 Bytes = np.ndarray[Any, Any]
+
+
+def record_values(records: Bytes) -> pa.Array:
+    """The rows of an array of records as values; they share its bytes."""
+    count, size = len(records), records.dtype.itemsize
+    return pa.Array.from_buffers(BINARY, count, [None, _even_offsets(count, size), pa.py_buffer(records)])
+
+
+@lru_cache(maxsize=64)
+def _even_offsets(count: int, size: int) -> pa.Buffer:
+    return pa.py_buffer(
+        np.arange(0, (count + 1) * size, size, dtype=np.int64) if size else np.zeros(count + 1, np.int64)
+    )
+
+
+def lengths_of(array: pa.Array) -> Bytes:
+    """How many bytes each value of a binary array has."""
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.diff(offsets)
 
 
 def fixed(matrix: Bytes) -> pa.Array:

@@ -16,11 +16,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from kalam_pg import types as pg
+from kalam_pg.values.packing import HEAD_BYTES
 
 ROWS_MAX: Final = 8
 """Up to here this is quicker."""
-HEAD_BYTES: Final = 6
-"""What a row's length counts besides its cells."""
 _NULL: Final = b"\xff\xff\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)

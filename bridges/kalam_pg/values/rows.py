@@ -10,19 +10,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from kalam_pg import types as pg
-from kalam_pg.values.binaries import binaries
-from kalam_pg.values.buffers import BINARY, cells, fixed, joined, pieces, valid_of, with_length
-from kalam_pg.values.few_rows import HEAD_BYTES, ROWS_MAX, few_cells
-from kalam_pg.values.texts import texts
+from kalam_pg.values.binaries import binaries, numbers
+from kalam_pg.values.buffers import BINARY, Bytes, cells, valid_of, with_length
+from kalam_pg.values.few_rows import ROWS_MAX, few_cells
+from kalam_pg.values.packing import HEAD_BYTES, Packing
+from kalam_pg.values.texts import even_texts, texts
 
 PIECE_ROWS: Final = 8_192
 PIECE_BYTES: Final = 4 << 20
 BINARY_FORMAT: Final = 1
-_HEAD: Final = np.dtype([("type", "S1"), ("length", ">i4"), ("columns", ">i2")])
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -55,14 +54,27 @@ def spread(formats: Sequence[int], count: int) -> Sequence[int]:
 
 def cells_of(array: pa.Array, column: Column) -> pa.Array:
     """The cells of a column: each value with its length before it, NULL as the length -1."""
+    return cells(with_length(_values(array, column)), valid_of(array))
+
+
+def _values(array: pa.Array, column: Column) -> pa.Array:
+    """The values of a column; NULL is anything."""
     if column.format == BINARY_FORMAT:
-        values = binaries(array, column.type)
-    elif column.type in (pg.INT2VECTOR, pg.OIDVECTOR):
+        return binaries(array, column.type)
+    if column.type in (pg.INT2VECTOR, pg.OIDVECTOR):
         written = [None if each is None else " ".join(map(str, each)).encode() for each in array.to_pylist()]
-        values = pa.array(written, BINARY)
-    else:
-        values = texts(array)
-    return cells(with_length(values), valid_of(array))
+        return pa.array(written, BINARY)
+    return texts(array)
+
+
+def _even(array: pa.Array, column: Column) -> tuple[Bytes, ...] | None:
+    """What the values of a column are made of side by side, if all have the same size; None for others."""
+    if array.null_count or pa.types.is_dictionary(array.type):
+        return None
+    if column.format == BINARY_FORMAT:
+        found = numbers(array, column.type)
+        return None if found is None else (found,)
+    return even_texts(array)
 
 
 def split(table: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -75,18 +87,21 @@ def split(table: pa.Table) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def data_rows_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:
+def data_rows_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes | memoryview:
     """The DataRow messages of a batch."""
-    if batch.num_rows <= ROWS_MAX:
-        return _few_rows(batch, columns)
-    written = [cells_of(array, column) for array, column in zip(batch.columns, columns, strict=True)]
-    lengths = np.full(batch.num_rows, HEAD_BYTES, np.int64)
-    for each in written:
-        lengths += np.diff(pieces(each)[0])
-    heads = np.empty(batch.num_rows, _HEAD)
-    heads["type"], heads["length"], heads["columns"] = b"D", lengths, len(columns)
-    _, data = pieces(joined(fixed(heads), *written))
-    return bytes(data.tobytes())
+    return _few_rows(batch, columns) if batch.num_rows <= ROWS_MAX else packed_rows(batch, columns, b"D")
+
+
+def packed_rows(batch: pa.RecordBatch, columns: Sequence[Column], kind: bytes) -> memoryview:
+    """The rows of a batch, each a message whose type has this byte."""
+    packing = Packing(batch.num_rows, kind, len(columns))
+    for array, column in zip(batch.columns, columns, strict=True):
+        even = _even(array, column)
+        if even is not None:
+            packing.fixed(*even)
+        else:
+            packing.varied(_values(array, column), valid_of(array))
+    return packing.data()
 
 
 def _few_rows(batch: pa.RecordBatch, columns: Sequence[Column]) -> bytes:

@@ -16,13 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.rows.lone_values import json_default
-from kalam_pg.values.buffers import BINARY, cut, joined, pieces
+from kalam_pg.values.buffers import BINARY, Bytes, cut, joined, pieces
 
 _HEX: Final = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16)
 _FIRST_US: Final = -62_135_596_800_000_000
 """The first microsecond of the year 1, since 1970."""
 _DAY_US: Final = 86_400_000_000
 _ERA_DAYS, _ERA_YEARS = 146_097, 400
+_ZONE: Final = "+00"
+_TIME_BYTES, _DATE_BYTES = len("2026-01-02 03:04:05.678901"), len("2026-01-02")
+_TRUTHS: Final = np.array([b"f", b"t"], "S1")
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=json_default)
 
 
@@ -136,22 +139,55 @@ def microseconds(column: pa.Array) -> Any:
     return pc.fill_null(in_us.view(pa.int64()), 0).to_numpy(zero_copy_only=False)
 
 
+def even_texts(column: pa.Array) -> tuple[Bytes, ...] | None:
+    """What the column's values are made of side by side, where all have as many bytes; none may be NULL.
+
+    None where that is not so.
+    """
+    types = pa.types
+    if types.is_boolean(column.type):
+        return (_TRUTHS[column.to_numpy(zero_copy_only=False).astype(np.uint8)],)
+    if types.is_timestamp(column.type):
+        found = _even(_plain_times(column), _TIME_BYTES)
+        zone = () if column.type.tz is None else (np.array(_ZONE, "S3"),)
+        return None if found is None else (found, *zone)
+    if types.is_date32(column.type) and _first(column.view(pa.int32())) >= _FIRST_US // _DAY_US:
+        found = _even(column.cast(pa.string()), _DATE_BYTES)
+        return None if found is None else (found,)
+    return None
+
+
+def _even(written: pa.Array | None, size: int) -> Bytes | None:
+    """Texts of this size as numpy has them."""
+    if written is None:
+        return None
+    _, data = pieces(written)
+    return data.view(f"S{size}") if len(data) == size * len(written) else None
+
+
+def _plain_times(column: pa.Array) -> pa.Array | None:
+    """Times without their zone, by Arrow; None where one lies before the year 1."""
+    plain = column.cast(pa.timestamp("us", column.type.tz), safe=False).view(pa.int64())
+    return None if _first(plain) < _FIRST_US else plain.view(pa.timestamp("us")).cast(pa.string())
+
+
+def _first(numbers: pa.Array) -> int:
+    least = pc.min(numbers).as_py()
+    return 0 if least is None else int(least)
+
+
 def timestamp_text(column: pa.Array) -> pa.Array:
     """Times, with ``+00`` behind those that have a zone."""
-    kind = column.type
-    plain = column.cast(pa.timestamp("us", kind.tz), safe=False).view(pa.int64()).view(pa.timestamp("us"))
-    least = pc.min(plain.view(pa.int64())).as_py()
-    zone = "" if kind.tz is None else "+00"
-    if least is not None and least < _FIRST_US:
-        written = [None if us is None else old_time_text(us, zone) for us in plain.view(pa.int64()).to_pylist()]
-        return pa.array(written, pa.string())
-    written = plain.cast(pa.string())
+    zone = "" if column.type.tz is None else _ZONE
+    written = _plain_times(column)
+    if written is None:
+        moments = column.cast(pa.timestamp("us", column.type.tz), safe=False).view(pa.int64()).to_pylist()
+        return pa.array([None if us is None else old_time_text(us, zone) for us in moments], pa.string())
     return pc.binary_join_element_wise(written, zone, "") if zone else written
 
 
 def _dates(column: pa.Array) -> pa.Array:
-    least = pc.min(column.view(pa.int32())).as_py()
-    if least is None or least >= _FIRST_US // _DAY_US:
+    if _first(column.view(pa.int32())) >= _FIRST_US // _DAY_US:
         return column.cast(pa.string())
     days = column.view(pa.int32()).to_pylist()
     return pa.array([None if day is None else old_date_text(day) for day in days], pa.string())

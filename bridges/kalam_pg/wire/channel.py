@@ -129,7 +129,7 @@ class Channel(asyncio.Protocol):
         self._waiting_bytes -= len(found.data)
         return found
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send bytes; nothing happens where the client is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
