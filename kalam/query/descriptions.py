@@ -17,6 +17,12 @@ from kalam.tables.kinds import Source
 from kalam.threads import reading
 
 _Found = TypeVar("_Found")
+_TWO_OF_ONE_NAME = (
+    "Projections require unique expression names",
+    "Schema error: Schema contains duplicate unqualified field name",
+    "Schema error: Schema contains qualified field name",
+)
+"""DataFusion's words."""
 
 
 def untyped_parameters(count: int, known: Mapping[int, pa.Field], outputs: Mapping[int, pa.Field]) -> Untyped:
@@ -50,7 +56,7 @@ async def distinctly_named(
     try:
         return await ask(query), None
     except InvalidValue as exc:
-        if not exc.detail.startswith("Projections require unique expression names"):  # DataFusion's words
+        if not exc.detail.startswith(_TWO_OF_ONE_NAME):
             raise
         named = await reading(query.text, with_distinct_names, query)
         if named is None:

@@ -161,6 +161,41 @@ def test_steps_lead_into_json(server: ServerProcess, expression: str, values: li
     assert server.sql(f"SELECT {expression} FROM lab.t ORDER BY id") == [[value] for value in values]
 
 
+SHOWN_TWICE = [
+    ("id AS v, 8 AS v FROM lab.t WHERE id = 1", ["v", "v"], [1, 8]),
+    ('ID AS Foo, s "Foo", 8 foo FROM lab.t WHERE id = 1', ["foo", "Foo", "foo"], [1, "abc", 8]),
+    ("8 AS id, id FROM lab.t q ORDER BY q.id LIMIT 1", ["id", "id"], [8, 1]),
+    ("DISTINCT id, id * 2 AS id FROM lab.t ORDER BY 1 DESC LIMIT 1", ["id", "id"], [2, 4]),
+    ("one.id AS v, two.id AS v FROM lab.t AS one, lab.t AS two ORDER BY 2, 1 DESC LIMIT 1", ["v", "v"], [2, 1]),
+]
+
+
+@pytest.mark.parametrize(("text", "names", "row"), SHOWN_TWICE, ids=[text for text, *_ in SHOWN_TWICE])
+def test_two_columns_of_a_result_may_have_one_name(
+    server: ServerProcess, text: str, names: list[str], row: list[Any]
+) -> None:
+    [found] = server.results(f"SELECT {text}")
+    assert [column["name"] for column in found["columns"]] == names
+    assert found["rows"] == [row]
+
+
+def test_which_of_two_columns_of_one_name_rows_are_ordered_by_is_not_guessed(server: ServerProcess) -> None:
+    with pytest.raises(SqlFailed, match=r"same name"):
+        server.sql("SELECT p AS x, 8 AS x FROM lab.t ORDER BY x")
+
+
+NOTHING = [
+    ("+ avg(id), 2 * + + sum(x), + max(id) - + min(id)", [1.5, -2.0, 1]),
+    ("sum(ALL id), avg(ALL + x), count(ALL (s)), - sum(ALL - id)", [3, -0.5, 2, 3]),
+    ("+ round(avg(x)), + extract(second FROM max(at)), + avg(p) > 5", [-0.0, 5.678901, True]),
+]
+
+
+@pytest.mark.parametrize(("listed", "row"), NOTHING, ids=[listed for listed, _ in NOTHING])
+def test_a_plus_and_an_all_that_say_nothing_change_nothing(server: ServerProcess, listed: str, row: list[Any]) -> None:
+    assert server.sql(f"SELECT {listed} FROM lab.t") == [row]
+
+
 def test_a_key_of_json_may_be_a_parameter(server: ServerProcess) -> None:
     assert server.sql("SELECT j->>$1 FROM lab.t WHERE j->>$2 = $3", "a", "a", "1") == [["1"]]
 

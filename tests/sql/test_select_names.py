@@ -20,7 +20,7 @@ from kalam.sql.text.statements import Select
         ("SELECT 1, *, 'x' FROM t", ["?column?", None, None, "?column?"]),
         ("SELECT count(*) FILTER (WHERE a > 1), count(*) + 1 FROM t", ["count", "?column?"]),
         ("SELECT a + 1, -a, NOT b, a || 'x', lower(a) = upper(b) FROM t", ["?column?"] * 5),
-        ("SELECT CAST(a AS TEXT), a::BIGINT FROM t", ["a", "a"]),
+        ('SELECT CAST(a AS TEXT), A::BIGINT, "A"::INT FROM t', ["a", "a", "A"]),
         ("SELECT '1'::integer, '1'::bigint, 1::real, CAST('1' AS NUMERIC)", ["int4", "int8", "float4", "numeric"]),
         ("SELECT 'a'::bytea, 'a'::varchar, '2026-01-01'::timestamp", ["bytea", "varchar", "timestamp"]),
         (

@@ -102,8 +102,8 @@ def _mean(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType |
     if not (is_decimal(kind) or (is_whole(kind) and kind.bit_width == 64)):
         return
     span = work.span(whole)
-    name = work.tree.between(*span)[0]
-    count = "count" + work.edits.part(span)[name.end + 1 - name.start :]
+    name = work.tree.name_token(*span)
+    count = "count" + work.edits.part(span)[name.end + 1 - span[0] :]
     scale = digits_of(kind)[1]
     work.edits.replace((name.start, name.end + 1), "sum")
     if is_decimal(kind):
@@ -127,7 +127,7 @@ def _bounded(scope: Scope, whole: exp.Expr, argument: exp.Expr) -> None:
     first, last = work.span(argument)
     value = work.edits.part((first, last))
     before, behind = work.edits.part((start, first)), work.edits.part((last, end))
-    name = work.tree.between(start, end)[0].text.lower()
+    name = work.tree.name_token(start, end).text.lower()
     work.known[id(whole)] = pa.float64()
     work.enclose(whole, f"{BOUNDED}{name}(", f", {before}({value}) - ({value}){behind})")
 

@@ -118,7 +118,7 @@ def _may_be_zero(member: exp.Expr) -> bool:
 def nearest(scope: Scope, node: exp.Expr) -> None:
     """``round`` of a DOUBLE takes of two whole numbers that are as near the even one."""
     work = scope.work
-    token = work.tree.between(*work.span(node))[0]
+    token = work.tree.name_token(*work.span(node))
     work.edits.replace((token.start, token.end + 1), NEAREST)
     work.known[id(node)] = pa.float64()
 

@@ -43,8 +43,7 @@ def is_time(kind: Any) -> bool:
 
 def _renamed(scope: Scope, node: exp.Expr, name: str) -> None:
     """Call another function."""
-    span = scope.work.span(node)
-    token = scope.work.tree.between(*span)[0]
+    token = scope.work.tree.name_token(*scope.work.span(node))
     scope.work.edits.replace((token.start, token.end + 1), name)
 
 

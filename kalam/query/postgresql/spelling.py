@@ -29,7 +29,7 @@ from kalam.sql.text.edits import Edits
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_tokens
 
 _CONCERNED = re.compile(
-    r"->|\#>|::|\bCAST\s*\(|\bFETCH\s|\bOFFSET\s"
+    r"->|\#>|::|\bCAST\s*\(|\bFETCH\s|\bOFFSET\s|\(\s*ALL\b"
     r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|ENCODE|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ)\b",
     re.IGNORECASE,
 )
@@ -322,6 +322,12 @@ class _Spelling(msgspec.Struct):
             self._replace(commas[0], commas[0] + 1, ") % (")
             self.edits.enclose(self._span(closing, closing + 1), behind=")")
 
+    def all(self, place: int) -> None:
+        """``sum(ALL x)``."""
+        called = self._symbols(place - 1, "(") and self._is_name(place - 2)
+        if called and not self._symbols(place + 1, ")"):
+            self._replace(place, place + 1, "")
+
     def encode(self, place: int) -> None:
         """``encode(bytes, 'base64')``, which PostgreSQL fills up."""
         closing = self.pairs.get(place + 1) if self._symbols(place + 1, "(") else None
@@ -336,6 +342,7 @@ class _Spelling(msgspec.Struct):
 
 
 _WORDS: Mapping[str, Callable[[_Spelling, int], None]] = {
+    "ALL": _Spelling.all,
     "CAST": _Spelling.cast_call,
     "TRY_CAST": _Spelling.cast_call,
     "FETCH": _Spelling.fetch,

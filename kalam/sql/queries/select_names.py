@@ -1,9 +1,9 @@
 """Names of the columns of a select list.
 
-Two columns may have one name in SQL, which DataFusion refuses: there each expression without a name gets one of its own
-for DataFusion, and the result gets back the names that it would have had. And DataFusion calls an expression by its
-plan (``avg(lab.readings.celsius)``, ``Int64(1)``), where people who read a result expect PostgreSQL's names. The texts
-of the expressions are cut at token positions, as everywhere.
+Two columns may have one name in SQL, which DataFusion refuses: there each expression without a name, or with one that
+another has too, gets one of its own for DataFusion, and the result gets back the names that it would have had. And
+DataFusion calls an expression by its plan (``avg(lab.readings.celsius)``, ``Int64(1)``), where people who read a result
+expect PostgreSQL's names. The texts of the expressions are cut at token positions, as everywhere.
 """
 
 from __future__ import annotations
@@ -41,11 +41,33 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
         if begin
         else [_name(node, query.text[start:end]) for node, (start, end) in zip(tree.expressions, places, strict=True)]
     )
+    named = [_said_name(node) for node in tree.expressions]
+    twice = {name for name in named if name and named.count(name) > 1}
+    given = {_said_name(node) for node in tree.expressions if isinstance(node, exp.Alias)} & twice
+    if given & _ordered_by(tree):
+        return None  # which of them is meant is not told
     edits = Edits(query.text)
-    for number, (node, place) in enumerate(zip(tree.expressions, places, strict=True)):
+    for number, (node, (start, end)) in enumerate(zip(tree.expressions, places, strict=True)):
         if not isinstance(node, exp.Alias):
-            edits.enclose(place, behind=f' AS "_column_{number}"')
+            edits.enclose((start, end), behind=f' AS "_column_{number}"')
+        elif _said_name(node) in given:
+            *_, name, _ = read_tokens(StatementText(query.text[start:end]))
+            edits.replace((start + name.start, end), f'"_column_{number}"')
     return replace(edits.applied(query), plain=False, point=None), names
+
+
+def _said_name(node: exp.Expr) -> str | None:
+    """The alias of an expression, or the name of a column."""
+    return _name(node, "") if isinstance(node, (exp.Alias, exp.Column)) else None
+
+
+def _ordered_by(select: exp.Select) -> set[str | None]:
+    """The names by which rows are put in order, which may be those of the select list."""
+    order, distinct = select.args.get("order"), select.args.get("distinct")
+    by = [ordered.this for ordered in order.expressions] if order else []
+    if distinct and distinct.args.get("on"):
+        by += distinct.args["on"].expressions
+    return {_said_name(node) for node in by if isinstance(node, exp.Column) and not node.table}
 
 
 UNNAMED = "?column?"
@@ -103,7 +125,7 @@ def _shown_name(node: exp.Expr, text: str) -> str | None:
         case exp.Cast():
             inner = node.this
             if isinstance(inner, exp.Column):
-                return str(inner.name)
+                return _folded(inner.this)
             if not isinstance(node.to.this, exp.DataType.Type):
                 return UNNAMED
             return _TYPE_NAMES.get(node.to.this.name, node.to.this.name.lower())
@@ -146,11 +168,15 @@ def names_of(text: str) -> list[str] | None:
 def _name(node: exp.Expr, text: str) -> str:
     """The name that a column has by itself: an alias, a column's name also behind a CAST, or else its text."""
     if isinstance(node, exp.Alias):
-        return str(node.alias)
+        return _folded(node.args["alias"])
     inner = node
     while isinstance(inner, (exp.Cast, exp.Paren)):
         inner = inner.this
-    return str(inner.name) if isinstance(inner, exp.Column) else " ".join(text.split())
+    return _folded(inner.this) if isinstance(inner, exp.Column) else " ".join(text.split())
+
+
+def _folded(name: exp.Expr) -> str:
+    return str(name.name) if name.args.get("quoted") else str(name.name).lower()
 
 
 def list_places(statement: StatementText) -> Iterator[tuple[int, int]]:

@@ -119,6 +119,10 @@ class Tree(msgspec.Struct, frozen=True):
         last = bisect_right(self.tokens, end - 1, key=lambda token: token.start)
         return list(self.tokens[first:last])
 
+    def name_token(self, start: int, end: int) -> Token:
+        """The name of the call that is this part of the text, whose tree has nothing of a ``+`` in front of it."""
+        return next(token for token in self.between(start, end) if token.token_type != TokenType.PLUS)
+
     def from_span(self, select: exp.Select) -> tuple[int, int] | None:
         """Where the FROM of a SELECT stands, with its joins."""
         source = select.args.get("from_")
