@@ -118,6 +118,8 @@ class Keeper:
     def wake(self, byte_count: int = 0) -> None:
         """Something came, of this size as far as that is known; so much that it is not to wait makes it not wait."""
         self._wake.set()
+        if self.kept.behind_since_s is None:
+            self.kept.behind_since_s = time.monotonic()
         self._came_bytes += byte_count
         if self._came_bytes > self._hurry_bytes:
             self._hurry.set()
@@ -141,6 +143,7 @@ class Keeper:
                 except KalamError as exc:
                     self._stand(Standing.WAITING, f"{exc.code}: {exc.told}")
                     await asyncio.sleep(backoff.failed())
+                    self._refreshed_s = -math.inf
                 except Exception as exc:
                     log.exception("a view failed", view=str(self.view.name))
                     self._stand(Standing.FAILED, f"internal: {type(exc).__name__}; the server's log has the reason")
@@ -182,7 +185,7 @@ class Keeper:
         begun = [await source.begin(self.positions.get(source.table.table_id)) for source in self.sources]
         if changed := [position for position in begun if self.positions.get(position.source_id) != position]:
             await self._write(Outcome(), Progress(changed, self.state))
-        if not self._catches_up:
+        if not self._catches_up and self.kept.standing is Standing.FILLING:  # else it has to show that it goes on
             self._stand(Standing.RUNNING)
         self._wake.set()
         while True:
@@ -248,7 +251,7 @@ class Keeper:
             self._refreshed_s = -math.inf  # what waits is no new refresh
             self._wake.set()
         else:
-            self.kept.behind_since_s = None
+            self.kept.behind_since_s = time.monotonic() if self._wake.is_set() else None
 
     def _reached(self, positions: Sequence[Position], reached: Mapping[int, int]) -> list[Position]:
         """Positions of copies, further than what was taken."""

@@ -43,6 +43,35 @@ def test_a_view_shows_how_it_stands_and_takes_no_rows(console, shared_server, vi
     assert shared_server.sql("SELECT count(*) FROM system.views WHERE namespace = $1", namespace) == [[0]]
 
 
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
+def test_a_view_shows_its_position_its_lag_its_cost_and_why_it_fails(
+    open_console, shared_server, namespace, width, theme
+):
+    shared_server.sql(
+        f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY, v INT); INSERT INTO {namespace}.t VALUES (1, 20), (2, 10);"
+        f"CREATE MATERIALIZED VIEW {namespace}.shares WITH (refresh = '0', key = 'id') AS "
+        f"SELECT id, 100 / v AS share FROM {namespace}.t ORDER BY v DESC LIMIT 10"
+    )
+    console = open_console(shared_server, width=width, theme=theme)
+    console.open(f"tables/{namespace}/shares")
+    line = console.page.locator(".view-line")
+    line.get_by_text("re-run", exact=True).wait_for()
+    line.get_by_text(f"has {namespace}.t up to 2").wait_for()
+    shared_server.sql(f"INSERT INTO {namespace}.t VALUES (3, 1)")
+    line.get_by_text("1 refresh, ").get_by_text("of work").wait_for()
+    shared_server.sql(f"INSERT INTO {namespace}.t VALUES (4, 0)")
+    line.get_by_text("failed", exact=True).wait_for()
+    line.get_by_text("1 change behind for").wait_for()
+    line.get_by_text("invalid_value: Divide by zero").wait_for()
+    console.page.get_by_role("gridcell", name="5", exact=True).wait_for()
+    console.open("tables")
+    row = console.page.get_by_role("row").filter(has=console.page.locator(f"a[href='#/tables/{namespace}/shares']"))
+    row.get_by_text("failed", exact=True).wait_for()
+    row.get_by_text("1 change behind", exact=True).wait_for()
+    sticking_out = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert console.page.evaluate(sticking_out) == 0
+
+
 def test_a_stored_select_is_read_renamed_and_dropped_as_a_view(console, shared_server, namespace):
     shared_server.sql(
         f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY); INSERT INTO {namespace}.t VALUES (41);"

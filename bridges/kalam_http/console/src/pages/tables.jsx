@@ -3,7 +3,7 @@ import { rowCount } from "../describe.js";
 import { loadEarthquakes } from "../earthquakes.js";
 import { Empty, Fault, Kind, Loading, StatementDialog, notify } from "../parts.jsx";
 import { count } from "../text.js";
-import { ViewState, hasViews, useViews } from "../views.jsx";
+import { ViewState, hasViews, lagText, useViews } from "../views.jsx";
 
 const SHOWN_MAX = 500;
 const NEW_TABLE = `CREATE SHARED TABLE lab.readings (
@@ -72,7 +72,7 @@ function Space({ space, views, open }) {
             {space.shown.slice(0, SHOWN_MAX).map((table) => (
               <tr key={table.name}>
                 <td><a href={`#/tables/${space.name}/${table.name}`}>{table.name}</a></td>
-                <td><Kind kind={table.kind} />{views.has(`${space.name}.${table.name}`) && <> <ViewState view={views.get(`${space.name}.${table.name}`)} /></>}</td>
+                <td><Kind kind={table.kind} /><Standing view={views.get(`${space.name}.${table.name}`)} /></td>
                 <td class="number">{table.may && !table.may.includes("SELECT") ? "–" : <Rows full={`${space.name}.${table.name}`} kind={table.kind} />}</td>
                 <td class="number">{table.columns.length}</td>
               </tr>
@@ -83,6 +83,13 @@ function Space({ space, views, open }) {
       {opened && space.shown.length > SHOWN_MAX && <p class="soft">The first {count(SHOWN_MAX)} of {count(space.shown.length)} tables: search for the others.</p>}
     </details>
   );
+}
+
+/** How a view stands, beside its kind: its state, and how far it is behind. */
+function Standing({ view }) {
+  if (!view) return null;
+  const lag = lagText(view);
+  return <> <span title={view.reason ?? undefined}><ViewState view={view} /></span>{lag && <span class="soft lag">{lag}</span>}</>;
 }
 
 /** The number of rows, asked for only when its line is looked at. */
