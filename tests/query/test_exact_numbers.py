@@ -174,6 +174,21 @@ ONE_ROW: dict[str, Any] = {
 }
 WHOLE: dict[str, Any] = {
     "sum(i) FROM n": 129899,
+    # of several values the type is that of all, not of the first
+    "sum(CASE WHEN id = 3 THEN 0 ELSE x END) FROM n WHERE id IN (1, 3)": 1.5,
+    "avg(CASE WHEN id = 3 THEN 0 ELSE x END) FROM n WHERE id IN (1, 3)": 0.75,
+    "sum(CASE WHEN id = 3 THEN 0 WHEN id = 5 THEN NULL ELSE d END) FROM n WHERE id > 1": Decimal("0.04"),
+    "max(id + CASE WHEN id = 3 THEN 0 ELSE x END) FROM n WHERE id IN (1, 3)": 3.0,
+    "max(CASE WHEN id = 3 THEN 1 ELSE 1.5 END / 4) FROM n": Decimal("0.375"),
+    "max(abs(CASE WHEN id = 3 THEN 0 ELSE x END) * 2) FROM n WHERE id IN (1, 3)": 3.0,
+    "sum(v) FROM (SELECT id AS v FROM n WHERE id = 1 UNION ALL SELECT x FROM n WHERE id < 2) q": 2.5,
+    "sum(v) FROM (SELECT id AS v FROM n WHERE id = 1 UNION ALL SELECT d FROM n WHERE id = 3) q": Decimal("11.00"),
+    "avg(v) FROM (SELECT id AS v FROM n WHERE id = 1 UNION SELECT 2.5) q": Decimal("1.75"),
+    "sum(v) FROM (VALUES (1), (2.5)) AS q(v)": Decimal("3.5"),
+    # what has an aggregate in it is ordered by its place
+    "avg(x) FROM n WHERE id IN (1, 3) GROUP BY id ORDER BY 1 DESC, 1 LIMIT 1": 1.5,
+    "+ avg(b) FROM n WHERE id IN (3, 4) GROUP BY id ORDER BY 1 LIMIT 1": 1.0,
+    "abs(sum(i)) + 1 FROM n WHERE id IN (1, 2) GROUP BY id ORDER BY 1 LIMIT 1": 30001,
     "sum(i) FROM n WHERE id < 3": 129900,
     "sum(b) FROM n": 4611686018427387904,
     "sum(b) FROM n WHERE id <> 2": REFUSED,

@@ -184,6 +184,32 @@ def test_which_of_two_columns_of_one_name_rows_are_ordered_by_is_not_guessed(ser
         server.sql("SELECT p AS x, 8 AS x FROM lab.t ORDER BY x")
 
 
+CHOSEN = [
+    ("CASE WHEN id = 2 THEN 0 ELSE x END FROM lab.t ORDER BY id", "DOUBLE", [1.5, 0.0]),
+    ("id FROM lab.t WHERE id = 1 UNION ALL SELECT x FROM lab.t WHERE id = 1 ORDER BY 1", "DOUBLE", [1.0, 1.5]),
+    (
+        "* FROM (SELECT id FROM lab.t UNION SELECT p FROM lab.t) AS q ORDER BY 1 LIMIT 2",
+        "DECIMAL(12,2)",
+        ["-0.05", "1.00"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "told", "values"), CHOSEN, ids=[text for text, *_ in CHOSEN])
+def test_a_column_of_several_types_is_told_as_the_one_that_comes(
+    server: ServerProcess, text: str, told: str, values: list[Any]
+) -> None:
+    [found] = server.results(f"SELECT {text}")
+    assert [column["type"] for column in found["columns"]] == [told]
+    assert [value for [value] in found["rows"]] == values
+
+
+def test_an_answer_is_ordered_by_the_place_of_a_mean(server: ServerProcess) -> None:
+    [found] = server.results("SELECT id, avg(x), avg(x) + id FROM lab.t GROUP BY 1 ORDER BY 3 DESC, 2")
+    assert found["rows"] == [[1, 1.5, 2.5], [2, -2.5, -0.5]]
+    assert "kalam_place" not in str(found["columns"])
+
+
 NOTHING = [
     ("+ avg(id), 2 * + + sum(x), + max(id) - + min(id)", [1.5, -2.0, 1]),
     ("sum(ALL id), avg(ALL + x), count(ALL (s)), - sum(ALL - id)", [3, -0.5, 2, 3]),

@@ -28,7 +28,7 @@ from kalam.query.exact.floats import FUNCTIONS, float_function
 from kalam.query.exact.guards import CHAINS, guard, guard_branches
 from kalam.query.exact.intervals import with_intervals
 from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix, nearest
-from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, own_columns
+from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, chooses, coming_schema, own_columns
 from kalam.query.exact.spans import register as register_spans
 from kalam.query.exact.subqueries import look_in
 from kalam.query.exact.times import TIMES, time
@@ -90,6 +90,10 @@ class ExactQueries:
         ``values`` are the parameters by number, as Arrow's scalars; ``schemas`` are those of the registered relations:
         what is kept of a text counts for the same ones only.
         """
+        plan = self._plan(text, values, schemas)
+        return _as_it_comes(plan, coming_schema(self._ctx, plan)) if chooses(text) else plan
+
+    def _plan(self, text: str, values: Mapping[str, Any], schemas: Sequence[pa.Schema]) -> DataFrame:
         text = with_intervals(text, values)
         if not concerns(text, schemas) and not _compares_floats(text, schemas, values):
             return self._sql(text, values)
@@ -143,8 +147,22 @@ def _renamed(plan: DataFrame, names: Sequence[str]) -> DataFrame:
         return plan
     if len(set(names)) < len(names):
         return plan
-    quoted = ['"' + name.replace('"', '""') + '"' for name in found]
-    return plan.select(*(col(own).alias(name) for own, name in zip(quoted, names, strict=True)))
+    return plan.select(*(col(own).alias(name) for own, name in zip(_quoted(found), names, strict=True)))
+
+
+def _as_it_comes(plan: DataFrame, schema: pa.Schema) -> DataFrame:
+    """The plan with the types that its columns come in."""
+    told = plan.schema()
+    if told.types == schema.types or len(set(told.names)) < len(told.names):
+        return plan
+    columns = zip(_quoted(told.names), told, schema, strict=True)
+    return plan.select(
+        *(col(name) if one.type == two.type else col(name).cast(two.type).alias(one.name) for name, one, two in columns)
+    )
+
+
+def _quoted(names: Sequence[str]) -> list[str]:
+    return ['"' + name.replace('"', '""') + '"' for name in names]
 
 
 def _made_exact(ctx: SessionContext, text: str, values: Mapping[str, Any]) -> _Exact:
@@ -187,8 +205,21 @@ def _rewrite_query(work: Work, query: exp.Expr, outer: Scope | None, withs: str)
             for source in _sources(query):
                 _rewrite_query(work, source, scope, withs)
             _rewrite_expressions(scope, query, {"with_"})
+            _name_what_orders(work, query)
         case _:
             _rewrite_rest(work, query, outer, withs, {"with_"})
+
+
+def _name_what_orders(work: Work, select: exp.Select) -> None:
+    """By its place DataFusion orders by what has an aggregate in it only where that has a name."""
+    order = select.args.get("order")
+    keys = {str(key.this.this) for key in order.expressions if isinstance(key.this, exp.Literal)} if order else set()
+    if not keys or any(item.is_star for item in select.expressions):
+        return
+    for place, item in enumerate(select.expressions, 1):
+        named = isinstance(item, (exp.Alias, exp.Column)) or item.find(exp.AggFunc) is None
+        if str(place) in keys and not named and work.tree.span(item) is not None:
+            work.edits.enclose(work.span(item), "", f' AS "kalam_place_{place}"')
 
 
 def _rewrite_withs(work: Work, named: exp.Expr, outer: Scope | None, withs: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from datafusion import SessionContext, SQLOptions
+from datafusion import DataFrame, SessionContext, SQLOptions
 from sqlglot import exp
 
 from kalam.errors import InvalidValue, Unsupported
@@ -26,6 +26,23 @@ _AGGREGATES = (exp.AggFunc,)
 _PARAMETER_SCALE = 20
 
 
+_CHOOSING = re.compile(r"\b(?:CASE|UNION|INTERSECT|EXCEPT|VALUES)\b", re.IGNORECASE)
+"""Where DataFusion, before it runs a plan, says the type of the first of several values for that of all."""
+
+
+def chooses(text: str) -> bool:
+    """Whether the columns of a query may come in other types than its plan has them."""
+    return _CHOOSING.search(text) is not None
+
+
+def coming_schema(ctx: SessionContext, plan: DataFrame) -> pa.Schema:
+    """The columns of a plan as they come when it is run."""
+    try:
+        return ctx.create_dataframe_from_logical_plan(plan.optimized_logical_plan()).schema()
+    except Exception:  # noqa: BLE001 - DataFusion raises plain Exceptions; what is wrong is told when it is run
+        return plan.schema()
+
+
 class Planner(msgspec.Struct):
     """Asks DataFusion for the columns that a query would have."""
 
@@ -35,7 +52,8 @@ class Planner(msgspec.Struct):
     def schema(self, text: str) -> pa.Schema | None:
         """The columns of a query; None where it cannot be planned."""
         try:
-            return self.ctx.sql_with_options(text, READ_ONLY, param_values=dict(self.values) or None).schema()
+            plan = self.ctx.sql_with_options(text, READ_ONLY, param_values=dict(self.values) or None)
+            return coming_schema(self.ctx, plan) if chooses(text) else plan.schema()
         except Exception:  # noqa: BLE001 - DataFusion raises plain Exceptions; what is wrong is told of the whole query
             return None
 
