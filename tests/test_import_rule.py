@@ -34,6 +34,7 @@ LAYERS = (
             "kalam.kept_logins",
             "kalam.credentials",
             "kalam.tls",
+            "kalam.listening",
             "kalam.latency",
             "kalam.tracing",
             "kalam.manual_pages",

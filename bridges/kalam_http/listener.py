@@ -17,12 +17,11 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from kalam.errors import InvalidOption
+from kalam.listening import listening_socket, url_of
 from kalam.settings import Settings
 from kalam.tls import Certificates
 from kalam_http.connections import BoundedConfig, Connection, Connections
 from kalam_http.handshakes import Handshakes
-from kalam_http.own_host import WILDCARDS
 
 DRAIN_S = 5  # how long requests in flight may still take once the server stops
 BACKLOG = 1024
@@ -84,7 +83,7 @@ async def serve_http(
     when the address cannot be listened on. Should the server die, the context's body is cancelled and the error raised.
     """
     _allow_files(settings.http_connections_max + OTHER_FILES)
-    with _listen(settings.http_host, settings.http_port) as listener:
+    with listening_socket(settings.http_host, settings.http_port, BACKLOG, "HTTP", "http") as listener:
         config = BoundedConfig(
             app,
             Connections(settings, registry or CollectorRegistry()),
@@ -101,7 +100,7 @@ async def serve_http(
         )
         async with _running(_Server(config), listener):
             scheme = "http" if certificates is None else "https"
-            yield Listening(_url(scheme, settings.http_host, listener.getsockname()[1]))
+            yield Listening(url_of(scheme, settings.http_host, listener.getsockname()[1]))
 
 
 @contextlib.asynccontextmanager
@@ -129,31 +128,3 @@ def _allow_files(count: int) -> None:
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    bare = host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            bare or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as exc:
-        raise InvalidOption(f"http_host {host!r} is no address of this machine: {exc}") from exc
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as exc:
-        listener.close()
-        raise InvalidOption(
-            f"cannot listen for HTTP on {host}:{port}: {exc.strerror}", hint="--http-port 0 takes a free port"
-        ) from exc
-    return listener
-
-
-def _url(scheme: str, host: str, port: int) -> str:
-    name = host.strip("[]")
-    if name in WILDCARDS:
-        name = "127.0.0.1"
-    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from kalam.access.model import Narrowed
 from kalam.access.opened import Access
 from kalam.engine import Engine
 from kalam.errors import InvalidOption, KalamError
+from kalam.listening import listening_socket, url_of
 from kalam.settings import Settings
 from kalam.tasks import running
 from kalam.tls import Certificates
@@ -45,7 +45,6 @@ MESSAGE_BYTES: Final = 64 << 10
 EVERY_S: Final = 0.5
 """How often it is asked whether a login has ended by itself."""
 BACKLOG: Final = 1_024
-WILDCARDS: Final = ("0.0.0.0", "::", "*", "")  # noqa: S104 - compared, not bound
 _SERVED: ContextVar[int] = ContextVar("served", default=0)
 """The session that is served; who listens to the book is run in the context of whoever changed it."""
 log = structlog.get_logger(__name__)
@@ -252,39 +251,13 @@ async def serve_pg(
     if settings.pg_port is None:
         raise InvalidOption("pg_port is not set")
     door = Door(engine, settings, access, certificates, registry)
-    listener = _listen(settings.pg_host, settings.pg_port)
+    listener = listening_socket(settings.pg_host, settings.pg_port, BACKLOG, "PostgreSQL", "pg")
     loop = asyncio.get_running_loop()
     server = await loop.create_server(door.opened, sock=listener, backlog=BACKLOG)
     try:
         async with running(door.run(), "postgres logins"):
-            yield Listening(_url(settings.pg_host, listener.getsockname()[1]))
+            yield Listening(url_of("postgresql", settings.pg_host, listener.getsockname()[1]))
     finally:
         server.close()
         await door.close()
         await server.wait_closed()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    bare = host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            bare or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as exc:
-        raise InvalidOption(f"pg_host {host!r} is no address of this machine: {exc}") from exc
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as exc:
-        listener.close()
-        raise InvalidOption(
-            f"cannot listen for PostgreSQL on {host}:{port}: {exc.strerror}", hint="--pg-port 0 takes a free port"
-        ) from exc
-    return listener
-
-
-def _url(host: str, port: int) -> str:
-    name = host.strip("[]")
-    name = "127.0.0.1" if name in WILDCARDS else name
-    return f"postgresql://[{name}]:{port}" if ":" in name else f"postgresql://{name}:{port}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import assert_never, cast
@@ -13,6 +12,7 @@ from kalam.access.audit import Audit
 from kalam.access.entry import Entry
 from kalam.access.identity import Identity
 from kalam.engine.grants import Grants
+from kalam.engine.kinds import kind_of
 from kalam.engine.policies import PolicyStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.users import Users
@@ -38,7 +38,6 @@ from kalam.sql.text.statements import (
 )
 from kalam.sql.text.view_statements import AlterView, CreateView, DropView, RefreshView
 
-_WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _DEFINING = (
     CreateNamespace,
     DropNamespace,
@@ -159,8 +158,7 @@ class Audited:
 
 
 def _entry(statement: Statement, session: Session) -> Entry:
-    action = _WORD.sub(" ", type(statement).__name__).upper()
-    return _entry_of(session.identity, session.door, action, _object(statement, session))
+    return _entry_of(session.identity, session.door, kind_of(statement), _object(statement, session))
 
 
 def _entry_of(identity: Identity, door: str, action: str, about: str) -> Entry:

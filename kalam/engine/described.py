@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -30,8 +29,6 @@ from kalam.sql.access import statements as access
 from kalam.sql.text import statements as sql
 from kalam.sql.text.view_statements import ShowViews
 
-_WORD = re.compile(r"(?<!^)(?=[A-Z])")
-_READING = ("SELECT", "EXPLAIN", "SHOW", "DESCRIBE", "USE", "SUBSCRIBE")
 ANSWERS: Mapping[type[sql.Statement], Fields] = {
     sql.ShowNamespaces: NAMESPACES_FIELDS,
     sql.ShowTables: TABLES_FIELDS,
@@ -99,17 +96,3 @@ def fixed_fields(statement: sql.Statement) -> pa.Schema | None:
     if isinstance(statement, sql.DescribeTable) and statement.history:
         fields = HISTORY_FIELDS
     return None if fields is None else pa.schema(list(fields))
-
-
-def kind_of(statement: sql.Statement) -> str:
-    """A statement in words."""
-    if isinstance(statement, sql.Select) and statement.query.text[:7].upper() == "EXPLAIN":
-        return "EXPLAIN"
-    if isinstance(statement, (sql.CreateSelect, sql.DropSelect)):
-        return "CREATE VIEW" if isinstance(statement, sql.CreateSelect) else "DROP VIEW"
-    return _WORD.sub(" ", type(statement).__name__).upper()
-
-
-def writes(kind: str) -> bool:
-    """Whether a statement of this kind changes anything."""
-    return not kind.startswith(_READING)

@@ -14,8 +14,9 @@ from typing import TypeGuard
 import msgspec
 import pyarrow as pa
 
-from kalam.engine.described import Description, fixed_fields, kind_of, writes
+from kalam.engine.described import Description, fixed_fields
 from kalam.engine.insert_source import all_plain, as_columns_take, target_columns
+from kalam.engine.kinds import kind_of, writes
 from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.returning import shown_names
 from kalam.engine.session import Session

@@ -37,7 +37,7 @@ class Room:
         queue.length += 1
         try:
             async with queue.turn:
-                while time.monotonic() < until_s and self._is_full(table):
+                while time.monotonic() < until_s and self._is_full(table):  # noqa: ASYNC110 - nothing tells of room
                     await asyncio.sleep(LOOK_S)
         finally:
             queue.length -= 1

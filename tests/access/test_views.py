@@ -94,4 +94,7 @@ def test_a_view_is_not_made_for_somebody_who_may_not_read_what_it_reads(world: W
         assert admin.code(text) == "permission_denied"
         admin.rows("GRANT SELECT ON TABLE acted.t TO zoe")
         admin.rows(f"{text}; DROP {made} acted.w; REVOKE SELECT ON TABLE acted.t FROM zoe")
+        told = admin.rows("SELECT action, outcome FROM system.audit WHERE object = 'acted.w' ORDER BY at DESC LIMIT 3")
+        assert [f"DROP {made}", "ok"] in told
+        assert [f"CREATE {made}", "permission_denied"] in told
     admin.rows("DROP NAMESPACE acted CASCADE; DROP USER zoe")
