@@ -1,80 +1,27 @@
-"""A Parquet file read in a process of its own, which hands its rows over as an Arrow stream.
+"""The process that reads Parquet files: ``python -m kalam.cli.parquet_rows``, started by ``parquet_reader.py``.
 
-The readers of Parquet and of its codecs are large, and what they make of a damaged file is not certain: one that ends
-its process ends this one, and the command says which file it was. ``python -m kalam.cli.parquet_rows`` is that process:
-the file is its standard input, the stream its standard output, and what is wrong with the file its standard error.
+Its standard input is a socket on which it is given two files for each order, one that it reads and one for the Arrow
+stream; it says when that is written. What is wrong with a file is its standard error, with which it ends.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import signal
-import subprocess
+import os
+import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from typing import IO, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kalam.cli.failure import CommandFailed
 from kalam.cli.loading.nested import readable_batch, readable_schema
+from kalam.cli.parquet_reader import DONE, TOTAL_ROWS
 from kalam.errors import KalamError
 from kalam.imports import DATA_FRAMES, forgo
 from kalam.rows.formats.foreign_arrow import check_buffers
 
 BATCH_ROWS: Final = 5_000
 BATCH_BYTES: Final = 16 << 20
-TOTAL_ROWS: Final = b"rows"
-
-
-def parquet_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, float]]:
-    """The rows of a file, each table with the share of the rows that have come; raises CommandFailed."""
-    with contextlib.ExitStack() as stack:
-        source: IO[bytes] = file
-        if not file.seekable():  # its table of contents is at its end
-            source = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(file, source)
-            source.flush()
-        errors = stack.enter_context(tempfile.TemporaryFile())
-        reader = stack.enter_context(_reader(source, errors))
-        stack.callback(reader.kill)
-        try:
-            yield from _tables(reader)
-        except (pa.ArrowException, OSError) as exc:
-            raise _failure(reader, errors, file) from exc
-        if reader.wait():
-            raise _failure(reader, errors, file)
-
-
-def _reader(source: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kalam.cli.parquet_rows"], stdin=source, stdout=subprocess.PIPE, stderr=errors
-    )
-
-
-def _tables(reader: subprocess.Popen[bytes]) -> Iterator[tuple[pa.Table, float]]:
-    assert reader.stdout is not None
-    with pa.ipc.open_stream(reader.stdout) as stream:
-        total, rows = max(int(stream.schema.metadata[TOTAL_ROWS]), 1), 0
-        for batch in stream:
-            rows += batch.num_rows
-            yield pa.Table.from_batches([batch]).replace_schema_metadata(), rows / total
-
-
-def _failure(reader: subprocess.Popen[bytes], errors: IO[bytes], file: BinaryIO) -> CommandFailed:
-    status = reader.wait()
-    errors.seek(0)
-    said = errors.read().decode(errors="replace").strip().splitlines()
-    reason = f"its reader ended with status {status}"
-    if status < 0:
-        reason = f"its reader was ended by {signal.Signals(-status).name}, so the file is damaged or too large"
-    elif said:
-        reason = said[-1]
-    name = getattr(file, "name", "the file")
-    return CommandFailed(f"error: cannot read {name} as Parquet: {reason}")
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
@@ -86,17 +33,25 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(widest, 1)))
 
 
+def _write(file: BinaryIO, stream: BinaryIO) -> None:
+    # Timestamps of 96 bits, which Spark and Impala write, would go through nanoseconds and turn over in 2262.
+    parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
+    schema = readable_schema(parquet.schema_arrow).with_metadata({TOTAL_ROWS: str(parquet.metadata.num_rows)})
+    with pa.ipc.new_stream(stream, schema) as writer:
+        for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata)):
+            check_buffers(batch)
+            writer.write_batch(readable_batch(batch))
+
+
 def main() -> None:
-    """Read the file on standard input."""
+    """Read each file that comes."""
     forgo(DATA_FRAMES)
     try:
-        # Timestamps of 96 bits, which Spark and Impala write, would go through nanoseconds and turn over in 2262.
-        parquet = pq.ParquetFile(sys.stdin.buffer, coerce_int96_timestamp_unit="us")
-        schema = readable_schema(parquet.schema_arrow).with_metadata({TOTAL_ROWS: str(parquet.metadata.num_rows)})
-        with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
-            for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata)):
-                check_buffers(batch)
-                stream.write_batch(readable_batch(batch))
+        with socket.socket(fileno=sys.stdin.fileno()) as orders:
+            while files := socket.recv_fds(orders, 1, 2)[1]:
+                with os.fdopen(files[0], "rb") as file, os.fdopen(files[1], "wb") as stream:
+                    _write(file, stream)
+                orders.send(DONE)
     except BrokenPipeError:  # whoever asked has gone
         sys.exit(1)
     except KalamError as exc:

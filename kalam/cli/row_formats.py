@@ -6,6 +6,7 @@ streams, which the server decodes a column at a time.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import io
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from kalam.cli.failure import CommandFailed
+from kalam.cli.parquet_reader import ParquetReader
 from kalam.cli.rows_file import BadLine, RowBatch, read_ndjson
 from kalam.cli.server_columns import DeletedRow, ServerColumns
 from kalam.errors import InvalidValue, KalamError
@@ -89,12 +91,13 @@ def read_rows(
     fitting: Fitting | None = None,
     dialect: Dialect | None = None,
     on_bad: OnBad | None = None,
+    parquet: ParquetReader | None = None,
 ) -> Iterator[RowBatch]:
     """The rows of a file as batches of at most ``rows_max`` rows and about ``bytes_max`` bytes; raises BadLine.
 
     A row that is longer makes a batch of its own; one over ``row_bytes_max`` is refused. What the server keeps itself
     is left out, and noted in ``server_columns``. ``fitting`` makes the rows the table's, ``dialect`` is that of CSV.
-    What is no row goes to ``on_bad``, if there is one.
+    What is no row goes to ``on_bad``, if there is one. ``parquet`` reads files of Parquet, else a reader of its own.
     """
     if row_format is RowFormat.NDJSON:
         return read_ndjson(
@@ -118,7 +121,7 @@ def read_rows(
     if row_format is RowFormat.JSON:
         found = _json_batches(file, rows_max or TEXT_ROWS, bytes_max, row_bytes_max, server_columns, fitting)
     else:
-        tables = read_tables(file, row_format, row_bytes_max, dialect, None if on_bad is None else leave_out)
+        tables = read_tables(file, row_format, row_bytes_max, dialect, None if on_bad is None else leave_out, parquet)
         found = _arrow_batches(tables, rows_max, min(ARROW_BYTES_MAX, row_bytes_max), server_columns, fitting)
     return _numbered(found, row_bytes_max, numbers, on_bad)
 
@@ -212,13 +215,14 @@ def read_tables(
     row_bytes_max: int,
     dialect: Dialect | None = None,
     on_bad: OnBad | None = None,
+    parquet: ParquetReader | None = None,
 ) -> Iterator[tuple[pa.Table, int]]:
     """The rows of a file of columns, as they are in it, with the bytes that were read so far."""
     match row_format:
         case RowFormat.CSV:
             return _csv_tables(file, row_bytes_max, dialect, on_bad)
         case RowFormat.PARQUET:
-            return _parquet_tables(file)
+            return _parquet_tables(file, parquet)
         case _:
             return _arrow_tables(file)
 
@@ -239,11 +243,12 @@ def _csv_tables(
         yield table, end_byte
 
 
-def _parquet_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
-    from kalam.cli.parquet_rows import parquet_tables
-
-    for table, share in parquet_tables(file):
-        yield table, int(file_size(file) * share)
+def _parquet_tables(file: BinaryIO, reader: ParquetReader | None) -> Iterator[tuple[pa.Table, int]]:
+    with contextlib.ExitStack() as stack:
+        reader = reader or stack.enter_context(ParquetReader())
+        found = stack.enter_context(contextlib.closing(reader.tables(file)))
+        for table, share in found:
+            yield table, int(file_size(file) * share)
 
 
 def _arrow_tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:

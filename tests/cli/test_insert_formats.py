@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kalam.cli.failure import CommandFailed
-from kalam.cli.parquet_rows import parquet_tables
+from kalam.cli.parquet_reader import ParquetReader
 from kalam.cli.row_formats import RowFormat, format_of
 
 COLUMNS = "id BIGINT PRIMARY KEY, t TEXT, at TIMESTAMP, d DOUBLE"
@@ -163,8 +163,8 @@ def test_a_format_is_known_by_the_name_or_the_first_bytes(name, head, expected):
 def test_a_parquet_reader_that_is_killed_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(rows(200_000), path)
-    with path.open("rb") as file:
-        tables = parquet_tables(file)
+    with path.open("rb") as file, ParquetReader() as parquet:
+        tables = parquet.tables(file)
         next(tables)
         [reader] = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()[-1:]
         os.kill(int(reader), signal.SIGSEGV)
@@ -181,5 +181,23 @@ def test_a_damaged_parquet_file_is_an_error_or_its_rows(tmp_path, damage):
     for _ in range(3):
         content[chance.randrange(len(content) if damage % 2 else 400)] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
-    with path.open("rb") as file, contextlib.suppress(CommandFailed):
-        assert sum(table.num_rows for table, _ in parquet_tables(file)) <= 500
+    with path.open("rb") as file, ParquetReader() as parquet, contextlib.suppress(CommandFailed):
+        assert sum(table.num_rows for table, _ in parquet.tables(file)) <= 500
+
+
+def test_one_process_reads_files_one_after_another_and_another_one_what_follows_a_damaged_one(tmp_path):
+    for name, count in (("a", 10), ("b", 12_000), ("c", 3)):
+        pq.write_table(rows(count), tmp_path / f"{name}.parquet")
+    (tmp_path / "wrong.parquet").write_bytes(b"PAR1 nothing PAR1")
+
+    def read(parquet, name):
+        with (tmp_path / f"{name}.parquet").open("rb") as file:
+            return sum(table.num_rows for table, _ in parquet.tables(file))
+
+    with ParquetReader() as parquet:
+        assert [read(parquet, "a"), read(parquet, "b")] == [10, 12_000]
+        first = parquet.pid
+        with pytest.raises(CommandFailed, match=r"cannot read .*wrong\.parquet as Parquet"):
+            read(parquet, "wrong")
+        assert (read(parquet, "c"), read(parquet, "b")) == (3, 12_000)
+        assert parquet.pid not in (None, first)

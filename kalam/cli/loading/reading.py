@@ -15,6 +15,7 @@ from kalam.cli.loading.dialects import dialect_of
 from kalam.cli.loading.fitting import Fitting
 from kalam.cli.loading.inference import ROWS_MIN, types_of_rows, types_of_schema, types_of_texts
 from kalam.cli.loading.sources import Source, head_of, open_source
+from kalam.cli.parquet_reader import ParquetReader
 from kalam.cli.row_formats import RowFormat, format_of, read_rows, read_tables
 from kalam.cli.rows_file import BadLine, RowBatch, read_ndjson
 from kalam.cli.server_columns import SERVER_COLUMNS, ServerColumns
@@ -51,13 +52,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     def files(self, names: Sequence[str], fitting: Fitting, server_columns: ServerColumns) -> Iterator[RowBatch]:
         """The rows of files one after another; ``end_byte`` of a batch counts over all of them."""
         before = 0
-        for name in names:
-            with open_source(name, self.encoding, self.spooled) as source:
-                for batch in self.batches(source, fitting, server_columns):
-                    yield replace(batch, end_byte=before + batch.end_byte) if before else batch
-                before += source.size
+        with ParquetReader() as parquet:
+            for name in names:
+                with open_source(name, self.encoding, self.spooled) as source:
+                    for batch in self.batches(source, fitting, server_columns, parquet):
+                        yield replace(batch, end_byte=before + batch.end_byte) if before else batch
+                    before += source.size
 
-    def batches(self, source: Source, fitting: Fitting, server_columns: ServerColumns) -> Iterator[RowBatch]:
+    def batches(
+        self, source: Source, fitting: Fitting, server_columns: ServerColumns, parquet: ParquetReader
+    ) -> Iterator[RowBatch]:
         """The rows of a file, fitted; raises CommandFailed, which says in which file something is wrong."""
         on_bad = self.on_bad
         row_format, dialect = self._form(source)
@@ -72,6 +76,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             fitting=fitting,
             dialect=dialect,
             on_bad=None if on_bad is None else lambda error, text: on_bad(source.shown, unit, error, text),
+            parquet=parquet,
         )
         try:
             for batch in found:
