@@ -20,12 +20,10 @@ from itertools import groupby
 
 import msgspec
 import structlog
-from msgspec.structs import replace
 
 from kalam.backoff import Backoff
 from kalam.errors import BrokerUnavailable, StorageFull, TooBusy
 from kalam.rows.codec import Codec, Codecs
-from kalam.rows.stored import pack_rows
 from kalam.schema import Table, TableKind
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Chunk, Op
@@ -37,7 +35,7 @@ from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
-from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, messages_of
+from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, cut, messages_of
 from kalam.tasks import Tasks
 from kalam.threads import Purpose, in_thread
 from kalam.tracing import batch_span
@@ -47,6 +45,8 @@ log = structlog.get_logger(__name__)
 TURN_BYTES_MAX = 4 << 20
 """Bytes of rows that are encoded and published in one turn of one copy."""
 READ_CHUNKS_MAX = 8
+PENDING_BYTES_MAX = 64 << 20
+"""Of more changes of one copy that wait only the log holds the rest; a load is faster than its publishing."""
 _BEHIND = "first_seq + row_count - 1 > (SELECT published_seq FROM copies WHERE copies.copy_id = log.copy_id)"
 WATERMARK_PAUSE_S = 0.2
 RETRY_PAUSE_S = (0.05, 2.0)
@@ -55,7 +55,8 @@ RETRY_PAUSE_S = (0.05, 2.0)
 class Feed(msgspec.Struct):
     """The unpublished changes of one copy. ``position`` is None until the broker has been asked.
 
-    ``behind_seq`` is the last change of those that are in the log alone, behind the pending ones; 0 for none.
+    ``behind_seq`` is the last change of those that are in the log alone, behind the pending ones; 0 for none. Their
+    bytes are ``behind_bytes``, but for those of a table that nobody sees yet.
     """
 
     table: Table
@@ -65,7 +66,14 @@ class Feed(msgspec.Struct):
     byte_count: int = 0
     position: FeedPosition | None = None
     behind_seq: int = 0
+    behind_bytes: int = 0
     task: asyncio.Task[None] | None = None
+
+    @property
+    def known_seq(self) -> int:
+        """The last change that is pending or published."""
+        published = self.position.change_seq if self.position else 0
+        return self.pending[-1].chunk.last_seq if self.pending else published
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,19 +135,31 @@ class Outbox:
             feed = self._feeds[copy.copy_id] = Feed(announcement.table, copy.user, copy.copy_id)
         # A statement that was prepared before the table was renamed tells of it under its former name.
         feed.table = self._catalogue.by_id.get(copy.table_id, announcement.table)
-        if feed.behind_seq or feed.table.name.is_unfinished:
+        if feed.table.name.is_unfinished:
             feed.behind_seq = announcement.chunk.last_seq
-            self._start(feed)
+        else:
+            self._count(announcement.table, announcement.chunk)
+            self._add(feed, announcement)
+        self._start(feed)
+
+    def _add(self, feed: Feed, announcement: Announcement) -> None:
+        chunk = announcement.chunk
+        if chunk.last_seq <= feed.known_seq:  # it was read from the log before it was announced
+            return
+        self.byte_count += chunk.byte_count
+        if feed.behind_seq or feed.byte_count > PENDING_BYTES_MAX:
+            feed.behind_seq = chunk.last_seq
+            feed.behind_bytes += chunk.byte_count
             return
         # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
         rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
-        feed.pending.append(Unpublished(announcement.chunk, rows, announcement.traces))
-        feed.byte_count += announcement.chunk.byte_count
-        self.byte_count += announcement.chunk.byte_count
-        if announcement.chunk.op != "truncate":
-            self.committed_rows[announcement.table.kind, announcement.chunk.op] += announcement.chunk.row_count
-            self.changed_rows[announcement.table.table_id] += announcement.chunk.row_count
-        self._start(feed)
+        feed.pending.append(Unpublished(chunk, rows, announcement.traces))
+        feed.byte_count += chunk.byte_count
+
+    def _count(self, table: Table, chunk: Chunk) -> None:
+        if chunk.op != "truncate":
+            self.committed_rows[table.kind, chunk.op] += chunk.row_count
+            self.changed_rows[table.table_id] += chunk.row_count
 
     def _start(self, feed: Feed) -> None:
         if feed.task is None and feed.table.table_id not in self._held:
@@ -169,7 +189,7 @@ class Outbox:
             ).fetchall()
 
     def _read_log(self, copy_id: int, after_seq: int = 0, chunks_max: int = -1) -> list[Chunk]:
-        behind = f"first_seq + row_count - 1 > {int(after_seq)}" if after_seq or chunks_max > 0 else _BEHIND
+        behind = f"{_BEHIND} AND first_seq + row_count - 1 > {int(after_seq)}"
         with self._database.reading() as conn:
             return read_chunks(conn, copy_id, behind, chunks_max)
 
@@ -219,8 +239,8 @@ class Outbox:
         ending: list[asyncio.Task[None]] = []
         for copy_id in copy_ids:
             feed = self._feeds.pop(copy_id)
-            self.byte_count -= feed.byte_count
-            feed.byte_count = feed.behind_seq = 0
+            self.byte_count -= feed.byte_count + feed.behind_bytes
+            feed.byte_count = feed.behind_seq = feed.behind_bytes = 0
             feed.pending.clear()
             self._marked.pop(copy_id, None)
             ending += [feed.task] if feed.task is not None else []
@@ -283,10 +303,13 @@ class Outbox:
         chunks = await in_thread(Purpose.CATALOGUE, self._read_log, feed.copy_id, change_seq, READ_CHUNKS_MAX)
         feed.pending.extend(map(Unpublished, chunks))
         size = sum(chunk.byte_count for chunk in chunks)
+        known = min(size, feed.behind_bytes)
         feed.byte_count += size
-        self.byte_count += size
+        feed.behind_bytes -= known
+        self.byte_count += size - known
         if not chunks or chunks[-1].last_seq >= feed.behind_seq:  # what was announced meanwhile is behind that
-            feed.behind_seq = 0
+            self.byte_count -= feed.behind_bytes
+            feed.behind_seq = feed.behind_bytes = 0
 
     def _codec(self, table: Table, schema_version: int) -> Codec:
         """What shows a chunk as it was committed, whatever an ALTER has done since."""
@@ -363,19 +386,6 @@ def _changes(feed: Feed) -> int:
     if not feed.pending:
         return feed.behind_seq - (feed.position.change_seq if feed.position else 0)
     return max(feed.pending[-1].chunk.last_seq, feed.behind_seq) - feed.pending[0].chunk.first_seq + 1
-
-
-def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:
-    """The part of a chunk behind ``change_seq``."""
-    offset = change_seq + 1 - chunk.first_seq
-    return replace(
-        chunk,
-        first_seq=change_seq + 1,
-        row_count=chunk.row_count - offset,
-        payload=pack_rows(codec.stored.unpack(chunk.payload)[offset:]),
-        old=None if chunk.old is None else pack_rows(codec.stored.unpack(chunk.old)[offset:]),
-        old_updated=None,  # which the feed does not tell
-    )
 
 
 def _take(pending: deque[Unpublished]) -> list[Unpublished]:

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import replace
 
 from kalam.rows.codec import Codec
 from kalam.rows.column_rows import ColumnRows, is_columns, read_columns
 from kalam.rows.lone_values import show_timestamp
+from kalam.rows.stored import pack_rows
 from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -178,3 +180,16 @@ def _encode(run: Run, codec: Codec, payload_bytes_max: int) -> Iterator[ChangeMe
     if len(payload) > payload_bytes_max and body.pop("old", None) is not None:
         payload = codec.changes.encode({**body, "old_omitted": True})
     yield ChangeMessage(run.op, run.key, run.first_seq, len(run), payload, run.trace)
+
+
+def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:
+    """The part of a chunk behind ``change_seq``."""
+    offset = change_seq + 1 - chunk.first_seq
+    return replace(
+        chunk,
+        first_seq=change_seq + 1,
+        row_count=chunk.row_count - offset,
+        payload=pack_rows(codec.stored.unpack(chunk.payload)[offset:]),
+        old=None if chunk.old is None else pack_rows(codec.stored.unpack(chunk.old)[offset:]),
+        old_updated=None,  # which the feed does not tell
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +16,13 @@ from change_feed import connected, read_feed, replay, work_until_cut_off
 from live_subscriber import subscribe
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 from kalam.rows.column_rows import COLUMNS_MIN
+from kalam.server import open_server
+from kalam.settings import Settings
+from kalam.tables import outbox
 
 ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
 STATUS = 137
@@ -178,3 +184,34 @@ async def test_cut_off_each_message_is_there_whole_or_not_at_all(
         return {key: row["price"] for key, row in told.items()} == number_of
 
     await wait_until(is_told)
+
+
+async def test_what_only_the_log_holds_is_told_once_and_in_order(
+    tmp_path: Path, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PENDING_BYTES_MAX", 10_000)  # a message of these rows has more
+    async with (
+        open_server(Settings(data_dir=tmp_path / "data", http_port=0, nats_port=0)) as running,
+        connected(running.nats_url) as client,
+    ):
+
+        async def ask(sql: str) -> list[list[Any]]:
+            body = json.dumps({"sql": sql}).encode()
+            reply = await client.request("kalam.api.ann.sql", body, timeout=PATIENCE_S)
+            return list(json.loads(reply.data)["results"][-1]["rows"])
+
+        await ask(f"CREATE NAMESPACE log; CREATE TABLE log.t ({COLUMNS}) WITH (flush_policy = 'rows:3000')")
+        subject, firsts = "kalam.api.ann.insert.log.t", range(0, 20 * ROWS, ROWS)
+        asked = [client.request(subject, sent(first), timeout=PATIENCE_S, headers=ARROW) for first in firsts]
+        small = [
+            client.request(subject, json.dumps({"id": -number, "name": "small"}).encode(), timeout=PATIENCE_S)
+            for number in range(1, 200)
+        ]
+        for reply in await asyncio.gather(*asked, *small):
+            assert reply.headers is None, reply.data
+
+        async def is_told() -> bool:
+            return len(replay(await read_feed(running.nats_url, "kalam.shared.log.t.>"), "id")) == 20 * ROWS + 199
+
+        await wait_until(is_told)
+        assert await ask("SELECT value FROM system.stats WHERE name = 'outbox_bytes'") == [[0.0]]

@@ -32,6 +32,8 @@ from kalam.cli.rows_file import RowBatch
 IN_FLIGHT_MAX: Final = 8
 ANSWER_S: Final = 60.0
 CONNECT_S: Final = 5.0
+BUSY_PAUSES_S: Final = (0.1, 0.2, 0.5, *(1.0,) * 30)
+"""A load that is faster than what is published of it waits for that."""
 PAYLOAD_SLACK_BYTES: Final = 256  # the reply subject and the headers count too
 ERROR_CODE_HEADER: Final = "Nats-Service-Error-Code"
 DENIED: Final = "permissions violation"
@@ -185,6 +187,15 @@ class RowSender:
             self._slots.release()
 
     async def _ask(self, batch: RowBatch) -> Outcome:
+        """What becomes of a batch; while the server is busy with what came before it is sent again."""
+        for pause_s in (*BUSY_PAUSES_S, None):
+            outcome = await self._ask_now(batch)
+            if pause_s is None or outcome.fate is not Fate.REFUSED or (outcome.problem or {}).get("code") != "too_busy":
+                return outcome
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the last try returns")
+
+    async def _ask_now(self, batch: RowBatch) -> Outcome:
         if self._lost.is_set():
             return _unanswered(batch, Fate.REFUSED, "the connection to NATS was lost before it was sent")
         headers = ({**self._headers, **ARROW_HEADERS} if batch.arrow else self._headers) or None
