@@ -45,7 +45,7 @@ class MessageReader:
 
     def _together(self, decoder: RowDecoder, user: str, messages: Sequence[InsertMessage]) -> Batch:
         payloads = list(map(_PAYLOAD, messages))
-        if len(messages) > 1 and _ROW_STARTS.issuperset(map(_START, payloads)) and not any(map(_ARROW, messages)):
+        if _ROW_STARTS.issuperset(map(_START, payloads)) and not any(map(_ARROW, messages)):
             rows = decoder.decode_each(payloads, user=user)
             if any(isinstance(row, KalamError) for row in rows):
                 return Batch.of(messages, [row if isinstance(row, KalamError) else [row] for row in rows])

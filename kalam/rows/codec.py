@@ -17,6 +17,9 @@ from kalam.rows.taking import PLAIN, Taking
 from kalam.rows.types import Row
 from kalam.schema import DELETED, UPDATED, PayloadFormat, Table
 
+JSON_GROWTH = 6
+"""A byte of a stored text may become as many in JSON (a control character, escaped)."""
+
 
 class Codec:
     """The coders of a table, each made when first needed."""
@@ -79,6 +82,15 @@ class Codec:
             return None
         as_text = self.table.options.bigint_as_text
         return ColumnShower(self.table.shown_columns, (UPDATED, DELETED), bigint_as_text=as_text)
+
+    @cached_property
+    def _event_frame(self) -> int:
+        """More bytes than all that an event of one row has beside the values."""
+        return 200 + sum(len(column.name) + 24 for column in self.table.columns)
+
+    def may_exceed(self, stored_bytes: int, event_bytes_max: int) -> bool:
+        """Whether the event of a row that takes so many bytes stored may be larger than a bound."""
+        return stored_bytes * JSON_GROWTH + self._event_frame > event_bytes_max
 
     def _shower(self, constants: tuple[str, ...]) -> RowShower:
         table, shown = self.table, self.table.shown_columns

@@ -147,4 +147,9 @@ def answer_json(rows: int, seq: int) -> bytes:
     return b'{"rows":%d,"seq":%d}' % (rows, seq)
 
 
+def lone_answers(first_seq: int, count: int) -> list[Answer]:
+    """The answers to so many inserts of one row each, which were stored one after another."""
+    return [b'{"rows":1,"seq":%d}' % seq for seq in range(first_seq, first_seq + count)]
+
+
 NO_ROWS = b'{"rows":0}'

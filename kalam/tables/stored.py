@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from kalam.errors import DuplicateKey, TooBusy, TooLarge
+from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.column_rows import ColumnRows
@@ -24,17 +24,8 @@ from kalam.schema import Table
 from kalam.storage.log.answers import known_answers, remember_answers
 from kalam.storage.log.copies import EMPTY, EMPTY_VIEW, Chunk, Key, View
 from kalam.storage.log.copy_store import CopyStore, read_chunks
-from kalam.storage.log.writes import (
-    Change,
-    ChangeTask,
-    ColdKeys,
-    InsertStatement,
-    InsertTask,
-    Outcome,
-    Remember,
-    Stale,
-    taken_keys,
-)
+from kalam.storage.log.inserts import InsertStatement, InsertTask, LoneRows, Outcomes, Statements
+from kalam.storage.log.writes import Change, ChangeTask, ColdKeys, Remember, Stale, taken_keys
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_rows import KeyedRows, KeyRows
@@ -46,8 +37,6 @@ from kalam.threads import Purpose, beside, in_thread
 from kalam.tracing import current_trace, span
 
 TRIES_MAX = 1_000
-JSON_GROWTH = 6
-"""A byte of a stored text may become as many in JSON (a control character, escaped)."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -159,23 +148,30 @@ class StoredTables:
         keys = rows.keys(table.key_places) if isinstance(rows, ColumnRows) else list(map(table.key_of, rows))
         return InsertStatement(keys, rows, packed, msg_id, sender, trace)
 
+    def lone_rows(self, table: Table, rows: Sequence[Row]) -> LoneRows | None:
+        """The same of rows of which each is an INSERT of its own; None where one of them may be wrong."""
+        packed = pack_pieces(rows)
+        try:
+            self._check_rows(table, rows, packed)
+        except KalamError:
+            return None
+        return LoneRows(list(map(table.key_of, rows)), rows, packed)
+
     def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
         if table.options.subject_key is not None:
             subject_keys(table, rows)
-        bound = self._bounds.row_bytes_max
-        overhead = 200 + sum(len(column.name) + 24 for column in table.columns)
+        codec, bound = self._codecs.of(table), self._bounds.row_bytes_max
         if isinstance(rows, ColumnRows):
-            if rows.row_bytes_max() * JSON_GROWTH + overhead <= bound:
+            if not codec.may_exceed(rows.row_bytes_max(), bound):
                 return
-        elif all(
-            len(packed) * JSON_GROWTH + overhead <= bound or max(row_sizes(packed)) * JSON_GROWTH + overhead <= bound
+        elif not any(
+            codec.may_exceed(len(packed), bound) and codec.may_exceed(max(row_sizes(packed)), bound)
             for packed in pieces
         ):
             return
-        shower = self._codecs.of(table).events
         for number, row in enumerate(rows, 1):
-            if len(pack_rows([row])) * JSON_GROWTH + overhead > bound:
-                size = len(shower.each([row])[0])
+            if codec.may_exceed(len(pack_rows([row])), bound):
+                size = len(codec.events.each([row])[0])
                 if size > bound:
                     detail = f"row {number}: its event would have {size} bytes; row_bytes_max is {bound}"
                     raise TooLarge(detail)
@@ -184,13 +180,13 @@ class StoredTables:
         self,
         table: Table,
         user: str,
-        statements: Sequence[InsertStatement],
+        statements: Statements,
         answer: Callable[[InsertStatement, int], bytes] | None = None,
-    ) -> Awaitable[list[Outcome]]:
+    ) -> Awaitable[Outcomes]:
         """Append the rows of each statement, all or none of it; the outcomes in order, after the commit.
 
         The task is queued before this returns whenever no segment may hold one of the keys, so inserts that are handed
-        in one after another are committed in that order.
+        in one after another are committed in that order. LoneRows of which none is refused have one outcome.
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = table.owner(user)
@@ -214,12 +210,12 @@ class StoredTables:
 
     async def _insert_again(
         self,
-        first_try: Awaitable[list[Outcome]],
+        first_try: Awaitable[Outcomes],
         table: Table,
         owner: str,
-        statements: Sequence[InsertStatement],
+        statements: Statements,
         answer: Callable[[InsertStatement, int], bytes] | None,
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         try:
             return await first_try
         except Stale:
@@ -229,15 +225,15 @@ class StoredTables:
         self,
         table: Table,
         owner: str,
-        statements: Sequence[InsertStatement],
+        statements: Statements,
         keys: Sequence[Key],
         answer: Callable[[InsertStatement, int], bytes] | None,
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         for _ in range(TRIES_MAX):
             cold, epoch = await self._look_up(table, owner, keys)
             task = InsertTask(self._store, table, owner, statements, cold=cold, epoch=epoch, answer=answer)
             try:
-                outcomes: list[Outcome] = await self._store.database.submit(task)
+                outcomes: Outcomes = await self._store.database.submit(task)
             except Stale:
                 continue
             return outcomes
@@ -327,7 +323,9 @@ def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
     return remember
 
 
-def _all_keys(statements: Sequence[InsertStatement]) -> Sequence[Key]:
+def _all_keys(statements: Statements) -> Sequence[Key]:
+    if isinstance(statements, LoneRows):
+        return statements.keys
     if len(statements) == 1:
         return statements[0].keys
     return [key for statement in statements for key in statement.keys]

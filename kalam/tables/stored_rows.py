@@ -14,8 +14,8 @@ from kalam.rows.types import Row
 from kalam.schema import SEQ, Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key, View
+from kalam.storage.log.inserts import AllInserted, Inserted
 from kalam.storage.log.times import from_us
-from kalam.storage.log.writes import Inserted
 from kalam.tables.insert_batch import Answer, Batch, Tally
 from kalam.tables.kinds import WHOLE_SCAN, Removal, Removed, Scan, Source, TakenRows, Verb
 from kalam.tables.matched import Matched, queried_columns
@@ -57,7 +57,9 @@ class StoredRows:
         await self._tables.room.wait(table)
         statement = await beside(len(rows), self._tables.statement, table, rows, trace=current_trace())
         with span("kalam.commit", table=str(table.name), rows=len(rows)):
-            [outcome] = await self._tables.insert(table, user, [statement])
+            outcomes = await self._tables.insert(table, user, [statement])
+        assert not isinstance(outcomes, AllInserted)
+        [outcome] = outcomes
         if isinstance(outcome, KalamError):
             raise outcome
         assert isinstance(outcome, Inserted)

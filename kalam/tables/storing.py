@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import assert_never
 
 from kalam.errors import KalamError
 from kalam.rows.judged import judged
 from kalam.rows.types import Row
 from kalam.schema import Table
-from kalam.storage.log.writes import Inserted, InsertStatement, Outcome, Repeated, Taken
-from kalam.tables.insert_batch import NO_ROWS, Answer, Batch, InsertMessage, Tally, answer_json
+from kalam.storage.log.inserts import AllInserted, Inserted, InsertStatement, LoneRows, Outcome, Repeated, Taken
+from kalam.tables.insert_batch import NO_ROWS, Answer, Batch, InsertMessage, Tally, answer_json, lone_answers
 from kalam.tables.sifted import Sifted, with_refused
 from kalam.tables.stored import StoredTables
+
+_MSG_ID = attrgetter("msg_id")
 
 
 class Storing:
@@ -31,6 +34,9 @@ class Storing:
 
     async def run(self) -> list[Answer]:
         """Store what can be; the answer or the error of each message, in order."""
+        lone = self._lone()
+        if lone is not None:
+            return await self._run_lone(lone)
         for place, (message, rows) in enumerate(self._batch.each()):
             self._put(place, rows if isinstance(rows, KalamError) else self._statement(place, message, rows))
         while self._waiting:
@@ -42,9 +48,33 @@ class Storing:
                 for place, _ in waiting:
                     self._answers[place] = exc.as_value()
                 break
+            assert not isinstance(outcomes, AllInserted)
             for (place, statement), outcome in zip(waiting, outcomes, strict=True):
                 self._settle(place, statement, outcome)
         self._tally.note(0, ((self._user, sifted.refused) for sifted in self._told()))
+        return self._answers
+
+    def _lone(self) -> LoneRows | None:
+        """All rows, where each is a message by itself that asks for nothing more; then they need no look of their own.
+
+        None where that is not so, or where one of them may be wrong.
+        """
+        batch = self._batch
+        if batch.counts is not None or batch.errors or batch.traced or any(map(_MSG_ID, batch.messages)):
+            return None
+        return self._stored.lone_rows(self._table, batch.rows)
+
+    async def _run_lone(self, lone: LoneRows) -> list[Answer]:
+        count = len(lone.rows)
+        try:
+            outcomes = await self._stored.insert(self._table, self._user, lone)
+        except KalamError as exc:
+            return [exc.as_value()] * count
+        if isinstance(outcomes, AllInserted):
+            self._tally.rows += count
+            return lone_answers(outcomes.first_seq, count)
+        for place, (statement, outcome) in enumerate(zip(lone.statements(), outcomes, strict=True)):
+            self._settle(place, statement, outcome)
         return self._answers
 
     def _told(self) -> Iterator[Sifted]:

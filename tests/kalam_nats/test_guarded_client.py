@@ -163,6 +163,29 @@ async def test_a_pong_that_nobody_waits_for_any_more_does_not_end_the_reading(na
     assert taken == [(b"a", b"", b"still here", None)]
 
 
+async def test_what_was_published_in_a_turn_of_the_loop_goes_before_a_ping_of_the_same_turn(nats_url):
+    taken: Taken = []
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        for number in range(50):
+            await client.publish_batch([(b"a", b"", b"%d" % number)])
+            await client.flush()
+            assert len(taken) == number + 1, "the broker's answer to the ping comes behind the message"
+
+
+async def test_what_was_published_in_the_turn_in_which_a_connection_is_closed_is_sent(nats_url, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_url) as connection, broker_connection(nats_url) as other:
+        await connection.client.tap("a", lambda *message: taken.append(message))
+        await connection.client.flush()
+        await other.client.publish_batch([(b"a", b"", b"one"), (b"a", b"", b"two")])
+        await other.client.publish_headed_batch([("a", "", b"", b"three")])
+        await other.client.close()
+        await wait_until(lambda: len(taken) == 3)
+    assert [payload for _, _, payload, _ in taken] == [b"one", b"two", b"three"]
+
+
 async def test_a_writer_waits_for_a_broker_that_takes_nothing(nats_server):
     async with broker_connection(nats_server.url) as connection:
         client = connection.client

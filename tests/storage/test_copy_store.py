@@ -19,7 +19,8 @@ from kalam.settings import Settings
 from kalam.storage import opened
 from kalam.storage.log.data_dir import prepare_database
 from kalam.storage.log.database import Database, make_directory, now_us
-from kalam.storage.log.writes import InsertStatement, InsertTask, Stale
+from kalam.storage.log.inserts import InsertStatement, InsertTask
+from kalam.storage.log.writes import Stale
 from kalam.storage.work.flush import FlushRecord, Step, rename_files
 from kalam.storage.work.flush_worker import FlushRequest, flush
 

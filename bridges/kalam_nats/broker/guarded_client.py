@@ -159,6 +159,9 @@ class GuardedClient(Client):
         self._taps: dict[int, Tap] = {}
         self._headed: dict[int, HeadedTap] = {}
         self._ps = TappingParser(self, self._taps, self._headed)
+        self._held: list[bytes] = []  # what goes out together at the end of this turn of the loop
+        self._held_bytes = 0
+        self._held_for: object = None  # the transport that it was meant for
 
     async def request(self, *args: Any, **options: Any) -> Msg:
         """nats-py's request, which in Python 3.11 forgets a cancellation that comes together with the answer."""
@@ -242,13 +245,15 @@ class GuardedClient(Client):
         if not self.is_connected:
             raise BrokerUnavailable("the connection to the broker is down")
         if not self._writes_at_once():
-            await self._send_command(self._counted(parts, count))
+            self._counted(parts, count)
+            await self._send_command(b"".join(parts))
             if self._flush_queue is not None and self._flush_queue.empty():
                 await self._flush_pending()
             return
         self._write(parts, count)
         if self._unsent_bytes() < UNSENT_BYTES_MAX:
             return
+        self._write_held()
         # nats-py, which reads there, sees a broken socket too and connects again; one that takes nothing never breaks.
         with contextlib.suppress(OSError):
             async with asyncio.timeout(DRAIN_S):
@@ -259,25 +264,60 @@ class GuardedClient(Client):
         return self._transport is not None and not self._pending
 
     def _write(self, parts: Sequence[bytes], count: int) -> None:
+        """Write at the end of this turn of the loop, together with what others write in it.
+
+        An ack and the change that it goes before are one system call so, and one read of the broker's.
+        """
+        if self._held_for is not self._transport:  # what ended with its connection is not for the next one
+            self._held, self._held_bytes, self._held_for = [], 0, self._transport
         assert self._transport is not None
-        if sum(map(len, parts)) < JOINED_BYTES_MAX:
-            self._transport.write(self._counted(parts, count))
+        size = self._counted(parts, count)
+        if size >= JOINED_BYTES_MAX:
+            self._write_held()
+            self._transport.writelines(list(parts))
             return
-        self._count(parts, count)
-        self._transport.writelines(list(parts))
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self._write_held)
+        self._held += parts
+        self._held_bytes += size
+        if self._held_bytes >= UNSENT_BYTES_MAX:
+            self._write_held()
 
-    def _counted(self, parts: Sequence[bytes], count: int) -> bytes:
-        self._count(parts, count)
-        return b"".join(parts)
+    def _write_held(self) -> None:
+        if not self._held:
+            return
+        held, self._held, self._held_bytes = self._held, [], 0
+        if self._transport is not None and self._held_for is self._transport and self.is_connected:
+            with contextlib.suppress(OSError, RuntimeError):  # it breaks, which nats-py's reading sees, too
+                self._transport.write(b"".join(held))
 
-    def _count(self, parts: Sequence[bytes], count: int) -> None:
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        self._write_held()
+        await super()._send_command(cmd, priority)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._write_held()
+        await super()._close(status, do_cbs)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        self._write_held()
+        return await super()._flush_pending(force_flush)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        self._write_held()  # its answer tells that all before it has come
+        await super()._send_ping(future)
+
+    def _counted(self, parts: Sequence[bytes], count: int) -> int:
+        """The bytes of what is sent, which are added to those that were."""
+        size = sum(map(len, parts))
         self.stats["out_msgs"] += count
-        self.stats["out_bytes"] += sum(map(len, parts))
+        self.stats["out_bytes"] += size
+        return size
 
     def _unsent_bytes(self) -> int:
         """What the socket has not taken yet of what was written."""
         writer = getattr(self._transport, "_io_writer", None)
-        return UNSENT_BYTES_MAX if writer is None else writer.transport.get_write_buffer_size()
+        return UNSENT_BYTES_MAX if writer is None else self._held_bytes + writer.transport.get_write_buffer_size()
 
 
 def _commands(messages: Iterable[tuple[bytes, bytes, bytes]]) -> list[bytes]:

@@ -1,35 +1,29 @@
-"""The tasks that append versions: inserts, and the changes that an UPDATE, DELETE or upsert makes.
+"""The task that appends the changes that an UPDATE, DELETE or upsert makes, and what it shares with that of INSERTs.
 
-Both run in the writer's thread against the newest state, so what they check (is the key free? is the row still the one
-that the statement saw?) stays true until the commit. What a check needs from segments is looked up beforehand, outside
-this thread; ``Stale`` says that the segments or the rows have changed since, and the caller looks again.
+Both (``inserts``) run in the writer's thread against the newest state, so what they check (is the key free? is the row
+still the one that the statement saw?) stays true until the commit. What a check needs from segments is looked up
+beforehand, outside this thread; ``Stale`` says that the segments or the rows have changed since, and the caller looks
+again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from kalam.errors import Conflict, DuplicateKey, KalamError
-from kalam.rows.column_rows import ColumnRows
+from kalam.errors import Conflict, DuplicateKey
 from kalam.rows.keys import shown_key
-from kalam.rows.stored import join_packed, row_count
 from kalam.rows.types import Row
 from kalam.schema import Table
-from kalam.storage.log.answers import known_answers, remember_answers
 from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
 from kalam.storage.log.copy_store import CopyStore, write_chunk
 from kalam.storage.log.database import now_us
 
 ColdKeys = Mapping[Key, int]
 """The newest version of each key that lies in segments: its seq, negative for a deleted row."""
-
-_TRACE = attrgetter("trace")
-
 
 Traces = Sequence[tuple[int, str | None]]
 """How many rows of a chunk, one after another, belong to which ``traceparent``."""
@@ -53,178 +47,6 @@ class Announcement(msgspec.Struct, frozen=True):
     chunk: Chunk
     rows: Sequence[Row] | None = None
     traces: Traces | None = None
-
-
-class InsertStatement(msgspec.Struct, gc=False):
-    """One INSERT: all its rows or none. ``packed`` are blobs of ``pack_rows``, side by side all of them.
-
-    ``msg_id`` makes it idempotent for ``sender``; ``trace`` is the ``traceparent`` that it came with. With ``skip``
-    the rows whose keys are taken are told (``Taken``), so that the others can be tried without them; ``told`` is what
-    its answer has besides.
-    """
-
-    keys: Sequence[Key]
-    rows: Sequence[Row]
-    packed: Sequence[bytes]
-    msg_id: str | None = None
-    sender: str = ""
-    trace: str | None = None
-    skip: bool = False
-    told: bytes = b""
-
-
-class Inserted(msgspec.Struct, frozen=True, gc=False):
-    """What became of an InsertStatement: the seq of its last row."""
-
-    last_seq: int
-    updated_us: int
-
-
-class Repeated(msgspec.Struct, frozen=True):
-    """The statement was a repeat: the answer that its first run got."""
-
-    answer: bytes
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """Nothing of a statement is stored, because rows have keys that are taken: the error of each, by its place."""
-
-    errors: Mapping[int, DuplicateKey]
-
-
-Outcome = Inserted | Repeated | Taken | KalamError
-
-
-class InsertTask:
-    """Appends the rows of several INSERTs to one copy as one chunk; each statement is judged for itself."""
-
-    def __init__(
-        self,
-        store: CopyStore,
-        table: Table,
-        user: str,
-        statements: Sequence[InsertStatement],
-        *,
-        cold: ColdKeys = EMPTY,
-        epoch: int | None = None,
-        answer: Callable[[InsertStatement, int], bytes] | None = None,
-    ) -> None:
-        self.cost = sum(len(statement.keys) for statement in statements)
-        self._store, self._table, self._user = store, table, user
-        self._statements, self._cold, self._epoch, self._answer = statements, cold, epoch, answer
-        self._copy: Copy | None = None
-        self._chunks: list[tuple[Chunk, Sequence[Row], Traces | None]] = []
-
-    def apply(self, conn: sqlite3.Connection) -> list[Outcome]:
-        """Judge and append; the outcome of each statement, in order."""
-        copy = self._copy = self._store.for_writing(conn, self._table, self._user)
-        if (copy.segments or self._cold) and copy.epoch != self._epoch:
-            raise Stale("segments have changed")
-        self._chunks = []  # the writer applies a task again when the group that it was in could not be committed
-        updated_us = now_us()
-        outcomes: list[Outcome] = []
-        accepted: list[InsertStatement] = []
-        next_seq, superseding = copy.last_seq + 1, False
-        if self._all_free(copy):
-            next_seq = self._take_all(copy, updated_us, accepted, outcomes)
-        for statement in self._statements if not accepted else ():
-            repeat = self._repeat(conn, statement)
-            if repeat is not None:
-                outcomes.append(repeat)
-                continue
-            try:
-                superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
-            except DuplicateKey as exc:
-                keys = statement.keys
-                found = Taken(taken_keys(self._table, keys, copy.versions, self._cold)) if statement.skip else exc
-                outcomes.append(found if isinstance(found, Taken) else found.as_value())
-                continue
-            after = next_seq + len(statement.keys)
-            copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
-            next_seq = after
-            accepted.append(statement)
-            outcomes.append(Inserted(after - 1, updated_us))
-            self._remember(conn, statement, after - 1, updated_us)
-        for rows, payload, traces in _chunks_of(accepted):
-            chunk = Chunk(
-                first_seq=copy.last_seq + 1,
-                row_count=len(rows),
-                op="insert",
-                updated_us=updated_us,
-                schema_version=self._table.schema_version,
-                superseding=superseding,
-                payload=payload,
-            )
-            write_chunk(conn, copy.copy_id, chunk)
-            copy.append(chunk)
-            self._chunks.append((chunk, rows, traces))
-        return outcomes
-
-    def _all_free(self, copy: Copy) -> bool:
-        """Whether no statement needs a look of its own: all keys are new and differ, and nothing may be a repeat."""
-        if self._cold or any(statement.msg_id is not None for statement in self._statements):
-            return False
-        keys = [key for statement in self._statements for key in statement.keys]
-        distinct = set(keys)
-        return len(distinct) == len(keys) and copy.versions.keys().isdisjoint(distinct)
-
-    def _take_all(
-        self,
-        copy: Copy,
-        updated_us: int,
-        accepted: list[InsertStatement],
-        outcomes: list[Outcome],
-    ) -> int:
-        seq = copy.last_seq
-        for statement in self._statements:
-            first, seq = seq + 1, seq + len(statement.keys)
-            copy.versions.update(zip(statement.keys, range(first, seq + 1), strict=True))
-            accepted.append(statement)
-            outcomes.append(Inserted(seq, updated_us))
-        return seq + 1
-
-    def _repeat(self, conn: sqlite3.Connection, statement: InsertStatement) -> Repeated | None:
-        if statement.msg_id is None:
-            return None
-        name = statement.sender, statement.msg_id
-        known = known_answers(conn, self._table, [name])
-        return Repeated(known[name]) if name in known else None
-
-    def _remember(self, conn: sqlite3.Connection, statement: InsertStatement, last_seq: int, updated_us: int) -> None:
-        if statement.msg_id is not None and self._answer is not None:
-            answers = {(statement.sender, statement.msg_id): self._answer(statement, last_seq)}
-            remember_answers(conn, self._table, answers, updated_us)
-
-    def committed(self) -> None:
-        """Let readers see the rows."""
-        if self._copy is not None:
-            self._copy.publish_view()
-
-    def rolled_back(self) -> None:
-        """Forget the copy: the database knows what it held before."""
-        self._store.forget(self._table.table_id, self._user)
-
-    def announcements(self) -> list[Announcement]:
-        """What was committed."""
-        if self._copy is None:
-            return []
-        return [Announcement(self._table, self._copy, *each) for each in self._chunks]
-
-
-def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence[Row], bytes, Traces | None]]:
-    """The rows, payload and traces of each chunk: small statements together, the blobs of a large one by itself."""
-    small = [each for each in statements if len(each.packed) <= 1 and not isinstance(each.rows, ColumnRows)]
-    if len(small) == len(statements) and small:
-        rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
-        payload = join_packed([blob for statement in small for blob in statement.packed], len(rows))
-        yield rows, payload, [(len(each.rows), each.trace) for each in small] if any(map(_TRACE, small)) else None
-        return
-    for statement in statements:
-        start = 0
-        for blob in statement.packed:
-            count = len(statement.rows) if len(statement.packed) == 1 else row_count(blob)
-            yield statement.rows[start : start + count], blob, [(count, statement.trace)] if statement.trace else None
-            start += count
 
 
 def taken_keys(
