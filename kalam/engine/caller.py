@@ -119,6 +119,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     def describing(self, text: str) -> Iterator[None]:
         """Have what a door tells of the catalogue itself listed and cancelled as what the engine answers."""
         with self._running(self.door, text) as query, ended_by(self.departure, query), query.interruptible():
+            query.tells = True
             yield
 
     # Tables and their rows.

@@ -321,19 +321,27 @@ class Gate:
 
     def ends(self, running: RunningQuery, narrowed: Narrowed) -> bool:
         """Whether a running request ends with what was taken: its user is out, or may not do what it does."""
-        users, tables = narrowed.users, self._catalogue.by_id
-        if narrowed.logins == Ends.ALL and (users is None or running.user in users):
+        users = narrowed.users
+        own = users is None or running.user in users
+        if own and (narrowed.logins == Ends.ALL or (running.tells and narrowed.logins == Ends.NONE)):
             return True
-        return any(
-            not self.may_act(user, running.user)
-            or (table_id in tables and not self.rights.may(user, privilege, tables[table_id]))
-            for user, privilege, table_id in running.uses
-            if users is None or user in users
-        ) or (narrowed.policies and (users is None or running.user in users) and self._restricted(running, narrowed))
+        uses = [use for use in running.uses if users is None or use[0] in users]
+        lent = (use for use in running.lent if users is None or use[0] in users)
+        return (
+            any(not self.may_act(user, running.user) for user, _, _ in uses)
+            or any(map(self._taken, (*uses, *lent)))
+            or (narrowed.policies and own and self._restricted(running, narrowed))
+        )
+
+    def _taken(self, use: tuple[str, Privilege, int]) -> bool:
+        """Whether a user may not do any more to a table what was noted."""
+        user, privilege, table_id = use
+        table = self._catalogue.by_id.get(table_id)
+        return table is not None and not self.rights.may(user, privilege, table)
 
     def _restricted(self, running: RunningQuery, narrowed: Narrowed) -> bool:
         """Whether policies decide over what a request does, of the tables that are named or of any."""
-        found = (self._catalogue.by_id.get(table_id) for _, _, table_id in running.uses)
+        found = (self._catalogue.by_id.get(table_id) for _, _, table_id in running.uses | running.lent)
         return any(
             table is not None and table.row_security and (narrowed.tables is None or table.table_id in narrowed.tables)
             for table in found

@@ -19,7 +19,7 @@ from kalam.access.rights import Rights
 from kalam.errors import PermissionDenied, TableNotFound, TooLarge
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.composed import Pieces, compose
-from kalam.query.running import note_use
+from kalam.query.running import note_lent
 from kalam.schema import SelectOptions, Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.text.replaced import with_session
@@ -96,7 +96,7 @@ class Expansion:
             called = f"view {view.name}" if sees(self._user, view) else "view"
             raise PermissionDenied(f"{view.owned_by}, whose {called} is read, may not SELECT on {read}")
         if self._rights.on:
-            note_use(view.owned_by, Privilege.SELECT, table.table_id)
+            note_lent(view.owned_by, table.table_id)
 
     def _view(self, view: Table, options: SelectOptions, depth: int) -> Pieces:
         """``(SELECT the view's columns FROM (its text))``."""

@@ -29,6 +29,7 @@ from kalam.query.parameters import check_parameters, types_of
 from kalam.query.policies import Policies
 from kalam.query.pool import Pool
 from kalam.query.predicate import Predicate
+from kalam.query.running import note_telling
 from kalam.query.system import Fields, SystemTables
 from kalam.query.worker.limits import Limits
 from kalam.rows.columns import from_arrow
@@ -258,6 +259,7 @@ class Queries:
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
         for name in names - tables.keys():
+            note_telling()
             sources[name] = await in_thread(Purpose.CATALOGUE, self._system.table, name.table, user)
         if described:
             sources |= {name: empty_source(table, query) for name, table in tables.items()}

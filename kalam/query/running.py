@@ -24,8 +24,9 @@ SHOWN_CHARACTERS_MAX = 10_000
 class RunningQuery(msgspec.Struct, eq=False):
     """A request that may be cancelled.
 
-    ``query_id`` names it; ``rows`` counts what was read for it, ``uses`` are the tables
-    (ids) that it reads or changes, each with the user who may and the right to it.
+    ``query_id`` names it; ``rows`` counts what was read for it, ``uses`` are the tables (ids) that it reads or changes,
+    each with the user who may and the right to it; of ``lent`` that is the owner of a view. What ``tells`` names what
+    its user may see, whatever that is.
     """
 
     query_id: str
@@ -37,6 +38,8 @@ class RunningQuery(msgspec.Struct, eq=False):
     state: str = "working"
     memory_bytes: Callable[[], int] = lambda: 0
     uses: set[tuple[str, Privilege, int]] = msgspec.field(default_factory=set)
+    lent: set[tuple[str, Privilege, int]] = msgspec.field(default_factory=set)
+    tells: bool = False
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
 
@@ -105,6 +108,20 @@ def note_use(user: str, privilege: Privilege, table_id: int) -> None:
     running = _CURRENT.get()
     if running is not None:
         running.uses.add((user, privilege, table_id))
+
+
+def note_lent(owner: str, table_id: int) -> None:
+    """Note that the request of this context reads a table through a view, by the right of its owner."""
+    running = _CURRENT.get()
+    if running is not None:
+        running.lent.add((owner, Privilege.SELECT, table_id))
+
+
+def note_telling() -> None:
+    """Note that the request of this context tells what its user may see."""
+    running = _CURRENT.get()
+    if running is not None:
+        running.tells = True
 
 
 def note_rows(rows: int) -> None:

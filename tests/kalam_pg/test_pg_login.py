@@ -89,6 +89,8 @@ async def test_what_was_read_ahead_ends_with_the_right_to_it(server: GuardedServ
         connection.execute(f"{query} WHERE id = 7")  # from now on known by its text
         connection.execute(f"DECLARE one CURSOR WITH HOLD FOR {query} WHERE id = 7")
         connection.execute(f"DECLARE many CURSOR WITH HOLD FOR {query}")
+        connection.execute("DECLARE named CURSOR WITH HOLD FOR SELECT relname FROM pg_class")
+        connection.execute("DECLARE told CURSOR WITH HOLD FOR SELECT table_name FROM system.tables")
         connection.execute("DECLARE other CURSOR WITH HOLD FOR SELECT celsius FROM lab.readings")
         connection.execute("BEGIN")
         connection.execute(f"DECLARE inside CURSOR FOR {query}")
@@ -101,11 +103,31 @@ async def test_what_was_read_ahead_ends_with_the_right_to_it(server: GuardedServ
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("FETCH 10 FROM inside")
         connection.execute("ROLLBACK")
-        for cursor in ("one", "many", "many"):
+        for cursor in ("one", "many", "many", "named", "told"):
             with pytest.raises(psycopg.errors.QueryCanceled):
                 connection.execute(f"FETCH 10 FROM {cursor}")
         connection.execute("FETCH 10 FROM other")
     await suspended.close()
+
+
+def test_what_is_read_through_a_view_ends_with_the_right_that_its_owner_lends_and_with_no_other(
+    server: GuardedServer,
+) -> None:
+    server.sql(
+        "CREATE TABLE lab.lent (id BIGINT PRIMARY KEY); CREATE TABLE lab.unrelated (id BIGINT PRIMARY KEY);"
+        "GRANT SELECT ON TABLE lab.lent TO eve; GRANT SELECT ON TABLE lab.unrelated TO eve;"
+        "GRANT CREATE ON NAMESPACE lab TO eve; INSERT INTO lab.lent SELECT value FROM generate_series(1, 100);"
+        "EXECUTE AS USER 'eve' CREATE VIEW lab.through AS SELECT id FROM lab.lent;"
+        "GRANT SELECT ON TABLE lab.through TO ben"
+    )
+    with log_in(server, "ben", PASSWORD) as connection:
+        connection.execute("DECLARE through CURSOR WITH HOLD FOR SELECT id FROM lab.through")
+        assert len(connection.execute("FETCH 10 FROM through").fetchall()) == 10
+        server.sql("REVOKE SELECT ON TABLE lab.unrelated FROM eve; REVOKE CREATE ON NAMESPACE lab FROM eve")
+        assert len(connection.execute("FETCH 10 FROM through").fetchall()) == 10
+        server.sql("REVOKE SELECT ON TABLE lab.lent FROM eve")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("FETCH 10 FROM through")
 
 
 def test_policies_hold_for_queries_copies_and_runs_of_inserts(server: GuardedServer) -> None:
