@@ -27,6 +27,11 @@ class Room:
         """Have writes wait while this says so."""
         self._is_full = is_full
 
+    def waiting(self, table: Table) -> int:
+        """How many writes wait now."""
+        queue = self._queues.get(table.table_id)
+        return 0 if queue is None else queue.length
+
     async def wait(self, table: Table) -> None:
         """Wait until there is room, or for as long as a write may be made to wait."""
         queue = self._queues.get(table.table_id)
