@@ -74,7 +74,7 @@ def test_a_length_that_lies_ends_at_the_worst_the_one_session(pg_server: ServerP
 def test_messages_in_any_order_are_answered_or_refused_and_none_hurts_the_next(pg_server: ServerProcess) -> None:
     rng = random.Random(11)
     raw = Raw(pg_server)
-    for _ in range(150):
+    for _ in range(60):
         for kind in rng.choices(list(VALID), k=rng.randrange(1, 7)):
             body = bytearray(VALID[kind])
             if rng.random() < 0.5:
@@ -164,6 +164,25 @@ def test_a_server_that_ends_says_so_to_whoever_waits_for_an_answer(tmp_path_fact
         assert server.stop() == 0
         for client in clients.values():
             assert code(client.until(b"E")) == "57P01"
+            client.close()
+    finally:
+        server.kill()
+
+
+def test_whoever_takes_nothing_of_an_answer_is_given_up_and_keeps_nobody_waiting(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    server = ServerProcess(
+        tmp_path_factory.mktemp("stalled") / "data", ("--pg-port=0",), {"KALAM_HTTP_STALL_S": "0.5"}
+    ).start()
+    try:
+        slow = [Raw(server) for _ in range(3)]
+        for client in slow:
+            client.send(b"Q", b"SELECT a.value FROM generate_series(1, 5000) a, generate_series(1, 5000) b\0")
+        with psycopg.connect(url(server), autocommit=True) as connection:
+            wait_for(connection, lambda: sessions(server) == 1.0)
+            assert connection.execute("SELECT count(*) FROM system.queries").fetchone() == (1,)
+        for client in slow:
             client.close()
     finally:
         server.kill()
