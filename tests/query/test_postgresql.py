@@ -306,6 +306,18 @@ def test_what_is_written_into_a_column_is_made_as_in_a_query(server: ServerProce
     assert "x DOUBLE" in server.sql("SHOW CREATE TABLE lab.w")[0][0]
 
 
+def test_a_decimal_that_becomes_a_double_is_the_nearest_one(server: ServerProcess) -> None:
+    server.sql("CREATE TABLE lab.f (id INT PRIMARY KEY, d DOUBLE, f FLOAT, p DECIMAL(38,10))")
+    texts = ["1.9", "4.35", "0.3", "-0.0000000001", "1234567890123456789012345678.0123456789"]
+    server.sql("INSERT INTO lab.f (id) VALUES (0), (1), (2), (3), (4)")
+    for number, text in enumerate(texts):
+        server.sql(f"UPDATE lab.f SET d = {text}, f = {text}, p = {text} WHERE id = {number}")
+    server.sql("INSERT INTO lab.f SELECT id + 10, p, p, p FROM lab.f")
+    found = server.sql("SELECT d, f = CAST(d AS FLOAT) FROM lab.f ORDER BY id")
+    assert found == [[float(text), True] for text in texts * 2]
+    assert server.sql("SELECT count(*) FROM lab.f WHERE d = 1.9 AND f = 1.9") == [[2]]
+
+
 @pytest.mark.parametrize(
     "text", ["SELECT a - 1, 'a->b', uuid, json FROM t WHERE uuid = '1'", "SELECT x -> x + 1", "SELECT 1"]
 )

@@ -82,7 +82,11 @@ def _doubles(values: pa.ChunkedArray, _: DataType) -> list[Any]:
         if numbers is None or pc.any(pc.is_inf(numbers)).as_py():  # some of which may only be too large
             return [None if text is None else float_of(text) for text in values.to_pylist()]
         return list(numbers.to_pylist())
-    return list(values.cast(pa.float64(), safe=not pa.types.is_decimal(values.type)).to_pylist())
+    if pa.types.is_decimal(
+        values.type
+    ):  # multiplied by a power of ten, as Arrow does it, 1.9 is not the nearest DOUBLE
+        values = values.cast(pa.string())
+    return list(values.cast(pa.float64()).to_pylist())
 
 
 def _floats(values: pa.ChunkedArray, kind: DataType) -> list[Any]:
