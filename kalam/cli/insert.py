@@ -39,7 +39,7 @@ BatchRows = Annotated[
         min=1,
         max=100_000,
         help="Rows that are sent as one message, if they fit into one.  [default: 1,000; of CSV, Parquet and Arrow "
-        "5,000; with --skip-bad at most 100]",
+        "20,000; with --skip-bad at most 100]",
     ),
 ]
 Conflict = Annotated[

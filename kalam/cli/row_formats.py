@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # pyarrow takes a while and is needed for its formats alone
 
 PIECE_BYTES: Final = 256 << 10
 TEXT_ROWS: Final = 1_000
-COLUMN_ROWS: Final = 5_000
+COLUMN_ROWS: Final = 20_000
 """Rows that are sent as one message, unless the user says otherwise."""
 ARROW_BYTES_MAX: Final = 2 << 20
 
