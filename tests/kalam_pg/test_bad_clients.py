@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -64,9 +66,10 @@ def test_a_length_that_lies_ends_at_the_worst_the_one_session(pg_server: ServerP
         for size in (0, 3, 4, 5, len(body) + 3, len(body) + 5, 1 << 24, 1 << 31, (1 << 32) - 1):
             client = Raw(pg_server)
             client.socket.sendall(kind + struct.pack(">I", size) + body)
-            client.send(b"S")
-            client.socket.shutdown(1)
-            assert client.ends() or client.rest is not None
+            with suppress(OSError):  # it may have hung up already
+                client.send(b"S")
+                client.socket.shutdown(socket.SHUT_WR)
+            assert client.ends()
             client.close()
     assert kinds(raw.query("SELECT 1")) == b"TDCZ"
 
