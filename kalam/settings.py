@@ -35,9 +35,10 @@ NO_SETTINGS = frozenset(
     {
         *("KALAM_URL", "KALAM_CA", "KALAM_CLIENT_CERT", "KALAM_CRASHPOINT", "KALAM_TRACEBACK"),
         *("KALAM_USER", "KALAM_PASSWORD", "KALAM_TOKEN", "KALAM_ADMIN_PASSWORD", "KALAM_ADMIN_PASSWORD_FILE"),
+        "KALAM_GRAFANA_PASSWORD",
     }
 )
-"""Variables of the same form that others read: the command line's, the tests', and those that only a first start heeds,
+"""Variables of the same form that others read: the command line's, the tests', Grafana's in compose.yaml, and those that only a first start heeds,
 so that a secret is no setting, which would be shown."""
 
 

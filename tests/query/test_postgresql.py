@@ -161,6 +161,16 @@ def test_steps_lead_into_json(server: ServerProcess, expression: str, values: li
     assert server.sql(f"SELECT {expression} FROM lab.t ORDER BY id") == [[value] for value in values]
 
 
+def test_texts_are_collated_by_their_bytes(server: ServerProcess) -> None:
+    [found] = server.sql(
+        """SELECT count(*) FROM lab.t WHERE s >= 'a' COLLATE "C" AND s < 'b' COLLATE pg_catalog."C" """
+    )
+    assert found == [2]
+    assert server.sql('SELECT s FROM lab.t ORDER BY s COLLATE "POSIX" DESC') == [["abc"], ["a_b"]]
+    with pytest.raises(SqlFailed, match="Collate"):
+        server.sql('SELECT s FROM lab.t ORDER BY s COLLATE "de_DE"')
+
+
 SHOWN_TWICE = [
     ("id AS v, 8 AS v FROM lab.t WHERE id = 1", ["v", "v"], [1, 8]),
     ('ID AS Foo, s "Foo", 8 foo FROM lab.t WHERE id = 1', ["foo", "Foo", "foo"], [1, "abc", 8]),

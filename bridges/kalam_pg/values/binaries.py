@@ -92,6 +92,8 @@ def numbers(column: pa.Array, kind: pg.PgType) -> Bytes | None:
 def _number(column: pa.Array, arrow: pa.DataType, layout: str) -> Bytes | None:
     if pa.types.is_string(column.type) and arrow == pa.int64() and layout == ">u4":  # the name that an OID stands for
         return None
+    if pa.types.is_decimal(column.type) and pa.types.is_floating(arrow):
+        column = column.cast(pa.string())  # of which Arrow makes the nearest number
     if column.type != arrow:
         column = column.cast(arrow)
     found: Bytes = pc.fill_null(column, pa.scalar(0, arrow)).to_numpy(zero_copy_only=False).astype(layout)

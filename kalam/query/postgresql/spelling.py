@@ -29,7 +29,7 @@ from kalam.sql.text.edits import Edits
 from kalam.sql.text.lexer import Kind, StatementText, Token, read_tokens
 
 _CONCERNED = re.compile(
-    r"->|\#>|::|\bCAST\s*\(|\bFETCH\s|\bOFFSET\s|\(\s*ALL\b"
+    r"->|\#>|::|\bCAST\s*\(|\bFETCH\s|\bOFFSET\s|\(\s*ALL\b|\bCOLLATE\s"
     r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|ENCODE|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ)\b",
     re.IGNORECASE,
 )
@@ -49,6 +49,7 @@ _NO_NAMES_WORDS = """
     ANY UNION EXCEPT INTERSECT VALUES USING RETURNING SET
 """
 _NO_NAMES = frozenset(_NO_NAMES_WORDS.split())
+_BY_BYTES = frozenset({'"C"', '"POSIX"', '"default"', "ucs_basic"})
 _FLOAT_DIGITS_MAX = 24
 
 
@@ -328,6 +329,12 @@ class _Spelling(msgspec.Struct):
         if called and not self._symbols(place + 1, ")"):
             self._replace(place, place + 1, "")
 
+    def collate(self, place: int) -> None:
+        """``text COLLATE "C"``: by their bytes, as texts are compared anyhow."""
+        last = place + 3 if self._word(place + 1) == "PG_CATALOG" and self._symbols(place + 2, ".") else place + 1
+        if last < len(self.tokens) and self.tokens[last].text in _BY_BYTES:
+            self._replace(place, last + 1, "")
+
     def encode(self, place: int) -> None:
         """``encode(bytes, 'base64')``, which PostgreSQL fills up."""
         closing = self.pairs.get(place + 1) if self._symbols(place + 1, "(") else None
@@ -343,6 +350,7 @@ class _Spelling(msgspec.Struct):
 
 _WORDS: Mapping[str, Callable[[_Spelling, int], None]] = {
     "ALL": _Spelling.all,
+    "COLLATE": _Spelling.collate,
     "CAST": _Spelling.cast_call,
     "TRY_CAST": _Spelling.cast_call,
     "FETCH": _Spelling.fetch,
