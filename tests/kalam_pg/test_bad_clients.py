@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -164,9 +165,12 @@ def test_a_server_that_ends_says_so_to_whoever_waits_for_an_answer(tmp_path_fact
         with psycopg.connect(url(server), autocommit=True) as watching:
             running = "SELECT count(*) FROM system.queries WHERE sql LIKE '%FROM generate_series%'"
             wait_for(watching, lambda: (watching.execute(running).fetchone() or (0,))[0] >= len(asked) + 1)
-        assert server.stop() == 0
+        with ThreadPoolExecutor() as readers:  # who does not read is not waited for
+            heard = {name: readers.submit(client.until, b"E") for name, client in clients.items()}
+            assert server.stop() == 0
+            assert {name: kinds(told.result())[-1:] for name, told in heard.items()} == dict.fromkeys(clients, b"E")
+        assert {code(told.result()) for told in heard.values()} == {"57P01"}
         for client in clients.values():
-            assert code(client.until(b"E")) == "57P01"
             client.close()
     finally:
         server.kill()
