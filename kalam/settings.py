@@ -38,8 +38,8 @@ NO_SETTINGS = frozenset(
         "KALAM_GRAFANA_PASSWORD",
     }
 )
-"""Variables of the same form that others read: the command line's, the tests', Grafana's in compose.yaml, and those that only a first start heeds,
-so that a secret is no setting, which would be shown."""
+"""Variables of the same form that others read: the command line's, the tests', Grafana's in compose.yaml, and those
+that only a first start heeds, so that a secret is no setting, which would be shown."""
 
 
 class Settings(BaseSettings):

@@ -25,7 +25,7 @@ async def test_writes_go_on_in_the_order_in_which_they_came_and_none_overtakes()
         done.append(number)
 
     waiting = [asyncio.create_task(write(number)) for number in range(4)]
-    while room.waiting(table()) < 4:
+    while room.waiting(table()) < 4:  # noqa: ASYNC110 - nothing tells of who waits
         await asyncio.sleep(0)
     assert done == []
     full.clear()
@@ -39,7 +39,7 @@ async def test_a_table_with_room_waits_for_no_other() -> None:
     room = Room()
     room.hold_back(lambda asked: asked.table_id == 1)
     waiting = asyncio.create_task(room.wait(table()))
-    while not room.waiting(table()):
+    while not room.waiting(table()):  # noqa: ASYNC110 - nothing tells of who waits
         await asyncio.sleep(0)
     await room.wait(table(2))
     assert not waiting.done()
@@ -54,7 +54,7 @@ async def test_writes_that_came_together_wait_no_longer_than_one(monkeypatch: py
     room = Room()
     room.hold_back(lambda asked: True)
     waiting = [asyncio.create_task(room.wait(table())) for _ in range(20)]
-    while room.waiting(table()) < 20:
+    while room.waiting(table()) < 20:  # noqa: ASYNC110 - nothing tells of who waits
         await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
     clock.now_s = room_module.HELD_BACK_S
