@@ -49,6 +49,15 @@ FROM quakes.events GROUP BY net ORDER BY events DESC LIMIT 6"""
 MINE: Final = """SELECT COUNT(*) AS quakes, MAX(mag) AS strongest, SUM(felt) AS people_who_felt_it
 FROM quakes.nearby"""
 REVIEW: Final = "UPDATE quakes.events SET status = 'reviewed' WHERE status = 'automatic'"
+VIEW: Final = "quakes.strongest"
+_BY_HOUR: Final = """SELECT net, date_bin(INTERVAL '1 hour', time) AS hour, COUNT(*) AS events, MAX(mag) AS strongest
+FROM quakes.events GROUP BY 1, 2"""
+CREATE_VIEW: Final = f"CREATE MATERIALIZED VIEW {VIEW} WITH (refresh = '0') AS\n{_BY_HOUR}"
+VIEW_STATE: Final = "SELECT view_name, state, how FROM system.views"
+REVISE: Final = "UPDATE quakes.events SET mag = round(mag + 0.3, 1) WHERE net = 'ak' AND mag >= 3"
+REVISED: Final = "ak", 3.0
+VIEW_ROWS: Final = "SELECT net, hour, events, strongest FROM quakes.strongest ORDER BY hour, net"
+VIEW_AGAIN: Final = f"{_BY_HOUR} ORDER BY hour, net"
 BY_STATUS: Final = "SELECT status, COUNT(*) AS events FROM quakes.events GROUP BY status ORDER BY status"
 
 
@@ -61,6 +70,16 @@ class Quake(msgspec.Struct, frozen=True):
     place: str
     net: str
     nearby_json: bytes
+
+
+def revised_hours(quakes: list[Quake]) -> int:
+    """In how many hours the strongest earthquake of a network changes by REVISE."""
+    (net, least), hours = REVISED, dict[datetime, float]()
+    for quake in quakes:
+        if quake.net == net:
+            hour = quake.time.replace(minute=0, second=0, microsecond=0)
+            hours[hour] = max(quake.mag, hours.get(hour, quake.mag))
+    return sum(strongest >= least for strongest in hours.values())
 
 
 def load_quakes() -> list[Quake]:

@@ -19,12 +19,14 @@ from kalam.cli.demo_quakes import EVENTS, LIVE, NEARBY, READERS
 from kalam.cli.demo_replay import replay
 from kalam.cli.demo_server import DemoServer
 from kalam.cli.demo_stage import Stage
+from kalam.cli.demo_watch import SUBJECT, watch
 from kalam.cli.failure import CommandFailed
 from kalam.cli.http import Refusal, ask_sql
 from kalam.cli.problem_text import problem_text
 from kalam.credentials import Credentials
 
 REPLAY_S: Final = 15.0
+HOURS_SHOWN: Final = 6
 UNSEEN: Final = ("table_not_found", "namespace_not_found", "unauthenticated")
 FLUSH_DETAIL: Final = ("job_id",)  # not shown
 
@@ -70,6 +72,7 @@ class Story:
         self._flush()
         self._update()
         self._kill_and_restart()
+        self._watch()
 
     def _start(self) -> None:
         self._stage.scene("A server: one process with NATS, SQLite, Parquet and DataFusion inside")
@@ -212,6 +215,36 @@ class Story:
         self._stage.check("everything that was acknowledged is still there", after == before == self._expected)
         reviewed = self._sql(data.BY_STATUS, show=False)["rows"]
         self._stage.check("and so is the UPDATE", reviewed == [["reviewed", len(self._quakes)]])
+
+    def _watch(self) -> None:
+        self._stage.scene("A view that follows the table")
+        self._sql(data.CREATE_VIEW)
+        self._stage.say(f"$ nats sub '{SUBJECT}'", "green")
+
+        def change() -> None:
+            self._sql(data.VIEW_STATE)
+            self._sql(data.REVISE)
+
+        changes = asyncio.run(
+            watch(
+                self._server.nats_url,
+                password=self._password,
+                is_running=lambda: self._view_state() == "running",
+                change=change,
+                expected=data.revised_hours(self._quakes),
+            )
+        )
+        self._stage.say("what the subscriber hears, the strongest of each network and hour:", "dim")
+        for row, old in sorted(changes, key=lambda change: -change[0]["strongest"])[:HOURS_SHOWN]:
+            hour, strongest = row["hour"][:16].replace("T", " "), f"M {old['strongest']:.1f} → M {row['strongest']:.1f}"
+            self._stage.say(f"  {hour}  {row['net']}  {strongest}")
+        total = data.revised_hours(self._quakes)
+        self._stage.check(f"the strongest of {total} hours has changed, and each was told once", len(changes) == total)
+        same = self._sql(data.VIEW_ROWS, show=False)["rows"] == self._sql(data.VIEW_AGAIN, show=False)["rows"]
+        self._stage.check("the view is what its SELECT says", same)
+
+    def _view_state(self) -> str:
+        return str(self._sql(data.VIEW_STATE, show=False)["rows"][0][1])
 
     def _counts(self) -> dict[str, int]:
         """The rows of each table, and of each reader's copy, as SQL counts them."""
