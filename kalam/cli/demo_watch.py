@@ -29,7 +29,7 @@ async def watch(
     change: Callable[[], object],
     expected: int,
 ) -> Changes:
-    """Subscribe, wait until it runs, ``change`` what the view reads, and collect so many updated rows, or those in time.
+    """Subscribe, wait until the view runs, ``change`` what it reads, and collect so many updates, or those in time.
 
     The functions are called in a thread.
     """
