@@ -43,7 +43,7 @@ async def watch(
         heard = await client.subscribe(SUBJECT)
         await client.flush()
         async with asyncio.timeout(RUNNING_S):
-            while not await asyncio.to_thread(is_running):
+            while not await asyncio.to_thread(is_running):  # noqa: ASYNC110 - SQL alone tells
                 await asyncio.sleep(POLL_S)
         await asyncio.to_thread(change)
         async with asyncio.timeout(CHANGES_S):
