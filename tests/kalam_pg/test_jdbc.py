@@ -46,7 +46,8 @@ public class Used {
             try (ResultSet r = p.executeQuery()) {
               r.next();
               if (n == 6 || n == 0) tell("row", r.getLong(1), r.getShort(2), r.getInt(3), r.getString(4),
-                r.getDouble(5), r.getFloat(6), r.getBigDecimal(7), r.getBoolean(8), r.getBytes(9), r.getObject(10, LocalDate.class),
+                r.getDouble(5), r.getFloat(6), r.getBigDecimal(7), r.getBoolean(8), r.getBytes(9),
+                r.getObject(10, LocalDate.class),
                 r.getObject(11, OffsetDateTime.class), r.getObject(12), r.getString(13));
             }
           }

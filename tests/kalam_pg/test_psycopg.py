@@ -273,6 +273,27 @@ def test_the_search_path_is_where_a_table_without_a_namespace_is_found(pg_url: s
 SLOW = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b"
 
 
+def test_the_name_of_the_database_may_stand_before_a_table(connection: psycopg.Connection, pg_url: str) -> None:
+    connection.execute(
+        'CREATE NAMESPACE named; CREATE SHARED TABLE "kalam"."named"."t" (id INT PRIMARY KEY, kalam TEXT)'
+    )
+    connection.execute("INSERT INTO KALAM.named.t VALUES (1, 'kalam.named.t'), (2, '\"kalam\".\"named\".x')")
+    found = connection.execute('SELECT kalam.named.t.id, t.kalam FROM "kalam"."named"."t" AS t WHERE t.id = %s', (1,))
+    assert found.fetchall() == [(1, "kalam.named.t")]
+    assert (
+        connection.execute("SELECT count(*) FROM kalam.pg_catalog.pg_class WHERE relname = 't'").fetchone() is not None
+    )
+    with pytest.raises(psycopg.errors.UndefinedColumn) as raised:
+        connection.execute('SELECT nothing FROM "kalam"."named"."t"')
+    assert raised.value.diag.statement_position == "8"
+    with pytest.raises(psycopg.errors.SyntaxError, match=r"namespace\.table"):
+        connection.execute("SELECT 1 FROM other.named.t")
+    with psycopg.connect(pg_url.removesuffix("kalam") + "named", autocommit=True) as other:  # the name of a namespace
+        assert other.execute("SELECT named.t.id FROM named.t WHERE named.t.id = 2").fetchall() == [(2,)]
+        with pytest.raises(psycopg.errors.SyntaxError, match=r"namespace\.table"):
+            other.execute("SELECT 1 FROM named.named.t")
+
+
 def test_a_query_is_cancelled_by_its_key(connection: psycopg.Connection) -> None:
     timer = threading.Timer(0.3, connection.cancel_safe)
     timer.start()

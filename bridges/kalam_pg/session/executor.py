@@ -25,6 +25,7 @@ from kalam_pg.errors import OutdatedPlan, SqlError
 from kalam_pg.session.answers import Ahead, Answer
 from kalam_pg.session.command_reader import command_of
 from kalam_pg.session.commands import Declare
+from kalam_pg.session.own_database import without_database
 from kalam_pg.session.own_statements import OwnStatements, formatted
 from kalam_pg.session.session import Session
 from kalam_pg.session.statements import Described, Portal, Prepared, RowShape
@@ -54,6 +55,7 @@ class Executor:
 
     async def statements(self, text: str) -> list[StatementText]:
         """The statements of a text; none of an empty one."""
+        text = without_database(text, self._session.database, self._session.caller.namespaces)
         try:
             return await reading(text, split, text)
         except SyntaxFault:
