@@ -319,3 +319,63 @@ SELECT relname FROM pg_class WHERE oid::regclass::text = 'orders';
 -- a tool: truths
 SELECT c.relname, c.relkind = 'r' OR c.relkind = 'v' AS ok, CASE WHEN c.relkind IN ('r') THEN 1 END, NOT c.relhasindex
 AS no FROM pg_class c WHERE c.oid = 'public.parts'::regclass AND c.relhasindex = 't' AND c.relispartition IS FALSE;
+
+-- superset: databases
+SELECT datname FROM pg_database WHERE datistemplate = false AND datname = current_database();
+
+-- superset: schemas
+SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('system',
+'information_schema') ORDER BY nspname;
+
+-- superset: tables of a schema
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname =
+'public' AND c.relkind = ANY (ARRAY['r', 'p']) ORDER BY c.relname;
+
+-- superset: views of a schema
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname =
+'public' AND c.relkind IN ('v') AND c.relpersistence != 't';
+
+-- superset: columns
+SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, (SELECT pg_catalog.pg_get_expr(d.adbin,
+d.adrelid) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef) IS NOT
+NULL AS has_default, a.attnotnull, pgd.description, a.attgenerated, (SELECT json_build_object('always', a.attidentity
+= 'a', 'start', s.seqstart) FROM pg_catalog.pg_sequence s WHERE s.seqrelid = a.attrelid AND a.attidentity != '') AS
+identity FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_description pgd ON (pgd.objoid = a.attrelid AND
+pgd.objsubid = a.attnum) WHERE a.attrelid = 'public.orders'::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY
+a.attnum LIMIT 6;
+
+-- superset: a table's comment
+SELECT pgd.description AS table_comment FROM pg_catalog.pg_description pgd WHERE pgd.objsubid = 0 AND pgd.objoid =
+'public.parts'::regclass::oid;
+
+-- superset: unique and foreign keys
+SELECT r.conname, pg_catalog.pg_get_constraintdef(r.oid, true) AS condef, n.nspname FROM pg_catalog.pg_constraint r,
+pg_namespace n, pg_class c WHERE r.conrelid = 'public.parts'::regclass AND r.contype IN ('f', 'u') AND c.oid =
+confrelid AND n.oid = c.relnamespace ORDER BY 1;
+
+-- pgadmin: the database
+SELECT db.datname, db.datallowconn, pg_catalog.pg_encoding_to_char(db.encoding) AS serverencoding,
+pg_catalog.has_database_privilege(db.oid, 'CONNECT') AS canconnect, datistemplate, datconnlimit FROM
+pg_catalog.pg_database db WHERE db.datname = current_database();
+
+-- pgadmin: who one is
+SELECT roles.rolname AS name, roles.rolsuper AS is_superuser, CASE WHEN roles.rolsuper THEN true ELSE
+roles.rolcreaterole END AS can_create_role, rolcanlogin FROM pg_catalog.pg_roles AS roles WHERE rolname =
+current_user;
+
+-- pgadmin: what kind of server it is
+SELECT CASE WHEN usesuper THEN pg_catalog.pg_is_in_recovery() ELSE FALSE END AS inrecovery, EXISTS (SELECT 1 FROM
+pg_catalog.pg_extension WHERE extname = 'bdr') AS bdr, (SELECT count(*) FROM pg_catalog.pg_replication_slots) AS slots
+FROM pg_catalog.pg_user WHERE usename = current_user;
+
+-- pgadmin: schemas
+SELECT nsp.nspname AS name, pg_catalog.has_schema_privilege(nsp.oid, 'USAGE') AS has_usage FROM
+pg_catalog.pg_namespace nsp WHERE nspname NOT LIKE 'pg\_%' AND NOT (nsp.nspname = 'information_schema' AND EXISTS
+(SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'tables' AND relnamespace = nsp.oid LIMIT 1)) AND nsp.nspname <>
+'system' ORDER BY nspname;
+
+-- pgadmin: tables with their triggers and parts
+SELECT rel.relname AS name, (SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = rel.oid AND tgisinternal =
+FALSE) AS triggercount, (SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhrelid = rel.oid LIMIT 1) AS parents,
+rel.relkind FROM pg_catalog.pg_class rel WHERE rel.relkind IN ('r', 's', 't', 'p') AND rel.relnamespace = 'lab'
+::regnamespace AND NOT rel.relispartition ORDER BY rel.relname;

@@ -25,7 +25,10 @@ ASKED: Final = dict(
     re.findall(r"-- (.+)\n((?:(?!-- ).*\n)+)", Path(__file__).with_name("asked_by_tools.sql").read_text())
 )
 WITHOUT_ROWS: Final = frozenset(
-    {"npgsql: composite types", "npgsql: enums", "dbt: what depends on what", "metabase: enums"}
+    {
+        *("npgsql: composite types", "npgsql: enums", "dbt: what depends on what", "metabase: enums"),
+        *("superset: views of a schema", "superset: unique and foreign keys"),
+    }
 )
 TOLD_OTHERWISE: Final = {
     "jdbc: schemas": "PostgreSQL has pg_toast, Kalam has system",

@@ -112,6 +112,17 @@ def test_pandas_reads_a_query_and_a_table(engine: sa.Engine) -> None:
     assert len(whole) >= 2
 
 
+def test_pandas_writes_a_table(engine: sa.Engine) -> None:
+    frame = pd.DataFrame({"n": range(500), "half": [n / 2 for n in range(500)], "name": [f"n{n}" for n in range(500)]})
+    table = f"frames_{engine.driver}"
+    frame.to_sql(table, engine, schema="drv", index=False)
+    frame[:3].to_sql(table, engine, schema="drv", index=False, if_exists="append", method="multi")
+    listed = f"SELECT n, half, name FROM drv.{table} ORDER BY n, name LIMIT 8"
+    found = pd.read_sql(listed, engine)
+    expected = pd.concat([frame, frame[:3]]).sort_values(["n", "name"])[:8].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+
+
 async def test_sqlalchemy_over_asyncpg(pg_url: str) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 import socket
 import sqlite3
+import ssl
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import pg8000.dbapi
 import psycopg
 import pytest
+import sqlalchemy as sa
 from certificates import Authority
 from guarded_server import PASSWORD, GuardedServer
 
@@ -189,8 +197,42 @@ def test_users_of_before_log_in_in_clear_from_this_machine_or_by_tls(tmp_path: P
         with log_in(server, "admin", PASSWORD, require_auth="scram-sha-256", **trusted) as connection:
             assert connection.execute("SHOW ssl").fetchone() == ("on",)
         assert refuses_what_is_stuffed_behind(server)
+        assert who_is_let_in_by_tls(server, authority) == ["admin"] * 4
     finally:
         server.kill()
+
+
+def who_is_let_in_by_tls(server: GuardedServer, authority: Authority) -> list[str]:
+    """The user that asyncpg, pg8000, psql and SQLAlchemy log in as, having looked at the certificate."""
+    host, port = str(server.announcement["pg_url"]).removeprefix("postgresql://").split(":")
+    tls = ssl.create_default_context(cafile=str(authority.file))
+    tls.check_hostname = False
+
+    async def by_asyncpg() -> Any:
+        connection = await asyncpg.connect(host=host, port=int(port), user="admin", password=PASSWORD, ssl=tls)
+        try:
+            return await connection.fetchval("SELECT current_user")
+        finally:
+            await connection.close()
+
+    pure = pg8000.dbapi.connect(user="admin", host=host, port=int(port), password=PASSWORD, ssl_context=tls)
+    cursor = pure.cursor()
+    cursor.execute("SELECT current_user")
+    [by_pg8000] = cursor.fetchone()
+    pure.close()
+    address = f"{url(server, 'admin')}?sslmode=verify-ca&sslrootcert={authority.file}"
+    program = ["psql", "-X", "-At", address, "-c", "SELECT current_user"]
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}
+    by_psql = "admin"  # where there is none
+    if shutil.which("psql"):
+        by_psql = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60).stdout.strip()
+    engine = sa.create_engine(
+        address.replace("postgresql:", "postgresql+psycopg:"), connect_args={"password": PASSWORD}
+    )
+    with engine.connect() as connection:
+        by_sqlalchemy = connection.execute(sa.text("SELECT current_user")).scalar_one()
+    engine.dispose()
+    return [asyncio.run(by_asyncpg()), by_pg8000, by_psql, by_sqlalchemy]
 
 
 def refuses_what_is_stuffed_behind(server: GuardedServer) -> bool:

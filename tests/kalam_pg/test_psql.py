@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
+from subprocess import PIPE
 
 import psycopg
 import pytest
+from patience import PATIENCE_S
 
 PSQL = shutil.which("psql")
 if PSQL is None and not os.environ.get("CI"):
@@ -91,6 +96,35 @@ def test_copy_brings_a_file_in_and_out(pg_url: str, tmp_path: Path) -> None:
     assert psql(pg_url, text) == "COPY 2\nCOPY 2\nDELETE 2\n"
     assert target.read_text().startswith("id,name,born")
     assert '10,"a, b",2000-01-02' in target.read_text()
+
+
+def test_rows_are_shown_upright_with_times_and_fetched_in_parts(pg_url: str) -> None:
+    shown = psql(pg_url, "\\x\n\\timing\nSELECT id, name FROM psq.people WHERE id = 1;\n")
+    assert re.search(r"-\[ RECORD 1 \]-*\nid   \| 1\nname \| Ada\n\nTime: [\d.]+ ms", shown)
+    parts = "\\set FETCH_COUNT 100\nSELECT value FROM generate_series(1, 1000) ORDER BY value;\n"
+    assert psql(pg_url, parts, "-At").split() == [str(number) for number in range(1, 1001)]
+
+
+def test_control_c_ends_a_query_and_a_watch(pg_url: str, connection: psycopg.Connection) -> None:
+    slow = "SELECT count(*) FROM generate_series(1, 3000000) AS a, generate_series(1, 3000000) AS slowly"
+    program = [str(PSQL), "-X", "-At", pg_url]
+    with subprocess.Popen([*program, "-c", slow], stdout=PIPE, stderr=PIPE, text=True) as run:
+        runs = "SELECT count(*) FROM system.queries WHERE sql LIKE '%AS slow' || 'ly'"
+        until = time.monotonic() + PATIENCE_S
+        while connection.execute(runs).fetchone() != (1,):
+            assert time.monotonic() < until
+        run.send_signal(signal.SIGINT)
+        _, told = run.communicate(timeout=PATIENCE_S)
+        assert "cancel" in told.lower()
+    with subprocess.Popen(program, stdin=PIPE, stdout=PIPE, text=True) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        run.stdin.write("SELECT max(id) FROM psq.people \\watch 0.05\n")
+        run.stdin.flush()
+        seen = [run.stdout.readline() for _ in range(6)]
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=PATIENCE_S)
+        assert seen.count("2\n") >= 2
 
 
 def test_the_place_of_an_error_is_pointed_at(pg_url: str) -> None:
