@@ -185,6 +185,21 @@ WHOLE: dict[str, Any] = {
     "sum(v) FROM (SELECT id AS v FROM n WHERE id = 1 UNION ALL SELECT d FROM n WHERE id = 3) q": Decimal("11.00"),
     "avg(v) FROM (SELECT id AS v FROM n WHERE id = 1 UNION SELECT 2.5) q": Decimal("1.75"),
     "sum(v) FROM (VALUES (1), (2.5)) AS q(v)": Decimal("3.5"),
+    # nothing is brought into a narrower type
+    "max(n) FROM (WITH RECURSIVE r AS (SELECT 1 AS n, 0 AS i UNION ALL SELECT n + 0.6, i + 1 FROM r WHERE i < 3) "
+    "SELECT n FROM r) q": REFUSED,
+    "max(n) FROM (WITH RECURSIVE r AS (SELECT 1.0 AS n UNION ALL SELECT n * 1.55 FROM r WHERE n < 3) "
+    "SELECT n FROM r) q": REFUSED,
+    "max(n) FROM (WITH RECURSIVE r AS (SELECT 1::float8 AS n UNION ALL SELECT n * 1.5 FROM r WHERE n < 3) "
+    "SELECT n FROM r) q": 3.375,
+    "sum(n) FROM (WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT n FROM r) q": 6,
+    "sum(v) FROM (WITH RECURSIVE r AS (SELECT 1 AS v UNION ALL SELECT 2.5) SELECT v FROM r) q": Decimal("3.5"),
+    "lag(id, 1, 2.5) OVER (ORDER BY id) FROM n LIMIT 1": REFUSED,
+    "lead(d, 1, -0.125) OVER (ORDER BY id) FROM n LIMIT 1": REFUSED,
+    "lag(id, 1, -7) OVER (ORDER BY id) FROM n LIMIT 1": -7,
+    "id & 2.7 FROM n": REFUSED,
+    "id << x FROM n": REFUSED,
+    "max(id | 8) FROM n": 13,
     # what has an aggregate in it is ordered by its place
     "avg(x) FROM n WHERE id IN (1, 3) GROUP BY id ORDER BY 1 DESC, 1 LIMIT 1": 1.5,
     "+ avg(b) FROM n WHERE id IN (3, 4) GROUP BY id ORDER BY 1 LIMIT 1": 1.0,

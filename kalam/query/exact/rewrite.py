@@ -28,6 +28,7 @@ from kalam.query.exact.floats import FUNCTIONS, float_function
 from kalam.query.exact.guards import CHAINS, guard, guard_branches
 from kalam.query.exact.intervals import with_intervals
 from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix, nearest
+from kalam.query.exact.narrowed import NARROWING, refuse_narrower, refuse_narrower_rounds
 from kalam.query.exact.scopes import READ_ONLY, Planner, Scope, Work, chooses, coming_schema, own_columns
 from kalam.query.exact.spans import register as register_spans
 from kalam.query.exact.subqueries import look_in
@@ -48,9 +49,9 @@ _WITH_FLOATS = re.compile(r"'\s*[+-]?[\d.]+[eE]\+?\d\d+\s*'|\bIN\s*\(", re.IGNOR
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?", re.IGNORECASE)
 _CONCERNED = re.compile(
     r"[+/%^]|-|\*\s*[\w(.$]|[\w)\]]\s*\*|\d\.|\.\d|\d[eE][+-]?\d|#>"
-    r"|(?:,[^()]*|\))\)\s*(?:[=<>!]|(?:NOT\s+)?IN\b)|\bFETCH\s|\bOFFSET\s+\S+\s+ROWS?\b|\bAT\s+TIME\b|\bSIMILAR\s"
+    r"|(?:,[^()]*|\))\)\s*(?:[=<>!]|(?:NOT\s+)?IN\b)|\bFETCH\s|\bOFFSET\s+\S+\s+ROWS?\b|\bAT\s+TIME\b|\bSIMILAR\s|&|<<|>>|(?<!\|)\|(?!\|)"
     r"|\b(?:EXP|LN|LOG\w*|SQRT|SINH|A?COSH|ASIN|ACOS|DEGREES|ROUND|TRUNC|POW|POWER)\s*\("
-    r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::"
+    r"|\b(?:CASE|NULLIF|SUM|AVG|MEAN|LAG|LEAD|RECURSIVE|VAR\w*|STDDEV\w*|MAX|MIN|CAST|TRY_CAST|DECIMAL|NUMERIC)\b|::"
     r"|\bIN\s*\(\s*(?:SELECT|WITH|VALUES|\()|\(\s*ALL\b|\bCOLLATE\s"
     r"|\b(?:TO_CHAR|TO_TIMESTAMP|TO_DATE|EXTRACT|DATE_PART|DATE_TRUNC|INTERVAL|ENCODE)\b"
     r"|\b(?:CEILING|SIGN|EVERY|VARIANCE|MOD|UUID|JSONB?|TIMESTAMP|TIMESTAMPTZ|GENERATE_SERIES)\b",
@@ -59,7 +60,7 @@ _CONCERNED = re.compile(
 _DECIMALS = re.compile(
     r"[=<>]|\b(?:IN|BETWEEN|CASE|COALESCE|NULLIF|NVL|GREATEST|LEAST|UNION|ARRAY|DISTINCT)\b|\[", re.IGNORECASE
 )
-_CONCERNED_NODES = (*TIMES, *ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES)
+_CONCERNED_NODES = (*TIMES, *ARITHMETIC, *FUNCTIONS, *COMPARISONS, *CHOICES, *CASTS, *AGGREGATES, *NARROWING)
 
 
 class _Exact(msgspec.Struct, frozen=True):
@@ -231,6 +232,8 @@ def _rewrite_withs(work: Work, named: exp.Expr, outer: Scope | None, withs: str)
         if named.args.get("recursive"):
             seen = _joined(before, work.edits.part(work.span(entry)), recursive=True)
         _rewrite_query(work, entry.this, outer, seen)
+        if seen != before:
+            refuse_narrower_rounds(work, entry, outer, seen)
         before = _joined(before, work.edits.part(work.span(entry)), recursive=recursive)
     return before
 
@@ -360,6 +363,8 @@ def _rewrite_node(scope: Scope, node: exp.Expr) -> None:
         name_apart(scope, node)
     elif isinstance(node, CHAINS):
         guard(scope, node)
+    elif isinstance(node, NARROWING):
+        refuse_narrower(scope, node)
     elif is_aggregate(node):
         aggregate(scope, node)
     elif isinstance(node, exp.Literal) and not node.is_string:
