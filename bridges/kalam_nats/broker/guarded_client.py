@@ -304,7 +304,11 @@ class GuardedClient(Client):
         return await super()._flush_pending(force_flush)
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        self._write_held()  # its answer tells that all before it has come
+        """Send a ping behind all that was published and subscribed before it; nats-py's own overtakes what waits."""
+        self._write_held()
+        if self._pending and self._transport is not None and self.is_connected:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
         await super()._send_ping(future)
 
     def _counted(self, parts: Sequence[bytes], count: int) -> int:
