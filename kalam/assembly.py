@@ -62,6 +62,7 @@ from kalam.tables.foreign.rows import ForeignRows
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.foreign.upkeep import ForeignUpkeep
 from kalam.tables.kinds import Rows, Tables, Upkeep
+from kalam.tables.large_changes import LargeChanges
 from kalam.tables.outbox import Outbox
 from kalam.tables.removed_copies import remove_copy
 from kalam.tables.selects import SelectRows, SelectUpkeep
@@ -146,6 +147,9 @@ class Assembly(msgspec.Struct, frozen=True):
         streams, foreign = self.streams, self.foreign
         return Registry(bounds, catalogue, codecs, tables, streams, foreign, snapshots, judging, policies)
 
+    def _large(self, stored: StoredTables) -> LargeChanges:
+        return LargeChanges(self.storage, self.background, stored, self.storage.staged, self.settings.row_bytes_max)
+
     def _dispatch(
         self,
         stored: StoredTables,
@@ -165,7 +169,7 @@ class Assembly(msgspec.Struct, frozen=True):
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
         audited = Audited(self.access.audit, on=self.access.rights.on)
-        changes = Changes(settings, catalogue, codecs, tables, queries)
+        changes = Changes(settings, catalogue, codecs, tables, queries, self._large(stored))
 
         async def remove_rows(table: Table, user: str) -> None:
             await remove_copy(storage, background, self.outbox, table, user)

@@ -13,25 +13,24 @@ from msgspec.structs import replace
 from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
 from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
+from kalam.engine.large_statements import LargeStatements, PastBounds, picking
 from kalam.engine.returning import check_returning, returned
 from kalam.engine.session import Request, reads_rows
 from kalam.engine.upserts import (
     Upsert,
     assign,
-    assigned_rows,
     check_conflict,
     constant_values,
     existing_column,
     with_sign_of_zero,
 )
 from kalam.errors import InvalidValue, TooLarge
-from kalam.names import TableName
-from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.executor import Wanted
 from kalam.query.points import key_of
 from kalam.query.predicate import Predicate
-from kalam.query.queries import Own, Queries, resolve
+from kalam.query.queries import Queries, resolve
 from kalam.query.results import Result
+from kalam.rows.assigned import assigned_rows
 from kalam.rows.codec import Codecs
 from kalam.rows.columns import changed_rows
 from kalam.rows.door import RowDecoder
@@ -39,7 +38,6 @@ from kalam.rows.types import Row
 from kalam.schema import Column, Table
 from kalam.settings import Settings
 from kalam.sql.text.statements import (
-    Assignment,
     Delete,
     Insert,
     Update,
@@ -49,12 +47,10 @@ from kalam.storage.log.copies import Key, View
 from kalam.storage.log.times import from_us
 from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Removal, Rows, Shown, Source, Tables
+from kalam.tables.large_changes import LargeChanges
 from kalam.tables.matched import Matched, queried_columns
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
-
-CHANGED_SUFFIX = "$changed"
-"""Behind the name of a table of which a statement changes the rows that policies leave to it."""
 
 
 class Changes:
@@ -67,10 +63,12 @@ class Changes:
         codecs: Codecs,
         tables: Tables[Rows],
         queries: Queries,
+        large: LargeChanges,
     ) -> None:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
         self._tables, self._queries, self._policies = tables, queries, queries.policies
         self._source = InsertSource(settings, codecs, queries)
+        self._large_statements = LargeStatements(queries, large, self._guard)
 
     def _table(self, statement: Insert | Update | Delete, request: Request) -> Table:
         return self._catalogue.table(resolve(statement.ref, request.session.namespace))
@@ -207,7 +205,11 @@ class Changes:
             await self._check_returning(table, statement, news, request)
             return picked
 
-        done = await stored.change(table, request.session.user, match)
+        try:
+            done = await stored.change(table, request.session.user, match)
+        except PastBounds as exc:
+            rows = await self._large_statements.run(table, statement, request, exc)
+            return Result(row_count=rows, message=f"{counted(rows)} updated")
         news = done.matched.news or [] if done.matched else []
         if statement.returning is not None:
             data = await beside(len(news), changed_rows, done.table, news, from_us(done.updated_us))
@@ -250,27 +252,24 @@ class Changes:
     async def _matching(
         self, table: Table, source: Source, columns: Sequence[str], statement: Update | Delete, request: Request
     ) -> pa.Table:
-        """These columns of the rows of a source that a WHERE picks, and assigned values as ``_set_<n>``."""
-        pieces: Pieces = [(f"SELECT {quoted(columns)}", None)]
-        assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
-        for number, assignment in enumerate(assignments):
-            pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
-        guard, name, alias = self._guard(table, statement, request), table.name, statement.alias
-        if guard is not None:  # a sub-query of the statement sees what SELECT shows, and not what it may change
-            name, alias = TableName(name.namespace, name.table + CHANGED_SUFFIX), alias or name.table
-        pieces.append((from_table(name, alias), None))
-        if statement.where is not None:
-            pieces.append((" WHERE ", statement.where))
-        own = Own(name, table, source, alias, guard)
+        """These columns of the rows of a source that a WHERE picks, and assigned values as ``_set_<n>``.
+
+        Raises PastBounds for more than are changed in memory, if the source is of a table whose rows are stored.
+        """
+        guard = self._guard(table, statement, request)
+        query, own = picking(table, source, columns, statement, guard)
         wanted = Wanted(
             user=request.session.user,
             rows_max=self._settings.statement_rows_max,
             bytes_max=self._settings.statement_change_bytes_max,
         )
-        with bounds_named(self._settings):
-            return await self._queries.run_around(
-                compose(pieces), own, request.session.namespace, request.parameters, wanted
-            )
+        try:
+            with bounds_named(self._settings):
+                return await self._queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
+        except TooLarge as exc:
+            if isinstance(source, View):
+                raise PastBounds(exc.detail) from exc
+            raise
 
     async def delete(self, statement: Delete, request: Request) -> Result:
         """DELETE: rows are marked deleted, events of a STREAM table are removed."""
@@ -291,7 +290,11 @@ class Changes:
             return await self._visible(table, statement, found, request)
 
         removal = Removal(partial(key_named, statement, request), pick, visible, check, names_key)
-        done = await self._tables.of(table).remove(table, request.session.user, removal)
+        try:
+            done = await self._tables.of(table).remove(table, request.session.user, removal)
+        except PastBounds as exc:
+            rows = await self._large_statements.run(table, statement, request, exc)
+            return Result(row_count=rows, message=f"{counted(rows)} deleted")
         if returning is not None:
             data = await beside(done.rows, done.shown)
             return await returned(self._queries, done.table, returning, data, request, statement.alias)

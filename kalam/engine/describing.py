@@ -23,8 +23,9 @@ from kalam.engine.session import Session
 from kalam.engine.upserts import EXCLUDED_STRUCT, existing_column, of_structs
 from kalam.names import TableName
 from kalam.query.composed import as_columns, compose, from_table
+from kalam.query.own import Own
 from kalam.query.points import Points
-from kalam.query.queries import AT_HAND_SUFFIX, Own, Queries, resolve
+from kalam.query.queries import AT_HAND_SUFFIX, Queries, resolve
 from kalam.rows.columns import arrow_schema, changed_rows, shown_field, shown_type
 from kalam.schema import STREAM_KEY, Column, Table, TypeName
 from kalam.sql.queries.readers import postgresql_names

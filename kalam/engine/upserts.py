@@ -27,6 +27,7 @@ from kalam.names import listed
 from kalam.query.composed import as_columns
 from kalam.query.parameters import check_parameters
 from kalam.query.queries import Queries
+from kalam.rows.assigned import assigned_rows
 from kalam.rows.columns import arrow_schema, changed_rows, to_arrow
 from kalam.rows.door import RowDecoder
 from kalam.rows.keys import key_name, shown_key
@@ -64,15 +65,6 @@ def check_conflict(table: Table, conflict: OnConflict) -> None:
     for assignment in conflict.assignments:
         if existing_column(table, assignment.column).name in table.key:
             raise Unsupported(f"the key {key_name(table)} cannot be set ON CONFLICT: both rows have the same")
-
-
-def assigned_rows(decoder: RowDecoder, columns: Sequence[Column], olds: Sequence[Row], data: pa.Table) -> list[Row]:
-    """The old rows with each of ``columns`` replaced by the values of ``_set_0``, ``_set_1``, … in ``data``."""
-    table = decoder.table
-    values: list[Sequence[object]] = list(zip(*olds, strict=True)) if olds else [() for _ in table.columns]
-    for number, column in enumerate(columns):
-        values[table.columns.index(column)] = decoder.decode_column(data.column(f"_set_{number}"), column)
-    return list(zip(*values, strict=True))
 
 
 async def assign(

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from kalam.access.rights import Rights
@@ -25,6 +24,7 @@ from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
 from kalam.query.expanded import Expanded, expanded, expanded_view
 from kalam.query.handed import TableRelation
 from kalam.query.judge import JudgeProcess
+from kalam.query.own import Own
 from kalam.query.parameters import check_parameters, types_of
 from kalam.query.policies import Policies
 from kalam.query.pool import Pool
@@ -65,19 +65,6 @@ def resolve(ref: TableRef, namespace: str | None) -> TableName:
             f"table {ref.table!r} needs a namespace", hint=f"write <namespace>.{ref.table}, or name a default namespace"
         )
     return TableName(namespace, ref.table)
-
-
-class Own(msgspec.Struct, frozen=True):
-    """What a query that we write around a user's text reads: a source of a table, under a name, with its alias.
-
-    ``guard`` are the policies that are asked of its rows.
-    """
-
-    name: TableName
-    table: Table
-    source: Source
-    alias: str | None = None
-    guard: Predicate | None = None
 
 
 class Queries:
@@ -141,6 +128,15 @@ class Queries:
     ) -> pa.Table:
         """The rows of a query that is written around a user's text, over a source of a table of its own."""
         return await self.run(await self._bind(query, wanted.user, namespace, parameters, own), wanted)
+
+    async def stream_around(
+        self, query: QueryText, own: Own, namespace: str | None, parameters: Sequence[Any], wanted: Wanted
+    ) -> AsyncGenerator[pa.Table, None]:
+        """The same while they are found; the first table is empty."""
+        bound = await self._bind(query, wanted.user, namespace, parameters, own)
+        async with aclosing(self.stream_bound(bound, wanted)) as tables:
+            async for table in tables:
+                yield table
 
     async def run_over(
         self,

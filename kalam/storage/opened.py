@@ -11,6 +11,7 @@ from kalam.settings import Settings
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.database import Database
+from kalam.storage.log.staged import Staged
 from kalam.storage.log.troubles import Troubles
 from kalam.storage.segments.cold_keys import ColdKeyIndex
 from kalam.storage.segments.folders import Folders
@@ -32,6 +33,7 @@ class Storage(msgspec.Struct, frozen=True):
     row_cache: RowCache
     cold_keys: ColdKeyIndex
     unclaimed: Unclaimed
+    staged: Staged
     troubles: Troubles
 
 
@@ -47,5 +49,6 @@ async def open_storage(settings: Settings, database: Database, data_id: str) -> 
     bounds = (settings.key_cache_bytes_max, settings.disk_free_bytes_min)
     row_cache = await in_thread(Purpose.FILES, RowCache, folders.data_dir / KEY_ROWS, *bounds)
     cold_keys = ColdKeyIndex(database, catalogue, KeyReader(row_cache), folders.checks)
+    staged = Staged(database)
     unclaimed = Unclaimed(database, catalogue, folders)
-    return Storage(database, catalogue, store, folders, codecs, row_cache, cold_keys, unclaimed, Troubles())
+    return Storage(database, catalogue, store, folders, codecs, row_cache, cold_keys, unclaimed, staged, Troubles())

@@ -35,9 +35,9 @@ from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.writes import Announcement
 from kalam.tables.dropped_feeds import DroppedFeeds
 from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
-from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, cut, messages_of
+from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, cut, first_of, messages_of
 from kalam.tasks import Tasks
-from kalam.threads import Purpose, in_thread
+from kalam.threads import INLINE_ROWS_MAX, Purpose, in_thread
 from kalam.tracing import batch_span
 
 log = structlog.get_logger(__name__)
@@ -147,7 +147,7 @@ class Outbox:
         if chunk.last_seq <= feed.known_seq:  # it was read from the log before it was announced
             return
         self.byte_count += chunk.byte_count
-        if feed.behind_seq or feed.byte_count > PENDING_BYTES_MAX:
+        if feed.behind_seq or chunk.large or feed.byte_count > PENDING_BYTES_MAX:
             feed.behind_seq = chunk.last_seq
             feed.behind_bytes += chunk.byte_count
             return
@@ -171,21 +171,27 @@ class Outbox:
         await in_thread(Purpose.CATALOGUE, self.dropped.load)
         await self.dropped.purge_all()
         rows = await in_thread(Purpose.CATALOGUE, self._unpublished)
-        for copy_id, table_id, user in rows:
+        for copy_id, table_id, user, last_seq, size, beside in rows:
             table = self._catalogue.by_id.get(table_id)
             if table is None:
                 continue
-            chunks = await in_thread(Purpose.CATALOGUE, self._read_log, copy_id)
-            feed = self._feeds[copy_id] = Feed(table, user, copy_id, deque(map(Unpublished, chunks)))
-            feed.byte_count = sum(chunk.byte_count for chunk in chunks)
-            self.byte_count += feed.byte_count
+            feed = self._feeds[copy_id] = Feed(table, user, copy_id)
+            if beside or size > PENDING_BYTES_MAX:
+                feed.behind_seq, feed.behind_bytes = last_seq, size
+            else:
+                feed.pending.extend(map(Unpublished, await in_thread(Purpose.CATALOGUE, self._read_log, copy_id)))
+                feed.byte_count = sum(each.chunk.byte_count for each in feed.pending)
+            self.byte_count += feed.byte_count + feed.behind_bytes
             self._start(feed)
 
-    def _unpublished(self) -> list[tuple[int, int, str]]:
+    def _unpublished(self) -> list[tuple[int, int, str, int, int, int]]:
+        """The copies that have changes to be told, the last of each, their bytes, and how many pieces lie beside."""
         with self._database.reading() as conn:
             return conn.execute(
-                """SELECT copy_id, table_id, user_id FROM copies WHERE published_seq <
-                (SELECT max(first_seq + row_count - 1) FROM log WHERE log.copy_id = copies.copy_id)"""
+                """SELECT copy_id, table_id, user_id, max(first_seq + row_count - 1), sum(length(payload)
+                + ifnull(length(old), 0) + ifnull(length(old_updated), 0)), count(staged_id)
+                FROM copies JOIN log USING (copy_id)
+                WHERE first_seq + row_count - 1 > published_seq GROUP BY copy_id"""
             ).fetchall()
 
     def _read_log(self, copy_id: int, after_seq: int = 0, chunks_max: int = -1) -> list[Chunk]:
@@ -280,17 +286,20 @@ class Outbox:
             self._skip(feed, feed.position.change_seq)
         if not feed.pending:
             await self._read_on(feed, feed.position.change_seq)
-        waiting = _take(feed.pending)
+        waiting = first_of(feed.pending, TURN_BYTES_MAX)
         if not waiting:
             return
         crash_point("outbox.before_publish")
         messages: list[ChangeMessage] = []
         for version, alike in groupby(waiting, lambda each: each.chunk.schema_version):
             codec, run = self._codec(feed.table, version), list(alike)
-            if any(columns_to_show(each, codec) is not None for each in run):  # many rows, and Arrow's work
+            decoded = sum(each.chunk.row_count for each in run if each.rows is None)
+            if decoded > INLINE_ROWS_MAX or any(columns_to_show(each, codec) is not None for each in run):
                 messages += await in_thread(Purpose.ROWS, all_messages_of, run, codec, self._port.payload_bytes_max)
             else:
                 messages += messages_of(run, codec, self._port.payload_bytes_max)
+        if feed.position is None:  # a reconnect meanwhile: its place is asked for anew
+            return
         traces = [message.trace for message in messages if message.trace]
         with batch_span("kalam.publish", traces, table=str(feed.table.name), events=len(messages)):
             feed.position = await self._port.publish(feed.table, feed.user, messages, feed.position)
@@ -386,15 +395,3 @@ def _changes(feed: Feed) -> int:
     if not feed.pending:
         return feed.behind_seq - (feed.position.change_seq if feed.position else 0)
     return max(feed.pending[-1].chunk.last_seq, feed.behind_seq) - feed.pending[0].chunk.first_seq + 1
-
-
-def _take(pending: deque[Unpublished]) -> list[Unpublished]:
-    """The chunks of the next turn: at least one, at most about ``TURN_BYTES_MAX``."""
-    taken: list[Unpublished] = []
-    size = 0
-    for each in pending:
-        taken.append(each)
-        size += each.chunk.byte_count
-        if size >= TURN_BYTES_MAX:
-            break
-    return taken

@@ -92,6 +92,11 @@ async def _older(table: Table, owner: str, seq: int, before_seq: int, past: Past
         if chunks and chunks[0].first_seq <= seq:
             if emptied := [chunk.first_seq for chunk in chunks if chunk.op == "truncate"]:
                 raise truncated(table, emptied[-1])
+            if large := [chunk.last_seq for chunk in chunks if chunk.large]:
+                raise CursorExpired(
+                    f"changes up to {large[-1]} of table {table.name} are of one statement, and wait to be told",
+                    hint="open the live query without from_seq, or ask again when they are told",
+                )
             _check_columns(table, chunks, seq, past)
             return chunks
         if silent is not None:

@@ -15,10 +15,11 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import replace
 
+from kalam.errors import TooLarge
 from kalam.rows.codec import Codec
 from kalam.rows.column_rows import ColumnRows, is_columns, read_columns
 from kalam.rows.lone_values import show_timestamp
-from kalam.rows.stored import pack_rows
+from kalam.rows.stored import pack_rows, row_sizes
 from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -193,3 +194,34 @@ def cut(chunk: Chunk, change_seq: int, codec: Codec) -> Chunk:
         old=None if chunk.old is None else pack_rows(codec.stored.unpack(chunk.old)[offset:]),
         old_updated=None,  # which the feed does not tell
     )
+
+
+def check_events(codec: Codec, rows: Sequence[Row], pieces: Sequence[bytes], row_bytes_max: int) -> None:
+    """Raise TooLarge and InvalidValue for what an event of rows, which are packed as ``pieces``, cannot carry."""
+    if codec.table.options.subject_key is not None:
+        subject_keys(codec.table, rows)
+    if isinstance(rows, ColumnRows):
+        if not codec.may_exceed(rows.row_bytes_max(), row_bytes_max):
+            return
+    elif not any(
+        codec.may_exceed(len(packed), row_bytes_max) and codec.may_exceed(max(row_sizes(packed)), row_bytes_max)
+        for packed in pieces
+    ):
+        return
+    for number, row in enumerate(rows, 1):
+        if codec.may_exceed(len(pack_rows([row])), row_bytes_max):
+            size = len(codec.events.each([row])[0])
+            if size > row_bytes_max:
+                raise TooLarge(f"row {number}: its event would have {size} bytes; row_bytes_max is {row_bytes_max}")
+
+
+def first_of(pending: Iterable[Unpublished], bytes_max: int) -> list[Unpublished]:
+    """The first chunks that wait: at least one, at most about so many bytes."""
+    taken: list[Unpublished] = []
+    size = 0
+    for each in pending:
+        taken.append(each)
+        size += each.chunk.byte_count
+        if size >= bytes_max:
+            break
+    return taken

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from kalam.errors import DuplicateKey, KalamError, TooBusy, TooLarge
+from kalam.errors import DuplicateKey, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.column_rows import ColumnRows
-from kalam.rows.stored import pack_pieces, pack_rows, row_sizes
+from kalam.rows.stored import pack_pieces
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.answers import known_answers, remember_answers
@@ -29,10 +30,11 @@ from kalam.storage.log.writes import Change, ChangeTask, ColdKeys, Remember, Sta
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_rows import KeyedRows, KeyRows
+from kalam.tables.holds import Holds
 from kalam.tables.matched import Matched, changes_of_old, inserts
 from kalam.tables.outbox import Outbox
 from kalam.tables.room import Room
-from kalam.tables.runs import subject_keys
+from kalam.tables.runs import check_events
 from kalam.threads import Purpose, beside, in_thread
 from kalam.tracing import current_trace, span
 
@@ -83,7 +85,7 @@ class StoredTables:
         self._store, self._codecs, self._folders = store, codecs, folders
         self._cold_keys, self._outbox, self._bounds = cold_keys, outbox, bounds
         self._changing: dict[tuple[int, str], asyncio.Lock] = {}
-        self.room = Room()
+        self.room, self._holds = Room(), Holds()
         self._key_rows = KeyRows(store, cold_keys, folders)
 
     async def rows_by_key(
@@ -109,13 +111,17 @@ class StoredTables:
         return copy.view if copy else None
 
     async def logged(self, table: Table, owner: str, seq: int, before_seq: int) -> list[Chunk]:
-        """The chunks of the log, flushed ones too, that have changes from ``seq`` on and before ``before_seq``."""
+        """The chunks of the log, flushed ones too, that have changes from ``seq`` on and before ``before_seq``.
+
+        Those of a change of any size come without their rows, as ``large``.
+        """
         copy = await self._store.open(table, owner)
         return await in_thread(Purpose.LOOKUPS, self._read_log, copy.copy_id, seq, before_seq) if copy else []
 
     def _read_log(self, copy_id: int, seq: int, before_seq: int) -> list[Chunk]:
         with self._store.database.reading() as conn:
-            return read_chunks(conn, copy_id, f"first_seq + row_count > {int(seq)} AND first_seq < {int(before_seq)}")
+            condition = f"first_seq + row_count > {int(seq)} AND first_seq < {int(before_seq)}"
+            return read_chunks(conn, copy_id, condition, staged_rows=False)
 
     async def views(self, tables: Mapping[TableName, Table], user: str) -> dict[TableName, View | None]:
         """The newest states of several copies, all of one moment; None for a copy that was never written."""
@@ -133,6 +139,14 @@ class StoredTables:
         """The newest state of a copy, if it is in memory."""
         copy = self._store.loaded.get((table.table_id, table.owner(user)))
         return copy.view if copy else None
+
+    def turn(self, table: Table, owner: str) -> asyncio.Lock:
+        """The lock of whoever changes rows of a copy that are there."""
+        return self._changing.setdefault((table.table_id, owner), asyncio.Lock())
+
+    def holding_inserts(self, table: Table, owner: str) -> AbstractAsyncContextManager[None]:
+        """Have inserts into a copy wait while the block runs; those that were handed in before it go on."""
+        return self._holds.holding((table.table_id, owner))
 
     def statement(
         self,
@@ -158,23 +172,7 @@ class StoredTables:
         return LoneRows(list(map(table.key_of, rows)), rows, packed)
 
     def _check_rows(self, table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> None:
-        if table.options.subject_key is not None:
-            subject_keys(table, rows)
-        codec, bound = self._codecs.of(table), self._bounds.row_bytes_max
-        if isinstance(rows, ColumnRows):
-            if not codec.may_exceed(rows.row_bytes_max(), bound):
-                return
-        elif not any(
-            codec.may_exceed(len(packed), bound) and codec.may_exceed(max(row_sizes(packed)), bound)
-            for packed in pieces
-        ):
-            return
-        for number, row in enumerate(rows, 1):
-            if codec.may_exceed(len(pack_rows([row])), bound):
-                size = len(codec.events.each([row])[0])
-                if size > bound:
-                    detail = f"row {number}: its event would have {size} bytes; row_bytes_max is {bound}"
-                    raise TooLarge(detail)
+        check_events(self._codecs.of(table), rows, pieces, self._bounds.row_bytes_max)
 
     def insert(
         self,
@@ -190,6 +188,9 @@ class StoredTables:
         """
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = table.owner(user)
+        held = self._holds.behind((table.table_id, owner), lambda: self.insert(table, user, statements, answer))
+        if held is not None:
+            return held
         copy = self._store.loaded.get((table.table_id, owner))
         keys = _all_keys(statements)
         if copy is not None and not may_meet(copy.segments, keys):
@@ -232,6 +233,7 @@ class StoredTables:
         for _ in range(TRIES_MAX):
             cold, epoch = await self._look_up(table, owner, keys)
             task = InsertTask(self._store, table, owner, statements, cold=cold, epoch=epoch, answer=answer)
+            await self._holds.ended((table.table_id, owner))
             try:
                 outcomes: Outcomes = await self._store.database.submit(task)
             except Stale:
@@ -266,7 +268,7 @@ class StoredTables:
         self._outbox.check_room(self._bounds.outbox_bytes_max)
         owner = table.owner(user)
         await self.room.wait(table)
-        async with self._changing.setdefault((table.table_id, owner), asyncio.Lock()):
+        async with self.turn(table, owner):
             for _ in range(TRIES_MAX):
                 if once is not None:
                     answer = await in_thread(Purpose.LOOKUPS, self._answered, table, once)

@@ -33,7 +33,7 @@ from kalam.threads import Purpose, in_thread
 FILLED_HOT_BYTES_MAX: Final = 32 << 20
 """Hot bytes of a table that is being filled, at which it is flushed."""
 _PUBLISHED: Final = "UPDATE copies SET published_seq = max(published_seq, ?) WHERE copy_id = ?"
-FILE_JOBS: Final = ("compaction", "check", "deleted_cleanup")
+FILE_JOBS: Final = ("compaction", "check", "deleted_cleanup", "change")
 """The jobs that read or replace a table's segments."""
 
 

@@ -91,8 +91,8 @@ class CopySource:
 
     def _check(self, table: Table, waiting: Sequence[Chunk], position: Position) -> None:
         """Raise RefillNeeded where changes are gone, or more wait than is worth while."""
-        if any(chunk.op == "truncate" for chunk in waiting):
-            raise RefillNeeded(f"{table.name} was truncated")
+        if any(chunk.begins_anew for chunk in waiting):
+            raise RefillNeeded(f"{table.name} was truncated, or changed by a statement on very many rows")
         if not waiting or waiting[0].first_seq > position.seq + 1:
             raise RefillNeeded(f"the log of {table.name} does not have change {position.seq + 1} any more")
         if sum(chunk.byte_count for chunk in waiting) > 2 * self._backlog_bytes_max:

@@ -103,9 +103,11 @@ def test_bytes_are_bounded_as_rows_are(start_kalam: Callable[..., ServerProcess]
             server.sql(text)
         assert refused.value.code == "too_large"
     server.sql("INSERT INTO a.t SELECT value, repeat('x', 100) FROM range(0, 6000)")
+    text = "UPDATE a.t SET v = repeat('y', 1000) WHERE length(v) > 0"
     with pytest.raises(SqlFailed) as refused:
-        server.sql("UPDATE a.t SET v = repeat('y', 1000) WHERE length(v) > 0")
+        server.sql(f"{text} RETURNING k")
     assert refused.value.code == "too_large"
     assert server.sql("SELECT count(*) FROM a.t WHERE v LIKE 'y%'") == [[0]]
+    assert server.sql(text) == "6000 rows updated"  # which is not held in memory
     with urllib.request.urlopen(f"{server.http_url}/readyz") as response:
         assert response.status == 200

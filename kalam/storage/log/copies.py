@@ -32,7 +32,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     ``payload`` holds the rows as ``kalam.rows.stored`` writes them (for a delete the rows that were deleted), ``old``
     the rows before an update. ``old_updated`` holds ``_updated`` of the versions before an update or a delete, as
-    ``former_times`` writes it; None where it is not known any more.
+    ``former_times`` writes it; None where it is not known any more. One that is ``large`` is a part of a change of any
+    size, or stands for all of it, and was read or told without its rows: whoever follows by chunks begins anew there.
     """
 
     first_seq: int
@@ -44,11 +45,17 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     old: bytes | None = None
     old_updated: bytes | None = None
+    large: bool = False
 
     @property
     def last_seq(self) -> int:
         """The seq of the last version."""
         return self.first_seq + self.row_count - 1
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it tells that rows changed, and not which."""
+        return self.large or self.op == "truncate"
 
     @property
     def byte_count(self) -> int:

@@ -179,10 +179,19 @@ class CopyStore:
         return copy
 
 
-def read_chunks(conn: sqlite3.Connection, copy_id: int, condition: str, chunks_max: int = -1) -> list[Chunk]:
-    """The chunks of a copy in order, or the first of them; ``condition`` is a constant of the caller's."""
+def read_chunks(
+    conn: sqlite3.Connection, copy_id: int, condition: str, chunks_max: int = -1, *, staged_rows: bool = True
+) -> list[Chunk]:
+    """The chunks of a copy in order, or the first of them; ``condition`` is a constant of the caller's.
+
+    Without ``staged_rows`` those that lie beside the log (``staged.py``) come without their rows, as ``large``.
+    """
+    beside = "LEFT JOIN staged USING (staged_id)" if staged_rows else ""
+    places = ("payload", "old", "old_updated")
+    own = [f"iif(staged_id IS NULL, log.{name}, {f'staged.{name}' if staged_rows else 'NULL'})" for name in places]
     rows = conn.execute(
-        f"SELECT {CHUNK_COLUMNS} FROM log WHERE copy_id = ? AND {condition} ORDER BY first_seq LIMIT ?",  # noqa: S608 - constants
+        "SELECT first_seq, row_count, op, updated_us, schema_version, superseding, staged_id IS NOT NULL, "  # noqa: S608
+        f"{', '.join(own)} FROM log {beside} WHERE copy_id = ? AND {condition} ORDER BY first_seq LIMIT ?",
         (copy_id, chunks_max),
     )
     return [
@@ -193,11 +202,12 @@ def read_chunks(conn: sqlite3.Connection, copy_id: int, condition: str, chunks_m
             updated_us=updated_us,
             schema_version=version,
             superseding=bool(superseding),
-            payload=payload,
+            payload=payload if payload is not None else pack_rows([]),
             old=old,
             old_updated=old_updated,
+            large=bool(staged) and not staged_rows,
         )
-        for first_seq, row_count, op, updated_us, version, superseding, payload, old, old_updated in rows
+        for first_seq, row_count, op, updated_us, version, superseding, staged, payload, old, old_updated in rows
     ]
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from kalam.backoff import Backoffs
 from kalam.settings import Settings
+from kalam.storage.log.staged import Staged
 from kalam.storage.opened import Storage
 from kalam.storage.segments.replaced import ReplacedFiles
 from kalam.storage.work import compact_worker, flush_worker
@@ -33,6 +34,7 @@ class Background(msgspec.Struct, frozen=True):
     compactor: Compactor
     compactions: CompactionSchedule
     cleanup: DeletedCleanup
+    staged: Staged
 
     def loops(self) -> list[tuple[Coroutine[Any, Any, None], str]]:
         """The loops that act on the schedules, with their names."""
@@ -40,6 +42,7 @@ class Background(msgspec.Struct, frozen=True):
             (self.schedule.run(), "flush schedule"),
             (self.compactions.run(), "compaction schedule"),
             (self.cleanup.run(), "clean-up of deleted rows"),
+            (self.staged.run(), "clean-up of changes that are told"),
         ]
 
 
@@ -69,4 +72,4 @@ def open_background(stack: AsyncExitStack, settings: Settings, storage: Storage,
         retries(),
     )
     cleanup = DeletedCleanup(catalogue, flusher, compactor, settings.deleted_cleanup_interval_s, retries())
-    return Background(jobs, schedule, compactor, compactions, cleanup)
+    return Background(jobs, schedule, compactor, compactions, cleanup, storage.staged)

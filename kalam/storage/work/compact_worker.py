@@ -40,6 +40,7 @@ from kalam.storage.segments.segment_file import (
     reason_of,
     stamp_of,
 )
+from kalam.storage.work.left_out import LeftOut
 from kalam.storage.work.segment_output import Output, SegmentsRequest
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
@@ -58,17 +59,24 @@ class CompactInput(msgspec.Struct, kw_only=True):
 
 
 class CompactRequest(SegmentsRequest, kw_only=True):
-    """Merge ``inputs``, which lie in the folder as well, all of live or all of ``deleted`` rows."""
+    """Merge ``inputs``, which lie in the folder as well, all of live or all of ``deleted`` rows.
+
+    ``left_out`` is the file of a ``LeftOut``, whose versions are left out.
+    """
 
     inputs: list[CompactInput]
     deleted: bool
+    left_out: str | None = None
 
 
 class CompactAnswer(WorkerAnswer, kw_only=True):
     """The files, the rows in them, and the rows that were left out.
 
-    Or no files, and the place of the input that is ``damaged``, with what is wrong with it.
+    Or no files, and the place of the input that is ``damaged``, with what is wrong with it; or none because no version
+    of what was to be left out is in the inputs, which are ``untouched``.
     """
+
+    untouched: bool = False
 
     damaged: int | None = None
     damage: str = ""
@@ -100,12 +108,17 @@ def compact(request: CompactRequest, tell: Callable[[int], None] = lambda rows: 
                 stack.callback(own.close)
             for own in inputs:
                 own.open()
-            return _compact(request, inputs, tell)
+            left_out = None if request.left_out is None else LeftOut(Path(request.left_out))
+            if left_out is not None and not any(own.meets(left_out) for own in inputs):
+                return CompactAnswer(untouched=True)
+            return _compact(request, inputs, tell, left_out)
     except DamagedInput as exc:
         return CompactAnswer(damaged=exc.place, damage=exc.damage)
 
 
-def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Callable[[int], None]) -> CompactAnswer:
+def _compact(
+    request: CompactRequest, inputs: Sequence[SortedInput], tell: Callable[[int], None], left_out: LeftOut | None
+) -> CompactAnswer:
     hidden = Hidden.read(request, [column for name in request.key for column in request.columns if column.name == name])
     bounded = bounded_in_files([(own.file, own.layout.names) for own in inputs], request.columns)
     writer = partial(
@@ -119,6 +132,7 @@ def _compact(request: CompactRequest, inputs: Sequence[SortedInput], tell: Calla
         for rows in merged(inputs, request.key):
             read += rows.num_rows
             kept = _due_left_out(request, hidden.left_out(rows, request.key))
+            kept = kept if left_out is None else left_out.without(kept)
             output.add(kept, deleted=request.deleted)
             if read - told >= TELL_ROWS:
                 told = read
@@ -239,6 +253,12 @@ class SortedInput:
                 ],
                 schema=self.schema,
             )
+
+    def meets(self, left_out: LeftOut) -> bool:
+        """Whether a version that is to be left out is in the file."""
+        with self._judging():
+            batches = self.file.iter_batches(columns=[SEQ])
+            return any(left_out.has(batch.column(0).to_numpy()).any() for batch in batches)
 
     def load(self) -> bool:
         """Have rows in memory; False at the end."""

@@ -11,7 +11,6 @@ row that the override hides. Segments that a flush adds later cannot: their vers
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,22 +21,23 @@ import msgspec
 
 from kalam.errors import Cancelled, Internal, KalamError
 from kalam.schema import Table
-from kalam.storage.log.copies import Copy, Key, Segment
-from kalam.storage.log.copy_store import CopyStore, pack_key
+from kalam.storage.log.copies import Key, Segment
+from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.database import now_us, storage_error
 from kalam.storage.log.troubles import Troubles, log_failure, reason_of
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.segments.cold_keys import ColdKeyIndex
 from kalam.storage.segments.folders import Folders
-from kalam.storage.segments.garbage import forget_garbage, list_garbage
+from kalam.storage.segments.garbage import forget_garbage
 from kalam.storage.segments.remote import remove_file
-from kalam.storage.segments.replaced import ReplacedFiles, mark_replaced
+from kalam.storage.segments.replaced import ReplacedFiles
 from kalam.storage.segments.segment_file import Identity, Misfit
 from kalam.storage.work.compact_worker import CompactAnswer, CompactInput, CompactRequest
 from kalam.storage.work.compaction_plan import Plan, plan
 from kalam.storage.work.flush import forgotten_before, paths_of, rename_files
 from kalam.storage.work.jobs import Job, Jobs
+from kalam.storage.work.replacement import Forgetting, Replacement
 from kalam.storage.work.worker_process import WorkerProcess
 from kalam.threads import Purpose, in_thread
 
@@ -161,14 +161,39 @@ class Compactor(msgspec.Struct):
         copy = await self.store.open(table, owner)
         if copy is None:
             raise Cancelled(f"table {table.name} was dropped")
-        self._names += 1
         table = self.store.catalogue.newest(table)
-        folder = self.folders.folder(table, owner)
+        rows_total = sum(segment.row_count for segment in step)
+
+        def tell(rows: int) -> None:
+            job.progress = {**done.result(), "rows_read": rows, "rows_of_step": rows_total}
+
+        answer = await self.merged(table, owner, copy.copy_id, step, tell)
+        await self._replace(table, owner, copy.copy_id, self.folders.folder(table, owner), step, answer.files)
+        done.segments_before += len(step)
+        done.segments_after += len(answer.files)
+        done.rows += answer.row_count
+        done.rows_removed += answer.removed
+        done.bytes += sum(file.byte_count for file in answer.files)
+
+    async def merged(
+        self,
+        table: Table,
+        owner: str,
+        copy_id: int,
+        step: Sequence[Segment],
+        tell: Callable[[int], None],
+        left_out: Path | None = None,
+    ) -> CompactAnswer:
+        """Segments merged into files that nothing names yet; without the versions of a ``LeftOut``, if one is given.
+
+        Where none of those is in them nothing is written, and ``untouched`` is set.
+        """
+        self._names += 1
         request = CompactRequest(
             database=str(self.store.database.path),
             table_id=table.table_id,
             schema_version=table.schema_version,
-            copy_id=copy.copy_id,
+            copy_id=copy_id,
             inputs=[
                 CompactInput(
                     path=segment.path,
@@ -181,27 +206,18 @@ class Compactor(msgspec.Struct):
             columns=table.columns,
             history=dict(self.store.catalogue.history(table)),
             key=table.key,
-            folder=str(folder),
+            folder=str(self.folders.folder(table, owner)),
             name=f"{self.folders.file_prefix(table)}{now_us()}-c{self._names}",
             compression=table.stored_options.compression,
             segment_rows_max=self.segment_rows_max,
             forget_deleted_us=forgotten_before(table, now_us()),
+            left_out=None if left_out is None else str(left_out),
         )
         crash_point("compact.before_write")
-        rows_total = sum(segment.row_count for segment in step)
-
-        def tell(rows: int) -> None:
-            job.progress = {**done.result(), "rows_read": rows, "rows_of_step": rows_total}
-
         answer = await self.process.run(request, CompactAnswer, tell)
         if answer.damaged is not None:
             raise self.folders.checks.failed(table, step[answer.damaged], Misfit(answer.damage))
-        await self._replace(table, owner, copy.copy_id, folder, step, answer.files)
-        done.segments_before += len(step)
-        done.segments_after += len(answer.files)
-        done.rows += answer.row_count
-        done.rows_removed += answer.removed
-        done.bytes += sum(file.byte_count for file in answer.files)
+        return answer
 
     async def _replace(
         self, table: Table, owner: str, copy_id: int, folder: Path, old: Sequence[Segment], new: Sequence[WrittenFile]
@@ -218,9 +234,10 @@ class Compactor(msgspec.Struct):
             self._unnamed += paths_of(folder, new)
             raise
         crash_point("compact.after_commit")
-        self._tell(table.table_id, owner)
+        self.tell(table.table_id, owner)
 
-    def _tell(self, table_id: int, owner: str) -> None:
+    def tell(self, table_id: int, owner: str) -> None:
+        """Tell whoever keeps something of a copy's files that they have changed."""
         for listener in self.listeners:
             listener(table_id, owner)
 
@@ -247,7 +264,7 @@ class Compactor(msgspec.Struct):
         copy = await self.store.open(table, owner)
         if copy is not None:
             await self.store.database.submit(Replacement(self, table, owner, copy.copy_id, old, ()))
-            self._tell(table.table_id, owner)
+            self.tell(table.table_id, owner)
 
     async def _forget(self, table: Table, owner: str, overrides: Sequence[tuple[Key, int]], done: Compacted) -> None:
         for first in range(0, len(overrides), FORGET_AT_ONCE):
@@ -260,6 +277,10 @@ class Compactor(msgspec.Struct):
         removed = await in_thread(Purpose.FILES, self.replaced.remove)
         if removed:
             await self.store.database.write(lambda conn: forget_garbage(conn, removed))
+
+    def leave(self, folder: Path, files: Sequence[WrittenFile]) -> None:
+        """Have written files removed that no transaction has named, by the next job."""
+        self._unnamed += paths_of(folder, files)
 
     async def _remove_unnamed(self) -> None:
         """Remove the files of runs that could not be recorded; not at once, for the reason that a flush has."""
@@ -296,99 +317,3 @@ def _not_compacted(failures: Sequence[tuple[str, Exception]], copies: int) -> Ka
     told = "; ".join(f"{owner}: {reason_of(exc)}" for owner, exc in failures[:20])
     more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
     return kind(f"{len(failures)} of {copies} users' copies could not be compacted: {told}{more}")
-
-
-class Replacement:
-    """The transaction that puts new files in the place of old segments."""
-
-    cost = 1
-
-    def __init__(
-        self,
-        compactor: Compactor,
-        table: Table,
-        owner: str,
-        copy_id: int,
-        old: Sequence[Segment],
-        new: Sequence[WrittenFile],
-    ) -> None:
-        self._compactor, self._table, self._owner, self._copy_id = compactor, table, owner, copy_id
-        self._old, self._new = old, new
-        kept = compactor.keeps(table)
-        self._kept = [segment for segment in old if kept and not segment.deleted]
-        self._garbage = [segment for segment in old if not kept or segment.deleted]
-        self._segments: list[Segment] = []
-        self._copy: Copy | None = None
-
-    def apply(self, conn: sqlite3.Connection) -> Any:
-        """Change the database; raises Cancelled if an old segment is there no more."""
-        ids = [(segment.segment_id,) for segment in self._old]
-        known = [conn.execute("SELECT 1 FROM segments WHERE segment_id = ?", row).fetchone() for row in ids]
-        if not all(known):
-            raise Cancelled(f"segments of table {self._table.name} went meanwhile; was it dropped?")
-        conn.executemany("DELETE FROM segments WHERE segment_id = ?", ids)
-        conn.executemany("DELETE FROM key_filters WHERE segment_id = ?", ids)
-        now, store = now_us(), self._compactor.store
-        folder = self._compactor.folders.folder(self._table, self._owner)
-        list_garbage(conn, [str(folder / segment.path) for segment in self._garbage], now)
-        mark_replaced(conn, self._table.table_id, self._owner, self._kept, now)
-        self._copy = store.loaded.get((self._table.table_id, self._owner))  # a later one knows the new segments
-        self._segments = [store.insert_segment(conn, self._copy_id, self._table, file, now) for file in self._new]
-
-    def committed(self) -> None:
-        """Let readers see the new segments; the old files go with their last reader."""
-        copy, store = self._copy, self._compactor.store
-        if copy is not None:
-            gone = {segment.segment_id for segment in self._old}
-            kept = [segment for segment in copy.segments if segment.segment_id not in gone]
-            copy.segments = (*kept, *self._segments)
-            copy.epoch += 1
-            copy.publish_view()
-        folder = self._compactor.folders.folder(self._table, self._owner)
-        self._compactor.replaced.replace(folder, self._garbage)
-        self._compactor.replaced.hold(folder, self._kept)
-        store.catalogue.note_changed(self._table.table_id)
-
-    def rolled_back(self) -> None:
-        """Forget the copy, which may have been loaded after this was applied."""
-        self._compactor.store.forget(self._table.table_id, self._owner)
-
-    def announcements(self) -> list[Any]:
-        """Nothing: a compaction is no change."""
-        return []
-
-
-class Forgetting:
-    """The transaction that forgets overrides, each unless a later version has renewed it."""
-
-    def __init__(self, store: CopyStore, table: Table, owner: str, overrides: Sequence[tuple[Key, int]]) -> None:
-        self.cost = len(overrides)
-        self._store, self._table, self._owner, self._overrides = store, table, owner, overrides
-
-    def apply(self, conn: sqlite3.Connection) -> Any:
-        """Change the database."""
-        copy_id = conn.execute(
-            "SELECT copy_id FROM copies WHERE table_id = ? AND user_id = ?", (self._table.table_id, self._owner)
-        ).fetchone()
-        if copy_id is not None:
-            rows = [(copy_id[0], pack_key(key), seq) for key, seq in self._overrides]
-            conn.executemany("DELETE FROM overrides WHERE copy_id = ? AND key = ? AND seq = ?", rows)
-
-    def committed(self) -> None:
-        """Let readers go without them."""
-        copy = self._store.loaded.get((self._table.table_id, self._owner))
-        if copy is not None:
-            left = dict(copy.overrides)
-            for key, seq in self._overrides:
-                if left.get(key) == seq:
-                    del left[key]
-            copy.overrides = left
-            copy.publish_view()
-
-    def rolled_back(self) -> None:
-        """Forget the copy, which may have been loaded after this was applied."""
-        self._store.forget(self._table.table_id, self._owner)
-
-    def announcements(self) -> list[Any]:
-        """Nothing: what is read stays the same."""
-        return []

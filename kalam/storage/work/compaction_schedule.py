@@ -72,8 +72,8 @@ class CompactionSchedule(msgspec.Struct):
                 await self._try(table, owner, small_rows, overridden)
 
     async def _try(self, table: Table, owner: str, small_rows: int, overridden: bool) -> None:
-        if not self.retries.is_due(table.table_id):
-            return
+        if not self.retries.is_due(table.table_id) or self.compactor.lock(table).locked():
+            return  # what else works on its segments may take long, and the other tables do not wait for it
         try:
             await self.compactor.compact(
                 table, owners=[owner], small_rows=small_rows, overridden=overridden, reason="policy"

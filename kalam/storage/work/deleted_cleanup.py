@@ -63,7 +63,7 @@ class DeletedCleanup(msgspec.Struct):
                 await self._try(table)
 
     async def _try(self, table: Table) -> None:
-        if not self.retries.is_due(table.table_id):
+        if not self.retries.is_due(table.table_id) or self.compactor.lock(table).locked():
             return
         try:
             with self.compactor.troubles.watching(table.table_id, "clean-up"):

@@ -17,7 +17,7 @@ from kalam.names import TableName
 from kalam.rows.ids import UuidV7s
 from kalam.storage.log.database import Database, now_us
 
-JobType = Literal["flush", "stream_eviction", "deleted_cleanup", "compaction", "check", "table_deletion"]
+JobType = Literal["flush", "stream_eviction", "deleted_cleanup", "compaction", "check", "table_deletion", "change"]
 Status = Literal["running", "completed", "failed", "cancelled"]
 
 
