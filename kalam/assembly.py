@@ -58,6 +58,7 @@ from kalam.schema import Table
 from kalam.settings import Settings
 from kalam.storage.opened import Storage
 from kalam.storage.work.background import Background
+from kalam.tables.ephemeral_rows import EphemeralRows, EphemeralUpkeep
 from kalam.tables.foreign.rows import ForeignRows
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.foreign.upkeep import ForeignUpkeep
@@ -74,9 +75,13 @@ from kalam.tables.stream_upkeep import StreamUpkeep
 from kalam.tables.streams import StreamTables
 from kalam.tables.view_rows import ViewRows
 from kalam.tables.view_upkeep import ViewUpkeep
+from kalam.views.asleep import Asleep
+from kalam.views.ephemeral import Ephemeral
 from kalam.views.filled import Filled
+from kalam.views.making import Making, ViewBounds
 from kalam.views.plan import Planner
-from kalam.views.views import ViewBounds, Views
+from kalam.views.readers import Readers
+from kalam.views.views import Views
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.ports import Broker
 
@@ -100,12 +105,13 @@ class Assembly(msgspec.Struct, frozen=True):
         settings, storage, background = self.settings, self.storage, self.background
         bounds = Bounds(settings.row_bytes_max, settings.outbox_bytes_max)
         stored = StoredTables(storage.store, storage.codecs, storage.folders, storage.cold_keys, self.outbox, bounds)
-        filled = Filled()
+        filled, ephemeral = Filled(), EphemeralRows()
         tables: Tables[Rows] = Tables(
             stored=StoredRows(stored, storage.catalogue, self.broker.replay),
             streams=StreamRows(self.streams, storage.codecs),
             foreign=ForeignRows(self.foreign),
             views=ViewRows(stored, storage.catalogue, self.broker.replay, filled),
+            ephemeral=ephemeral,
             selects=SelectRows(),
         )
         system = SystemTables(storage.database, storage.catalogue, self.access.rights, background.jobs.progress)
@@ -114,15 +120,8 @@ class Assembly(msgspec.Struct, frozen=True):
         registry = self._registry(tables, queries)
         storage.database.add_listener(registry.announce)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
-        bounds_of_views = ViewBounds(
-            view_backlog_bytes_max=settings.view_backlog_bytes_max,
-            view_groups_max=settings.view_groups_max,
-            live_held_bytes_max=settings.live_held_bytes_max,
-        )
-        parts = (storage, stored, tables, queries, self.streams, self.foreign, self.access.rights)
-        views = Views(*parts, self.broker.notices, filled, bounds_of_views)
-        storage.database.add_listener(views.announce)
-        dispatch = self._dispatch(stored, tables, queries, registry, delivery, views)
+        views = self._views(stored, tables, queries, registry, filled, ephemeral)
+        dispatch = self._dispatch(stored, tables, queries, registry, delivery, views, ephemeral)
         system.add("audit", AUDIT, self.access.audit.rows, Shown.NONE)
         system.add("sessions", SESSIONS, self.access.logins.session_rows, Shown.OWN)
         system.add("stats", STATS, lambda: statistics(dispatch.inserts, self.outbox, storage.database), Shown.NONE)
@@ -131,6 +130,38 @@ class Assembly(msgspec.Struct, frozen=True):
         system.add("queries", QUERIES, partial(running_rows, dispatch.running), Shown.OWN)
         stats = self._stats(dispatch, registry)
         return Engine(dispatch, stats, self._health(), queries.pool), queries, delivery, views
+
+    def _views(
+        self,
+        stored: StoredTables,
+        tables: Tables[Rows],
+        queries: Queries,
+        registry: Registry,
+        filled: Filled,
+        in_memory: EphemeralRows,
+    ) -> Views:
+        settings, storage, rights, readers = self.settings, self.storage, self.access.rights, Readers()
+        bounds = ViewBounds(
+            view_backlog_bytes_max=settings.view_backlog_bytes_max,
+            view_groups_max=settings.view_groups_max,
+            live_held_bytes_max=settings.live_held_bytes_max,
+            view_idle_s=settings.view_idle_s,
+        )
+        making = Making(storage, stored, tables, queries, self.streams, self.foreign, self.broker.notices, bounds)
+        ephemeral = Ephemeral(
+            storage.catalogue,
+            storage.codecs,
+            rights,
+            self.broker.unkept,
+            making,
+            readers,
+            Asleep(queries, settings.view_groups_max),
+            [registry.announce],
+            settings.query_time_s,
+        )
+        in_memory.views = registry.holding = ephemeral
+        storage.database.add_listener(readers.announce)
+        return Views(storage, self.streams, rights, making, readers, filled, ephemeral)
 
     def _registry(self, tables: Tables[Rows], queries: Queries) -> Registry:
         settings, storage = self.settings, self.storage
@@ -158,6 +189,7 @@ class Assembly(msgspec.Struct, frozen=True):
         registry: Registry,
         delivery: LiveDelivery,
         views: Views,
+        ephemeral: EphemeralRows,
     ) -> Dispatch:
         settings, storage, background = self.settings, self.storage, self.background
         catalogue, codecs = storage.catalogue, storage.codecs
@@ -165,7 +197,7 @@ class Assembly(msgspec.Struct, frozen=True):
         merges = Merges(codecs, tables, queries, checks, settings.batch_rows_max)
         refused = self.broker.rejections.rows
         texts = Texts.of(settings, queries.pool)
-        upkeep = self._upkeep()
+        upkeep = self._upkeep(ephemeral)
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
         audited = Audited(self.access.audit, on=self.access.rights.on)
@@ -175,8 +207,7 @@ class Assembly(msgspec.Struct, frozen=True):
             await remove_copy(storage, background, self.outbox, table, user)
             queries.release(table.table_id, user)
 
-        users = Users(self.access, gate, catalogue, remove_rows)
-        grants = Grants(self.access.book, gate, catalogue)
+        users, grants = Users(self.access, gate, catalogue, remove_rows), Grants(self.access.book, gate, catalogue)
         policies = PolicyStatements(queries.policies, self.access.book, gate, catalogue)
         of_views = (storage.troubles, gate, views)
         definitions = Definitions(storage.store, upkeep, queries, registry, jobs, notices, *of_views)
@@ -211,7 +242,7 @@ class Assembly(msgspec.Struct, frozen=True):
         self.access.book.on_narrowed(dispatch.narrowed)
         return dispatch
 
-    def _upkeep(self) -> Tables[Upkeep]:
+    def _upkeep(self, ephemeral: EphemeralRows) -> Tables[Upkeep]:
         settings, storage, background, streams = self.settings, self.storage, self.background, self.streams
         stored = (settings, storage, background, self.outbox, self.broker.feeds)
         return Tables(
@@ -219,6 +250,7 @@ class Assembly(msgspec.Struct, frozen=True):
             streams=StreamUpkeep(storage.database, storage.catalogue, streams),
             foreign=ForeignUpkeep(storage.database, storage.catalogue, self.foreign),
             views=ViewUpkeep(*stored),
+            ephemeral=EphemeralUpkeep(storage.database, storage.catalogue, rows=ephemeral, port=self.broker.unkept),
             selects=SelectUpkeep(storage.database, storage.catalogue),
         )
 

@@ -290,6 +290,11 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
         return isinstance(self.options, ViewOptions)
 
     @property
+    def is_ephemeral(self) -> bool:
+        """Whether it is a materialized view that is kept in memory, and only while somebody listens."""
+        return isinstance(self.options, ViewOptions) and self.options.ephemeral
+
+    @property
     def view_options(self) -> ViewOptions:
         """The options of a materialized view; a TypeError on any other kind."""
         if not isinstance(self.options, ViewOptions):

@@ -214,6 +214,9 @@ class Settings(BaseSettings):
         ge=1,
         description="groups of one aggregating materialized view, and rows of one whose SELECT is run again",
     )
+    view_idle_s: float = Field(
+        default=30.0, gt=0, description="seconds after its last listener before an EPHEMERAL materialized view sleeps"
+    )
     stream_window_bytes_max: int = Field(
         default=GIB, ge=MIB, description="memory that one STREAM table's window may take for SELECT"
     )

@@ -100,6 +100,7 @@ class ViewOptions(StoredOptions, frozen=True, kw_only=True):
     """The options of a materialized view, and what it is: those of a SHARED table, and its own.
 
     ``query`` names its tables in full and its columns one by one. ``key`` are the columns that were given as unique.
+    One that is ``ephemeral`` is kept in memory, while somebody listens.
     """
 
     query: str = ""
@@ -111,6 +112,7 @@ class ViewOptions(StoredOptions, frozen=True, kw_only=True):
     retention_s: int | None = None
     retention_on: str | None = None
     on_recreate: OnRecreate = OnRecreate.STOP
+    ephemeral: bool = False
 
 
 class SelectUse(msgspec.Struct, frozen=True):

@@ -92,6 +92,8 @@ none reader writer owner member admin trusted
 -- views; {view} is lab.v, or a new one of the owner's where it is carried out
 0 - - + - + 0   CREATE MATERIALIZED VIEW lab.fresh AS SELECT id, v FROM lab.t
 0 0 0 0 0 + 0   CREATE MATERIALIZED VIEW lab.fresh AS SELECT id, bars FROM vault.gold
+0 - - + - + 0   CREATE EPHEMERAL MATERIALIZED VIEW lab.fresh AS SELECT id, v FROM lab.t
+0 0 0 0 0 + 0   CREATE EPHEMERAL MATERIALIZED VIEW lab.fresh AS SELECT id, bars FROM vault.gold
 0 - 0 + - + 0   DROP MATERIALIZED VIEW {view}
 + + + + + + +   DROP MATERIALIZED VIEW IF EXISTS lab.nothing
 0 - 0 + - + 0   ALTER MATERIALIZED VIEW {view} SET (refresh = '1s')

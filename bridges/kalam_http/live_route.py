@@ -189,7 +189,7 @@ class EventStream(Response):
                     return message
 
     def _event(self, message: Message) -> bytes:
-        place = b"" if message.seq is None else b"id: %d-%d\n" % (self._query.table.table_id, message.seq)
+        place = b"" if message.seq is None else b"id: %d-%d\n" % (self._query.feed_id, message.seq)
         return place + b"data: " + message.payload + b"\n\n"
 
 

@@ -28,6 +28,7 @@ from kalam_nats.streams.foreign import ForeignStreams
 from kalam_nats.streams.replay import FeedReplay
 from kalam_nats.streams.streams import Streams
 from kalam_nats.streams.takeover import Stream, newest_generation, own_streams, unclaimed
+from kalam_nats.streams.unkept import Unkept
 from kalam_nats.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -95,6 +96,7 @@ class Broker(msgspec.Struct, frozen=True):
     replay: FeedReplay
     notices: Notices
     rejections: Rejections
+    unkept: Unkept
 
 
 async def open_ports(settings: Settings, start: Start, storage: Storage) -> Broker:
@@ -131,8 +133,8 @@ async def open_ports(settings: Settings, start: Start, storage: Storage) -> Brok
     await storage.database.write(lambda conn: note_streams(conn, start.generation))
     replay, notices = FeedReplay(connection, jetstream, subjects), Notices(connection, subjects)
     rejections = Rejections(connection, subjects, guarded=start.guarded)
-    foreign = ForeignStreams(connection, settings.broker_timeout_s)
-    return Broker(connection, jetstream, subjects, streams, foreign, feeds, ends, replay, notices, rejections)
+    foreign, unkept = ForeignStreams(connection, settings.broker_timeout_s), Unkept(connection, subjects)
+    return Broker(connection, jetstream, subjects, streams, foreign, feeds, ends, replay, notices, rejections, unkept)
 
 
 async def _take_over(settings: Settings, start: Start, storage: Storage, streams: Streams) -> None:

@@ -108,7 +108,7 @@ class Live:
         )
         query = await self._opened(request, self._sink)
         self.registry.begin(query)
-        return list_result(SUBSCRIBED_FIELDS, [(query.id, self._sink.subject(query), query.table.table_id)])
+        return list_result(SUBSCRIBED_FIELDS, [(query.id, self._sink.subject(query), query.feed_id)])
 
     def kill(self, query_id: str, session: Session) -> Result:
         """KILL LIVE QUERY: one's own, one on a table of one's own, or any by an administrator."""

@@ -66,7 +66,8 @@ class ViewStatements:
         if existing is not None:
             return _existing(existing, statement)
         while True:
-            plan = await self._planner.plan(statement.query, session.namespace, statement.options, session.user)
+            asked = statement.query, session.namespace, statement.options, session.user
+            plan = await self._planner.plan(*asked, ephemeral=statement.ephemeral)
             await self._check_streams(plan)
             owner = self._definitions.owner(session)
             self._check_owner(owner, plan)
@@ -79,7 +80,8 @@ class ViewStatements:
                 return _existing(table, statement)
             await self._views.start(table)
             await self._views.wait_begun(table)
-            return Result(message=f"materialized view {name} created; it is kept {plan.options.how.told}")
+            awake = " while somebody listens" if statement.ephemeral else ""
+            return Result(message=f"materialized view {name} created; it is kept {plan.options.how.told}{awake}")
 
     def _check_owner(self, owner: str, plan: Plan) -> None:
         """Raise PermissionDenied where whoever the view is made for may not read what it reads."""

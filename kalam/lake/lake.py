@@ -85,7 +85,7 @@ class Lake:
 
     def wanted(self, table: Table) -> bool:
         """Whether a table is to have a lake: policies of rows hold in no other engine."""
-        if not table.is_stored or table.row_security:
+        if not table.is_stored or table.row_security or table.is_ephemeral:
             return False
         option = table.stored_options.iceberg
         return self._settings.iceberg if option is None else option

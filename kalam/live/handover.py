@@ -38,7 +38,7 @@ def _snapshot_messages(query: LiveQuery, rows: object) -> list[bytes]:
 
 
 async def _ready(query: LiveQuery, seq: int) -> None:
-    body = {"type": "ready", "seq": seq, "table_id": query.table.table_id}
+    body = {"type": "ready", "seq": seq, "table_id": query.feed_id}
     await query.offer(query.shape.message(body), "ready", seq)
 
 

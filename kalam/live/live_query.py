@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from kalam.live.held import Held
 from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX, Shape
 from kalam.query.predicate import Predicate
 from kalam.schema import Table
@@ -68,10 +69,11 @@ class LiveQuery:
         queue_bytes_max: int,
         held_bytes_max: int,
         rights_of: str | None = None,
+        held: Held | None = None,
     ) -> None:
         self.id, self.user, self.table, self.sql, self.options = query_id, user, table, sql, options
         self.predicate, self.shape, self.sink, self.created_at = predicate, shape, sink, created_at
-        self.rights_of = rights_of or user
+        self.rights_of, self.held = rights_of or user, held
         self.progress = Progress()
         self.delivered = self.resyncs = self.last_seq = 0
         self.opener: asyncio.Task[None] | None = None
@@ -86,6 +88,11 @@ class LiveQuery:
         self._start_seq = 0
         self._renumbered: int | None = None
         self._number = 0
+
+    @property
+    def feed_id(self) -> int:
+        """The number by which its changes are known as those of one table."""
+        return self.table.table_id if self.held is None else self.held.feed_id
 
     @property
     def column_names(self) -> frozenset[str]:
@@ -229,7 +236,7 @@ class LiveQuery:
         if not self._ready or self.waiting or self.closed is not None:
             return None
         self.last_seq = self.seq
-        return self._message("heartbeat", {"seq": self.seq, "table_id": self.table.table_id}, self.seq)
+        return self._message("heartbeat", {"seq": self.seq, "table_id": self.feed_id}, self.seq)
 
     def _take_closed(self) -> Message | None:
         if self._closed_told:

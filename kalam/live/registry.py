@@ -6,14 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 
 from kalam.errors import (
-    ColumnNotFound,
     CursorExpired,
     InvalidOption,
     KalamError,
@@ -26,13 +24,14 @@ from kalam.live.bucket_follower import AnyForeignFollower, follower_of_others
 from kalam.live.commits import take_chunk
 from kalam.live.follower import Follower
 from kalam.live.handover import hand_over, resume
+from kalam.live.held import Held, Holding
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
 from kalam.live.shape import Shape
+from kalam.live.shaping import no_column, shape_of
 from kalam.live.snapshots import Snapshot, Snapshots
 from kalam.live.tally import Tally
 from kalam.live.watch import Watch, WatchName
-from kalam.names import listed
 from kalam.query.judge import Judge, JudgeProcess
 from kalam.query.policies import Policies
 from kalam.query.predicate import Predicate
@@ -87,9 +86,12 @@ class Registry:
         judging: JudgeProcess,
         policies: Policies,
     ) -> None:
+        self.holding: Holding | None = None
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._tables, self._streams, self._foreign, self._snapshots = tables, streams, foreign, snapshots
-        self._following = Tables[Follow](_nothing, self._follow_stream, self._follow_foreign, _nothing, _nothing)
+        self._following = Tables[Follow](
+            _nothing, self._follow_stream, self._follow_foreign, _nothing, _nothing, _nothing
+        )
         self._queries: dict[str, LiveQuery] = {}
         self._watches: dict[WatchName, Watch] = {}
         streams.add_listener(self)
@@ -124,14 +126,19 @@ class Registry:
         self._opening += 1
         self._users[request.user] += 1
         query: LiveQuery | None = None
+        held: Held | None = None
         try:
-            query = await self._register(request, sink)
+            if self.holding is not None:
+                held = await self.holding.hold(self._catalogue.table(request.table))
+            query = await self._register(request, sink, held)
             self._starts[query.id] = await self._beginning(query, request)
         except BaseException:
             if query is None or query.id in self._queries:  # else it was killed meanwhile, and is not counted any more
                 self._users[request.user] -= 1
             if query is not None:
                 self._forget(query)
+            elif held is not None:
+                held.release()
             raise
         finally:
             self._opening -= 1
@@ -149,7 +156,7 @@ class Registry:
                 hint="close some, or use one with an IN",
             )
 
-    async def _register(self, request: LiveRequest, sink: Sink) -> LiveQuery:
+    async def _register(self, request: LiveRequest, sink: Sink, held: Held | None) -> LiveQuery:
         if sum(begin is not None for begin in (request.last_rows, request.from_seq, request.from_time)) > 1:
             raise InvalidOption("a live query has one of last_rows, from_seq and from_time")
         while True:
@@ -158,7 +165,9 @@ class Registry:
                 raise Unsupported(
                     f"replay is for STREAM tables; {table.name} is none", hint="a live query with from_seq resumes it"
                 )
-            if request.table_id is not None and request.table_id != table.table_id:
+            if table.is_ephemeral and held is None:
+                raise TooBusy(f"table {table.name} is another one by now; ask again")
+            if request.table_id not in (None, table.table_id if held is None else held.feed_id):
                 raise CursorExpired(f"table {table.name} has been created again since; its changes are numbered anew")
             asked = request.for_keys(table)
             watch = self._watch(table, request.user)
@@ -181,6 +190,7 @@ class Registry:
             queue_bytes_max=self._bounds.live_queue_bytes_max,
             held_bytes_max=self._bounds.live_held_bytes_max,
             rights_of=request.rights_of,
+            held=held,
         )
         watch.add(query)
         self._queries[query.id] = query
@@ -191,7 +201,7 @@ class Registry:
         watch.opening += 1
         try:
             predicate = await self._predicate(watch, request)
-            shape = _shape(watch, request, self._bounds.row_bytes_max)
+            shape = shape_of(watch, request, self._bounds.row_bytes_max)
             follower = self._followers.get(watch.name)
             if follower is not None:
                 await follower.wait_started()
@@ -234,7 +244,7 @@ class Registry:
         condition = await self._condition(watch, where, parameters) if where else None
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
-            raise _no_column(watch, min(unknown))
+            raise no_column(watch, min(unknown))
         guard = self._policies.seen(request.user, self._catalogue.newest(watch.table))
         predicate = watch.predicate(Predicate(text, parameters, condition, places, guard))
         if predicate.needs_judge:
@@ -353,6 +363,8 @@ class Registry:
 
     def _forget(self, query: LiveQuery) -> None:
         self.tally.note_end(self._queries.pop(query.id, None))
+        if query.held is not None:
+            query.held.release()
         self._starts.pop(query.id, None)
         self._users += Counter()  # drops what fell to zero
         watch = self._watches.get((query.table.table_id, query.table.owner(query.user)))
@@ -376,24 +388,3 @@ class Registry:
 
 def _nothing(watch: Watch) -> None:
     """Each commit is announced."""
-
-
-def _shape(watch: Watch, request: LiveRequest, row_bytes_max: int) -> Shape:
-    names = [column.name for column in watch.columns]
-    chosen = request.columns
-    if chosen is None:
-        chosen = tuple(name for name in names if name not in watch.table.hidden_columns)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise _no_column(watch, unknown[0])
-    if len(set(chosen)) < len(chosen):
-        raise ColumnNotFound("a live query names each column once")
-    places = [names.index(name) for name in chosen]
-    as_text = request.bigint_as_text
-    make = partial(Shape, watch.columns, places, request.format, row_bytes_max, bigint_as_text=as_text)
-    return watch.shape((chosen, request.format, as_text), make)
-
-
-def _no_column(watch: Watch, name: str) -> ColumnNotFound:
-    known = listed([column.name for column in watch.columns])
-    return ColumnNotFound(f"table {watch.table.name} has no column {name!r}; it has {known}")

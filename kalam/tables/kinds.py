@@ -41,6 +41,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
     streams: Acts
     foreign: Acts
     views: Acts
+    ephemeral: Acts
     selects: Acts
 
     def of(self, table: Table | TableDefinition) -> Acts:
@@ -53,7 +54,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
             case TableKind.FOREIGN:
                 return self.foreign
             case TableKind.VIEW:
-                return self.views
+                return self.ephemeral if table.is_ephemeral else self.views
             case TableKind.QUERY:
                 return self.selects
             case other:
@@ -64,7 +65,7 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
 
         Views are read together with the tables whose rows are stored, for they are.
         """
-        for acts in (self.foreign, self.streams, self.stored):
+        for acts in (self.ephemeral, self.foreign, self.streams, self.stored):
             own = (acts, self.views) if acts is self.stored else (acts,)
             alike = {name: table for name, table in tables.items() if any(self.of(table) is each for each in own)}
             if alike:

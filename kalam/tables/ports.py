@@ -178,6 +178,23 @@ class FeedPort(Protocol):
         """Remove the changes of one user's copy of a table."""
 
 
+class UnkeptPort(Protocol):
+    """Changes of views in memory: told to who listens, and kept by nobody."""
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest payload that the broker takes."""
+
+    def subject(self, table: Table) -> str:
+        """The subject to subscribe to for the view's changes."""
+
+    async def heard(self, tables: Sequence[Table]) -> set[int] | None:
+        """The ids of those to whose changes somebody subscribes; None where that cannot be known."""
+
+    def tell(self, table: Table, feed_id: int, messages: Sequence[ChangeMessage]) -> None:
+        """Publish changes, behind those that were told before; what the broker does not take is lost."""
+
+
 class FeedRun(msgspec.Struct, frozen=True):
     """A message of a change feed: changes ``seq``, ``seq + 1``, … as they were shown.
 

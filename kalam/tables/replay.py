@@ -41,6 +41,17 @@ class Replay(msgspec.Struct, frozen=True):
     knows_times: bool = True
 
 
+def no_changes(seq: int) -> Replay:
+    """The replay behind the last change."""
+
+    async def nothing() -> AsyncIterator[ChangeBatch]:
+        none: Sequence[ChangeBatch] = ()
+        for batch in none:
+            yield batch
+
+    return Replay(seq, seq, nothing())
+
+
 class Past(msgspec.Struct, frozen=True):
     """Where changes are that are hot no more: told in the feed, or flushed and not told yet, in the log."""
 

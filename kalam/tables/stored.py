@@ -280,7 +280,7 @@ class StoredTables:
                 rows = matched.count
                 if not rows:
                     return Changed(table)
-                changes = await beside(rows, self._changes, table, matched)
+                changes = await beside(rows, self.changes, table, matched)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
                 remember = also if once is None else _remembering(table, matched, once)
@@ -302,7 +302,8 @@ class StoredTables:
         with self._store.database.reading() as conn:
             return known_answers(conn, table, [name]).get(name)
 
-    def _changes(self, table: Table, matched: Matched) -> list[Change]:
+    def changes(self, table: Table, matched: Matched) -> list[Change]:
+        """What becomes of matched rows, as changes of the log; raises TooLarge for what no event can carry."""
         changes: list[Change] = []
         if matched.olds:
             packed = [] if matched.news is None else pack_pieces(matched.news)

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from kalam.errors import InvalidValue, TooLarge
 from kalam.names import TableName
@@ -66,7 +67,7 @@ class Aggregating:
         *,
         queries: Queries,
         process: ComputeProcess,
-        memory: GroupMemory,
+        memory: GroupMemory | None,
         reread: Reread,
         groups_max: int,
     ) -> None:
@@ -85,12 +86,13 @@ class Aggregating:
         self._failing: set[Key] = set()
 
     async def open(self) -> None:
-        """Read the groups as they were written last."""
-        self._groups = await in_thread(Purpose.LIVE, self._remembered)
+        """Read the groups as they were written last; a view in memory has them, since it was filled."""
+        if self._memory is not None:
+            self._groups = await in_thread(Purpose.LIVE, self._remembered, self._memory)
 
-    def _remembered(self) -> GroupTable:
+    def _remembered(self, memory: GroupMemory) -> GroupTable:
         groups = self._computed.table(self._groups_max)
-        for chunk in self._memory.read():
+        for chunk in memory.read():
             groups.load(chunk)
         return groups
 
@@ -107,7 +109,9 @@ class Aggregating:
         self._groups = groups
         self._failing.clear()
         slots = groups.all_slots()
-        chunk: pa.RecordBatch | None = await in_thread(Purpose.LIVE, groups.dump, slots)
+        chunk: pa.RecordBatch | None = None
+        if self._memory is not None:
+            chunk = await in_thread(Purpose.LIVE, groups.dump, slots)
         for start in range(0, max(len(slots), 1), FILL_ROWS):
             part = slots[start : start + FILL_ROWS]
             yield await in_thread(Purpose.LIVE, self._outcome, part, left_out, chunk, whole=chunk is not None)
@@ -194,6 +198,8 @@ class Aggregating:
             touched = np.union1d(touched, await in_thread(Purpose.LIVE, self._expired, touched))
         if not len(touched):
             return Outcome(left_out=left_out)
+        if self._memory is None:
+            return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, None, arrived)
         whole = self._memory.is_long(len(groups))
         chunk = await in_thread(Purpose.LIVE, groups.dump, groups.all_slots() if whole else touched)
         return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, arrived, whole=whole)
@@ -265,14 +271,19 @@ class Aggregating:
         ]
         self._failing = (self._failing - set(keys.values())) | failing
         groups.forget(gone)
-        return Outcome(
+        outcome = Outcome(
             upserts=[(*row, keys[slot]) if self._hidden else row for slot, row in upserts.items()],
             deletes=[key for slot, key in keys.items() if slot not in upserts],
             left_out=left_out,
-            remember=None if chunk is None else self._memory.written(chunk, whole=whole),
-            committed=None if chunk is None else partial(self._memory.committed, chunk, whole=whole),
             came=None if arrived is None else partial(arrived.count, {key: slot for slot, key in keys.items()}),
         )
+        if chunk is None or self._memory is None:
+            return outcome
+        remember, committed = (
+            self._memory.written(chunk, whole=whole),
+            partial(self._memory.committed, chunk, whole=whole),
+        )
+        return replace(outcome, remember=remember, committed=committed)
 
     def _rows(self, slots: Ints) -> tuple[dict[int, Row], dict[int, str]]:
         """The view's rows of groups, without a hidden key, by slot; and why a group has none that should have one."""

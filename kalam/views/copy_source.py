@@ -32,8 +32,11 @@ class CopySource:
     looks = False
     is_copy = holds = True
 
-    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int) -> None:
+    def __init__(
+        self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int, user: str = ""
+    ) -> None:
         self._source, self._stored, self._catalogue = source, stored, catalogue
+        self._owner = source.owner(user)
         self._backlog_bytes_max = backlog_bytes_max
         self._reader: tuple[int, StoredVersions] | None = None
         self._waiting_bytes = 0
@@ -67,7 +70,7 @@ class CopySource:
     async def take(self, position: Position, rows_max: int) -> Taken | None:
         """The changes behind a position, from memory or from the log."""
         table = self.table
-        view = await self._stored.view(table, "")
+        view = await self._stored.view(table, self._owner)
         if view is None or view.last_seq < position.seq:
             if position.seq:
                 raise RefillNeeded(f"{table.name} has fewer changes than the view has had")
@@ -79,8 +82,7 @@ class CopySource:
         waiting = hot[bisect_right(hot, position.seq, key=_LAST_SEQ) :]
         first = waiting[0].first_seq if waiting else view.last_seq + 1
         if first > position.seq + 1:
-            older = await self._stored.logged(table, "", position.seq + 1, first)
-            waiting = [*older, *waiting]
+            waiting = [*await self._older(table, position.seq + 1, first), *waiting]
         self._check(table, waiting, position)
         chosen = _first(waiting, rows_max)
         self._waiting_bytes = sum(chunk.byte_count for chunk in waiting[len(chosen) :])
@@ -88,6 +90,10 @@ class CopySource:
         after = Position(source_id=position.source_id, seq=batch.last_seq)
         changes = Changes(table, batch, position.generation, retracts=True)
         return Taken(changes, after, more=len(chosen) < len(waiting))
+
+    async def _older(self, table: Table, seq: int, before_seq: int) -> Sequence[Chunk]:
+        """The chunks with changes from one on and before another, of which memory has none any more."""
+        return await self._stored.logged(table, self._owner, seq, before_seq)
 
     def _check(self, table: Table, waiting: Sequence[Chunk], position: Position) -> None:
         """Raise RefillNeeded where changes are gone, or more wait than is worth while."""
@@ -106,7 +112,7 @@ class CopySource:
 
     def lag(self, position: Position) -> Lag:
         """The changes that were committed and not taken in."""
-        view = self._stored.loaded_view(self.table, "")
+        view = self._stored.loaded_view(self.table, self._owner)
         return Lag(0 if view is None else max(0, view.last_seq - position.seq))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,25 +27,15 @@ from kalam.rows.keys import keys_in
 from kalam.schema import Key, Table
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.crash import crash_point
-from kalam.storage.log.database import Database
-from kalam.storage.log.view_positions import (
-    Position,
-    ViewState,
-    forget_positions,
-    hold_log,
-    read_positions,
-    read_state,
-    write_positions,
-    write_state,
-)
+from kalam.storage.log.view_positions import Position, ViewState
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.ports import NoticePort
-from kalam.threads import Purpose, in_thread
 from kalam.views.followed import Followed, RefillNeeded, Taken
+from kalam.views.ledger import Ledger
 from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
 from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
-from kalam.views.writer import Progress, Writer
+from kalam.views.writer import Progress, Written
 
 TAKEN_ROWS = 20_000
 LOOK_S = 0.25
@@ -64,6 +53,7 @@ class Standing(enum.StrEnum):
     FILLING = "filling"
     RUNNING = "running"
     WAITING = "waiting"
+    ASLEEP = "asleep"
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -86,17 +76,17 @@ class Keeper:
         view: Table,
         sources: Sequence[Followed],
         method: Method,
-        writer: Writer,
+        writer: Written,
         queries: Queries,
         tables: Tables[Rows],
-        database: Database,
+        ledger: Ledger,
         notices: NoticePort,
         filled: Callable[[bool], None],
         hurry_bytes: int,
         hides_rows: Callable[[], bool],
     ) -> None:
         self.view, self.sources, self._method, self._writer = view, sources, method, writer
-        self._queries, self._tables, self._database, self._notices = queries, tables, database, notices
+        self._queries, self._tables, self._ledger, self._notices = queries, tables, ledger, notices
         self._tell_filled, self._hides_rows = filled, hides_rows
         self.kept = Kept()
         self.state = ViewState()
@@ -174,7 +164,7 @@ class Keeper:
                 await self._wake.wait()
 
     async def _follow(self, backoff: Backoff) -> None:
-        await in_thread(Purpose.CATALOGUE, self._load)
+        self.state, self.positions = await self._ledger.load()
         if self.state.stopped:
             self._stand(Standing.STOPPED, self.state.stopped)
             raise Stopped(self.state.stopped)
@@ -192,11 +182,6 @@ class Keeper:
             await self._wait_due()
             await self._refresh()
             backoff.reset()
-
-    def _load(self) -> None:
-        with self._database.reading() as conn:
-            self.state = read_state(conn, self.view.table_id)
-            self.positions = read_positions(conn, self.view.table_id)
 
     async def _wait_due(self) -> None:
         """Wait until something came, and until ``refresh`` lets the view take it in."""
@@ -293,14 +278,8 @@ class Keeper:
     async def _stop(self, reason: str, kind: str) -> None:
         """Stop until somebody decides; the log is kept for it no more."""
         if self.state.stopped != reason:
-            stopped = replace(self.state, stopped=reason)
-
-            def write(conn: sqlite3.Connection) -> None:
-                write_state(conn, self.view.table_id, stopped)
-                hold_log(conn, self.view.table_id, holds=False)
-
-            await self._database.write(write)
-            self.state = stopped
+            self.state = replace(self.state, stopped=reason)
+            await self._ledger.stop(self.state)
             self._notice("stopped", {"reason": kind})
             log.warning("a view has stopped", view=str(self.view.name), reason=reason)
         self._stand(Standing.STOPPED, reason)
@@ -310,11 +289,7 @@ class Keeper:
     async def _begin_anew(self) -> None:
         """Have the view filled from a snapshot."""
         self.state = replace(self.state, filled=False)
-
-        def write(conn: sqlite3.Connection) -> None:
-            write_state(conn, self.view.table_id, self.state)
-
-        await self._database.write(write)
+        await self._ledger.save(self.state)
 
     async def _fill(self) -> None:
         """Bring the view to what its query says over a snapshot, from which it is followed."""
@@ -323,9 +298,9 @@ class Keeper:
         self.state = replace(self.state, failed=0)
         crash_point("view.fill")
         positions, snapshot = await self._snapshot()
-        former = await self._tables.stored.last_seq(self.view, "")
+        former = not await self._writer.is_empty()
         seen: set[Key] = set()
-        tracks = bool(former) or bool(self.view.view_options.key)
+        tracks = former or bool(self.view.view_options.key)
         async for made in self._method.fill(snapshot):
             outcome, _ = self._retention.kept(made)
             keys = [self.view.key_of(row) for row in outcome.upserts]
@@ -350,12 +325,7 @@ class Keeper:
             Position(source_id=table.table_id, seq=await self._last_seq(table), holds=holds[table.table_id])
             for table in copies
         ]
-
-        def hold(conn: sqlite3.Connection) -> None:
-            forget_positions(conn, self.view.table_id)
-            write_positions(conn, self.view.table_id, held)
-
-        await self._database.write(hold)
+        await self._ledger.begin(held)
         self.positions = {}
         tables = {table.name: table for table in copies}
         for table in copies:
@@ -377,7 +347,7 @@ class Keeper:
     async def _delete_where(self, condition: str, is_gone: Callable[[Key], bool]) -> None:
         """Delete the rows for which a condition holds, if their keys are gone."""
         name = self.view.name
-        [view] = (await self._tables.stored.sources({name: self.view}, "", with_key=False)).values()
+        view = await self._writer.rows()
         text = f'SELECT {quoted(self.view.key)} FROM "{name.namespace}"."{name.table}" WHERE {condition}'  # noqa: S608 - ours
         relations = {(name, False): self._queries.relation(self.view, "", view)}
         gone: list[Key] = []

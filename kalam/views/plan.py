@@ -54,7 +54,14 @@ class Planner:
         self._catalogue, self._queries = catalogue, queries
 
     async def plan(
-        self, query: QueryText, namespace: str | None, raw: Mapping[str, Any], user: str, view: Table | None = None
+        self,
+        query: QueryText,
+        namespace: str | None,
+        raw: Mapping[str, Any],
+        user: str,
+        view: Table | None = None,
+        *,
+        ephemeral: bool = False,
     ) -> Plan:
         """What a SELECT with these options comes to; ``view`` is the one that is altered.
 
@@ -70,7 +77,8 @@ class Planner:
         columns = await self._columns(query, shape, sources, user)
         if view is not None:
             columns = _same_ids(columns, view)
-        options = view_options(raw, columns, current=None if view is None else view.view_options)
+        current = None if view is None else view.view_options
+        options = view_options(raw, columns, current=current, ephemeral=ephemeral)
         kept = await self._decided(query, shape, sources, options, user)
         _check_options(options, kept.how, columns)
         columns = tuple(
@@ -106,6 +114,10 @@ class Planner:
             if isinstance(source.options, SelectOptions):
                 raise Unsupported(
                     f"a materialized view reads tables, and {source.name} is a view", hint="write its SELECT out"
+                )
+            if source.is_ephemeral:
+                raise Unsupported(
+                    f"a materialized view cannot read {source.name}, which is EPHEMERAL", hint="write its SELECT out"
                 )
             if source.per_user:
                 raise Unsupported(f"a view cannot read the USER table {source.name}: everybody sees other rows there")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from kalam.schema import Table
-from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.view_positions import Position
 from kalam.tables.kinds import Source
 from kalam.tables.stored import StoredTables
@@ -14,11 +13,10 @@ from kalam.views.copy_source import CopySource
 
 
 class Rereading:
-    """Of a SHARED table or a view."""
+    """Of one copy: a SHARED table's or a view's, or a user's own. ``log`` has its changes."""
 
-    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue) -> None:
-        self._source, self._stored = source, stored
-        self._log = CopySource(source, stored, catalogue, sys.maxsize)
+    def __init__(self, source: Table, stored: StoredTables, log: CopySource, user: str = "") -> None:
+        self._source, self._stored, self._log, self._user = source, stored, log, user
 
     async def since(self, seq: int) -> tuple[Table, Source, ChangeBatch]:
         """The source now, and the changes since a position that lead there; raises RefillNeeded where they are gone.
@@ -26,7 +24,7 @@ class Rereading:
         The table is that of which the changes are versions.
         """
         table = self._log.table
-        view = await self._stored.view(table, "")
+        view = await self._stored.view(table, self._user)
         last_seq = 0 if view is None else view.last_seq
         if last_seq <= seq:
             return table, view, ChangeBatch()

@@ -7,7 +7,7 @@ are, and so they do until others take their place in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import pyarrow as pa
@@ -49,9 +49,10 @@ class Rerun:
         tables: Tables[Rows],
         budget: RerunBudget,
         rows_max: int,
+        rows: Callable[[], Awaitable[Source]],
     ) -> None:
         self._view, self._sources, self._queries, self._tables = view, sources, queries, tables
-        self._budget, self._rows_max = budget, rows_max
+        self._budget, self._rows_max, self._rows = budget, rows_max, rows
         by_name = {source.name: source for source in sources}
         self._names = [TableName(use.ref.namespace or "", use.ref.table) for use in query.tables]
         self._query, _ = with_own_forms(query, [columns_of(by_name[name]) for name in self._names])
@@ -63,7 +64,7 @@ class Rerun:
 
     async def open(self) -> None:
         """The rows that are there."""
-        [view] = (await self._tables.stored.sources({self._view.name: self._view}, "", with_key=False)).values()
+        view = await self._rows()
         listed = ", ".join(f'"{column.name}"' for column in self._view.columns)
         name = self._view.name
         text = f'SELECT {listed} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table

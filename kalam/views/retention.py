@@ -43,6 +43,11 @@ class Retention:
         self._looked_s = now_s
         return True
 
+    @property
+    def since(self) -> datetime | None:
+        """The time before which a row's time is over; None for never."""
+        return None if self._span_s is None else self._since()
+
     def _since(self) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=self._span_s or 0)
 

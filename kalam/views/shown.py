@@ -18,6 +18,12 @@ def row_of_unkept(view: Table, reason: str | None) -> tuple[Any, ...]:
     return (*_name(view), standing.value, reason or "the server starts", how, "{}", 0, 0.0, 0, 0, 0, 0, 0)
 
 
+def row_asleep(view: Table, reason: str | None) -> tuple[Any, ...]:
+    """A view in memory to which nobody listens, or that cannot be woken for a reason."""
+    standing = Standing.ASLEEP if reason is None else Standing.STOPPED
+    return (*_name(view), standing.value, reason, view.view_options.how.value, "{}", 0, 0.0, 0, 0, 0, 0, 0)
+
+
 def row_of(keeper: Keeper) -> tuple[Any, ...]:
     """How a view stands that is kept."""
     view, kept, state = keeper.view, keeper.kept, keeper.state

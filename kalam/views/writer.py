@@ -7,7 +7,9 @@ row that no event could carry is left out, as one that could not be computed.
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +25,7 @@ from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.view_positions import Position, ViewState, write_positions, write_state
 from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
+from kalam.tables.kinds import Source
 from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
@@ -37,11 +40,24 @@ class Progress(msgspec.Struct, frozen=True):
     state: ViewState
 
 
-class Writer:
-    """Writes the rows of one view."""
+class Written(Protocol):
+    """The rows of one view, which are changed by outcomes."""
 
-    def __init__(self, view: Table, stored: StoredTables, store: CopyStore, queries: Queries) -> None:
-        self._view, self._stored, self._store, self._queries = view, stored, store, queries
+    async def write(self, outcome: Outcome, progress: Progress) -> tuple[ViewState, list[LeftOut]]:
+        """Write an outcome; the state that was written, and what had to be left out besides."""
+
+    async def rows(self) -> Source:
+        """What a query reads of the view now."""
+
+    async def is_empty(self) -> bool:
+        """Whether nothing was ever written."""
+
+
+class Fitting(ABC):
+    """Writes outcomes without the rows that no event can carry."""
+
+    def __init__(self, view: Table, stored: StoredTables) -> None:
+        self._view, self._stored = view, stored
 
     async def write(self, outcome: Outcome, progress: Progress) -> tuple[ViewState, list[LeftOut]]:
         """Write an outcome; the state that was written, and what had to be left out besides.
@@ -57,23 +73,9 @@ class Writer:
         left_out = [*outcome.left_out, *unfit]
         return await self._write(replace(fitting, left_out=left_out), progress), left_out
 
+    @abstractmethod
     async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
-        state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
-
-        def also(conn: sqlite3.Connection, last_seq: int = 0, updated_us: int = 0) -> None:
-            write_positions(conn, self._view.table_id, progress.positions)
-            write_state(conn, self._view.table_id, state)
-            if outcome.remember is not None:
-                outcome.remember(conn)
-
-        crash_point("view.before_write")
-        changed = await self._stored.change(self._view, "", _Matching(self._view, outcome, self).match, also=also)
-        if changed.matched is None:
-            await self._store.database.write(also)
-        crash_point("view.after_write")
-        if outcome.committed is not None:
-            outcome.committed()
-        return state
+        """Write an outcome, all of it; raises TooLarge and InvalidValue before anything is written."""
 
     def _fitting(self, outcome: Outcome) -> tuple[Outcome, list[LeftOut]]:
         """The outcome without rows that no event can carry, which leave the view."""
@@ -90,15 +92,57 @@ class Writer:
                 kept.append(row)
         return replace(outcome, upserts=kept, deletes=[*outcome.deletes, *gone]), unfit
 
+
+class Writer(Fitting):
+    """Writes the rows of one view into its copy; a Written."""
+
+    def __init__(self, view: Table, stored: StoredTables, store: CopyStore, queries: Queries) -> None:
+        super().__init__(view, stored)
+        self._store, self._queries = store, queries
+
+    async def rows(self) -> Source:
+        """A view of the copy."""
+        return await self._stored.view(self._view, "")
+
+    async def is_empty(self) -> bool:
+        """Whether the copy was never written."""
+        view = await self._stored.view(self._view, "")
+        return view is None or not view.last_seq
+
+    async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
+        state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
+
+        def also(conn: sqlite3.Connection, last_seq: int = 0, updated_us: int = 0) -> None:
+            write_positions(conn, self._view.table_id, progress.positions)
+            write_state(conn, self._view.table_id, state)
+            if outcome.remember is not None:
+                outcome.remember(conn)
+
+        crash_point("view.before_write")
+        changed = await self._stored.change(self._view, "", Matching(self._view, outcome, self).match, also=also)
+        if changed.matched is None:
+            await self._store.database.write(also)
+        crash_point("view.after_write")
+        if outcome.committed is not None:
+            outcome.committed()
+        return state
+
     async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
         """The rows that have these keys now."""
         return await self._queries.rows_by_key(self._stored, self._view, "", view, keys)
 
 
-class _Matching:
+class There(Protocol):
+    """Finds rows."""
+
+    async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
+        """The rows that have these keys now."""
+
+
+class Matching:
     """Finds what an outcome changes; the second look, after others have changed rows, takes nothing for granted."""
 
-    def __init__(self, table: Table, outcome: Outcome, writer: Writer) -> None:
+    def __init__(self, table: Table, outcome: Outcome, writer: There) -> None:
         self._table, self._outcome, self._writer = table, outcome, writer
         self._looked = False
 

@@ -41,6 +41,7 @@ AFTER = {
     "CREATE VIEW": "DROP VIEW lab.fresh",
     "ALTER TABLE {table} RENAME TO": "DROP TABLE lab.renamed",
     "CREATE MATERIALIZED VIEW": "DROP MATERIALIZED VIEW lab.fresh",
+    "CREATE EPHEMERAL MATERIALIZED VIEW": "DROP MATERIALIZED VIEW lab.fresh",
     "CREATE TOKEN 'fresh' FOR": "DROP TOKEN 'fresh' FOR bystander",
     "CREATE TOKEN 'fresh'": "DROP TOKEN 'fresh' FOR {me}",
     "ALTER USER bystander LOCK": "ALTER USER bystander UNLOCK",

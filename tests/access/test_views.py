@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from guarded_world import World
+from live_subscriber import Refused, subscribe
 from patience import PATIENCE_S
 
 
@@ -46,6 +48,65 @@ def test_a_view_stops_without_its_owner_s_right_and_goes_on_with_it(world: World
     assert viewer.code("DROP MATERIALIZED VIEW made.w") == "permission_denied"
     assert viewer.code("REFRESH MATERIALIZED VIEW made.w") == "permission_denied"
     world.admin.rows("DROP MATERIALIZED VIEW made.w; DROP NAMESPACE made CASCADE; DROP USER maker; DROP USER viewer")
+
+
+async def test_a_view_in_memory_is_its_owner_s_and_shows_each_listener_what_they_may_see(world: World) -> None:
+    admin = world.admin
+    maker = world.user("owner_m", "CREATE NAMESPACE ram", "GRANT CREATE ON NAMESPACE ram TO owner_m")
+    ann, bob, eve = world.user("ann_m"), world.user("bob_m"), world.user("eve_m")
+    admin.rows(
+        "CREATE TABLE ram.t (id INT PRIMARY KEY, who TEXT NOT NULL); INSERT INTO ram.t VALUES (1,'ann_m'), (2,'bob_m');"
+        "GRANT SELECT ON TABLE ram.t TO owner_m"
+    )
+    maker.rows(
+        "CREATE EPHEMERAL MATERIALIZED VIEW ram.w WITH (refresh = '0') AS"
+        " SELECT who, count(*) AS n FROM ram.t GROUP BY who;"
+        "GRANT SELECT ON TABLE ram.w TO ann_m, bob_m; CREATE POLICY own ON ram.w USING (who = CURRENT_USER());"
+        "ALTER TABLE ram.w ENABLE ROW LEVEL SECURITY"
+    )
+    assert ann.rows("SELECT who, n FROM ram.w") == [["ann_m", 1]]
+    assert eve.code("SELECT who FROM ram.w") == "namespace_not_found"
+    assert ann.rows("SELECT state, reason, how FROM system.views") == [["asleep", None, None]]
+    async with world.plain("ann_m") as hers, world.plain("bob_m") as his, world.plain("eve_m") as other:
+        of_ann = await subscribe(hers.client, "SELECT who, n FROM ram.w", user="ann_m")
+        of_bob = await subscribe(his.client, "SELECT who, n FROM ram.w", user="bob_m")
+        with pytest.raises(Refused) as refused:
+            await subscribe(other.client, "SELECT who FROM ram.w", user="eve_m")
+        assert refused.value.code == "namespace_not_found"
+        assert (of_ann.rows, of_bob.rows) == ([{"who": "ann_m", "n": 1}], [{"who": "bob_m", "n": 1}])
+        assert of_ann.answer["table_id"] == of_bob.answer["table_id"]
+        admin.rows("INSERT INTO ram.t VALUES (3, 'bob_m'); INSERT INTO ram.t VALUES (4, 'ann_m')")
+        assert [change["row"] for change in await of_ann.wait_changes(1)] == [{"who": "ann_m", "n": 2}]
+        assert [change["row"] for change in await of_bob.wait_changes(1)] == [{"who": "bob_m", "n": 2}]
+        assert ann.rows("SELECT who, n FROM ram.w") == [["ann_m", 2]]
+        admin.rows("REVOKE SELECT ON TABLE ram.t FROM owner_m")
+        assert until(world, "ram.w", "stopped")["reason"] == "permission"
+        assert bob.rows("SELECT who, n FROM ram.w") == [["bob_m", 2]]
+        admin.rows("INSERT INTO ram.t VALUES (5, 'bob_m'); GRANT SELECT ON TABLE ram.t TO owner_m")
+        assert [change["row"]["n"] for change in await of_bob.wait_changes(2)] == [2, 3]
+        maker.rows("REVOKE SELECT ON TABLE ram.w FROM bob_m")
+        await of_bob.wait(lambda: of_bob.of("closed"))
+        await of_ann.close()
+    admin.rows("REVOKE SELECT ON TABLE ram.t FROM owner_m; ALTER MATERIALIZED VIEW ram.w SET (refresh = '1s')")
+    admin.rows("DROP NAMESPACE ram CASCADE; DROP USER owner_m; DROP USER ann_m; DROP USER bob_m; DROP USER eve_m")
+
+
+def test_a_sleeping_view_is_not_read_without_its_owner_s_right(world: World) -> None:
+    maker = world.user("maker_s", "CREATE NAMESPACE doze", "GRANT CREATE ON NAMESPACE doze TO maker_s")
+    viewer = world.user("viewer_s")
+    world.admin.rows("CREATE TABLE doze.t (id INT PRIMARY KEY); GRANT SELECT ON TABLE doze.t TO maker_s")
+    maker.rows(
+        "CREATE EPHEMERAL MATERIALIZED VIEW doze.w AS SELECT count(*) AS n FROM doze.t;"
+        "GRANT SELECT ON TABLE doze.w TO viewer_s"
+    )
+    assert viewer.rows("SELECT n FROM doze.w") == [[0]]
+    world.admin.rows("REVOKE SELECT ON TABLE doze.t FROM maker_s")
+    assert viewer.code("SELECT n FROM doze.w") == "permission_denied"
+    assert "doze.t" not in viewer.answer("SELECT n FROM doze.w").text
+    assert world.admin.rows("SELECT state, reason FROM system.views WHERE namespace = 'doze'") == [
+        ["stopped", "permission"]
+    ]
+    world.admin.rows("DROP NAMESPACE doze CASCADE; DROP USER maker_s; DROP USER viewer_s")
 
 
 def test_policies_of_a_source_keep_views_from_it(world: World) -> None:

@@ -72,6 +72,28 @@ def test_a_view_shows_its_position_its_lag_its_cost_and_why_it_fails(
     assert console.page.evaluate(sticking_out) == 0
 
 
+def test_an_ephemeral_view_sleeps_until_it_is_watched(open_console, shared_server, namespace):
+    shared_server.sql(
+        f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY, v INT); INSERT INTO {namespace}.t VALUES (1, 20);"
+        f"CREATE EPHEMERAL MATERIALIZED VIEW {namespace}.total AS SELECT sum(v) AS total FROM {namespace}.t"
+    )
+    console = open_console(shared_server)
+    console.open("tables")
+    row = console.page.get_by_role("row").filter(has=console.page.locator(f"a[href='#/tables/{namespace}/total']"))
+    row.get_by_text("asleep", exact=True).wait_for()
+    row.get_by_role("link", name="total").click()
+    line = console.page.locator(".view-line")
+    line.get_by_text("kept in memory while somebody listens").wait_for()
+    console.page.get_by_role("gridcell", name="20", exact=True).wait_for()
+    for name in ("Insert rows", "Edit", "Delete", "Flush", "Compact"):
+        assert console.button(name).count() == 0, name
+    console.page.get_by_role("link", name="Watch it").click()
+    console.button("Start").click()
+    line.get_by_text("running", exact=True).wait_for()
+    shared_server.sql(f"INSERT INTO {namespace}.t VALUES (2, 30)")
+    console.page.get_by_role("region", name="Changes").get_by_text("50", exact=True).wait_for()
+
+
 def test_a_stored_select_is_read_renamed_and_dropped_as_a_view(console, shared_server, namespace):
     shared_server.sql(
         f"CREATE TABLE {namespace}.t (id INT PRIMARY KEY); INSERT INTO {namespace}.t VALUES (41);"

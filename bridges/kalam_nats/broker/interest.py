@@ -34,7 +34,7 @@ ANSWERS_MAX = 10_000
 CONNECTIONS_MAX = 16  # of one CONNZ reply, which holds every subscription of each; enough to know "somebody"
 
 _SUBSCRIBERS = "$SYS.DEBUG.SUBSCRIBERS"
-_CONNZ = "$SYS.REQ.ACCOUNT.PING.CONNZ"
+CONNZ = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class Interest:
         inbox = client.new_inbox()
         replies = await client.subscribe(inbox)
         try:
-            await client.publish(_CONNZ, json.dumps(question).encode(), reply=inbox)
+            await client.publish(CONNZ, json.dumps(question).encode(), reply=inbox)
             reply = json.loads((await heeding(replies.next_msg(QUESTION_TIME_S))).data)
             count = self._others(client, reply, subject)
             if count or "cluster" not in reply["server"]:

@@ -140,7 +140,7 @@ class LiveRequests:
 
     def _described(self, query: LiveQuery) -> dict[str, Any]:
         columns = [{"name": column.name, "type": str(column.type)} for column in query.shape.columns]
-        described = {"id": query.id, "subject": self._delivery.subject(query), "table_id": query.table.table_id}
+        described = {"id": query.id, "subject": self._delivery.subject(query), "table_id": query.feed_id}
         # A bucket keeps what is there and not what has changed.
         return described | {"columns": columns} | ({"resumable": False} if query.table.is_bucket else {})
 

@@ -15,7 +15,7 @@ from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.tables.filled import read_filled
 from kalam.sql.tables.foreign import check_no_sources, read_over
 from kalam.sql.tables.stored_select import alter_select, create_select, drop_select
-from kalam.sql.tables.views import alter_view, create_view, drop_view
+from kalam.sql.tables.views import alter_view, create_ephemeral_view, create_view, drop_view
 from kalam.sql.text.alterations import (
     Action,
     DropColumn,
@@ -42,7 +42,8 @@ from kalam.sql.text.statements import (
 _KINDS = {kind.value: kind for kind in (TableKind.STREAM, TableKind.SHARED, TableKind.USER)}
 _CREATE = (
     "what can be created: CREATE NAMESPACE n, CREATE [STREAM|SHARED|USER] TABLE t (…), "
-    "CREATE MATERIALIZED VIEW v AS SELECT …, CREATE USER u, CREATE ROLE r, CREATE TOKEN 'name', CREATE POLICY p ON t"
+    "CREATE [EPHEMERAL] MATERIALIZED VIEW v AS SELECT …, CREATE USER u, CREATE ROLE r, CREATE TOKEN 'name', "
+    "CREATE POLICY p ON t"
 )
 _DROP = (
     "what can be dropped: DROP NAMESPACE n, DROP [STREAM|SHARED|USER] TABLE t, DROP MATERIALIZED VIEW v, DROP USER u, "
@@ -56,6 +57,7 @@ _ALTER = (
 _ALTER_COLUMN = "ALTER COLUMN c can SET DEFAULT value, DROP DEFAULT, DROP NOT NULL and TYPE wider"
 _OWN_CREATIONS: dict[str, Callable[[Cursor], Statement]] = {
     "MATERIALIZED": create_view,
+    "EPHEMERAL": create_ephemeral_view,
     "ROLE": users.create_role,
     "TOKEN": users.create_token,
     "POLICY": policies.create_policy,

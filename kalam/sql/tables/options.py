@@ -47,6 +47,8 @@ _STREAM = frozenset({TableKind.STREAM})
 _STORED = frozenset(STORED_KINDS)
 _FOREIGN = frozenset({TableKind.FOREIGN})
 _VIEW = frozenset({TableKind.VIEW})
+OF_STORED_ROWS = frozenset({"FLUSH_POLICY", "LOCATION", "DELETED_RETENTION", "COMPRESSION", "ICEBERG"})
+"""Options that a view in memory does not have."""
 _REFRESH = re.compile(r"([0-9]{1,7})(ms|s|m|h)?")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _REFRESH_MS_MAX = 3_600_000
@@ -83,7 +85,12 @@ def options_of(options: TableOptions) -> list[tuple[str, Option]]:
         kinds = _STORED - _VIEW
     else:
         kinds = _STREAM if isinstance(options, StreamOptions) else _FOREIGN
-    return [(name, option) for name, option in OPTIONS.items() if option.kinds & kinds]
+    unkept = isinstance(options, ViewOptions) and options.ephemeral
+    return [
+        (name, option)
+        for name, option in OPTIONS.items()
+        if option.kinds & kinds and not (unkept and name in OF_STORED_ROWS)
+    ]
 
 
 def table_options(
@@ -113,12 +120,16 @@ def table_options(
 
 
 def view_options(
-    raw: Mapping[str, Any], columns: Sequence[Column], *, current: ViewOptions | None = None
+    raw: Mapping[str, Any], columns: Sequence[Column], *, current: ViewOptions | None = None, ephemeral: bool = False
 ) -> ViewOptions:
-    """The same for a materialized view, whose result has these columns."""
+    """The same for a materialized view, whose result has these columns; ``ephemeral`` as it is created."""
+    if ephemeral or (current is not None and current.ephemeral):
+        for name in raw:
+            if name.upper() in OF_STORED_ROWS:
+                raise InvalidOption(f"{name.upper()} is for rows that are stored; an EPHEMERAL view lives in memory")
     options = table_options(TableKind.VIEW, raw, columns, current=current)
     assert isinstance(options, ViewOptions)
-    return options
+    return replace(options, ephemeral=True) if ephemeral else options
 
 
 def _named(kind: TableKind, raw: Mapping[str, Any]) -> dict[str, Any]:

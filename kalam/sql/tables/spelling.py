@@ -61,7 +61,8 @@ def full_name(name: TableName) -> str:
 def _create_view_sql(table: TableDefinition, options: ViewOptions) -> str:
     name = full_name(table.name)
     written = options_sql(options, separator=",\n    ")
-    return f"CREATE MATERIALIZED VIEW {name} WITH (\n    {written}\n) AS {options.query}"
+    what = "EPHEMERAL MATERIALIZED VIEW" if options.ephemeral else "MATERIALIZED VIEW"
+    return f"CREATE {what} {name} WITH (\n    {written}\n) AS {options.query}"
 
 
 def options_sql(options: TableOptions, separator: str = ", ") -> str:

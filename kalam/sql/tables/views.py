@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from kalam.sql.queries.readers import read_expression, read_view_query
 from kalam.sql.tables.clauses import read_option_list
 from kalam.sql.text.alterations import SetOptions
@@ -11,6 +13,12 @@ from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.view_statements import AddExpression, AlterView, CreateView, DropView
 
 _ALTER = "ALTER MATERIALIZED VIEW v takes SET (option = value, …) and ADD COLUMN c AS expression"
+
+
+def create_ephemeral_view(cursor: Cursor) -> CreateView:
+    """Read ``MATERIALIZED VIEW …`` behind EPHEMERAL."""
+    cursor.expect("MATERIALIZED")
+    return replace(create_view(cursor), ephemeral=True)
 
 
 def create_view(cursor: Cursor) -> CreateView:

@@ -12,12 +12,13 @@ from kalam.sql.text.statements import OnView, QueryText, TableRef
 
 
 class CreateView(OnView, frozen=True, kw_only=True):
-    """``options`` as in CreateTable; ``query`` is the SELECT whose rows are kept."""
+    """``options`` as in CreateTable; ``query`` is the SELECT whose rows are kept, in memory if it is ``ephemeral``."""
 
     ref: TableRef
     query: QueryText
     options: Mapping[str, Any]
     if_not_exists: bool
+    ephemeral: bool = False
 
 
 class DropView(OnView, frozen=True):

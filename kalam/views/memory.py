@@ -1,0 +1,139 @@
+"""The rows of a view that is in memory: changed in the loop's thread, one outcome at once, and told as they change.
+
+Law: rows, the last number, and what is told of them change together; a reader that has the rows of a moment has its
+number. What the view is filled with takes no number and is told to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from msgspec.structs import replace
+
+from kalam.rows.columns import SEQ_FIELD, changed_rows
+from kalam.rows.types import Row
+from kalam.schema import Table
+from kalam.storage.log.copies import EMPTY_VIEW, Chunk, Copy, Key, View
+from kalam.storage.log.former_times import to_us
+from kalam.storage.log.view_positions import ViewState
+from kalam.storage.log.writes import Announcement, Change
+from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
+from kalam.tables.kinds import Source
+from kalam.tables.matched import Matched
+from kalam.tables.stored import StoredTables
+from kalam.threads import Purpose, beside, in_thread
+from kalam.views.ledger import MemoryLedger
+from kalam.views.method import Outcome, Stopped
+from kalam.views.writer import Fitting, Matching, Progress
+
+Told = Callable[[Announcement], None]
+
+
+class MemoryRows(Fitting):
+    """The rows of one waking of a view, by their keys; a Written.
+
+    ``feed_id`` is its number as a table: that of the messages that tell of its changes. ``begun`` once it was filled.
+    """
+
+    def __init__(
+        self, view: Table, feed_id: int, stored: StoredTables, ledger: MemoryLedger, rows_max: int, told: Told
+    ) -> None:
+        super().__init__(view, stored)
+        self.feed_id, self.ledger = feed_id, ledger
+        self._rows_max, self._told = rows_max, told
+        self._rows: dict[Key, KeyedRow] = {}
+        self._arrow: pa.Table | None = None
+        self.last_seq, self.begun, self._changed = 0, False, 0
+
+    @property
+    def view(self) -> Table:
+        """The view whose rows they are."""
+        return self._view
+
+    @view.setter
+    def view(self, view: Table) -> None:
+        self._view = view  # whose options are others now, and whose columns are the same
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    async def rows(self) -> Source:
+        """The rows as a query reads them, with ``_seq`` behind the others."""
+        return (await self.numbered())[0]
+
+    async def numbered(self) -> tuple[pa.Table, int]:
+        """The rows, and the number of the last change in them."""
+        if self._arrow is not None:
+            return self._arrow, self.last_seq
+        changed, seq = self._changed, self.last_seq
+        made = await in_thread(Purpose.QUERIES, _as_arrow, self.view, list(self._rows.values()))
+        if changed == self._changed:
+            self._arrow = made
+        return made, seq
+
+    async def is_empty(self) -> bool:
+        """Whether it was not filled yet."""
+        return not self._rows and not self.last_seq
+
+    async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
+        state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
+        matched = await Matching(self.view, outcome, self).match(self.view, EMPTY_VIEW)
+        if len(self._rows) + len(matched.inserts) > self._rows_max:
+            raise Stopped(f"the view would have more than {self._rows_max:,} rows; raise view_groups_max")
+        changes = await beside(matched.count, self._stored.changes, self.view, matched) if matched.count else []
+        self.ledger.state = state
+        self._apply(changes, _news(self.view, matched))
+        if outcome.committed is not None:
+            outcome.committed()
+        return state
+
+    async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
+        """The rows that have these keys now."""
+        return KeyedRows([self._rows[key] for key in keys if key in self._rows], self.last_seq)
+
+    def _apply(self, changes: Sequence[Change], news: dict[Key, Row]) -> None:
+        if not changes:
+            return
+        now = datetime.now(UTC)
+        chunks: list[Chunk] = []
+        for change in changes:
+            first = self.last_seq + 1 if self.begun else 0
+            for place, key in enumerate(change.keys):
+                if change.op == "delete":
+                    del self._rows[key]
+                else:
+                    self._rows[key] = KeyedRow(news[key], first + place if self.begun else 0, now)
+            if self.begun:
+                self.last_seq += len(change.keys)
+                chunks.append(_chunk(change, first, to_us(now), self.view.schema_version))
+        self._arrow, self._changed = None, self._changed + 1
+        copy = Copy(0, self.view.table_id, "")
+        for chunk in chunks:
+            self._told(Announcement(self.view, copy, chunk))
+
+
+def _chunk(change: Change, first_seq: int, updated_us: int, schema_version: int) -> Chunk:
+    return Chunk(
+        first_seq=first_seq,
+        row_count=len(change.keys),
+        op=change.op,
+        updated_us=updated_us,
+        schema_version=schema_version,
+        superseding=True,
+        payload=change.packed,
+        old=change.old,
+        old_updated=change.old_updated,
+    )
+
+
+def _news(view: Table, matched: Matched) -> dict[Key, Row]:
+    """The rows that are there from now on, by their keys."""
+    rows = [*(matched.news or ()), *matched.inserts]
+    return dict(zip(map(view.key_of, rows), rows, strict=True))
+
+
+def _as_arrow(view: Table, rows: Sequence[KeyedRow]) -> pa.Table:
+    data = changed_rows(view, [each.row for each in rows], [each.updated for each in rows])
+    return data.append_column(SEQ_FIELD, pa.array([each.seq for each in rows], SEQ_FIELD.type))
