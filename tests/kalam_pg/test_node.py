@@ -21,7 +21,7 @@ def _is_there() -> bool:
     return NODE is not None and subprocess.run([NODE, "-e", looked], capture_output=True).returncode == 0
 
 
-if not os.environ.get("CI") and not _is_there():
+if not _is_there():
     pytest.skip("pg, pg-cursor and postgres of npm are not where NODE_PATH says", allow_module_level=True)
 
 WITH_PG = """
