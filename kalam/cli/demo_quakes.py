@@ -52,7 +52,7 @@ REVIEW: Final = "UPDATE quakes.events SET status = 'reviewed' WHERE status = 'au
 VIEW: Final = "quakes.strongest"
 _BY_HOUR: Final = """SELECT net, date_bin(INTERVAL '1 hour', time) AS hour, COUNT(*) AS events, MAX(mag) AS strongest
 FROM quakes.events GROUP BY 1, 2"""
-CREATE_VIEW: Final = f"CREATE MATERIALIZED VIEW {VIEW} WITH (refresh = '0') AS\n{_BY_HOUR}"
+CREATE_VIEW: Final = f"CREATE EPHEMERAL MATERIALIZED VIEW {VIEW} WITH (refresh = '0') AS\n{_BY_HOUR}"
 VIEW_STATE: Final = "SELECT view_name, state, how FROM system.views"
 REVISE: Final = "UPDATE quakes.events SET mag = round(mag + 0.3, 1) WHERE net = 'ak' AND mag >= 3"
 REVISED: Final = "ak", 3.0

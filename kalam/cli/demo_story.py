@@ -217,8 +217,10 @@ class Story:
         self._stage.check("and so is the UPDATE", reviewed == [["reviewed", len(self._quakes)]])
 
     def _watch(self) -> None:
-        self._stage.scene("A view that follows the table")
+        self._stage.scene("A view that follows the table, while somebody listens")
         self._sql(data.CREATE_VIEW)
+        self._sql(data.VIEW_STATE)
+        self._stage.check("nobody listens, so it sleeps", self._view_state() == "asleep")
         self._stage.say(f"$ nats sub '{SUBJECT}'", "green")
 
         def change() -> None:
@@ -242,6 +244,7 @@ class Story:
         self._stage.check(f"the strongest of {total} hours has changed, and each was told once", len(changes) == total)
         same = self._sql(data.VIEW_ROWS, show=False)["rows"] == self._sql(data.VIEW_AGAIN, show=False)["rows"]
         self._stage.check("the view is what its SELECT says", same)
+        self._stage.say("The subscriber has left: in half a minute the view sleeps again, and costs nothing.", "dim")
 
     def _view_state(self) -> str:
         return str(self._sql(data.VIEW_STATE, show=False)["rows"][0][1])

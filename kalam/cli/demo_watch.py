@@ -1,4 +1,4 @@
-"""A materialized view, of which a plain NATS client that subscribes to its subject hears what changes."""
+"""A materialized view that wakes because a plain NATS client subscribes to its subject, and tells what changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def watch(
     change: Callable[[], object],
     expected: int,
 ) -> Changes:
-    """Subscribe, wait until the view runs, ``change`` what it reads, and collect so many updates, or those in time.
+    """Subscribe, which wakes the view, ``change`` what it reads, and collect so many updates, or those in time.
 
     The functions are called in a thread.
     """
@@ -49,7 +49,7 @@ async def watch(
         async with asyncio.timeout(CHANGES_S):
             while len(found) < expected:
                 event = msgspec.json.decode((await heard.next_msg(CHANGES_S)).data)
-                if event["op"] == "update":  # the rows that the view began with were inserts
+                if event["op"] == "update":
                     found += zip(event["rows"], event["old"], strict=True)
     except (TimeoutError, NatsError):
         return found
