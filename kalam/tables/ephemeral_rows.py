@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,9 +12,6 @@ import pyarrow as pa
 from kalam.errors import CursorExpired, Unsupported
 from kalam.names import TableName
 from kalam.schema import SEQ, Table, TableDefinition
-from kalam.sql.text.alterations import Action
-from kalam.storage.log.catalogue import Sql
-from kalam.tables.alterations import ColumnUsers
 from kalam.tables.kinds import WHOLE_SCAN, Scan, Source, Verb
 from kalam.tables.ports import UnkeptPort
 from kalam.tables.replay import Replay, no_changes
@@ -22,6 +19,7 @@ from kalam.tables.selects import SelectUpkeep
 from kalam.tables.stored import StoredTables
 from kalam.tables.unwritten import UnwrittenRows
 from kalam.tables.view_rows import unwritable
+from kalam.tables.view_upkeep import DerivedUpkeep
 
 
 class Waking(Protocol):
@@ -98,7 +96,7 @@ class EphemeralRows(UnwrittenRows):
         raise Unsupported(f"last_per_key is for STREAM tables; {table.name} is none", hint="a live query has the rows")
 
 
-class EphemeralUpkeep(SelectUpkeep):
+class EphemeralUpkeep(DerivedUpkeep, SelectUpkeep):
     """Keeps views in memory as tables; an Upkeep."""
 
     def __init__(self, *parts: Any, rows: EphemeralRows, port: UnkeptPort) -> None:
@@ -110,23 +108,6 @@ class EphemeralUpkeep(SelectUpkeep):
         """Raise Unsupported."""
         raise Unsupported(f"AS: {definition.name} is filled when somebody listens")
         yield  # which makes it a generator
-
-    async def alter(
-        self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
-    ) -> tuple[Table, str]:
-        """Raise Unsupported: what a view is follows from its SELECT."""
-        raise Unsupported(
-            f"{table.name} is a materialized view",
-            hint=f"ALTER MATERIALIZED VIEW {table.name} takes SET (…) and ADD COLUMN c AS expression",
-        )
-
-    async def rename(self, table: Table, name: TableName) -> Table:
-        """Raise Unsupported."""
-        raise Unsupported(f"the materialized view {table.name} keeps its name", hint="drop it, and create another")
-
-    async def truncate(self, table: Table) -> None:
-        """Raise Unsupported."""
-        raise unwritable(table, "TRUNCATE")
 
     async def state(self, table: Table) -> list[tuple[str, Any]]:
         """Whether it is awake, and what it holds."""

@@ -14,8 +14,8 @@ from kalam.tables.stored_upkeep import StoredUpkeep
 from kalam.tables.view_rows import unwritable
 
 
-class ViewUpkeep(StoredUpkeep):
-    """Keeps the tables that views are; an Upkeep."""
+class DerivedUpkeep:
+    """What an Upkeep refuses of every materialized view, wherever its rows are."""
 
     async def alter(
         self, table: Table, action: Action, user: str, column_users: ColumnUsers, also: Sequence[Sql] = ()
@@ -33,3 +33,7 @@ class ViewUpkeep(StoredUpkeep):
     async def truncate(self, table: Table) -> None:
         """Raise Unsupported."""
         raise unwritable(table, "TRUNCATE")
+
+
+class ViewUpkeep(DerivedUpkeep, StoredUpkeep):
+    """Keeps the tables that views are; an Upkeep."""
