@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import DeliverPolicy
 
 PENDING_MESSAGES_MAX: Final = 1 << 20
 PENDING_BYTES_MAX: Final = 1 << 30
@@ -20,6 +21,17 @@ class FrameClient(Client):
         """Subscribe with room for all that may come while the callback is busy."""
         await self.subscribe(
             subject, cb=callback, pending_msgs_limit=PENDING_MESSAGES_MAX, pending_bytes_limit=PENDING_BYTES_MAX
+        )
+
+    async def consume(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:
+        """Subscribe by an ordered consumer of JetStream, from the next message on, with as much room."""
+        await self.jetstream().subscribe(
+            subject,
+            cb=callback,
+            ordered_consumer=True,
+            deliver_policy=DeliverPolicy.NEW,
+            pending_msgs_limit=PENDING_MESSAGES_MAX,
+            pending_bytes_limit=PENDING_BYTES_MAX,
         )
 
     async def write(self, frames: bytes) -> None:

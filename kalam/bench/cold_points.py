@@ -14,12 +14,13 @@ from kalam.bench.asker import AskerTask, Asking
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.flush import flush_table
 from kalam.bench.handwritten import HandwrittenTask
-from kalam.bench.process import Process
+from kalam.bench.process import PREPARE_S, Process
 from kalam.bench.rows import create_table
 from kalam.bench.stage import NAMESPACE, USER, Stage
 
 TABLE: Final = f"{NAMESPACE}.cold_points"
 DEFAULT_POLICY: Final = "FLUSH_POLICY = 'rows:100000,interval:300'"
+LOADED_ROWS_MAX: Final = 5_000_000
 SUBJECT: Final = "handwritten.sql"
 IN_FLIGHT: Final = 16
 BARE_ENGINE: Final = "nats-py and SQLite"
@@ -30,8 +31,7 @@ def measure_cold_points(stage: Stage) -> Iterator[Figure]:
     for rows in stage.sizes.cold_point_rows:
         stage.progress.step(f"stored_tables: loading {rows:,} rows to read by key when they are flushed")
         stage.sql.run(create_table("SHARED", TABLE, DEFAULT_POLICY))
-        stage.insert(TABLE, 0, rows)
-        flush_table(stage, TABLE)
+        _load(stage, rows)
         task = HandwrittenTask(
             url=stage.server.nats_url,
             subject=SUBJECT,
@@ -39,9 +39,16 @@ def measure_cold_points(stage: Stage) -> Iterator[Figure]:
             rows=rows,
         )
         with Process("handwritten", task, stage.log) as peer:
-            peer.wait_ready()
+            peer.wait_ready(PREPARE_S * max(1, rows // LOADED_ROWS_MAX))
             yield from _figures(stage, rows)
         stage.sql.run(f"DROP TABLE {TABLE}")
+
+
+def _load(stage: Stage, rows: int) -> None:
+    """The rows, of which an inserter has some in memory at a time."""
+    for first in range(0, rows, LOADED_ROWS_MAX):
+        stage.insert(TABLE, first, min(LOADED_ROWS_MAX, rows - first))
+    flush_table(stage, TABLE)
 
 
 def _figures(stage: Stage, rows: int) -> Iterator[Figure]:

@@ -22,6 +22,7 @@ MEASUREMENTS: Final = (
     "adopt",
     "views",
     "postgres",
+    "peers",
 )
 
 
@@ -39,6 +40,12 @@ def bench(
     cold_rows: Annotated[
         int | None, typer.Option(min=1_000, help="Rows in Parquet when SELECT is measured.  [default: 5000000]")
     ] = None,
+    point_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1_000, help="Flushed rows of which single ones are read by key.  [default: 500000, then 5000000]"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a server of its own next to the bare engines.
@@ -50,7 +57,7 @@ def bench(
     from kalam.bench.run import run_bench
     from kalam.bench.sizes import Sizes
 
-    sizes = Sizes.chosen(quick=quick, seconds=seconds, cold_rows=cold_rows)
+    sizes = Sizes.chosen(quick=quick, seconds=seconds, cold_rows=cold_rows, point_rows=point_rows)
     raise typer.Exit(run_bench(chosen, sizes, as_json=as_json))
 
 

@@ -29,7 +29,8 @@ BARE_SUBJECT: Final = "bench.live"
 class LiveClientTask(msgspec.Struct, kw_only=True):
     """Open ``queries`` live queries of ``user`` on ``table`` and insert ``inserts`` rows, ``per_s`` each second.
 
-    Without a table: subscribe to as many subjects and publish the rows to them.
+    Without a table: subscribe to as many subjects and publish the rows to them, or, with ``through``, to that subject,
+    from which a service passes them on.
     """
 
     url: str
@@ -38,6 +39,7 @@ class LiveClientTask(msgspec.Struct, kw_only=True):
     queries: int
     inserts: int
     per_s: int
+    through: str = ""
 
 
 class Delivered(msgspec.Struct, kw_only=True):
@@ -80,7 +82,7 @@ class LiveClient:
         """Open everything and wait until it is."""
         if not self._task.table:
             for number in range(self._task.queries):
-                await self._client.subscribe(f"{BARE_SUBJECT}.{number}", cb=self._on_row)
+                await self._client.subscribe(f"{BARE_SUBJECT}.u{number}", cb=self._on_row)
             await self._client.flush()
             return
         await self._client.listen(f"kalam.live.{self._task.user}.*", self._on_message)
@@ -120,12 +122,12 @@ class LiveClient:
 
     def _framed(self) -> Callable[[int], bytes]:
         task = self._task
-        subject = f"kalam.api.{task.user}.insert.{task.table}"
+        subject = f"kalam.api.{task.user}.insert.{task.table}" if task.table else task.through
 
         def framed(number: int) -> bytes:
             owner = number % task.queries
             row = b'{"id":%d,"owner":"u%d","v":1.5}' % (number, owner)
-            return frame(subject if task.table else f"{BARE_SUBJECT}.{owner}", row)
+            return frame(subject or f"{BARE_SUBJECT}.u{owner}", row)
 
         return framed
 

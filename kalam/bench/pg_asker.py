@@ -90,7 +90,7 @@ def read(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
 
 def copy(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
     """New rows as CSV."""
-    statements = [list(_csv(task.first + start, task.each)) for start in range(0, task.count, task.each)]
+    statements = [list(csv_of(task.first + start, task.each)) for start in range(0, task.count, task.each)]
 
     def ask() -> PgAsked:
         count = 0
@@ -107,8 +107,8 @@ def copy(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
     return ask
 
 
-def _csv(first: int, count: int) -> Iterator[bytes]:
-    """CopyData messages."""
+def csv_of(first: int, count: int) -> Iterator[bytes]:
+    """The rows from number ``first`` on as CopyData messages of CSV."""
     lines = bytearray()
     for number in range(first, first + count):
         lines += b",".join(texts_of(row(number))) + b"\n"

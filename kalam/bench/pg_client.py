@@ -44,6 +44,10 @@ class PgClient:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The socket, for who waits for several."""
+        return self._socket.fileno()
+
     def send(self, data: bytes) -> None:
         """Send messages."""
         self._socket.sendall(data)

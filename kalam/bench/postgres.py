@@ -19,8 +19,8 @@ from kalam.bench.http_sql import HttpSql
 from kalam.bench.pg_asker import PgAsked, PgAsking, PgTask
 from kalam.bench.pg_client import PgClient
 from kalam.bench.process import PREPARE_S, Process
-from kalam.bench.real_postgres import NoPostgres, RealPostgres, find_postgres
-from kalam.bench.rows import COLUMNS, NO_FLUSH, create_table
+from kalam.bench.real_postgres import ROW_COLUMNS, NoPostgres, RealPostgres, find_postgres
+from kalam.bench.rows import NO_FLUSH, create_table
 from kalam.bench.stage import NAMESPACE, USER, Stage
 from kalam.cli.demo_server import DemoServer
 from kalam.cli.failure import CommandFailed
@@ -102,15 +102,12 @@ def _kalam(stage: Stage) -> Iterator[Side]:
 
 
 def _real(real: RealPostgres) -> Side:
-    columns = COLUMNS.format(id="BIGINT", key="PRIMARY KEY").replace(" DOUBLE", " DOUBLE PRECISION")
-    columns = columns.replace("TIMESTAMP", "TIMESTAMPTZ")
-
     def settle(table: str) -> None:
         _run(real.url, f"VACUUM (FREEZE, ANALYZE) {table}")
         _run(real.url, "CHECKPOINT")
 
     _run(real.url, f"CREATE SCHEMA {NAMESPACE}")
-    return Side(real.version, real.url, real.pid, lambda name: f"CREATE TABLE {name} ({columns})", settle)
+    return Side(real.version, real.url, real.pid, lambda name: f"CREATE TABLE {name} ({ROW_COLUMNS})", settle)
 
 
 def _run(url: str, text: str) -> None:

@@ -49,9 +49,9 @@ class Process:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, patience_s: float = PREPARE_S) -> None:
         """Wait until it has prepared everything."""
-        if self._line(PREPARE_S) != b"ready":
+        if self._line(patience_s) != b"ready":
             raise self._failed("could not prepare")
 
     def go(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from kalam.bench.rows import COLUMNS
 from kalam.cli.failure import CommandFailed
 
 START_S: Final = 60.0
@@ -24,6 +25,12 @@ PACKAGED: Final = Path("/usr/lib/postgresql")
 USERS: Final = ("postgres", "nobody")
 """As whom it runs where we are root, which it refuses to be."""
 SPARE_CONNECTIONS: Final = 20
+ROW_COLUMNS: Final = (
+    COLUMNS.format(id="BIGINT", key="PRIMARY KEY")
+    .replace(" DOUBLE", " DOUBLE PRECISION")
+    .replace("TIMESTAMP", "TIMESTAMPTZ")
+)
+"""The columns of the bench's rows, as its types are called here."""
 
 
 class NoPostgres(Exception):

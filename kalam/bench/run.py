@@ -23,6 +23,7 @@ from kalam.bench.kept_views import measure_views
 from kalam.bench.lake import measure_lake
 from kalam.bench.live import measure_live
 from kalam.bench.logins import measure_logins
+from kalam.bench.peers import measure_peers
 from kalam.bench.postgres import measure_postgres
 from kalam.bench.progress import Progress
 from kalam.bench.report import print_json, print_table
@@ -49,6 +50,7 @@ MEASURES: Final[dict[str, Callable[[Stage], Iterable[Figure]]]] = {
     "adopt": measure_adopt,
     "views": measure_views,
     "postgres": measure_postgres,
+    "peers": measure_peers,
 }
 
 

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
+from kalam.bench.analytic import measure_analytic
 from kalam.bench.bare_datafusion import TABLE as BARE_TABLE
 from kalam.bench.bare_datafusion import Answered, DatafusionTask
 from kalam.bench.figures import Figure, Unit
@@ -55,9 +57,11 @@ def measure_select(stage: Stage) -> Iterator[Figure]:
     overridden = len(range(0, cold, step))
     rows = f"{_short(cold)} cold + {_short(hot)} hot rows"
     _load(stage)
-    with _datafusion(stage) as bare:
+    segments = _segments(stage)
+    with _datafusion(stage, segments) as bare:
         alone = list(_figures(stage, bare, f"{_short(cold)} cold rows, none hot", cold))
         yield from alone
+        yield from measure_analytic(stage, TABLE, segments, f"{_short(cold)} cold rows, analytic queries")
 
         stage.insert(TABLE, cold, hot)
         yield from map(_beside_cold, _figures(stage, bare, rows, cold + hot), alone)
@@ -97,15 +101,20 @@ def _loader(stage: Stage, stack: ExitStack, first: int, rows: int) -> Process:
     return stack.enter_context(stage.inserter(TABLE, first, rows, rows_per_message=LOAD_MESSAGE_ROWS))
 
 
-@contextmanager
-def _datafusion(stage: Stage) -> Iterator[Process]:
-    """The bare engine on the segments as they are now."""
+def _segments(stage: Stage) -> Path:
+    """A folder of the segments as they are now."""
     segments = stage.server.data_dir / "shared" / NAMESPACE / TABLE.removeprefix(f"{NAMESPACE}.")
     folder = stage.folder("segments")
     for segment in segments.glob("batch-*.parquet"):
         (folder / segment.name).symlink_to(segment)
+    return folder
+
+
+@contextmanager
+def _datafusion(stage: Stage, segments: Path) -> Iterator[Process]:
+    """The bare engine on these segments."""
     task = DatafusionTask(
-        folder=str(folder), queries=queries(BARE_TABLE, stage.sizes.cold_rows), runs=stage.sizes.query_runs
+        folder=str(segments), queries=queries(BARE_TABLE, stage.sizes.cold_rows), runs=stage.sizes.query_runs
     )
     with Process("bare_datafusion", task, stage.log) as process:
         process.wait_ready()

@@ -59,6 +59,12 @@ class Sizes:
     pg_points: int = 5_000
     pg_constants: int = 2_000
     pg_connections: int = 1_000
+    peer_turns: int = 5
+    peer_single_rows: int = 40_000
+    peer_batched_rows: int = 200_000
+    peer_events: int = 200_000
+    peer_paced_per_s: tuple[int, ...] = (2_000, 10_000)
+    peer_live_queries: int = 100
 
     @property
     def idle_s(self) -> float:
@@ -66,11 +72,15 @@ class Sizes:
         return 2 * self.paced_s
 
     @classmethod
-    def chosen(cls, *, quick: bool, seconds: float | None, cold_rows: int | None) -> Self:
+    def chosen(
+        cls, *, quick: bool, seconds: float | None = None, cold_rows: int | None = None, point_rows: int | None = None
+    ) -> Self:
         """The sizes that the flags ask for; None stands for the default."""
         sizes = cls._quick() if quick else cls()
         if seconds is not None:
             sizes = replace(sizes, paced_s=seconds)
+        if point_rows is not None:
+            sizes = replace(sizes, cold_point_rows=(point_rows,))
         return sizes if cold_rows is None else replace(sizes, cold_rows=cold_rows)
 
     @classmethod
@@ -120,4 +130,9 @@ class Sizes:
             pg_points=100,
             pg_constants=50,
             pg_connections=20,
+            peer_turns=1,
+            peer_single_rows=2_000,
+            peer_batched_rows=20_000,
+            peer_events=10_000,
+            peer_live_queries=5,
         )

@@ -25,12 +25,13 @@ LAST_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way from a producer to a subscriber. What arrives on ``rejected`` was refused."""
+    """A way from a producer to a subscriber, or an ordered ``consumer``. What arrives on ``rejected`` was refused."""
 
     url: str
     source: str
     target: str
     rejected: str
+    consumer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,16 @@ def measure_streams(stage: Stage) -> Iterator[Figure]:
         theirs: list[Passage] = []
         for number in range(1, sizes.rounds + 1):
             stage.progress.step(f"streams: {sizes.events:,} single events, round {number} of {sizes.rounds}")
-            ours.append(_send(stage, kalam, sizes.events))
-            theirs.append(_send(stage, bare, sizes.events))
+            ours.append(send(stage, kalam, sizes.events))
+            theirs.append(send(stage, bare, sizes.events))
         yield _throughput(ours, theirs)
         events = int(sizes.paced_per_s * sizes.paced_s)
         stage.progress.step(f"streams: {events:,} events, {sizes.paced_per_s:,} a second")
-        paced = [_send(stage, way, events, sizes.paced_per_s) for way in (kalam, bare)]
+        paced = [send(stage, way, events, sizes.paced_per_s) for way in (kalam, bare)]
         yield from _delays(*paced)
 
 
-def _send(stage: Stage, way: Way, events: int, per_s: int = 0) -> Passage:
+def send(stage: Stage, way: Way, events: int, per_s: int = 0) -> Passage:
     """Send events and wait for all of them; a fixed pace if ``per_s`` is not 0."""
     producer_task = ProducerTask(
         url=way.url, subject=way.source, events=events, per_s=per_s, progress=PROGRESS, rejected=way.rejected
@@ -82,6 +83,7 @@ def _send(stage: Stage, way: Way, events: int, per_s: int = 0) -> Passage:
         reading=Reading.DELAY if per_s else Reading.COUNT,
         expected=events,
         progress=PROGRESS,
+        consumer=way.consumer,
     )
     with ExitStack() as stack:
         subscriber = stack.enter_context(Process("subscriber", subscriber_task, stage.log))
@@ -111,8 +113,8 @@ def _throughput(kalam: Sequence[Passage], bare: Sequence[Passage]) -> Figure:
         name="received by a subscriber",
         situation="single events, as fast as they are acknowledged",
         unit=Unit.EVENTS_PER_S,
-        kalam=max(map(_per_second, kalam)),
-        bare=max(map(_per_second, bare)),
+        kalam=max(map(per_second, kalam)),
+        bare=max(map(per_second, bare)),
         bare_engine=BARE_ENGINE,
         complete=all(passage.complete for passage in (*kalam, *bare)),
         note=f"{received:,} events",
@@ -120,7 +122,8 @@ def _throughput(kalam: Sequence[Passage], bare: Sequence[Passage]) -> Figure:
     )
 
 
-def _per_second(passage: Passage) -> float:
+def per_second(passage: Passage) -> float:
+    """How many events a second came, from the first one sent to the last one received."""
     return passage.received.received / (passage.received.last_ns - passage.produced.started_ns) * 1e9
 
 

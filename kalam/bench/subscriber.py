@@ -26,13 +26,17 @@ class Reading(enum.StrEnum):
 
 
 class SubscriberTask(msgspec.Struct, kw_only=True):
-    """Receive ``expected`` events or rows on ``subject``; report the count on ``progress`` now and then."""
+    """Receive ``expected`` events or rows on ``subject``; report the count on ``progress`` now and then.
+
+    With ``consumer`` they come by an ordered consumer of the stream of that subject, from now on.
+    """
 
     url: str
     subject: str
     reading: Reading
     expected: int
     progress: str
+    consumer: bool = False
 
 
 class Received(msgspec.Struct, kw_only=True):
@@ -122,7 +126,10 @@ async def main(task: SubscriberTask) -> None:
         Reading.DELAY: subscriber.on_paced,
         Reading.CHANGES: subscriber.on_changes,
     }
-    await client.listen(task.subject, callbacks[task.reading])
+    if task.consumer:
+        await client.consume(task.subject, callbacks[task.reading])
+    else:
+        await client.listen(task.subject, callbacks[task.reading])
     await client.flush()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), subscriber.done.set)
     say_ready()

@@ -28,7 +28,7 @@ from kalam.bench.sizes import Sizes
 
 pytestmark = pytest.mark.timeout(600)
 BENCH_S = 500
-QUICK = Sizes.chosen(quick=True, seconds=None, cold_rows=None)
+QUICK = Sizes.chosen(quick=True)
 
 
 @pytest.fixture
@@ -92,6 +92,18 @@ def check_postgres(figures):
     assert {figure["measurement"] for figure in figures if figure["bare_engine"]} == beside_postgres()
 
 
+def check_peers(figures):
+    """Every figure of the group is there, beside each of its peers, of as much as asked for."""
+    stored = [figure["peer_rows"] for figure in figures if "peer_rows" in figure]
+    of_a_load = 2 if beside_postgres() else 1
+    assert stored == [QUICK.peer_single_rows] * of_a_load + [QUICK.peer_batched_rows] * of_a_load
+    assert [figure["peer_delivered"] for figure in figures if "peer_delivered" in figure] == [100, 100]
+    events = [figure["peer_events"] for figure in figures if "peer_events" in figure]
+    assert events == [QUICK.peer_events] * 2 + [1_000] * 4 + [5_000] * 4
+    assert all(figure["bare"] > 0 for figure in figures)
+    assert len(figures) == 2 * of_a_load + 12
+
+
 def beside_postgres():
     """The measurements that a PostgreSQL on this machine is measured in."""
     try:
@@ -139,6 +151,10 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
     logins = [figure["logins"] for figure in figures if "logins" in figure]
     assert logins == [QUICK.logins, QUICK.logins, QUICK.crowd_logins]
     check_postgres([figure for figure in figures if figure["measurement"] == "postgres"])
+    check_peers([figure for figure in figures if figure["measurement"] == "peers"])
+    analytic = [figure["name"] for figure in figures if "analytic" in figure]
+    assert len(analytic) == 7
+    assert analytic[-1] == "six together"
     read = [figure["read_messages"] for figure in figures if "read_messages" in figure]
     assert read == [QUICK.adopted_messages] * 3
     assert [figure["kept_messages"] for figure in figures if "kept_messages" in figure] == [QUICK.adopted_messages]
@@ -159,7 +175,9 @@ def test_some_measurements_are_a_plain_table_in_a_pipe(bench):
     assert "\x1b" not in done.stdout + done.stderr, "control characters where there is no terminal"
 
 
-@pytest.mark.parametrize("arguments", [("--only", "inserts,speed"), ("--cold-rows", "10"), ("--seconds", "0")])
+@pytest.mark.parametrize(
+    "arguments", [("--only", "inserts,speed"), ("--cold-rows", "10"), ("--point-rows", "10"), ("--seconds", "0")]
+)
 def test_what_cannot_be_measured_is_wrong_usage(bench, temporary, arguments):
     done = bench(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
