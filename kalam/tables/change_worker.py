@@ -35,7 +35,7 @@ from kalam.storage.log.staged import Piece
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.work.left_out import SeqBits
 from kalam.storage.work.numbered_output import NumberedFile
-from kalam.storage.work.segment_output import SegmentsRequest
+from kalam.storage.work.output_file import SegmentsRequest
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 from kalam.tables.runs import check_events
 

@@ -29,7 +29,7 @@ from small_disk import small_disk
 import kalam
 from kalam.schema import Column, Compression, DataType, TypeName
 from kalam.storage.work.numbered_output import NumberedFile
-from kalam.storage.work.segment_output import SegmentsRequest
+from kalam.storage.work.output_file import SegmentsRequest
 
 BOUND = 500
 KINDS = pytest.mark.parametrize(

@@ -41,7 +41,8 @@ from kalam.storage.segments.segment_file import (
     stamp_of,
 )
 from kalam.storage.work.left_out import LeftOut
-from kalam.storage.work.segment_output import Output, SegmentsRequest
+from kalam.storage.work.output_file import SegmentsRequest
+from kalam.storage.work.segment_output import Output
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
 BUFFER_BYTES = 192 << 20

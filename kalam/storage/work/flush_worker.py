@@ -29,7 +29,8 @@ from kalam.storage.log.copy_store import pack_key, read_chunks
 from kalam.storage.log.database import connect
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.segments.parquet import WholeSegmentWriter
-from kalam.storage.work.segment_output import Output, SegmentsRequest
+from kalam.storage.work.output_file import SegmentsRequest
+from kalam.storage.work.segment_output import Output
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
 

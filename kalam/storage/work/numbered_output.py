@@ -8,9 +8,7 @@ that alone, and not for the rows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +18,10 @@ import pyarrow.parquet as pq
 from kalam.errors import Internal
 from kalam.rows.keys import key_at
 from kalam.schema import SEQ
-from kalam.storage.log.copy_store import pack_key
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
-from kalam.storage.segments.parquet import CODECS, SegmentMark, bounded_columns, row_groups
-from kalam.storage.segments.segment_file import checksum_of
-from kalam.storage.work.segment_output import SegmentsRequest
+from kalam.storage.segments.parquet import CODECS, bounded_columns, row_groups
+from kalam.storage.work.output_file import OutputFile, SegmentsRequest
 
 FIRST: Final = 0x5E9_0000_0000_0000
 """The first placeholder: at a million changes a second it would be a number after ten thousand years."""
@@ -35,19 +31,16 @@ class NumberedFile:
     """One segment, of rows in the order of their keys, whose numbers follow each other; ``rows`` are all of them."""
 
     def __init__(self, request: SegmentsRequest, rows: pa.Table, number: int, *, deleted: bool) -> None:
-        self._request, self._deleted = request, deleted
-        self._path = f"{'deleted' if deleted else 'batch'}-{request.name}-{number}.parquet"
-        self._target = Path(request.folder) / f".{self._path}.tmp"
+        self._output = OutputFile(request, number, deleted=deleted)
         self.row_count = rows.num_rows
         keys = [rows.column(name) for name in request.key]
-        self._bounds = pack_key(key_at(keys, 0)), pack_key(key_at(keys, -1))
-        self._filter = KeyFilter.build(KeyHashes.of_columns(keys)).to_bytes()
+        self._bounds = key_at(keys, 0), key_at(keys, -1)
+        self._filter = KeyFilter.build(KeyHashes.of_columns(keys))
         bounded = bounded_columns(rows)
         rows = rows.append_column(SEQ, pa.array(np.arange(FIRST, FIRST + rows.num_rows)))
         codec = CODECS[request.compression] or "NONE"
-        self._file = self._target.open("w+b")
         self._writer = pq.ParquetWriter(
-            self._file,
+            self._output.file,
             rows.schema,
             compression={name: "NONE" if name == SEQ else codec for name in rows.column_names},
             use_dictionary=[name for name in rows.column_names if name != SEQ],
@@ -57,38 +50,15 @@ class NumberedFile:
         )
         for first, count in row_groups(rows):
             self._writer.write_table(rows.slice(first, count), row_group_size=count)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._output.sync()
 
     def finish(self, first_seq: int) -> WrittenFile:
         """Give the rows the numbers from ``first_seq`` on, complete the file and sync it."""
-        mark = SegmentMark(
-            table_id=self._request.table_id,
-            schema_version=self._request.schema_version,
-            min_seq=first_seq,
-            max_seq=first_seq + self.row_count - 1,
-        )
+        mark = self._output.mark(first_seq, first_seq + self.row_count - 1)
         self._writer.add_key_value_metadata(mark.metadata())
         self._writer.close()
-        with self._file as file:
-            renumber(file, self.row_count, first_seq)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            checksum = checksum_of(file)
-        return WrittenFile(
-            temporary=self._target.name,
-            path=self._path,
-            deleted=self._deleted,
-            row_count=self.row_count,
-            byte_count=self._target.stat().st_size,
-            checksum=checksum,
-            min_seq=mark.min_seq,
-            max_seq=mark.max_seq,
-            min_key=self._bounds[0],
-            max_key=self._bounds[1],
-            key_filter=self._filter,
-        )
+        renumber(self._output.file, self.row_count, first_seq)
+        return self._output.complete(mark, self.row_count, self._bounds, self._filter)
 
 
 def renumber(file: Any, rows: int, first_seq: int) -> None:

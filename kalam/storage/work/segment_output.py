@@ -1,48 +1,21 @@
-"""What a worker writes for a copy: sorted rows become files, each complete, synced and described.
-
-Files are written as ``.<name>.tmp``; the server renames them, because what follows (the transaction that names them)
-is the server's too.
-"""
+"""What a worker writes for a copy: sorted rows become files (``output_file.py``), each of bounded size."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.rows.keys import key_at
-from kalam.schema import SEQ, Column, Compression
-from kalam.storage.log.copy_store import pack_key
+from kalam.schema import SEQ
 from kalam.storage.log.written_file import WrittenFile
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes
 from kalam.storage.segments.parquet import SegmentMark
-from kalam.storage.segments.segment_file import checksum_of
-
-
-class SegmentsRequest(msgspec.Struct, kw_only=True):
-    """Write rows of a copy into ``folder``, in files named after ``name``, of at most ``segment_rows_max`` rows.
-
-    They are sorted by the columns ``key``. Rows that were deleted before ``forget_deleted_us`` are written nowhere.
-    """
-
-    database: str
-    table_id: int
-    schema_version: int
-    copy_id: int
-    columns: tuple[Column, ...]
-    history: dict[int, tuple[Column, ...]]
-    key: tuple[str, ...]
-    folder: str
-    name: str
-    compression: Compression
-    segment_rows_max: int
-    forget_deleted_us: int
+from kalam.storage.work.output_file import OutputFile, SegmentsRequest
 
 
 class RowsWriter(Protocol):
@@ -63,7 +36,7 @@ class Output:
 
     def __init__(self, request: SegmentsRequest, writer: Callable[[BinaryIO], RowsWriter]) -> None:
         self._request, self._writer = request, writer
-        self._open: _OutputFile | None = None
+        self._open: _RowsFile | None = None
         self.written: list[WrittenFile] = []
         self.row_count = 0
 
@@ -80,7 +53,7 @@ class Output:
         self.row_count += rows.num_rows
         while rows.num_rows:
             if self._open is None:
-                self._open = _OutputFile(self._request, self._writer, deleted, len(self.written))
+                self._open = _RowsFile(self._request, self._writer, deleted, len(self.written))
             room = self._request.segment_rows_max - self._open.row_count
             self._open.add(rows.slice(0, room))
             rows = rows.slice(room)
@@ -94,17 +67,15 @@ class Output:
             self._open = None
 
 
-class _OutputFile:
+class _RowsFile:
     """One file that is being written."""
 
     def __init__(
         self, request: SegmentsRequest, writer: Callable[[BinaryIO], RowsWriter], deleted: bool, number: int
     ) -> None:
-        self._request, self._deleted = request, deleted
-        self._path = f"{'deleted' if deleted else 'batch'}-{request.name}-{number}.parquet"
-        self._target = Path(request.folder) / f".{self._path}.tmp"
-        self._file = self._target.open("w+b")
-        self._writer = writer(self._file)
+        self._output = OutputFile(request, number, deleted=deleted)
+        self._key = request.key
+        self._writer = writer(self._output.file)
         self._hashes: list[Any] = []
         self._seqs: list[int] = []
         self._first: Any = None
@@ -113,7 +84,7 @@ class _OutputFile:
 
     def add(self, rows: pa.Table) -> None:
         """Write rows."""
-        keys = [rows.column(name) for name in self._request.key]
+        keys = [rows.column(name) for name in self._key]
         if self._first is None:
             self._first = key_at(keys, 0)
         self._last = key_at(keys, -1)
@@ -125,28 +96,7 @@ class _OutputFile:
 
     def finish(self) -> WrittenFile:
         """Complete and sync the file."""
-        mark = SegmentMark(
-            table_id=self._request.table_id,
-            schema_version=self._request.schema_version,
-            min_seq=min(self._seqs),
-            max_seq=max(self._seqs),
-        )
-        with self._file as file:
-            self._writer.close(mark)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            checksum = checksum_of(file)
-        return WrittenFile(
-            temporary=self._target.name,
-            path=self._path,
-            deleted=self._deleted,
-            row_count=self.row_count,
-            byte_count=self._target.stat().st_size,
-            checksum=checksum,
-            min_seq=mark.min_seq,
-            max_seq=mark.max_seq,
-            min_key=pack_key(self._first),
-            max_key=pack_key(self._last),
-            key_filter=KeyFilter.build(np.concatenate(self._hashes)).to_bytes(),
-        )
+        mark = self._output.mark(min(self._seqs), max(self._seqs))
+        self._writer.close(mark)
+        key_filter = KeyFilter.build(np.concatenate(self._hashes))
+        return self._output.complete(mark, self.row_count, (self._first, self._last), key_filter)
