@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import product
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from lake_readers import READERS, lake_of, rows_of, selected
 from lake_values import KEYS, VALUES
 from server_process import ServerProcess
+
+from kalam.rows.column_rows import is_columns
+from kalam.rows.door import ARROW_STREAM
 
 QUIET = {
     "KALAM_ICEBERG_INTERVAL_S": "86400",  # commits when told to
@@ -67,6 +75,64 @@ def test_every_type_and_key_is_read_as_it_is_selected(server: ServerProcess, kin
     server.sql(f"FLUSH TABLE {name}; COMPACT TABLE {name}")
     assert refresh(server, name)[4] == 59
     compare(server, name)
+
+
+def load(server: ServerProcess, name: str, rows: pa.Table) -> None:
+    """Insert rows that stay columns in the log, as a file of them does."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    url, headers = f"{server.http_url}/v1/tables/{name.replace('.', '/')}/rows", {"Content-Type": ARROW_STREAM}
+    with urllib.request.urlopen(urllib.request.Request(url, sink.getvalue().to_pybytes(), headers)):
+        pass
+    with closing(sqlite3.connect(f"file:{server.data_dir / 'kalam.db'}?mode=ro", uri=True)) as database:
+        hot = database.execute("SELECT payload FROM log WHERE flushed = 0 AND op = 'insert'").fetchall()
+    assert hot
+    assert all(is_columns(payload) for [payload] in hot)
+
+
+def rows_to_load(server: ServerProcess, ids: list[int]) -> pa.Table:
+    """A value of each type and NULLs for each of these ids, in the types that the server gives them."""
+    declared = ", ".join(VALUES)
+    server.sql(f"CREATE TABLE IF NOT EXISTS n.pattern (id BIGINT PRIMARY KEY, {declared})")
+    if not server.sql("SELECT id FROM n.pattern LIMIT 1"):
+        rng = random.Random(7)
+        rows = [", ".join([str(n), *(rng.choice([*own, "NULL"]) for own in VALUES.values())]) for n in range(50)]
+        server.sql(f"INSERT INTO n.pattern VALUES {', '.join(f'({row})' for row in rows)}; FLUSH TABLE n.pattern")
+    pattern = selected(server, f"SELECT {', '.join(column.split()[0] for column in VALUES)} FROM n.pattern ORDER BY id")
+    return pattern.take([number % 50 for number in ids]).add_column(0, "id", pa.array(ids, pa.int64()))
+
+
+@pytest.mark.parametrize("order", ["sorted", "mixed"])
+def test_a_table_that_was_loaded_as_columns_is_read_as_it_is_selected(server: ServerProcess, order: str) -> None:
+    name, ids = f"n.loaded_{order}", list(range(5_000))
+    if order == "mixed":
+        random.Random(3).shuffle(ids)
+    server.sql(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, {', '.join(VALUES)}) WITH (flush_policy = 'rows:1000000')")
+
+    def check(ids: set[int], **changed: Any) -> None:
+        assert refresh(server, name)[4] == len(ids)
+        compare(server, name)
+        wanted = rows_to_load(server, sorted(ids)).to_pylist()
+        seen = selected(server, f"SELECT * FROM {name} ORDER BY id").to_pylist()
+        texts = [(row["id"], changed.get(f"words_{row['id']}", row["words"]), row["body"]) for row in wanted]
+        assert [(row["id"], row["words"], row["body"]) for row in seen] == texts
+
+    load(server, name, rows_to_load(server, ids[:2_500]))
+    server.sql(f"FLUSH TABLE {name}")
+    check(set(ids[:2_500]))
+    cold, hot = ids[7], ids[3_000]
+    load(server, name, rows_to_load(server, ids[2_500:]))
+    server.sql(f"UPDATE {name} SET words = 'new' WHERE id IN ({cold}, {hot})")
+    gone = {*ids[100:1_300], *ids[4_000:4_010]}
+    server.sql(f"DELETE FROM {name} WHERE id IN ({', '.join(map(str, gone))}); FLUSH TABLE {name}")
+    words = {f"words_{cold}": "new", f"words_{hot}": "new"}
+    check(set(ids) - gone, **words)
+    load(server, name, rows_to_load(server, ids[100:1_300]))  # rows that were deleted are there again
+    server.sql(f"FLUSH TABLE {name}")
+    check(set(ids) - set(ids[4_000:4_010]), **words)
+    server.sql(f"COMPACT TABLE {name}")
+    check(set(ids) - set(ids[4_000:4_010]), **words)
 
 
 def test_a_key_of_several_columns_hides_rows_by_all_of_them(server: ServerProcess) -> None:
