@@ -47,6 +47,7 @@ from kalam.views.result_types import fitted
 from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE, RELATION_NAMESPACE
+from kalam.views.signed import Signed
 
 FILL_ROWS = 8_192
 Gatherer = TypeVar("Gatherer", bound="Gathers")
@@ -216,8 +217,8 @@ class Aggregating:
         return self._groups
 
     def _taken(self, change: Changes) -> tuple[_Arrived, Ints, list[LeftOut]]:
-        versions, weights = _signed(change.batch, retracts=change.retracts)
-        rows, failed = self._computed.rows(self._relation.rows(versions))
+        versions, weights = change.signed.versions, change.signed.weights
+        rows, failed = self._computed.rows(change.signed.rows(self._relation))
         places = rows[PLACE].to_numpy()
         slots, came = self._known.take(rows, weights[places]), weights[places] > 0
         new = [each for each in failed if weights[each.place] > 0]
@@ -245,9 +246,9 @@ class Aggregating:
 
     def _remade(self, stale: StaleRows, since: ChangeBatch) -> None:
         """Take away again what has come since."""
-        versions, weights = _signed(since, retracts=True)
-        rows, _ = self._computed.rows(self._relation.rows(versions))
-        stale.take(rows, -weights[rows[PLACE].to_numpy()])
+        signed = Signed(since, retracts=True)
+        rows, _ = self._computed.rows(signed.rows(self._relation))
+        stale.take(rows, -signed.weights[rows[PLACE].to_numpy()])
         stale.remake()
 
     def _outcome(
@@ -369,14 +370,6 @@ class StaleRows:
     def remake(self) -> None:
         """Make the groups anew of these rows."""
         self._groups.remake(pa.concat_tables(self._rows), np.concatenate(self._weights))
-
-
-def _signed(batch: ChangeBatch, *, retracts: bool) -> tuple[list[Row], Ints]:
-    """The versions that came, and behind them those that went, with their signs."""
-    # The last column of a version says that it is deleted, where there are old versions at all.
-    news = [row for row in batch.news if row is not None and not (retracts and row[-1] is True)]
-    olds = [row for row in batch.olds if row is not None] if retracts else []
-    return news + olds, np.array([1] * len(news) + [-1] * len(olds), np.int64)
 
 
 def _told(key: Key) -> str:

@@ -2,6 +2,9 @@
 
 What waits is bounded: past the bound writes of the source wait a little, each, and past twice of it the view is filled
 anew, for then that costs less.
+
+What is taken at once ends where a multiple of so many changes lies, whichever view takes it: so views at different
+positions come to stand at one, and what is behind it is read once for all of them (``readings``).
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from kalam.storage.log.copies import Chunk
 from kalam.storage.log.view_positions import Position
 from kalam.tables.stored import StoredTables
 from kalam.tables.versions import ChangeBatch, batch_of_chunks
-from kalam.threads import Purpose, in_thread
 from kalam.views.followed import Lag, RefillNeeded, Taken
 from kalam.views.method import Changes
+from kalam.views.readings import Readings, Run
 
 _LAST_SEQ = attrgetter("last_seq")
 
@@ -33,9 +36,15 @@ class CopySource:
     is_copy = holds = True
 
     def __init__(
-        self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int, user: str = ""
+        self,
+        source: Table,
+        stored: StoredTables,
+        catalogue: Catalogue,
+        readings: Readings,
+        backlog_bytes_max: int,
+        user: str = "",
     ) -> None:
-        self._source, self._stored, self._catalogue = source, stored, catalogue
+        self._source, self._stored, self._catalogue, self._readings = source, stored, catalogue, readings
         self._owner = source.owner(user)
         self._backlog_bytes_max = backlog_bytes_max
         self._reader: tuple[int, StoredVersions] | None = None
@@ -84,12 +93,16 @@ class CopySource:
         if first > position.seq + 1:
             waiting = [*await self._older(table, position.seq + 1, first), *waiting]
         self._check(table, waiting, position)
-        chosen = _first(waiting, rows_max)
+        chosen = first_chunks(waiting, position.seq, rows_max)
         self._waiting_bytes = sum(chunk.byte_count for chunk in waiting[len(chosen) :])
-        batch = await in_thread(Purpose.LIVE, self._decoded, table, chosen, position.seq)
-        after = Position(source_id=position.source_id, seq=batch.last_seq)
-        changes = Changes(table, batch, position.generation, retracts=True)
-        return Taken(changes, after, more=len(chosen) < len(waiting))
+        after = Position(source_id=position.source_id, seq=chosen[-1].last_seq)
+        generation = position.generation
+        run = Run(table.table_id, self._owner, table.schema_version, generation, position.seq, after.seq)
+
+        def read() -> Changes:
+            return Changes(table, self._decoded(table, chosen, position.seq), generation, retracts=True)
+
+        return Taken(await self._readings.changes(run, read), after, more=len(chosen) < len(waiting))
 
     async def _older(self, table: Table, seq: int, before_seq: int) -> Sequence[Chunk]:
         """The chunks with changes from one on and before another, of which memory has none any more."""
@@ -116,13 +129,11 @@ class CopySource:
         return Lag(0 if view is None else max(0, view.last_seq - position.seq))
 
 
-def _first(chunks: Sequence[Chunk], rows_max: int) -> list[Chunk]:
-    """The first chunks, of so many rows about, and at least one."""
-    chosen: list[Chunk] = []
-    rows = 0
-    for chunk in chunks:
-        chosen.append(chunk)
-        rows += chunk.row_count
-        if rows >= rows_max:
-            break
-    return chosen
+def first_chunks(chunks: Sequence[Chunk], after_seq: int, rows_max: int) -> Sequence[Chunk]:
+    """The first chunks behind a position, up to that in which the next multiple of so many changes lies; at least one.
+
+    They are about so many rows at the most.
+    """
+    end = (after_seq // rows_max + 1) * rows_max
+    count = next((place for place, chunk in enumerate(chunks, 1) if chunk.last_seq >= end), len(chunks))
+    return chunks[:count]

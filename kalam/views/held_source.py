@@ -13,6 +13,7 @@ from kalam.storage.log.writes import Announcement
 from kalam.tables.stored import StoredTables
 from kalam.views.copy_source import CopySource
 from kalam.views.followed import RefillNeeded, Taken
+from kalam.views.readings import Readings
 
 
 class HeldSource(CopySource):
@@ -23,9 +24,15 @@ class HeldSource(CopySource):
     """
 
     def __init__(
-        self, source: Table, stored: StoredTables, catalogue: Catalogue, backlog_bytes_max: int, user: str = ""
+        self,
+        source: Table,
+        stored: StoredTables,
+        catalogue: Catalogue,
+        readings: Readings,
+        backlog_bytes_max: int,
+        user: str = "",
     ) -> None:
-        super().__init__(source, stored, catalogue, backlog_bytes_max, user)
+        super().__init__(source, stored, catalogue, readings, backlog_bytes_max, user)
         self._held: deque[Chunk] = deque()
         self._held_bytes = 0
 

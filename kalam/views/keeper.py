@@ -28,6 +28,7 @@ from kalam.schema import Key, Table
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.view_positions import Position, ViewState
+from kalam.table_options import How
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.ports import NoticePort
 from kalam.views.followed import Followed, RefillNeeded, Taken
@@ -66,6 +67,11 @@ class Kept(msgspec.Struct):
     filled_rows: int = 0
     cost_s: float = 0.0
     behind_since_s: float | None = None
+
+
+def next_multiple(after: float, unit: float) -> float:
+    """The first multiple of a unit behind a number."""
+    return (math.floor(after / unit) + 1) * unit
 
 
 class Keeper:
@@ -191,7 +197,7 @@ class Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(pauses, default=None)):
                 await self._wake.wait()
-        pause_s = self._refreshed_s + refresh_s - time.monotonic()
+        pause_s = self._due_s(refresh_s) - time.monotonic()
         if pause_s > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -199,6 +205,12 @@ class Keeper:
         self._wake.clear()
         self._hurry.clear()
         self._came_bytes = 0
+
+    def _due_s(self, refresh_s: float) -> float:
+        """When the view may take in more."""
+        if self.view.view_options.how is How.RERUN or not refresh_s or math.isinf(self._refreshed_s):
+            return self._refreshed_s + refresh_s
+        return next_multiple(self._refreshed_s, refresh_s)  # when other views of its source do, which read with it
 
     async def _refresh(self) -> None:
         """Take in what came, and let go of what has had its time."""

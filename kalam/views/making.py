@@ -36,6 +36,7 @@ from kalam.views.ledger import DatabaseLedger, Ledger
 from kalam.views.memory import MemoryRows
 from kalam.views.method import Method
 from kalam.views.news_source import NewsSource
+from kalam.views.readings import Readings
 from kalam.views.rereading import Rereading
 from kalam.views.rerun import Rerun
 from kalam.views.rerun_budget import RerunBudget
@@ -72,7 +73,7 @@ class Making:
         self.stored, self._tables, self._queries = stored, tables, queries
         self._streams, self._foreign, self._notices, self.bounds = streams, foreign, notices, bounds
         self.process = ComputeProcess(queries.pool.forks)
-        self._budget = RerunBudget()
+        self._budget, self._readings = RerunBudget(), Readings()
 
     def sources_of(self, view: Table) -> list[Table]:
         """The tables that a view reads."""
@@ -144,8 +145,9 @@ class Making:
     ) -> Aggregating:
         grouped = grouped_select(query, source)
         assert isinstance(grouped, Grouped)
-        log = followed if isinstance(followed, HeldSource) else None
-        reread = Rereading(source, self.stored, log or CopySource(source, self.stored, self._catalogue, sys.maxsize))
+        log: CopySource | None = followed if isinstance(followed, HeldSource) else None
+        log = log or CopySource(source, self.stored, self._catalogue, self._readings, sys.maxsize)
+        reread = Rereading(source, self.stored, log)
         return Aggregating(
             view,
             source,
@@ -177,7 +179,7 @@ class Making:
         if view.view_options.how is How.RERUN:
             return NewsSource(source, self.stored, self._catalogue)
         of_copy = HeldSource if view.is_ephemeral else CopySource
-        return of_copy(source, self.stored, self._catalogue, self.bounds.view_backlog_bytes_max)
+        return of_copy(source, self.stored, self._catalogue, self._readings, self.bounds.view_backlog_bytes_max)
 
     def _of_others(self, source: Table, view: Table) -> Followed:
         if source.is_bucket:

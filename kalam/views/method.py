@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Final, Protocol
 
 import msgspec
@@ -16,23 +17,29 @@ from kalam.storage.log.copies import Key
 from kalam.table_options import How
 from kalam.tables.kinds import Source
 from kalam.tables.versions import ChangeBatch
+from kalam.views.signed import Signed
 
 TWICE: Final = "key: two rows have one key"
 Remembering = Callable[[sqlite3.Connection], None]
 """Writes what a method remembers, in the transaction of the rows."""
 
 
-class Changes(msgspec.Struct, frozen=True):
+class Changes(msgspec.Struct, frozen=True, dict=True, weakref=True):
     """What came of one source, in order: versions are rows with the source's system columns behind them.
 
     Where the source ``retracts``, an old version is not there any more; of a stream nothing is taken back, and
-    ``generation`` counts how often it was made anew.
+    ``generation`` counts how often it was made anew. Views share it, so nobody changes it.
     """
 
     source: Table
     batch: ChangeBatch
     generation: int
     retracts: bool
+
+    @cached_property
+    def signed(self) -> Signed:
+        """The same without an order, as columns."""
+        return Signed(self.batch, retracts=self.retracts)
 
 
 class LeftOut(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import time
@@ -81,11 +82,11 @@ def shown(rows: list[list[Any]]) -> list[str]:
     return sorted(repr([0.0 if value == 0 and isinstance(value, float) else value for value in row]) for row in rows)
 
 
-def wait_equal(server: ServerProcess, view: str, query: str) -> None:
+def wait_equal(server: ServerProcess, view: str, query: str, namespace: str = "lab") -> None:
     """Wait until a view shows what its SELECT does."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        found = shown(server.sql(f"SELECT *{HIDING} FROM lab.{view}"))
+        found = shown(server.sql(f"SELECT *{HIDING} FROM {namespace}.{view}"))
         expected = shown(server.sql(query))
         if found == expected:
             return
@@ -136,6 +137,43 @@ def test_a_view_equals_its_select(lab: ServerProcess, seeds: list[int]) -> None:
     for seed in seeds:
         lab.sql(change(random.Random(seed)))
     check(lab)
+
+
+def test_views_over_one_table_equal_their_selects_wherever_each_of_them_stands(shared_server: ServerProcess) -> None:
+    """Some take every commit and some wait, one stops, one fails on rows, one leaves and one comes meanwhile."""
+    server = shared_server
+    server.sql(f"CREATE NAMESPACE many; CREATE SHARED TABLE many.src ({COLUMNS})")
+    queries = {name: query.replace("lab.", "many.") for name, query in views(AGGREGATING).items()}
+    queries["rows"] = "SELECT id, upper(t) AS t, n FROM many.src WHERE b"
+    dice = random.Random(11)
+
+    def change_some(times: int) -> None:
+        for _ in range(times):
+            server.sql(change(dice).replace("lab.", "many."))
+
+    def make_view(name: str, options: str, query: str) -> None:
+        server.sql(f"CREATE MATERIALIZED VIEW many.{name} WITH ({options}) AS {query}")
+
+    change_some(2)
+    for name, refresh in zip(queries, itertools.cycle(["0", "20ms", "300ms", "300ms"])):
+        make_view(name, f"refresh = '{refresh}'", queries[name])
+    make_view("leaves", "refresh = '20ms'", queries["by_text"])
+    make_view("stops", "refresh = '0', key = 't'", "SELECT t, id FROM many.src WHERE t IS NOT NULL")
+    make_view("fails", "refresh = '0'", "SELECT id, 1 / (n - 7) AS part FROM many.src")
+    change_some(4)
+    server.sql("DROP MATERIALIZED VIEW many.leaves")
+    server.sql("INSERT INTO many.src VALUES (100, 'x', 7, 1, 0, 0, 0, true, '2026-01-01T00:00:00Z')")
+    server.sql("INSERT INTO many.src VALUES (101, 'x', 8, 1, 0, 0, 0, true, '2026-01-01T00:00:00Z')")
+    make_view("comes", "refresh = '20ms'", queries["by_text"])
+    change_some(4)
+    queries["comes"] = queries["by_text"]
+    queries["fails"] = (
+        "SELECT id, CASE WHEN n <> 7 THEN 1 / (n - 7) END AS part FROM many.src WHERE n IS DISTINCT FROM 7"
+    )
+    for name, query in queries.items():
+        wait_equal(server, name, query, "many")
+    kept = dict(server.sql("SELECT view_name, state FROM system.views WHERE namespace = 'many'"))
+    assert kept == dict.fromkeys(queries, "running") | {"stops": "stopped"}
 
 
 def test_a_view_equals_its_select_after_kills_and_restarts(start_kalam: Callable[..., ServerProcess]) -> None:
