@@ -22,6 +22,9 @@ COMPUTE_S = 10.0
 """How long a query over one batch may take."""
 
 
+Checked = Callable[[pa.Table], pa.Table]
+
+
 class Failed(msgspec.Struct, frozen=True):
     """A row of a batch, by its place, that a query fails on, and why, without its values."""
 
@@ -86,26 +89,29 @@ class ComputedQuery:
         """The result for these rows; raises what it fails with."""
         return self._process.compute(self._number, self._told, rows)
 
-    def run_each(
-        self, rows: pa.Table, checked: Callable[[pa.Table], pa.Table] = lambda result: result
-    ) -> tuple[list[pa.Table], list[Failed]]:
+    def run_each(self, rows: pa.Table, checked: Checked = lambda result: result) -> tuple[list[pa.Table], list[Failed]]:
         """The results for all rows but those that it fails on, in order, and these.
 
         Results are ``checked``, which may raise, too.
         """
-        found: list[pa.Table] = []
-        failed: list[Failed] = []
-        todo: list[tuple[int, int]] = [(0, rows.num_rows)]
-        while todo:
-            start, end = todo.pop()
-            try:
-                found.append(checked(self.run(rows.slice(start, end - start))))
-            except Unavailable:
-                raise
-            except KalamError as exc:
-                if end - start <= 1:
-                    failed.append(Failed(start, f"{exc.code}: {exc.kind}"))
-                    continue
-                middle = (start + end) // 2
-                todo += [(middle, end), (start, middle)]
-        return found, failed
+        return each_of(rows, lambda part: checked(self.run(part)))
+
+
+def each_of(rows: pa.Table, work: Checked) -> tuple[list[pa.Table], list[Failed]]:
+    """What work on rows gives for all of them but those that it fails on, in order, and these."""
+    found: list[pa.Table] = []
+    failed: list[Failed] = []
+    todo: list[tuple[int, int]] = [(0, rows.num_rows)]
+    while todo:
+        start, end = todo.pop()
+        try:
+            found.append(work(rows.slice(start, end - start)))
+        except Unavailable:
+            raise
+        except KalamError as exc:
+            if end - start <= 1:
+                failed.append(Failed(start, f"{exc.code}: {exc.kind}"))
+                continue
+            middle = (start + end) // 2
+            todo += [(middle, end), (start, middle)]
+    return found, failed

@@ -1,15 +1,20 @@
-"""The two texts of an aggregating view, computed: of rows what they bring to their groups, of groups the rows shown."""
+"""The two texts of an aggregating view, computed: of rows what they bring to their groups, of groups the rows shown.
+
+A text that gives columns as they are, and all of their rows, is not asked of the engine: the columns are renamed. What
+it would have cost is as much as all the rest of a small batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from kalam.errors import Unsupported
-from kalam.query.computed import ComputedQuery, ComputeProcess, Failed
+from kalam.query.computed import ComputedQuery, ComputeProcess, Failed, each_of
 from kalam.schema import Table
 from kalam.views.groups import GroupTable, KeptCall
 from kalam.views.groups.plain import is_kept
@@ -54,6 +59,7 @@ class GroupQueries:
 
     def __init__(self, grouped: Grouped, source: Table, relation: Relation, process: ComputeProcess) -> None:
         self._grouped, self._process = grouped, process
+        self._copied_rows = grouped.copied_rows
         self._read(source, relation)
         self._groups: ComputedQuery | None = None
         self._types: GroupTypes | None = None
@@ -91,6 +97,8 @@ class GroupQueries:
 
     def _asked_types(self) -> GroupTypes:
         rows = self._rows.run(self._schema.empty_table()).drop_columns([PLACE])
+        if self._copied_rows is not None and not self._schema_is_kept(self._copied_rows, rows.schema):
+            self._copied_rows = None
         schema = never_empty(rows.schema)
         asked = ComputedQuery.of(self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), schema)
         try:
@@ -98,16 +106,33 @@ class GroupQueries:
         finally:
             asked.close()
 
+    def _schema_is_kept(self, copied: Mapping[str, str], found: pa.Schema) -> bool:
+        """Whether the engine gives columns that are copied the types that they have."""
+        return all(self._schema.field(column).type == found.field(name).type for name, column in copied.items())
+
     def rows(self, versions: pa.Table) -> tuple[pa.Table, list[Failed]]:
         """What versions of the source bring to their groups, each with its place; and those that fail."""
-        places = pa.array(range(versions.num_rows), PLACE_FIELD.type)
+        places = pa.array(np.arange(versions.num_rows, dtype=np.int32))
+        if self._copied_rows is not None:
+            return _copied(versions, self._copied_rows).append_column(PLACE_FIELD, places), []
         found, failed = self._rows.run_each(versions.append_column(PLACE_FIELD, places))
         return pa.concat_tables(found) if found else self._rows.run(self._schema.empty_table()), failed
 
     def results(self, groups: pa.Table, checked: Callable[[pa.Table], pa.Table]) -> tuple[list[pa.Table], list[Failed]]:
         """The view's rows of groups, ``_c0`` …, whether each is shown, and its slot; and the groups that fail."""
+        copied = self._grouped.copied_groups
+        if copied is not None:
+            shown = {f"_c{number}": name for number, name in enumerate(copied)}
+            every = pa.array(np.ones(groups.num_rows, np.bool_))
+            found = _copied(groups, shown).append_column("_shown", every).append_column(SLOT_FIELD, groups[PLACE])
+            return each_of(found, checked)
         assert self._groups is not None
         return self._groups.run_each(groups, checked)
+
+
+def _copied(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """Columns of a table under other names."""
+    return pa.table({name: table[column] for name, column in columns.items()})
 
 
 def never_empty(schema: pa.Schema) -> pa.Schema:

@@ -72,6 +72,30 @@ def test_a_group_by_over_one_source_is_kept_by_its_groups(
 
 
 @pytest.mark.parametrize(
+    ("text", "rows", "groups"),
+    [
+        ("SELECT a, count(*), Max(B) FROM x.y GROUP BY 1", {"_k0": "a", "_a1": "b"}, ["_k0", "_v0", "_v1"]),
+        ('SELECT sum("b") AS total, y.a FROM x.y GROUP BY y.a', {"_k0": "a", "_a0": "b"}, ["_v0", "_k0"]),
+        ('SELECT "user", count(*) FROM x.y GROUP BY "user"', {"_k0": "user"}, ["_k0", "_v0"]),
+        ("SELECT user, count(*) FROM x.y GROUP BY user", None, ["_k0", "_v0"]),
+        ("SELECT count(*) FROM x.y", None, ["_v0"]),
+        ("SELECT a, count(*) FROM x.y WHERE b > 1 GROUP BY a", None, ["_k0", "_v0"]),
+        ("SELECT a, sum(b + 1) FROM x.y GROUP BY a", None, ["_k0", "_v0"]),
+        ("SELECT a, sum(b) FILTER (WHERE b > 1) FROM x.y GROUP BY a", None, ["_k0", "_v0"]),
+        ("SELECT a, sum(b) * 2 FROM x.y GROUP BY a", {"_k0": "a", "_a0": "b"}, None),
+        ("SELECT a, sum(b) FROM x.y GROUP BY a HAVING sum(b) > 1", {"_k0": "a", "_a0": "b"}, None),
+    ],
+)
+def test_columns_that_are_only_copied_are_told_from_others(
+    text: str, rows: dict[str, str] | None, groups: list[str] | None
+) -> None:
+    shape = classified(text, (*COLUMNS, "user"))
+    assert isinstance(shape, Grouped)
+    assert shape.copied_rows == rows
+    assert shape.copied_groups == groups
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("SELECT a, median(b) FROM x.y GROUP BY a", "median(b)"),

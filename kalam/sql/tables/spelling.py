@@ -95,5 +95,10 @@ def _default_sql(default: Default, type_name: TypeName) -> str:
     return str(default)
 
 
+def is_word(name: str) -> bool:
+    """Whether a name has to be written in quotes, since without them it is a word of SQL."""
+    return name in _RESERVED
+
+
 def _name(name: str) -> str:
-    return f'"{name}"' if name in _RESERVED else name
+    return f'"{name}"' if is_word(name) else name

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.errors import TooLarge
 from kalam.views.groups.accumulators import Counts, Values, none_fails
 from kalam.views.groups.batch import Batch, Flags, Ints, present
-from kalam.views.groups.plain import from_plain, is_above, to_plain, unified
+from kalam.views.groups.plain import as_numbers, from_plain, is_above, to_plain, unified
 
 
 class Extremes:
@@ -82,20 +83,34 @@ class Extremes:
 
     def _extremes(self, batch: Batch, values: pa.Array, chosen: Flags) -> list[tuple[int, Any]]:
         """For each group of the chosen rows its slot and its own extreme."""
-        table = pa.table({"code": batch.codes[chosen], "value": values.filter(pa.array(chosen))})
-        if not table.num_rows:
+        if not chosen.any():
             return []
+        numbers = as_numbers(values)
+        if numbers is not None:
+            return self._extreme_numbers(batch, numbers, chosen)
+        table = pa.table({"code": batch.codes[chosen], "value": values.filter(pa.array(chosen))})
         direction = "descending" if self._greatest else "ascending"
-        keys = [("code", "ascending"), ("value", direction)]
-        # Arrow has NaN behind all numbers in either direction.
-        if self._greatest and pa.types.is_floating(values.type):
-            table = table.append_column("nan", pc.is_nan(table["value"]))
-            keys.insert(1, ("nan", "descending"))
-        order = pc.sort_indices(table, sort_keys=keys)
+        order = pc.sort_indices(table, sort_keys=[("code", "ascending"), ("value", direction)])
         codes = table["code"].take(order).to_numpy()
         firsts = np.flatnonzero(np.diff(codes, prepend=-1))
         found = unified(table["value"].take(order.take(pa.array(firsts))))
         return list(zip(batch.slots[codes[firsts]].tolist(), to_plain(found), strict=True))
+
+    def _extreme_numbers(self, batch: Batch, numbers: npt.NDArray[Any], chosen: Flags) -> list[tuple[int, Any]]:
+        """The same of numbers, among which NaN is the greatest."""
+        codes = batch.codes[chosen]
+        there = np.flatnonzero(np.bincount(codes, minlength=len(batch.slots)))
+        if numbers.dtype.kind == "f":
+            # One of the two takes NaN wherever there is one, the other one wherever there is nothing else.
+            beyond: np.ufunc = np.maximum if self._greatest else np.fmin
+            start: float = -np.inf if self._greatest else np.nan
+        else:
+            beyond, bounds = np.maximum if self._greatest else np.minimum, np.iinfo(numbers.dtype)
+            start = bounds.min if self._greatest else bounds.max
+        found = np.full(len(batch.slots), start, numbers.dtype)
+        with np.errstate(invalid="ignore"):  # NaN
+            beyond.at(found, codes, numbers[chosen])
+        return list(zip(batch.slots[there].tolist(), to_plain(pa.array(found[there])), strict=True))
 
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""

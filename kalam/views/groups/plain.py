@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,6 +61,18 @@ def to_plain(column: pa.Array) -> list[Any]:
     if _types.is_floating(column.type):
         return [NAN if value is not None and math.isnan(value) else value for value in values]
     return values
+
+
+def as_numbers(column: pa.Array) -> npt.NDArray[Any] | None:
+    """The values of a unified column without NULLs, where they are numbers or times; else None."""
+    if _types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    elif _types.is_date32(column.type):
+        column = column.cast(pa.int32())
+    if not _types.is_integer(column.type) and not _types.is_floating(column.type):
+        return None
+    numbers: npt.NDArray[Any] = column.to_numpy()
+    return numbers
 
 
 def from_plain(values: list[Any], kind: pa.DataType) -> pa.Array:

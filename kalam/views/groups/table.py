@@ -8,7 +8,7 @@ there are no keys there is one group from the beginning, which never goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -209,12 +209,9 @@ class GroupTable:
 
     def key_columns(self, slots: Ints) -> dict[str, pa.Array]:
         """The keys of these groups, ``_k0`` …."""
-        columns: list[list[Any]] = [[] for _ in self._keys]
-        for key in self.keys_of(slots):
-            for column, value in zip(columns, key, strict=True):
-                column.append(value)
-        named = enumerate(zip(columns, self._keys, strict=True))
-        return {f"_k{number}": from_plain(column, kind) for number, (column, kind) in named}
+        keys = self.keys_of(slots)
+        named = enumerate(self._keys)
+        return {f"_k{number}": from_plain([key[number] for key in keys], kind) for number, kind in named}
 
 
 def _accumulator(call: KeptCall, capacity: int, pairs_max: int) -> Accumulator:

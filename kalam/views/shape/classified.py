@@ -9,6 +9,7 @@ places. Both are made of the user's own words. What is not certain to be kept th
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
@@ -16,8 +17,10 @@ import msgspec
 from sqlglot import exp
 
 from kalam.sql.queries.select import is_aggregate
+from kalam.sql.tables.spelling import is_word
 from kalam.sql.text.edits import Edits
 from kalam.sql.text.lexer import fold
+from kalam.sql.text.mentions import name_of
 from kalam.sql.text.spans import Tree, read_tree
 from kalam.views.shape.grouping import form_of, grouped_by
 
@@ -32,6 +35,9 @@ _UNKEPT: Final = {
     "with_": "WITH", "joins": "a join", "laterals": "LATERAL", "distinct": "DISTINCT", "order": "ORDER BY",
     "limit": "LIMIT", "offset": "OFFSET", "qualify": "QUALIFY", "windows": "a window function",
 }  # fmt: skip
+
+
+_COPIED: Final = re.compile(r'"(_[kv]\d+)"')
 
 
 class AggregateKind(enum.StrEnum):
@@ -69,7 +75,8 @@ class Grouped(msgspec.Struct, frozen=True, kw_only=True):
 
     ``keys`` are the expressions of the GROUP BY and ``key_places`` where each stands in the select list, None for one
     that does not stand there. ``source`` and ``where`` are texts, the FROM with its word; ``listed`` is the select
-    list, and ``having`` the condition, over the groups.
+    list, and ``having`` the condition, over the groups. ``columns`` are, in their order, the columns of the source
+    that the keys and the arguments of the aggregates are, None for one that is more than a column.
     """
 
     keys: tuple[str, ...]
@@ -79,6 +86,22 @@ class Grouped(msgspec.Struct, frozen=True, kw_only=True):
     where: str | None
     listed: tuple[str, ...]
     having: str | None
+    columns: tuple[str | None, ...] = ()
+
+    @property
+    def copied_rows(self) -> dict[str, str] | None:
+        """Of which column of the source each of the rows text is a copy; None where it is more than that."""
+        names = [f"_k{number}" for number in range(len(self.keys))]
+        names += [f"_a{number}" for number, call in enumerate(self.calls) if call.argument is not None]
+        copied = {name: column for name, column in zip(names, self.columns, strict=True) if column is not None}
+        return copied if copied and len(copied) == len(names) and self.where is None else None
+
+    @property
+    def copied_groups(self) -> list[str] | None:
+        """Of which column of the groups each of the select list is a copy; None where it is more than that."""
+        found = [_COPIED.fullmatch(text) for text in self.listed]
+        copied = [match[1] for match in found if match is not None]
+        return copied if len(copied) == len(found) and self.having is None else None
 
     def rows_text(self, *, with_place: bool) -> str:
         """The query for what the rows bring to their groups, over the source or a batch of its rows."""
@@ -133,7 +156,7 @@ def _grouped(tree: Tree, columns: Collection[str]) -> Grouped:
     keys = grouped_by(select, columns)
     if keys is None:
         raise _NotKept("GROUP BY ALL, ROLLUP, CUBE or GROUPING SETS")
-    work = _Work(tree, {form_of(key): number for number, key in enumerate(keys)})
+    work = _Work(tree, {form_of(key): number for number, key in enumerate(keys)}, columns)
     listed = tuple(work.over_groups(item.unalias()) for item in select.expressions)
     having = select.args.get("having")
     shown = work.over_groups(having.this) if having is not None else None
@@ -150,6 +173,7 @@ def _grouped(tree: Tree, columns: Collection[str]) -> Grouped:
         where=None if where is None else work.slice(where.this),
         listed=listed,
         having=shown,
+        columns=(*map(work.column, keys), *work.columns),
     )
 
 
@@ -179,8 +203,9 @@ def _only_select(tree: Tree) -> exp.Select:
 class _Work:
     """The select list on its way: the aggregates that were met, each once."""
 
-    def __init__(self, tree: Tree, keys: dict[exp.Expr, int]) -> None:
-        self._tree, self._keys = tree, keys
+    def __init__(self, tree: Tree, keys: dict[exp.Expr, int], columns: Collection[str]) -> None:
+        self._tree, self._keys, self._of_source = tree, keys, columns
+        self.columns: list[str | None] = []
         self.calls: dict[tuple[AggregateKind, exp.Expr | None, exp.Expr | None], Call] = {}
 
     def slice(self, node: exp.Expr) -> str:
@@ -189,6 +214,14 @@ class _Work:
         if not text:
             raise _NotKept(f"{node.sql(dialect='postgres')[:60]}, whose place in the text is not known")
         return text
+
+    def column(self, node: exp.Expr) -> str | None:
+        """The column of the source that an expression is; None for anything else, or what may be a word of SQL."""
+        if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
+            return None
+        name = name_of(node.this)
+        is_name = bool(node.this.args.get("quoted")) or not is_word(name)
+        return name if is_name and name in self._of_source else None
 
     def over_groups(self, node: exp.Expr) -> str:
         """An expression of the select list as one over groups."""
@@ -236,6 +269,8 @@ class _Work:
                 gathered = f"CASE WHEN {self.slice(condition)} THEN {gathered or 'TRUE'} END"
                 kind = AggregateKind.COUNT if kind is AggregateKind.COUNT_ROWS else kind
             self.calls[named] = Call(kind, gathered)
+            if gathered is not None:
+                self.columns.append(None if argument is None or condition is not None else self.column(argument))
         return list(self.calls).index(named)
 
 
