@@ -74,7 +74,7 @@ async def read_feed(url: str, subject: str) -> list[FeedMessage]:
         messages: list[FeedMessage] = []
         while waiting := (await sub.consumer_info()).num_pending:
             with suppress(nats_errors.TimeoutError):  # a purge took away meanwhile what was waiting
-                messages += [_decode(msg) for msg in await sub.fetch(min(1_000, waiting), timeout=2)]
+                messages += [_decode(msg) for msg in await sub.fetch(min(200, waiting), timeout=2)]
         return messages
 
 

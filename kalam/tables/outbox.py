@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import groupby
 
-import msgspec
 import structlog
 
 from kalam.backoff import Backoff
@@ -27,15 +26,17 @@ from kalam.rows.codec import Codec, Codecs
 from kalam.schema import Table, TableKind
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Chunk, Op
-from kalam.storage.log.copy_store import CopyStore, read_chunks
+from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.database import Database
 from kalam.storage.log.troubles import Troubles, log_failure, reason_of
 from kalam.storage.log.view_positions import READ_UPTO
 from kalam.storage.log.writes import Announcement
+from kalam.tables.backlog import backlogs, read_on
 from kalam.tables.dropped_feeds import DroppedFeeds
-from kalam.tables.ports import ChangeMessage, FeedPort, FeedPosition, OutOfPlace
+from kalam.tables.ports import ChangeMessage, FeedPort, OutOfPlace
 from kalam.tables.runs import Unpublished, all_messages_of, columns_to_show, cut, first_of, messages_of
+from kalam.tables.waiting import Feed, Waiting
 from kalam.tasks import Tasks
 from kalam.threads import INLINE_ROWS_MAX, Purpose, in_thread
 from kalam.tracing import batch_span
@@ -44,43 +45,12 @@ log = structlog.get_logger(__name__)
 
 TURN_BYTES_MAX = 4 << 20
 """Bytes of rows that are encoded and published in one turn of one copy."""
-READ_CHUNKS_MAX = 8
+READING_COPIES_MAX = 16
+"""So many copies at once publish what was read from the log: each has a turn's bytes, or one chunk, in memory."""
 PENDING_BYTES_MAX = 64 << 20
 """Of more changes of one copy that wait only the log holds the rest; a load is faster than its publishing."""
-_BEHIND = "first_seq + row_count - 1 > (SELECT published_seq FROM copies WHERE copies.copy_id = log.copy_id)"
 WATERMARK_PAUSE_S = 0.2
 RETRY_PAUSE_S = (0.05, 2.0)
-
-
-class Feed(msgspec.Struct):
-    """The unpublished changes of one copy. ``position`` is None until the broker has been asked.
-
-    ``behind_seq`` is the last change of those that are in the log alone, behind the pending ones; 0 for none. Their
-    bytes are ``behind_bytes``, but for those of a table that nobody sees yet.
-    """
-
-    table: Table
-    user: str
-    copy_id: int
-    pending: deque[Unpublished] = msgspec.field(default_factory=deque)
-    byte_count: int = 0
-    position: FeedPosition | None = None
-    behind_seq: int = 0
-    behind_bytes: int = 0
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def known_seq(self) -> int:
-        """The last change that is pending or published."""
-        published = self.position.change_seq if self.position else 0
-        return self.pending[-1].chunk.last_seq if self.pending else published
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is committed and not yet published; ``oldest_us`` is the time of the oldest (microseconds since 1970)."""
-
-    changes: int
-    oldest_us: int | None
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:
@@ -111,6 +81,7 @@ class Outbox:
         self.dropped = DroppedFeeds(database, port)
         self._feeds: dict[int, Feed] = {}
         self._tasks = Tasks()
+        self._reading = asyncio.Semaphore(READING_COPIES_MAX)
         self._marked: dict[int, int] = {}
         self._held: set[int] = set()
         self.byte_count = 0
@@ -148,6 +119,7 @@ class Outbox:
             return
         self.byte_count += chunk.byte_count
         if feed.behind_seq or chunk.large or feed.byte_count > PENDING_BYTES_MAX:
+            feed.behind_us = feed.behind_us if feed.behind_seq else chunk.updated_us
             feed.behind_seq = chunk.last_seq
             feed.behind_bytes += chunk.byte_count
             return
@@ -167,37 +139,19 @@ class Outbox:
             task.add_done_callback(_tell_failure)
 
     async def recover(self) -> None:
-        """At the start: take up every copy whose log goes beyond its watermark."""
+        """At the start: take up every copy whose log goes beyond its watermark. What waits stays in the log."""
         await in_thread(Purpose.CATALOGUE, self.dropped.load)
         await self.dropped.purge_all()
-        rows = await in_thread(Purpose.CATALOGUE, self._unpublished)
-        for copy_id, table_id, user, last_seq, size, beside in rows:
-            table = self._catalogue.by_id.get(table_id)
+        rows = await in_thread(Purpose.CATALOGUE, backlogs, self._database)
+        for backlog in rows:
+            table = self._catalogue.by_id.get(backlog.table_id)
             if table is None:
                 continue
-            feed = self._feeds[copy_id] = Feed(table, user, copy_id)
-            if beside or size > PENDING_BYTES_MAX:
-                feed.behind_seq, feed.behind_bytes = last_seq, size
-            else:
-                feed.pending.extend(map(Unpublished, await in_thread(Purpose.CATALOGUE, self._read_log, copy_id)))
-                feed.byte_count = sum(each.chunk.byte_count for each in feed.pending)
-            self.byte_count += feed.byte_count + feed.behind_bytes
+            feed = self._feeds[backlog.copy_id] = Feed(table, backlog.user, backlog.copy_id, told_seq=backlog.told_seq)
+            feed.behind_seq, feed.behind_bytes = backlog.last_seq, backlog.byte_count
+            feed.behind_us = backlog.oldest_us
+            self.byte_count += backlog.byte_count
             self._start(feed)
-
-    def _unpublished(self) -> list[tuple[int, int, str, int, int, int]]:
-        """The copies that have changes to be told, the last of each, their bytes, and how many pieces lie beside."""
-        with self._database.reading() as conn:
-            return conn.execute(
-                """SELECT copy_id, table_id, user_id, max(first_seq + row_count - 1), sum(length(payload)
-                + ifnull(length(old), 0) + ifnull(length(old_updated), 0)), count(staged_id)
-                FROM copies JOIN log USING (copy_id)
-                WHERE first_seq + row_count - 1 > published_seq GROUP BY copy_id"""
-            ).fetchall()
-
-    def _read_log(self, copy_id: int, after_seq: int = 0, chunks_max: int = -1) -> list[Chunk]:
-        behind = f"{_BEHIND} AND first_seq + row_count - 1 > {int(after_seq)}"
-        with self._database.reading() as conn:
-            return read_chunks(conn, copy_id, behind, chunks_max)
 
     async def forget_table(self, table: Table) -> None:
         """Drop what waits of a table that was dropped, and what the broker holds of it; raises BrokerUnavailable."""
@@ -284,8 +238,16 @@ class Outbox:
             await self.dropped.purge(feed.table.name)
             feed.position = await self._port.position(feed.table, feed.user)
             self._skip(feed, feed.position.change_seq)
-        if not feed.pending:
-            await self._read_on(feed, feed.position.change_seq)
+        if feed.pending:
+            await self._publish(feed)
+            return
+        async with self._reading:
+            if feed.position is not None:  # else there was a reconnect while it waited for its turn
+                await self._read_on(feed, feed.position.change_seq)
+                await self._publish(feed)
+
+    async def _publish(self, feed: Feed) -> None:
+        """Publish what a turn takes of what is pending."""
         waiting = first_of(feed.pending, TURN_BYTES_MAX)
         if not waiting:
             return
@@ -309,7 +271,7 @@ class Outbox:
 
     async def _read_on(self, feed: Feed, change_seq: int) -> None:
         """Take the next chunks from the log, some at a time: nobody holds in memory what a table was filled with."""
-        chunks = await in_thread(Purpose.CATALOGUE, self._read_log, feed.copy_id, change_seq, READ_CHUNKS_MAX)
+        chunks = await in_thread(Purpose.CATALOGUE, read_on, self._database, feed.copy_id, change_seq, TURN_BYTES_MAX)
         feed.pending.extend(map(Unpublished, chunks))
         size = sum(chunk.byte_count for chunk in chunks)
         known = min(size, feed.behind_bytes)
@@ -319,6 +281,9 @@ class Outbox:
         if not chunks or chunks[-1].last_seq >= feed.behind_seq:  # what was announced meanwhile is behind that
             self.byte_count -= feed.behind_bytes
             feed.behind_seq = feed.behind_bytes = 0
+        else:
+            feed.behind_us = chunks[-1].updated_us
+        self._skip(feed, change_seq)
 
     def _codec(self, table: Table, schema_version: int) -> Codec:
         """What shows a chunk as it was committed, whatever an ALTER has done since."""
@@ -385,13 +350,6 @@ class Outbox:
         """How much waits to be published."""
         told = [feed for feed in self._feeds.values() if feed.pending or feed.behind_seq]
         return Waiting(
-            changes=sum(map(_changes, told)),
-            oldest_us=min((feed.pending[0].chunk.updated_us for feed in told if feed.pending), default=None),
+            changes=sum(feed.changes for feed in told),
+            oldest_us=min((feed.oldest_us for feed in told if feed.oldest_us is not None), default=None),
         )
-
-
-def _changes(feed: Feed) -> int:
-    """How many changes of a feed wait; it has no holes."""
-    if not feed.pending:
-        return feed.behind_seq - (feed.position.change_seq if feed.position else 0)
-    return max(feed.pending[-1].chunk.last_seq, feed.behind_seq) - feed.pending[0].chunk.first_seq + 1

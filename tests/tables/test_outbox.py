@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +285,67 @@ def fill_widely(server: ServerProcess, table: str, batches: int, first: int = 0)
     for start in range(first, first + batches * 100, 100):
         server.sql(f"INSERT INTO {table} SELECT value, repeat('x', 400), 0 FROM range({start}, {start + 100})")
     return batches * 100
+
+
+def peak_bytes(server: ServerProcess) -> int:
+    """The most memory that the server's process ever had."""
+    [line] = [
+        line for line in Path(f"/proc/{server.announcement['pid']}/status").read_text().splitlines() if "VmHWM" in line
+    ]
+    return int(line.split()[1]) << 10
+
+
+async def test_more_than_memory_may_hold_waits_in_the_log_when_the_server_is_killed(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_until: Any
+) -> None:
+    server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
+    table = create(server, "much")
+    server.sql("CREATE USER TABLE much.mine (id BIGINT PRIMARY KEY, place TEXT, n INT)")
+    server.stop()
+    server.restart()
+    before = peak_bytes(server)
+    nats_server.stop()
+    for start in range(0, 3_000, 100):  # 120 MB
+        server.sql(f"INSERT INTO {table} SELECT value, repeat('x', 40000), 0 FROM range({start}, {start + 100})")
+    server.sql(f"UPDATE {table} SET n = 1 WHERE id % 1000 = 0")
+    for user in ("ann", "bob"):
+        server.sql("INSERT INTO much.mine SELECT value, 'x', 0 FROM range(0, 1000)", user=user)
+    server.kill()
+    nats_server.start()
+    server.restart()
+    await wait_until(lambda: server.sql(WAITING_BYTES) == [[0.0]])
+    feed = await read_feed(nats_server.url, "kalam.shared.much.t.>")
+    assert (last_seq(feed), sum(len(message.rows) for message in feed)) == (3_003, 3_003)
+    assert replay(feed, "id").keys() == set(range(3_000))
+    assert peak_bytes(server) - before < 100_000_000
+    for user in ("ann", "bob"):
+        mine = await feed_upto(nats_server.url, wait_until, f"kalam.user.{user}.much.mine.>", 1_000)
+        assert replay(mine, "id").keys() == set(range(1_000))
+
+
+async def test_of_a_statement_that_was_told_in_part_the_next_server_tells_the_rest(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, wait_until: Any
+) -> None:
+    server = start_kalam(flags=[f"--nats-url={nats_server.url}"])
+    table = create(server, "part")
+    server.sql(f"INSERT INTO {table} SELECT value, 'x', 1 FROM range(0, 3500)")
+    feed = await feed_upto(nats_server.url, wait_until, "kalam.shared.part.t.>", 3_500)
+    await wait_until(lambda: server.sql(WAITING_BYTES) == [[0.0]])
+    server.kill()
+    with closing(sqlite3.connect(server.data_dir / "kalam.db")) as conn, conn:  # a watermark may lag
+        conn.execute("UPDATE copies SET published_seq = 0")
+    async with connected(nats_server.url) as client:
+        for message in feed[2:]:
+            await client.jetstream().delete_msg(SHARED_STREAM, message.stream_seq)
+    server.restart()
+    again = await feed_upto(nats_server.url, wait_until, "kalam.shared.part.t.>", 3_500)
+    assert shape(again) == [
+        ("insert", 1, 1_000),
+        ("insert", 1_001, 1_000),
+        ("insert", 2_001, 1_000),
+        ("insert", 3_001, 500),
+    ]
+    assert replay(again, "id") == content(server, table)
 
 
 async def headers_of(url: str, count: int) -> list[dict[str, str]]:
