@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from server_process import ServerProcess, SqlFailed
 from small_disk import fill, small_disk
 
-from kalam.storage.segments.key_filter import KeyHashes, key_hash
+from kalam.storage.segments import row_cache
 from kalam.storage.segments.key_reader import FEW_KEYS, Footer, KeyReader, NotKept
-from kalam.storage.segments.row_cache import RowCache, Wanted
+from kalam.storage.segments.packed_rows import pack
+from kalam.storage.segments.row_cache import WAITING_MAX, RowCache, Wanted
 from kalam.storage.segments.segment_file import stamp_of
 
 MIB = 1 << 20
@@ -71,12 +72,13 @@ class Reads:
         return Wanted.of(schema, self.key)
 
     def read(self, *keys: Any, names: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-        hashes = dict(zip(keys, KeyHashes.of(keys).tolist(), strict=True))
-        return self.reader.read(self.path, stamp_of(self.path), self.wanted(*names), hashes)
+        found = self.reader.read(self.path, stamp_of(self.path), self.wanted(*names), keys)
+        self.cache.wait_packed()
+        return found
 
     def kept(self, key: Any, *names: str) -> list[tuple[Any, ...]]:
         """What is read without waiting; raises NotKept."""
-        return self.reader.kept(stamp_of(self.path), self.wanted(*names), key, key_hash(key))
+        return self.reader.kept(stamp_of(self.path), self.wanted(*names), key)
 
     def files(self) -> list[Path]:
         return sorted(self.path.with_name("rows").iterdir()) if self.path.with_name("rows").exists() else []
@@ -92,7 +94,7 @@ def test_what_is_found_is_what_a_filter_finds(tmp_path: Path, data: st.DataObjec
     for few in (1, 3, len(keys)):
         wanted = list({*data.draw(st.permutations(keys))[:few], *foreign})
         expected = table.filter(pc.is_in(table["key"], pa.array(wanted, kind)))
-        for _ in range(3):  # decoded, packed, kept
+        for _ in range(2):  # decoded, kept
             found = reads.read(*wanted)
             assert sorted(found) == sorted(zip(*(column.to_pylist() for column in expected.columns), strict=True))
         for key in wanted:
@@ -115,7 +117,7 @@ def test_a_key_of_several_columns_is_found_by_all_of_them(
     reads = Reads(tmp_path / "segment", table.schema, key=names)
     for few in (1, 3, len(keys)):
         wanted = list({*data.draw(st.permutations(keys))[:few], *foreign})
-        for _ in range(3):  # decoded, packed, kept
+        for _ in range(2):  # decoded, kept
             assert sorted(reads.read(*wanted)) == sorted(row for row in rows if row[:-1] in wanted)
         for own in wanted:
             assert sorted(reads.kept(own)) == sorted(row for row in rows if row[:-1] == own)
@@ -136,24 +138,58 @@ def test_many_keys_are_read_and_not_kept(tmp_path: Path) -> None:
     assert (reads.cache.byte_count, reads.files()) == (0, [])
 
 
-def test_a_row_group_that_is_asked_for_again_is_kept_with_the_columns_that_were_wanted(tmp_path: Path) -> None:
+def test_a_row_group_that_was_read_is_kept_with_the_columns_that_were_wanted(tmp_path: Path) -> None:
     reads = Reads(tmp_path / "segment", numbers(tmp_path / "segment"))
-    with pytest.raises(NotKept):
-        reads.kept(3, "key")
-    assert reads.read(3, names=("key",)) == [(3,)]
     with pytest.raises(NotKept):
         reads.kept(3, "key")
     assert reads.read(3, names=("key",)) == reads.kept(3, "key") == [(3,)]
     assert reads.kept(4, "key") == [(4,)]  # of the same row group
     with pytest.raises(NotKept):
         reads.kept(3, "key", "note")
-    for _ in range(2):
-        assert reads.read(4, names=("note", "key")) == [("n4", 4)]
+    assert reads.read(4, names=("note", "key")) == [("n4", 4)]
     assert (reads.kept(3, "note", "key"), reads.kept(3, "key"), reads.kept(3)) == ([("n3", 3)], [(3,)], [(3, "n3")])
     assert len(reads.files()) == 1
     with pytest.raises(NotKept):
         reads.kept(50, "key")
     assert reads.kept(1_000, "key") == []  # the footer alone tells
+
+
+def test_row_groups_that_wait_to_be_packed_answer_and_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reads(tmp_path / "segment", numbers(tmp_path / "segment"))
+    entered, opened = threading.Event(), threading.Event()
+
+    def hold(*args: Any) -> Any:
+        entered.set()
+        assert opened.wait(10)
+        return pack(*args)
+
+    monkeypatch.setattr(row_cache, "pack", hold)
+    wanted, stamp = reads.wanted(), stamp_of(reads.path)
+    for key in range(0, 100, 7):
+        assert reads.reader.read(reads.path, stamp, wanted, [key]) == [(key, f"n{key}")]
+    assert entered.wait(10)
+    reads.path.rename(tmp_path / "away")
+    for key in range(7 * WAITING_MAX):  # from what waits, without the file
+        assert reads.reader.read(reads.path, stamp, wanted, [key, 1_000]) == [(key, f"n{key}")]
+    with pytest.raises(FileNotFoundError):
+        reads.reader.read(reads.path, stamp, wanted, [7 * WAITING_MAX])
+    opened.set()
+    reads.cache.wait_packed()
+    assert len(reads.files()) == WAITING_MAX
+
+
+def test_what_waits_goes_with_its_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reads(tmp_path / "segment", numbers(tmp_path / "segment"))
+
+    def forget(*args: Any) -> Any:
+        reads.reader.forget(stamp_of(reads.path))
+        return pack(*args)
+
+    monkeypatch.setattr(row_cache, "pack", forget)
+    assert reads.read(3) == [(3, "n3")]
+    assert (reads.files(), reads.cache.byte_count) == ([], 0)
+    with pytest.raises(NotKept):
+        reads.kept(3)
 
 
 def test_a_file_that_is_another_one_is_read_anew_and_a_missing_one_is_named(tmp_path: Path) -> None:
@@ -214,9 +250,9 @@ def test_rows_that_are_not_in_memory_are_waited_for_elsewhere(tmp_path: Path) ->
 def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:
     path = tmp_path / "segment"
     schema = write(path, pa.int64(), range(1_000), group_rows=100).schema
-    for bound, most in ((0, 0), (5_000, 0), (30_000, 7), (MIB, 10)):
+    for bound, most in ((0, 0), (4_000, 0), (30_000, 7), (MIB, 10)):
         reads = Reads(path, schema, bound)
-        for _ in range(3):
+        for _ in range(2):
             for key in range(0, 1_000, 10):
                 assert reads.read(key) == [(key, f"n{key}")]
                 assert sum(max(4_096, file.stat().st_size) for file in reads.files()) <= bound
@@ -227,7 +263,7 @@ def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:
 
 def test_a_row_group_that_is_asked_for_far_more_often_takes_the_place_of_another(tmp_path: Path) -> None:
     path = tmp_path / "segment"
-    reads = Reads(path, write(path, pa.int64(), range(200), group_rows=100).schema, 11_000)  # room for one
+    reads = Reads(path, write(path, pa.int64(), range(200), group_rows=100).schema, 8_000)  # room for one
     for _ in range(2):
         reads.read(3)
     for _ in range(3):
@@ -284,7 +320,7 @@ def test_what_is_kept_goes_with_its_segment_with_the_cache_and_with_the_run(tmp_
         again.read(3)
     again.cache.close()
     for _ in range(3):
-        assert again.read(3) == [(3, "n3")]
+        assert again.reader.read(path, stamp_of(path), again.wanted(), [3]) == [(3, "n3")]
     assert not path.with_name("rows").exists()
 
 
@@ -294,7 +330,8 @@ def test_nothing_is_kept_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
     cache = RowCache(tmp_path / "rows", MIB, free_bytes_min=1 << 60)
     reader = KeyReader(cache)
     for _ in range(4):
-        assert reader.read(path, stamp_of(path), Wanted.of(schema, ["key"]), {3: 0}) == [(3, "n3")]
+        assert reader.read(path, stamp_of(path), Wanted.of(schema, ["key"]), [3]) == [(3, "n3")]
+        cache.wait_packed()
     assert cache.byte_count == 0
     assert list((tmp_path / "rows").iterdir()) == []
 
@@ -305,8 +342,9 @@ def test_what_is_kept_makes_room_where_the_disk_becomes_nearly_full(tmp_path: Pa
     with small_disk(tmp_path / "disk", 4) as disk:
         cache = RowCache(disk / "rows", MIB, free_bytes_min=MIB)
         reader, wanted = KeyReader(cache), Wanted.of(schema, ["key"])
-        for key in 2 * list(range(0, 1_000, 100)):
-            assert reader.read(path, stamp_of(path), wanted, {key: key_hash(key)}) == [(key, f"n{key}")]
+        for key in range(0, 1_000, 100):
+            assert reader.read(path, stamp_of(path), wanted, [key]) == [(key, f"n{key}")]
+            cache.wait_packed()
         kept = cache.byte_count
         reader.give_back()
         assert cache.byte_count == kept > 0, "there is room"
@@ -314,7 +352,7 @@ def test_what_is_kept_makes_room_where_the_disk_becomes_nearly_full(tmp_path: Pa
         reader.give_back()
         assert 0 < cache.byte_count < kept, "no more went than was needed"
         assert shutil.disk_usage(disk).free >= MIB
-        assert reader.read(path, stamp_of(path), wanted, {3: key_hash(3)}) == [(3, "n3")]
+        assert reader.read(path, stamp_of(path), wanted, [3]) == [(3, "n3")]
         fill(disk / "more")
         reader.give_back()
         assert cache.byte_count == 0
@@ -346,7 +384,7 @@ def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: S
     server.sql("INSERT INTO followed.t SELECT value, 'old' FROM range(0, 1000); FLUSH TABLE followed.t")
 
     def rows(key: int) -> list[list[str]]:
-        first, *again = (server.sql(select, key) for _ in range(3))  # decoded, packed, kept
+        first, *again = (server.sql(select, key) for _ in range(3))  # decoded, kept
         assert again == [first] * 2
         return first
 

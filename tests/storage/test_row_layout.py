@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from server_process import ServerProcess
 from kalam.rows.column_types import TYPES
 from kalam.schema import DataType, TypeName
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes, key_hash
-from kalam.storage.segments.packed_rows import Damaged, block_of, pack, rows_in
+from kalam.storage.segments.packed_rows import DENSE, QUICK, Damaged, Packed, Packing, pack
 from kalam.storage.segments.row_layout import RowLayout
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,10 +59,13 @@ def alike(packed: Any, own: Any) -> bool:
     return type(packed) is type(own) and str(packed) == str(own) and bool(packed == own)
 
 
-def packed(table: pa.Table, keys: list[int]) -> tuple[bytes, Any, RowLayout]:
-    out, layout = io.BytesIO(), RowLayout(table.schema)
-    places = pack(table, KeyHashes.of(keys), layout, out.write)
-    return out.getvalue(), places, layout
+PACKINGS = [QUICK, DENSE]
+
+
+def found_in(packed: Packed, blocks: Sequence[bytes], key: Any) -> list[tuple[Any, ...]]:
+    """The rows with a key, as those who keep the blocks read them."""
+    read = packed.layout.reader(packed.layout.schema.names)
+    return [row for number in packed.blocks_with(key) for row in packed.rows_in(number, blocks[number], key, read)]
 
 
 def test_every_type_has_a_place_in_a_record() -> None:
@@ -72,8 +76,8 @@ def test_every_type_has_a_place_in_a_record() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=st.data())
-def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject) -> None:
+@given(data=st.data(), packing=st.sampled_from(PACKINGS))
+def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject, packing: Packing) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=20))
     rows = data.draw(st.integers(1, 40))
     columns = []
@@ -84,40 +88,46 @@ def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject) -> None:
     table = pa.table(columns, names=[f"c{place}" for place in range(len(names))])
     cut = data.draw(st.integers(0, rows - 1))
     table = pa.concat_tables([table.slice(cut), table.slice(0, cut)])  # of columns in pieces, which do not begin at 0
-    written, places, layout = packed(table, list(range(rows)))
-    assert len(written) == places[-1]
-    for key in range(rows):
-        block = block_of(key_hash(key), len(places) - 1)
-        [found] = rows_in(written[places[block] : places[block + 1]], key_hash(key), layout)
-        expected = [column[key].as_py() for column in table.columns]
-        assert all(map(alike, found, expected)), (found, expected)
-    block = block_of(key_hash(-7), len(places) - 1)
-    assert rows_in(written[places[block] : places[block + 1]], key_hash(-7), layout) == []
+    keys = sorted(data.draw(st.lists(st.integers(-9, 9), min_size=rows, max_size=rows)))
+    table = table.append_column("key", pa.array(keys, pa.int64()))
+    packed, blocks = pack(table, ["key"], msgspec.structs.replace(packing, rows_max=data.draw(st.integers(1, 41))))
+    assert [len(block) for block in blocks] == [end - start for start, end in pairwise(packed.places)]
+    order = data.draw(st.permutations(table.column_names))
+    read = packed.layout.reader(order)
+    for key in range(-10, 11):
+        found = found_in(packed, blocks, key)
+        expected = [[column[at].as_py() for column in table.columns] for at in range(rows) if keys[at] == key]
+        assert len(found) == len(expected)
+        assert all(all(map(alike, *pair)) for pair in zip(found, expected, strict=True)), (found, expected)
+        for number in packed.blocks_with(key):
+            for row in packed.rows_in(number, blocks[number], key, read):
+                assert row[order.index("key")] == key
 
 
-@pytest.mark.parametrize("text_bytes", [0, 10, 1_000, 300_000])
-def test_blocks_hold_few_rows_where_these_are_large(text_bytes: int) -> None:
+@pytest.mark.parametrize("packing", PACKINGS, ids=lambda own: own.codec)
+@pytest.mark.parametrize("text_bytes", [0, 10, 255, 256, 1_000, 300_000])
+def test_blocks_hold_few_rows_where_these_are_large(text_bytes: int, packing: Packing) -> None:
     rows = 20 if text_bytes > 1_000 else 2_000
-    table = pa.table({"id": range(rows), "text": [chr(97 + key % 26) * text_bytes for key in range(rows)]})
-    written, places, layout = packed(table, list(range(rows)))
-    sizes = [end - start for start, end in pairwise(places)]
-    assert sum(sizes) == len(written)
-    assert max(sizes) < 6_000 + 8 * text_bytes
+    texts = [chr(97 + key % 26) + f"{key}" * (text_bytes // len(f"{key}")) for key in range(rows)]
+    table = pa.table({"id": range(rows), "text": texts})
+    packed, blocks = pack(table, ["id"], packing)
+    assert len(blocks) >= rows // packing.rows_max
+    assert max(int.from_bytes(block[4:8], "little") for block in blocks) < packing.bytes_max + 2 * (text_bytes + 50)
     for key in range(rows):
-        block = block_of(key_hash(key), len(places) - 1)
-        found = rows_in(written[places[block] : places[block + 1]], key_hash(key), layout)
-        assert found == [(key, chr(97 + key % 26) * text_bytes)]
+        assert found_in(packed, blocks, key) == [(key, texts[key])]
+    assert found_in(packed, blocks, -1) == found_in(packed, blocks, rows) == []
 
 
 @settings(deadline=None, max_examples=200)
-@given(place=st.integers(0), flipped=st.integers(1, 255))
-def test_a_flipped_byte_is_noticed(place: int, flipped: int) -> None:
-    written, places, layout = packed(pa.table({"id": range(10), "text": ["abc"] * 10}), list(range(10)))
-    damaged = bytearray(written)
-    damaged[place % len(written)] ^= flipped
-    [block] = [block for block, (_, end) in enumerate(pairwise(places)) if end > place % len(written)][:1]
-    with pytest.raises(Damaged):
-        rows_in(damaged[places[block] : places[block + 1]], 0, layout)
+@given(place=st.integers(0), flipped=st.integers(1, 255), packing=st.sampled_from(PACKINGS))
+def test_a_flipped_byte_is_noticed(place: int, flipped: int, packing: Packing) -> None:
+    packed, blocks = pack(pa.table({"id": range(100), "text": ["abc"] * 100}), ["id"], packing)
+    number = place % len(blocks)
+    damaged = bytearray(blocks[number])
+    damaged[place % len(damaged)] ^= flipped
+    for block in (damaged, damaged[:7], damaged[:-1]):
+        with pytest.raises(Damaged):
+            packed.rows_in(number, block, 0, packed.layout.reader(["id"]))
 
 
 @settings(deadline=None)
@@ -162,6 +172,6 @@ def test_a_row_of_every_type_is_the_same_hot_planned_decoded_and_kept(shared_ser
     hot = [server.sql(select, own) for own in keys]
     server.sql(f"FLUSH TABLE {table}")
     planned = server.sql(f"SELECT * FROM {table} ORDER BY k")
-    for _ in range(3):  # decoded, packed, kept
+    for _ in range(3):  # decoded, waiting, kept
         assert [server.sql(select, own) for own in keys] == hot == [[row] for row in planned]
     assert list(server.data_dir.glob("key-rows/*"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -98,12 +98,11 @@ class Asked(msgspec.Struct, frozen=True):
         """These keys, of which there is at least one."""
         return cls(keys, key_hash(keys[0]), None) if len(keys) == 1 else cls(keys, 0, KeyHashes.of(keys))
 
-    def maybe_in(self, key_filter: KeyFilter) -> dict[Key, int]:
-        """The keys that a segment with this filter may have, with their hashes."""
+    def maybe_in(self, key_filter: KeyFilter) -> Sequence[Key]:
+        """The keys that a segment with this filter may have."""
         if self.many is None:
-            return {self.keys[0]: self.one} if key_filter.may_contain_one(self.one) else {}
-        places = np.flatnonzero(key_filter.may_contain(self.many))
-        return {self.keys[at]: own for at, own in zip(places.tolist(), self.many[places].tolist(), strict=True)}
+            return self.keys if key_filter.may_contain_one(self.one) else ()
+        return [self.keys[at] for at in np.flatnonzero(key_filter.may_contain(self.many)).tolist()]
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -205,33 +204,33 @@ class ColdKeyIndex:
         self, table: Table, folder: str, view: View, key: Key, columns: Collection[str] | None = None
     ) -> ColdRow | None:
         """The row with one key, likewise; raises NotKept where something would have to be waited for."""
-        found, hashed = None, key_hash(key)
+        found = None
         candidates = [own for own in view.segments if own.min_key <= key <= own.max_key and not own.deleted]
         for segment in candidates:
-            if len(candidates) > 1 and not self._may_have(segment, hashed):
+            if len(candidates) > 1 and not self._may_have(segment, key):
                 continue
             stamp = self._checks.stamp_nowait(folder, segment)
             if stamp is None:
                 raise NotKept
             reading = self._reading(table, segment.schema_version, columns)
-            for read in self._reader.kept(stamp, reading.wanted, key, hashed):
+            for read in self._reader.kept(stamp, reading.wanted, key):
                 row = reading.row(read)
                 if row.seq >= view.overrides.get(key, 0) and (found is None or row.seq > found.seq):
                     found = row
         return found
 
-    def _may_have(self, segment: Segment, hashed: int) -> bool:
-        """Whether a segment may have a key of this hash; raises NotKept where its key filter would have to be read."""
+    def _may_have(self, segment: Segment, key: Key) -> bool:
+        """Whether a segment may have a key; raises NotKept where its key filter would have to be read."""
         if segment.segment_id not in self._filters:
             raise NotKept
-        return self.key_filter(segment).may_contain_one(hashed)
+        return self.key_filter(segment).may_contain_one(key_hash(key))
 
     def _read_rows(
         self,
         table: Table,
         folder: Path,
         segment: Segment,
-        keys: Mapping[Key, int],
+        keys: Sequence[Key],
         columns: Collection[str] | None,
     ) -> list[ColdRow]:
         if not keys:
@@ -304,7 +303,7 @@ class ColdKeyIndex:
         if key_filter is not None:
             self._filters_bytes -= key_filter.words.nbytes
 
-    def _read(self, table: Table, folder: Path, segment: Segment, keys: Mapping[Key, int]) -> list[tuple[Key, int]]:
+    def _read(self, table: Table, folder: Path, segment: Segment, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         if not keys:
             return []
         key = _names(sources(table.key_columns, self._catalogue.history(table)[segment.schema_version]))

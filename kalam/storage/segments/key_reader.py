@@ -1,8 +1,8 @@
-"""Reads the rows of segments that have one of some keys; row groups that are read again are packed for it.
+"""Reads the rows of segments that have one of some keys; row groups that are read are packed for the next time.
 
 Parquet gives a column of a row group whole or not at all: 50,000 values are decoded for the one that is wanted, which
-is nearly all that a read by key costs. So a row group that is asked for again is packed (``row_cache``), after which a
-row of it is a read of a few hundred bytes. Like the file's footer that is good for as long as the file is the same one.
+is nearly all that a read by key costs. So a row group that was decoded is packed (``row_cache``), after which a row of
+it is a read of some thousand bytes. Like the file's footer that is good for as long as the file is the same one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from kalam.rows.keys import key_at, key_values, places_among
 from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
-from kalam.storage.segments.key_filter import KeyHashes
 from kalam.storage.segments.remote import readable
 from kalam.storage.segments.row_cache import Group, RowCache, Wanted, WouldWait
 from kalam.storage.segments.segment_file import Stamp
@@ -133,8 +132,8 @@ class KeyReader:
         self._footers: OrderedDict[Stamp, Footer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path, stamp: Stamp, wanted: Wanted, keys: Mapping[Key, int]) -> list[Row]:
-        """The rows of a segment that have one of ``keys``, each with its hash; values are in the columns' order.
+    def read(self, path: Path, stamp: Stamp, wanted: Wanted, keys: Collection[Key]) -> list[Row]:
+        """The rows of a segment that have one of ``keys``; values are in the columns' order.
 
         ``stamp`` tells the file, which has been checked, from others. Raises what READ_ERRORS lists where it is not
         what it should be after all.
@@ -143,11 +142,11 @@ class KeyReader:
         opened = self._open(path, stamp, keeps=len(ordered) <= FEW_KEYS)
         found: list[Row] = []
         for group in opened.footer.groups_with(wanted.key, ordered):
-            rows = None if opened.stamp is None else self._packed(opened, (opened.stamp, group), wanted, keys)
-            found += _decoded(opened, group, wanted, ordered) if rows is None else rows
+            rows = None if opened.stamp is None else self._packed((opened.stamp, group), wanted, ordered)
+            found += self._missed(opened, group, wanted, ordered) if rows is None else rows
         return found
 
-    def kept(self, stamp: Stamp, wanted: Wanted, key: Key, key_hash: int) -> list[Row]:
+    def kept(self, stamp: Stamp, wanted: Wanted, key: Key) -> list[Row]:
         """The rows with one key; raises NotKept where something would have to be waited for."""
         footer = self._footers.get(stamp)
         if footer is None:
@@ -155,7 +154,7 @@ class KeyReader:
         found: list[Row] = []
         for group in footer.groups_with_one(wanted.key, key):
             try:
-                rows = self._cache.find((stamp, group), wanted, key, key_hash, nowait=True)
+                rows = self._cache.find((stamp, group), wanted, key, nowait=True)
             except WouldWait as exc:
                 raise NotKept from exc
             if rows is None:
@@ -187,41 +186,57 @@ class KeyReader:
                     self._footers.popitem(last=False)
         return Opened(source, stamp, footer)
 
-    def _packed(self, opened: Opened, group: Group, wanted: Wanted, keys: Mapping[Key, int]) -> list[Row] | None:
-        """The rows from what is packed of a row group, which is packed first if it is time; None if neither."""
-        schema = self._cache.missed(group, wanted)
-        if schema is not None:
-            rows = opened.decoded(group[1], schema.names).cast(schema)
-            self._cache.pack(group, rows, KeyHashes.of_columns([rows.column(name) for name in wanted.key]))
+    def _packed(self, group: Group, wanted: Wanted, keys: Sequence[Key]) -> list[Row] | None:
+        """The rows from what is packed of a row group; None if it is not."""
         found: list[Row] = []
-        for key, key_hash in keys.items():
-            own = self._cache.find(group, wanted, key, key_hash)
+        for key in keys:
+            own = self._cache.find(group, wanted, key)
             if own is None:
                 return None
             found += own
         return found
 
+    def _missed(self, opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
+        """The rows of a row group that is not packed, and is from now on if there is room."""
+        if opened.stamp is None:
+            return _decoded(opened, group, wanted, ordered)
+        name = (opened.stamp, group)
+        rows = self._cache.waiting(name, wanted)
+        schema = self._cache.missed(name, wanted) if rows is None else None
+        if schema is not None:
+            rows = opened.decoded(group, schema.names).cast(schema)
+            self._cache.pack(name, rows, wanted.key)
+        return _decoded(opened, group, wanted, ordered) if rows is None else _rows_of(rows, wanted, ordered)
+
 
 def _decoded(opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
     """The rows of a row group from the file; of columns other than the key's only if there is one."""
-    keys = [column.combine_chunks() for column in opened.decoded(group, wanted.key).columns]
-    places = _places(keys, ordered, [wanted.schema.field(name).type for name in wanted.key])
-    if not len(places):
-        return []
-    data = opened.decoded(group, wanted.names).take(places).cast(wanted.schema)
+    places = _places(opened.decoded(group, wanted.key), wanted, ordered)
+    return _taken(opened.decoded(group, wanted.names), wanted, places) if len(places) else []
+
+
+def _rows_of(rows: pa.Table, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
+    """The same of a row group that is decoded."""
+    return _taken(rows, wanted, _places(rows, wanted, ordered))
+
+
+def _taken(rows: pa.Table, wanted: Wanted, places: pa.Array) -> list[Row]:
+    data = rows.select(list(wanted.names)).take(places).cast(wanted.schema)
     return list(zip(*(column.to_pylist() for column in data.columns), strict=True))
 
 
-def _places(columns: Sequence[pa.Array], ordered: Sequence[Key], kinds: Sequence[pa.DataType]) -> pa.Array:
-    """Where rows that are sorted by a key's columns have one of the keys."""
+def _places(rows: pa.Table, wanted: Wanted, ordered: Sequence[Key]) -> pa.Array:
+    """Where rows that are sorted by the key have one of the keys."""
+    columns = [rows.column(name).combine_chunks() for name in wanted.key]
+    kinds = [wanted.schema.field(name).type for name in wanted.key]
     if len(ordered) > SEARCHED_KEYS:
-        wanted = [pa.array(own, kind) for own, kind in zip(key_values(ordered, len(kinds)), kinds, strict=True)]
-        rows = [column.cast(kind) for column, kind in zip(columns, kinds, strict=True)]
-        return pc.indices_nonzero(pc.is_valid(places_among(rows, wanted)))
+        keys = [pa.array(own, kind) for own, kind in zip(key_values(ordered, len(kinds)), kinds, strict=True)]
+        cast = [column.cast(kind) for column, kind in zip(columns, kinds, strict=True)]
+        return pc.indices_nonzero(pc.is_valid(places_among(cast, keys)))
     found: list[int] = []
     everywhere, value = range(len(columns[0])), partial(key_at, columns)
 
-    for wanted in ordered:
-        first = bisect_left(everywhere, wanted, key=value)
-        found += range(first, bisect_right(everywhere, wanted, lo=first, key=value))
+    for own in ordered:
+        first = bisect_left(everywhere, own, key=value)
+        found += range(first, bisect_right(everywhere, own, lo=first, key=value))
     return pa.array(found, pa.int64())

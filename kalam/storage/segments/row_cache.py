@@ -4,8 +4,11 @@
 cut off or damaged is noticed by its blocks' checksums, dropped, and packed anew. A full disk, or one with less than
 ``free_bytes_min`` left, is a reason to pack nothing, and to give back what is kept.
 
+One thread packs, behind the answers: whoever misses a row group has decoded it, answers from that, and hands it over.
+Until it is packed others are answered from it, too.
+
 What is kept at the bound: a row group comes in only if it was asked for more often lately than the one that was not
-asked for longest. Otherwise rows that are read all over a large table would push each other out, at 40 ms each.
+asked for longest. Otherwise rows that are read all over a large table would push each other out, at some 12 ms each.
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +31,8 @@ import structlog
 from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.log.open_files import NONE_LEFT
-from kalam.storage.segments.key_filter import Hashes
-from kalam.storage.segments.packed_rows import Damaged, block_of, pack, packed_bytes_max, rows_in
-from kalam.storage.segments.row_layout import RowLayout
+from kalam.storage.segments.packed_rows import DENSE, QUICK, Damaged, Packed, pack
+from kalam.storage.segments.row_layout import Reader, RowLayout
 from kalam.storage.segments.segment_file import Stamp
 
 log = structlog.get_logger(__name__)
@@ -44,11 +46,15 @@ PAGE_BYTES = 4_096
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 ENTRIES_MAX = 20_000
 HANDLES_MAX = 64
-PICKERS_MAX = 256
+READERS_MAX = 256
+QUICK_SHARE = 8
+"""Blocks that are read most quickly fill at most one part in so many of the cache; what comes then is made smaller."""
+WAITING_MAX = 4
+"""So many row groups, some megabytes each, wait to be packed; what is missed meanwhile is packed another time."""
 ASKED_FOR = 2
-"""A row group is packed when it is asked for the second time …"""
+"""What comes in at the bound was asked for so many times more than twice as often as what goes."""
 REFUSED_FOR = 1_000
-"""… and one for which there is no room after so many times more."""
+"""A row group for which there was no room is packed after it was asked for so many times."""
 ASKED_MAX = 15
 """Counts go so far, and are halved after ten misses for each entry, so that they tell of the last minutes."""
 COUNTED_MIN = 1_000
@@ -71,7 +77,6 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 _USED = attrgetter("used")
-Picker = Callable[[Row], Row]
 
 
 class WouldWait(Exception):
@@ -113,36 +118,23 @@ class Entry:
     ``asked`` counts how often it was read lately, and ``used`` is the number of its last read among all.
     """
 
-    def __init__(self, group: Group, layout: RowLayout, path: Path, places: array[int], asked: int) -> None:
-        self.group, self.layout, self.path, self.places = group, layout, path, places
+    def __init__(self, group: Group, packed: Packed, path: Path, asked: int) -> None:
+        self.group, self.packed, self.path = group, packed, path
         self.asked, self.used = asked, 0
-        self.block_count = len(places) - 1
-        self.byte_count = -(-places[-1] // PAGE_BYTES) * PAGE_BYTES
-        self.names = {name: place for place, name in enumerate(layout.schema.names)}
+        self.byte_count = -(-packed.byte_count // PAGE_BYTES) * PAGE_BYTES
+        self.schema = packed.layout.schema
+        self.names = frozenset(self.schema.names)
         self.handle: Handle | None = None
-        self._pickers: dict[tuple[str, ...], Picker] = {}
-        self._key_getters: dict[tuple[str, ...], Callable[[Row], Key]] = {}
+        self._readers: dict[tuple[str, ...], Reader] = {}
 
-    def key_getter(self, names: tuple[str, ...]) -> Callable[[Row], Key]:
-        """What gives the key of one of the entry's rows, which lies in these columns."""
-        known = self._key_getters.get(names)
-        if known is None:
-            known = self._key_getters[names] = itemgetter(*(self.names[name] for name in names))
+    def reader(self, names: tuple[str, ...]) -> Reader | None:
+        """What reads these columns of the entry's rows; None if it lacks one."""
+        known = self._readers.get(names)
+        if known is None and self.names.issuperset(names):
+            if len(self._readers) >= READERS_MAX:
+                self._readers.clear()
+            known = self._readers[names] = self.packed.layout.reader(names)
         return known
-
-    def picker(self, names: tuple[str, ...]) -> Picker | None:
-        """What makes a row of these columns of one of the entry's; None if it lacks one."""
-        known = self._pickers.get(names)
-        if known is None and self.names.keys() >= set(names):
-            if len(self._pickers) >= PICKERS_MAX:
-                self._pickers.clear()
-            same = names == tuple(self.names)
-            known = self._pickers[names] = tuple if same else _picker([self.names[name] for name in names])
-        return known
-
-
-def _picker(places: list[int]) -> Picker:
-    return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
 class RowCache:
@@ -154,26 +146,29 @@ class RowCache:
         self._opened: deque[Entry] = deque()
         self._gone: deque[Path] = deque()
         self._asked: dict[Group, int] = {}
+        self._waiting: dict[Group, pa.Table] = {}
         self._counted = self._made = self._reads = 0
-        self._lock, self._packing = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="kalam-packer")
         self.byte_count = 0
         _empty(folder)
 
-    def find(self, group: Group, wanted: Wanted, key: Key, key_hash: int, *, nowait: bool = False) -> list[Row] | None:
+    def find(self, group: Group, wanted: Wanted, key: Key, *, nowait: bool = False) -> list[Row] | None:
         """The rows of a row group that have a key; None if that is not kept.
 
         With ``nowait`` raises WouldWait where it would have to be waited for.
         """
         entry = self._entries.get(group)
-        pick = None if entry is None else entry.picker(wanted.names)
-        if entry is None or pick is None:
+        read = None if entry is None else entry.reader(wanted.names)
+        if entry is None or read is None:
             return None
-        block = block_of(key_hash, entry.block_count)
-        start, end = entry.places[block], entry.places[block + 1]
+        packed, rows = entry.packed, []
         try:
             handle = entry.handle or self._open(entry)
-            read = handle.read_nowait(start, end) if nowait else handle.read(start, end)
-            rows = rows_in(read, key_hash, entry.layout)
+            bring = handle.read_nowait if nowait else handle.read
+            for number in packed.blocks_with(key):
+                block = bring(packed.places[number], packed.places[number + 1])
+                rows += packed.rows_in(number, block, key, read)
         except (OSError, Damaged) as exc:
             if getattr(exc, "errno", None) not in NONE_LEFT:
                 self._drop_damaged(entry, exc)
@@ -181,8 +176,12 @@ class RowCache:
         self._reads += 1
         entry.used = self._reads
         entry.asked = min(entry.asked + 1, ASKED_MAX)
-        key_of = entry.key_getter(wanted.key)
-        return [pick(row) for row in rows if key_of(row) == key]
+        return rows
+
+    def waiting(self, group: Group, wanted: Wanted) -> pa.Table | None:
+        """The rows of a row group that waits to be packed, if it has these columns."""
+        rows = self._waiting.get(group)
+        return rows if rows is not None and set(rows.column_names).issuperset(wanted.names) else None
 
     def missed(self, group: Group, wanted: Wanted) -> pa.Schema | None:
         """Count a row group that is asked for and not kept; gives the columns to pack if it is to be packed now."""
@@ -190,47 +189,56 @@ class RowCache:
             return None
         with self._lock:
             known = self._entries.get(group)
-            if known is not None and known.picker(wanted.names):
+            if known is not None and known.reader(wanted.names):
                 return None
             self._counted += 1
             if self._counted >= max(COUNTED_MIN, 10 * len(self._entries)):
                 self._age()
             asked = self._asked[group] = min(self._asked.get(group, 0) + 1, ASKED_MAX)
-            if asked < ASKED_FOR or self._packing.locked():
+            if asked < 1 or group in self._waiting or len(self._waiting) >= WAITING_MAX:
                 return None
             if known is not None:
-                return pa.schema([*known.layout.schema, *(own for own in wanted.schema if own.name not in known.names)])
+                return pa.schema([*known.schema, *(own for own in wanted.schema if own.name not in known.names)])
             return wanted.schema if self._has_room(asked) else None
 
-    def pack(self, group: Group, rows: pa.Table, hashes: Hashes) -> bool:
-        """Keep the rows of a row group, of which ``hashes`` are those of their keys; whether that was done.
+    def pack(self, group: Group, rows: pa.Table, key: Sequence[str]) -> None:
+        """Keep the rows of a row group, which are in the order of the columns ``key``, as soon as there is time."""
+        with self._lock:
+            if not rows.num_rows or group in self._waiting or not self._bytes_max:
+                return
+            self._waiting[group] = rows
+            self._packer.submit(self._pack, group, rows, key)
 
-        One thread at a time does it; another one has no time to wait for that.
-        """
-        if not rows.num_rows or not self._packing.acquire(blocking=False):
-            return False
+    def wait_packed(self) -> None:
+        """Wait until all is kept that was to be packed."""
+        self._packer.submit(int).result()
+
+    def _pack(self, group: Group, rows: pa.Table, key: Sequence[str]) -> None:
         entry = None
         try:
-            entry = self._packed(group, rows, hashes)
+            entry = self._packed(group, rows, key)
         except OSError as exc:
             log.warning("rows could not be kept for reads by key", reason=os.strerror(exc.errno or 0))
-        finally:
-            self._packing.release()
+        except Exception:  # nobody waits for this thread's outcome
+            log.exception("rows could not be kept for reads by key")
         with self._lock:
-            if entry is None:
+            if self._waiting.pop(group, None) is not rows:  # its segment has gone meanwhile
+                self._gone.extend([] if entry is None else [entry.path])
+            elif entry is None:
                 self._asked[group] = -REFUSED_FOR
-                return False
-            self._entries[group] = entry
-            self.byte_count += entry.byte_count
-        return True
+            else:
+                self._entries[group] = entry
+                self.byte_count += entry.byte_count
+        self._unlink()
 
     def forget(self, stamp: Stamp) -> None:
         """Keep nothing of a file that is not read any more."""
         with self._lock:
             for group in [group for group in self._entries if group[0] == stamp]:
                 self._drop(group)
-            for group in [group for group in self._asked if group[0] == stamp]:
-                del self._asked[group]
+            for groups in (self._asked, self._waiting):
+                for group in [group for group in groups if group[0] == stamp]:
+                    del groups[group]
         self._unlink()
 
     def give_back(self) -> None:
@@ -245,31 +253,34 @@ class RowCache:
 
     def close(self) -> None:
         """Keep nothing; from now on nothing is packed."""
-        self._bytes_max = 0
         with self._lock:
+            self._bytes_max = 0
+        self._packer.shutdown(cancel_futures=True)
+        with self._lock:
+            self._waiting.clear()
             self._entries.clear()
             self._opened.clear()
             self.byte_count = 0
         _empty(self._folder)
 
-    def _packed(self, group: Group, rows: pa.Table, hashes: Hashes) -> Entry | None:
-        layout = RowLayout(rows.schema)
-        size_max = packed_bytes_max(rows, layout) + PAGE_BYTES
+    def _packed(self, group: Group, rows: pa.Table, key: Sequence[str]) -> Entry | None:
+        packed, blocks = pack(rows, key, QUICK if self.byte_count < self._bytes_max // QUICK_SHARE else DENSE)
+        size = packed.byte_count + PAGE_BYTES
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if size_max > self._bytes_max or shutil.disk_usage(self._folder).free < self._free_bytes_min + size_max:
+        if size > self._bytes_max or shutil.disk_usage(self._folder).free < self._free_bytes_min + size:
             return None
-        self._make_room(group, size_max)
+        self._make_room(group, size)
         self._made += 1
         path = self._folder / str(self._made)
         try:
             with os.fdopen(os.open(path, CREATE, 0o600), "wb") as file:
-                places = pack(rows, hashes, layout, file.write)
+                file.writelines(blocks)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         with self._lock:  # others may be counting
-            asked = self._asked.pop(group, ASKED_FOR)
-        return Entry(group, layout, path, places, asked)
+            asked = self._asked.pop(group, 1)
+        return Entry(group, packed, path, asked)
 
     def _make_room(self, group: Group, size: int) -> None:
         with self._lock:

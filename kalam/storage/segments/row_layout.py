@@ -1,14 +1,19 @@
-"""Rows of Arrow as msgpack, a column at a time; and from there one row at a time, in C.
+"""Rows of Arrow as planes of msgpack, from which one row at a time is read, in C.
 
-Arrow makes a Python value out of a column at some microseconds each, msgspec a whole row in one. So the bytes of a row
-are those of a stored row (``kalam.rows.stored``), and are put together without Python's values: numpy and Arrow write
-each column's values as msgpack, and Arrow joins them row by row. What is fixed in length is written in msgpack's widest
-form. DATE and DECIMAL are texts, TIMESTAMP is the extension type -1 (``kalam.rows.timestamps``).
+Arrow makes a Python value out of a column at some microseconds each, msgspec a whole row in one. So what is kept of a
+row are the bytes of a stored row (``kalam.rows.stored``), made by numpy a column at a time; what is fixed in length is
+written in msgpack's widest form. DATE and DECIMAL are texts, TIMESTAMP is the extension type -1
+(``kalam.rows.timestamps``), of a text the head and the length are fixed in length.
+
+They lie in *planes*, for they are to be compressed: the first bytes of all rows, then the second ones, and so on. A
+column's high bytes, which are much alike, are together so, which halves what compression leaves; and one row still is
+one slice, with the number of rows as its step. Behind the planes come the texts of each column, one after the other,
+and before them a number for each such column that says where its texts begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -22,10 +27,11 @@ import pyarrow.compute as pc
 from kalam.rows.timestamps import HEAD, TIMESTAMP_96
 from kalam.rows.types import Row
 
-NIL = b"\xc0"
+NIL = 0xC0
 ARRAY_16, STR_8, STR_32, BIN_8, BIN_32 = 0xDC, 0xD9, 0xDB, 0xC4, 0xC6
 COLUMNS_MAX = 0xFFFF
 SHORT_MAX = 0xFF
+PLACE_BYTES = 4
 NUMBERS = {
     pa.int16(): (0xD1, ">i2"),
     pa.int32(): (0xD2, ">i4"),
@@ -35,46 +41,160 @@ NUMBERS = {
 }
 """The byte that stands before a number, and the form of the number."""
 FALSE, TRUE = 0xC2, 0xC3
+NOTHING = bytes([NIL])
+
+Planes = npt.NDArray[np.uint8]
+"""One row for each byte of a row of the table that is of fixed length, one column for each row."""
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """Where a column lies: its planes, and which of the texts is its own, None where it is fixed in length."""
+
+    start: int
+    end: int
+    has_nulls: bool
+    text: int | None
+
+
+class Texts(msgspec.Struct, frozen=True):
+    """The texts of a column, which lie in ``data``; ``ends`` is where the first one begins and where each ends."""
+
+    ends: npt.NDArray[np.int32]
+    data: memoryview
+
+
+class Read(msgspec.Struct, frozen=True):
+    """What is read of a row in one slice; behind it comes a text, if ``text`` says which.
+
+    The text is as long as the planes from ``lengths`` on say.
+    """
+
+    start: int
+    end: int
+    may_be_null: bool
+    text: int | None
+    lengths: int
+
+
+Reader = Callable[[bytes, int, int], Row]
+"""Reads the row at a place of a block that has so many rows."""
+
+
+class LaidOut:
+    """The rows of a table, in planes; ``layout`` reads blocks of them."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        whole = [column.combine_chunks() for column in rows.columns]
+        columns = [_written(column) for column in whole]
+        slots: list[Slot] = []
+        self.row_count = rows.num_rows
+        self._texts = [texts for _, texts in columns if texts is not None]
+        self._planes: Planes = np.empty((sum(values.itemsize for values, _ in columns), rows.num_rows), np.uint8)
+        start = text_count = 0
+        for (values, texts), column in zip(columns, whole, strict=True):
+            end = start + values.itemsize
+            planes = self._planes[start:end]
+            planes[:] = values.view(np.uint8).reshape(len(values), -1).T
+            if column.null_count:
+                planes[0, column.is_null().to_numpy(zero_copy_only=False)] = NIL
+            slots.append(Slot(start, end, column.null_count > 0, None if texts is None else text_count))
+            start, text_count = end, text_count + (texts is not None)
+        self.layout = RowLayout(rows.schema, slots)
+
+    @property
+    def byte_count(self) -> int:
+        """How long a block of all rows would be."""
+        heads = PLACE_BYTES * len(self._texts)
+        return heads + self._planes.nbytes + sum(int(texts.ends[-1] - texts.ends[0]) for texts in self._texts)
+
+    def block(self, first: int, end: int) -> bytes:
+        """The rows from ``first`` to ``end``."""
+        planes = self._planes[:, first:end].tobytes()
+        places: list[bytes] = []
+        texts: list[memoryview] = []
+        begin = PLACE_BYTES * len(self._texts) + len(planes)
+        for own in self._texts:
+            start, stop = int(own.ends[first]), int(own.ends[end])
+            places.append(begin.to_bytes(PLACE_BYTES, "little"))
+            texts.append(own.data[start:stop])
+            begin += stop - start
+        return b"".join((*places, planes, *texts))
 
 
 class RowLayout:
-    """Writes and reads rows with the columns of ``schema``."""
+    """Reads rows with the columns of ``schema`` from blocks that were laid out alike."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, slots: Sequence[Slot]) -> None:
         self.schema = schema
-        self.overhead_bytes = 3 + sum(16 if pa.types.is_decimal(own.type) else 8 for own in schema)
-        """More than a row of msgpack has beyond its values as Arrow has them, for most rows."""
-        self._writers = [_writer(own.type) for own in schema]
-        types = tuple(_read_as(own.type) for own in schema)
-        self.read: Callable[[bytes | bytearray], Row] = msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]
+        self._slots = dict(zip(schema.names, slots, strict=True))
+        self._types = {own.name: _read_as(own.type) for own in schema}
+        self._text_count = sum(slot.text is not None for slot in slots)
+        self._plane_count = slots[-1].end
 
     @staticmethod
     def fits(schema: pa.Schema) -> bool:
         """Whether every column is of a type that can be written."""
-        return len(schema) <= COLUMNS_MAX and all(_writer(own.type) is not None for own in schema)
+        return len(schema) <= COLUMNS_MAX and all(_fits(own.type) for own in schema)
 
-    def write(self, rows: pa.Table) -> pa.Array:
-        """Each row as msgpack: an array of its values."""
-        parts: list[pa.Array | pa.Scalar] = [pa.scalar(bytes([ARRAY_16, *len(rows.schema).to_bytes(2, "big")]))]
-        for column, writer in zip(rows.columns, self._writers, strict=True):
-            assert writer is not None
-            parts += writer(column.combine_chunks())
-        none = pa.scalar(b"")
-        return pc.binary_join_element_wise(*parts, none, null_handling="replace", null_replacement=NIL)
+    def reader(self, names: Sequence[str]) -> Reader:
+        """What reads these columns of a row; ``names`` are some of the schema's."""
+        head = bytes([ARRAY_16, *len(names).to_bytes(2, "big")])
+        types = tuple(self._types[name] for name in names)
+        decode: Callable[[bytes], Row] = msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]
+        reads, planes = _reads([self._slots[name] for name in names]), PLACE_BYTES * self._text_count
+
+        def read(block: bytes, count: int, at: int) -> Row:
+            parts, first = [head], planes + at
+            for own in reads:
+                part = block[first + own.start * count : planes + own.end * count : count]
+                if own.may_be_null and part[0] == NIL:
+                    parts.append(NOTHING)
+                    continue
+                parts.append(part)
+                if own.text is not None:
+                    parts.append(_text_at(block, planes, count, at, own))
+            return decode(b"".join(parts))
+
+        return read
 
 
-Writer = Callable[[pa.Array], list[pa.Array]]
-"""Writes a column in one part or several; the first one is NULL where the value is, and no other is."""
+def _reads(slots: Sequence[Slot]) -> list[Read]:
+    """The slices that bring columns in this order: columns that lie side by side come in one."""
+    found: list[Read] = []
+    for slot in slots:
+        own = Read(slot.start, slot.end, slot.has_nulls, slot.text, slot.start + 1)
+        last = found[-1] if found else own
+        if last.end == own.start and last.text is None and not last.may_be_null and not own.may_be_null:
+            found[-1] = msgspec.structs.replace(own, start=last.start)
+        else:
+            found.append(own)
+    return found
 
 
-def _writer(kind: pa.DataType) -> Writer | None:
-    if kind in NUMBERS or pa.types.is_boolean(kind) or kind == pa.timestamp("us", "UTC"):
-        return _fixed
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return _text
-    if pa.types.is_date32(kind) or pa.types.is_decimal128(kind):
-        return lambda column: _text(column.cast(pa.string()))
-    return None
+def _text_at(block: bytes, planes: int, count: int, at: int, own: Read) -> bytes:
+    """The text of a row: behind those of the rows before it, which are as long as their lengths say."""
+    assert own.text is not None
+    place = PLACE_BYTES * own.text
+    start, size = int.from_bytes(block[place : place + PLACE_BYTES], "little"), 0
+    for plane in range(own.lengths, own.end):
+        lengths = planes + plane * count
+        start += sum(block[lengths : lengths + at]) << 8 * (own.end - plane - 1)
+        size = size << 8 | block[lengths + at]
+    return block[start : start + size]
+
+
+Values = npt.NDArray[Any]
+"""The part of a column that is fixed in length, one item for each row."""
+
+
+def _fits(kind: pa.DataType) -> bool:
+    fixed = kind in NUMBERS or pa.types.is_boolean(kind) or kind == pa.timestamp("us", "UTC")
+    return fixed or pa.types.is_string(kind) or pa.types.is_binary(kind) or _is_told(kind)
+
+
+def _is_told(kind: pa.DataType) -> bool:
+    """Whether values are kept as texts."""
+    return bool(pa.types.is_date32(kind) or pa.types.is_decimal128(kind))
 
 
 def _read_as(kind: pa.DataType) -> Any:
@@ -84,20 +204,26 @@ def _read_as(kind: pa.DataType) -> Any:
     return Decimal | None if pa.types.is_decimal128(kind) else Any
 
 
-def _fixed(column: pa.Array) -> list[pa.Array]:
-    values: npt.NDArray[Any]
+def _written(column: pa.Array) -> tuple[Values, Texts | None]:
+    if _is_told(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        return _text(column)
+    return _fixed(column), None
+
+
+def _fixed(column: pa.Array) -> Values:
     if pa.types.is_boolean(column.type):
-        values = np.where(pc.fill_null(column, False).to_numpy(zero_copy_only=False), TRUE, FALSE).astype(np.uint8)
-    elif pa.types.is_timestamp(column.type):
-        values = _timestamps(np.asarray(pc.fill_null(column.view(pa.int64()), 0).to_numpy()))
-    else:
-        head, form = NUMBERS[column.type]
-        values = np.empty(len(column), [("head", "u1"), ("value", form)])
-        values["head"], values["value"] = head, pc.fill_null(column, 0).to_numpy()
-    return [_pieces(values, column)]
+        return np.where(pc.fill_null(column, False).to_numpy(zero_copy_only=False), TRUE, FALSE).astype(np.uint8)
+    if pa.types.is_timestamp(column.type):
+        return _timestamps(np.asarray(pc.fill_null(column.view(pa.int64()), 0).to_numpy()))
+    head, form = NUMBERS[column.type]
+    values = np.empty(len(column), [("head", "u1"), ("value", form)])
+    values["head"], values["value"] = head, pc.fill_null(column, 0).to_numpy()
+    return values
 
 
-def _timestamps(micros: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def _timestamps(micros: npt.NDArray[np.int64]) -> Values:
     values = np.empty(len(micros), TIMESTAMP_96)
     seconds = micros // 1_000_000
     values["head"], values["seconds"] = HEAD, seconds
@@ -105,19 +231,14 @@ def _timestamps(micros: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     return values
 
 
-def _text(column: pa.Array) -> list[pa.Array]:
-    """A head with the length, and the text or the bytes."""
-    filled = pc.fill_null(column, "" if pa.types.is_string(column.type) else b"")
+def _text(column: pa.Array) -> tuple[Values, Texts]:
+    """Heads with the lengths, and the texts or the bytes."""
+    is_text = pa.types.is_string(column.type)
+    filled = pc.fill_null(column, "" if is_text else b"")
     lengths = pc.binary_length(filled).to_numpy()
     short = lengths.max(initial=0) <= SHORT_MAX
     values = np.empty(len(column), [("head", "u1"), ("length", "u1" if short else ">u4")])
-    heads = (STR_8, STR_32) if pa.types.is_string(column.type) else (BIN_8, BIN_32)
+    heads = (STR_8, STR_32) if is_text else (BIN_8, BIN_32)
     values["head"], values["length"] = heads[0] if short else heads[1], lengths
-    return [_pieces(values, column), filled.cast(pa.binary())]
-
-
-def _pieces(values: npt.NDArray[Any], column: pa.Array) -> pa.Array:
-    """Bytes of one length each, NULL where the column is."""
-    validity = column.is_valid().buffers()[1] if column.null_count else None
-    kind = pa.binary(values.dtype.itemsize)
-    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(values.tobytes())]).cast(pa.binary())
+    _, ends, data = filled.buffers()
+    return values, Texts(np.frombuffer(ends, np.int32, len(filled) + 1, 4 * filled.offset), memoryview(data or b""))
