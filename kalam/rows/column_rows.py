@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.rows.columns import column_values, from_arrow
+from kalam.rows.growing_keys import GrowingKeys
 from kalam.rows.types import Row
 
 COLUMNS_MIN: Final = 1_000
@@ -53,8 +54,11 @@ class ColumnRows(Sequence[Row]):
             return self._rows[place]
         return ColumnRows(self.table.slice(first, max(0, end - first)))
 
-    def keys(self, places: Sequence[int]) -> list[Any]:
-        """The keys, of the columns at these places, as ``kalam.rows.keys`` has them."""
+    def keys(self, places: Sequence[int]) -> Sequence[Any]:
+        """The keys, of the columns at these places, as ``kalam.rows.keys`` has them; as numbers where they grow."""
+        growing = GrowingKeys.of(self.table.column(places[0])) if len(places) == 1 else None
+        if growing is not None:
+            return growing
         values = [column_values(self.table.column(place)) for place in places]
         return values[0] if len(values) == 1 else list(zip(*values, strict=True))
 

@@ -19,6 +19,7 @@ from kalam.errors import DuplicateKey, KalamError, TooBusy
 from kalam.names import TableName
 from kalam.rows.codec import Codecs
 from kalam.rows.column_rows import ColumnRows
+from kalam.rows.growing_keys import together
 from kalam.rows.stored import pack_pieces
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -206,8 +207,10 @@ class StoredTables:
         owner = table.owner(user)
         cold, _ = await self._look_up(table, owner, keys)
         copy = self._store.loaded.get((table.table_id, owner))
-        versions = {} if copy is None else copy.versions  # the writer changes it meanwhile: no loop over it here
-        return {key: versions[key] for key in keys if key in versions}, cold
+        if copy is None:
+            return {}, cold
+        found = ((key, copy.versions.get(key)) for key in keys)  # the writer changes it meanwhile: no loop over it
+        return {key: version for key, version in found if version is not None}, cold
 
     async def _insert_again(
         self,
@@ -329,6 +332,4 @@ def _remembering(table: Table, matched: Matched, once: Once) -> Remember:
 def _all_keys(statements: Statements) -> Sequence[Key]:
     if isinstance(statements, LoneRows):
         return statements.keys
-    if len(statements) == 1:
-        return statements[0].keys
-    return [key for statement in statements for key in statement.keys]
+    return together([statement.keys for statement in statements])

@@ -69,7 +69,7 @@ class Truncation:
 
     def _empty(self, conn: sqlite3.Connection, copy_id: int, user: str, seq: int, now: int) -> None:
         copy = self._store.loaded.get((self._table.table_id, user)) or Copy(copy_id, self._table.table_id, user)
-        let_go(copy.empty(seq))
+        let_go(copy.empty(seq).single)
         conn.execute(
             "DELETE FROM log WHERE copy_id = ? AND first_seq + row_count - 1 <= "
             "(SELECT max(published_seq, ?) FROM copies WHERE copies.copy_id = log.copy_id)",

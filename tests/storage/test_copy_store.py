@@ -118,7 +118,7 @@ async def test_a_copy_that_is_loaded_behind_a_flush_in_one_transaction_has_its_s
     copy = await storage.opened.store.open(storage.table, "")
     assert copy is not None
     assert [segment.row_count for segment in copy.view.segments] == [3]
-    assert (copy.view.chunk_count, copy.row_count, copy.versions) == (0, 0, {})
+    assert (copy.view.chunk_count, copy.row_count, copy.versions.live_count()) == (0, 0, 0)
 
 
 async def test_a_copy_read_again_after_a_failure_is_told_from_the_one_that_an_insert_was_prepared_for(

@@ -20,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from kalam.schema import Key as Key
+from kalam.storage.log.hot_keys import HotKeys
 from kalam.storage.log.times import from_us
 
 Op = Literal["insert", "update", "delete", "truncate"]
@@ -110,7 +111,7 @@ EMPTY_VIEW = View(copy_id=0, last_seq=0, chunks=(), chunk_count=0, segments=(), 
 class Copy:
     """The state of one copy.
 
-    ``versions`` maps each hot key to the seq of its newest version, negative for a deleted row.
+    ``versions`` has the newest version of each hot key.
     """
 
     copy_id: int
@@ -120,7 +121,7 @@ class Copy:
     published_seq: int = 0
     flushed_seq: int = 0
     chunks: list[Chunk] = field(default_factory=list)
-    versions: dict[Key, int] = field(default_factory=dict)
+    versions: HotKeys = field(default_factory=HotKeys)
     segments: tuple[Segment, ...] = ()
     overrides: Mapping[Key, int] = field(default_factory=lambda: EMPTY)
     epoch: int = 0
@@ -153,13 +154,13 @@ class Copy:
         if self.oldest_us is None:
             self.oldest_us = chunk.updated_us
 
-    def empty(self, seq: int) -> dict[Key, int]:
+    def empty(self, seq: int) -> HotKeys:
         """Forget every row, as change ``seq`` does; returns the former index of keys."""
         self.epoch += 1  # first of all, as in ``drop_flushed``
         self.last_seq = self.flushed_seq = seq
         self.chunks, self.segments, self.overrides = [], (), EMPTY
         self.reset_counters()
-        former, self.versions = self.versions, {}
+        former, self.versions = self.versions, HotKeys()
         return former
 
     def reset_counters(self) -> None:
@@ -169,7 +170,7 @@ class Copy:
         self.oldest_us = self.chunks[0].updated_us if self.chunks else None
 
 
-def drop_flushed(copy: Copy, flushed_seq: int, keys_of: Callable[[Chunk], Sequence[Key]]) -> dict[Key, int]:
+def drop_flushed(copy: Copy, flushed_seq: int, keys_of: Callable[[Chunk], Sequence[Key]]) -> HotKeys:
     """Forget the hot versions up to ``flushed_seq``, which segments hold now.
 
     ``keys_of`` gives the keys of a chunk. Returns the former index of keys, which may be large and is the caller's to
@@ -180,8 +181,11 @@ def drop_flushed(copy: Copy, flushed_seq: int, keys_of: Callable[[Chunk], Sequen
     copy.chunks = [chunk for chunk in copy.chunks if chunk.first_seq > flushed_seq]
     copy.reset_counters()
     former = copy.versions
-    if 2 * copy.row_count < len(former):
-        copy.versions = {key: former[key] for chunk in copy.chunks for key in keys_of(chunk)}
+    runs = former.runs.behind(flushed_seq)
+    alone = [copy.chunks[place] for place in runs.without_own([chunk.first_seq for chunk in copy.chunks])]
+    if 2 * sum(chunk.row_count for chunk in alone) < len(former.single):
+        single = {key: former.single[key] for chunk in alone for key in keys_of(chunk)}
     else:
-        copy.versions = {key: seq for key, seq in former.items() if abs(seq) > flushed_seq}
+        single = {key: seq for key, seq in former.single.items() if abs(seq) > flushed_seq}
+    copy.versions = HotKeys(single, runs)
     return former

@@ -11,8 +11,11 @@ import weakref
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import pyarrow as pa
 
 from kalam.errors import TableNotFound
+from kalam.rows.column_rows import is_columns
+from kalam.rows.growing_keys import GrowingKeys
 from kalam.rows.keys import as_row, keys_of
 from kalam.rows.stored import StoredRows, pack_rows
 from kalam.rows.versions import StoredVersions
@@ -107,7 +110,7 @@ class CopyStore:
     def hot_row_counts(self, table: Table) -> dict[int, int]:
         """How many hot rows live, by copy, for the copies that are in memory; of others only versions are counted."""
         copies = [copy for (table_id, _), copy in list(self.loaded.items()) if table_id == table.table_id]
-        return {copy.copy_id: sum(seq > 0 for seq in list(copy.versions.values())) for copy in copies}
+        return {copy.copy_id: copy.versions.live_count() for copy in copies}
 
     def users(self, table: Table) -> list[str]:
         """The users that have a copy of the table, '' for a SHARED one; blocking."""
@@ -167,10 +170,13 @@ class CopyStore:
         keys = StoredVersions(table.key_columns, self.catalogue.history(table))
         for chunk in read_chunks(conn, copy_id, "flushed = 0"):
             copy.append(chunk)
-            sign = -1 if chunk.op == "delete" else 1
             own = keys_of(keys.unpack(chunk.payload, chunk.schema_version))
-            for seq, key in enumerate(own, chunk.first_seq):
-                copy.versions[key] = sign * seq
+            if chunk.op == "insert":
+                growing = GrowingKeys.of(pa.array(own)) if is_columns(chunk.payload) else None
+                copy.versions.add(own if growing is None else growing, chunk.first_seq)
+            else:
+                sign = -1 if chunk.op == "delete" else 1
+                copy.versions.update((key, sign * seq) for seq, key in enumerate(own, chunk.first_seq))
         copy.segments = self.same(read_segments(conn, copy_id, table.key_columns))
         copy.overrides = read_overrides(conn, copy_id, table.key_columns)
         copy.publish_view()

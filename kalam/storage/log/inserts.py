@@ -14,6 +14,7 @@ import msgspec
 
 from kalam.errors import DuplicateKey, KalamError
 from kalam.rows.column_rows import ColumnRows
+from kalam.rows.growing_keys import together
 from kalam.rows.stored import join_packed, pack_rows, row_count
 from kalam.rows.types import Row
 from kalam.schema import Table
@@ -127,7 +128,7 @@ class InsertTask:
             lone = self._statements
             if self._all_new(copy, lone.keys):
                 first_seq = copy.last_seq + 1
-                copy.versions.update(zip(lone.keys, range(first_seq, first_seq + len(lone.keys)), strict=True))
+                copy.versions.add(lone.keys, first_seq)
                 self._append(conn, copy, updated_us, _pieces(lone), superseding=False)
                 return AllInserted(first_seq)
             self._statements = lone.statements()
@@ -148,14 +149,15 @@ class InsertTask:
                 outcomes.append(repeat)
                 continue
             try:
-                superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
+                if not self._all_new(copy, statement.keys):
+                    superseding |= check_free(self._table, statement.keys, copy.versions, self._cold)
             except DuplicateKey as exc:
                 keys = statement.keys
                 found = Taken(taken_keys(self._table, keys, copy.versions, self._cold)) if statement.skip else exc
                 outcomes.append(found if isinstance(found, Taken) else found.as_value())
                 continue
             after = next_seq + len(statement.keys)
-            copy.versions.update(zip(statement.keys, range(next_seq, after), strict=True))
+            copy.versions.add(statement.keys, next_seq)
             next_seq = after
             accepted.append(statement)
             outcomes.append(Inserted(after - 1, updated_us))
@@ -190,13 +192,10 @@ class InsertTask:
         """Whether no statement needs a look of its own: all keys are new and differ, and nothing may be a repeat."""
         if any(statement.msg_id is not None for statement in statements):
             return False
-        return self._all_new(copy, [key for statement in statements for key in statement.keys])
+        return self._all_new(copy, together([statement.keys for statement in statements]))
 
     def _all_new(self, copy: Copy, keys: Sequence[Key]) -> bool:
-        if self._cold:
-            return False
-        distinct = set(keys)
-        return len(distinct) == len(keys) and copy.versions.keys().isdisjoint(distinct)
+        return not self._cold and copy.versions.are_new(keys)
 
     def _repeat(self, conn: sqlite3.Connection, statement: InsertStatement) -> Repeated | None:
         if statement.msg_id is None:
@@ -230,7 +229,7 @@ def _take_all(copy: Copy, updated_us: int, statements: Sequence[InsertStatement]
     seq = copy.last_seq
     for statement in statements:
         first, seq = seq + 1, seq + len(statement.keys)
-        copy.versions.update(zip(statement.keys, range(first, seq + 1), strict=True))
+        copy.versions.add(statement.keys, first)
         outcomes.append(Inserted(seq, updated_us))
 
 

@@ -21,6 +21,7 @@ from kalam.schema import Table
 from kalam.storage.log.copies import EMPTY, Chunk, Copy, Key, Op
 from kalam.storage.log.copy_store import CopyStore, write_chunk
 from kalam.storage.log.database import now_us
+from kalam.storage.log.hot_keys import HotKeys
 
 ColdKeys = Mapping[Key, int]
 """The newest version of each key that lies in segments: its seq, negative for a deleted row."""
@@ -50,7 +51,7 @@ class Announcement(msgspec.Struct, frozen=True):
 
 
 def taken_keys(
-    table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys
+    table: Table, keys: Sequence[Key], versions: Mapping[Key, int] | HotKeys, cold: ColdKeys
 ) -> dict[int, DuplicateKey]:
     """Why a row cannot have its key, by its place: a row has it already, or one before it in these rows."""
     taken: dict[int, DuplicateKey] = {}
@@ -68,14 +69,14 @@ def _has_already(table: Table, key: Key) -> DuplicateKey:
     return DuplicateKey(f"table {table.name} has a row with {shown_key(table, key)} already")
 
 
-def check_free(table: Table, keys: Sequence[Key], versions: Mapping[Key, int], cold: ColdKeys) -> bool:
+def check_free(table: Table, keys: Sequence[Key], versions: HotKeys, cold: ColdKeys) -> bool:
     """Whether a row among ``keys`` supersedes a deleted one; raises DuplicateKey if a key is taken or comes twice."""
     distinct = set(keys)
     if len(distinct) < len(keys):
         seen: set[Key] = set()
         twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise DuplicateKey(f"key {shown_key(table, twice)} comes twice in this statement")
-    if versions.keys().isdisjoint(distinct) and not cold:
+    if versions.has_none(distinct) and not cold:
         return False
     superseding = False
     for key in keys:
@@ -175,7 +176,7 @@ class ChangeTask(msgspec.Struct):
             raise Stale("segments have changed")
         versions = {key: -1 if key in released else copy.versions.get(key) for key in keys}
         taken = {key: version for key, version in versions.items() if version is not None}
-        return check_free(self.table, keys, taken, self.cold)
+        return check_free(self.table, keys, HotKeys(taken), self.cold)
 
     def committed(self) -> None:
         """Let readers see the change."""

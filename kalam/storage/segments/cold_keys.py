@@ -22,6 +22,7 @@ import structlog
 
 from kalam.errors import Internal
 from kalam.rows.columns import SEQ_FIELD, UPDATED_FIELD
+from kalam.rows.growing_keys import bounds_of
 from kalam.rows.keys import keys_of
 from kalam.rows.types import Row, arrow_type
 from kalam.rows.values import Fix
@@ -54,7 +55,7 @@ def may_meet(segments: Sequence[Segment], keys: Sequence[Key]) -> list[Segment]:
     """The segments whose range of keys meets the range of ``keys``."""
     if not segments or not keys:
         return []
-    least, greatest = min(keys), max(keys)
+    least, greatest = bounds_of(keys)
     return [segment for segment in segments if segment.min_key <= greatest and least <= segment.max_key]
 
 

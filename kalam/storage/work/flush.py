@@ -270,13 +270,12 @@ class FlushRecord:
             return
         reader = StoredRows(self._table.key_columns)
         keys = StoredVersions(self._table.key_columns, self._store.catalogue.history(self._table))
-        let_go(
-            drop_flushed(
-                copy,
-                self._step.upto_seq,
-                lambda chunk: keys_of(keys.unpack(chunk.payload, chunk.schema_version)),
-            )
+        former = drop_flushed(
+            copy,
+            self._step.upto_seq,
+            lambda chunk: keys_of(keys.unpack(chunk.payload, chunk.schema_version)),
         )
+        let_go(former.single)
         copy.segments = (*copy.segments, *self._segments)
         if self._step.answer.overrides:
             new = {unpack_key(key, reader): seq for key, seq in self._step.answer.overrides}
