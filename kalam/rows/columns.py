@@ -68,8 +68,12 @@ def from_arrow(table: pa.Table) -> list[Row]:
 
 
 def column_values(column: pa.ChunkedArray) -> list[Any]:
-    """The values as Python has them; those of time stamps Arrow would make one by one."""
-    return timestamps(column) if column.type == TIMESTAMP_ARROW else column.to_pylist()
+    """The values as Python has them; those of time stamps and numbers Arrow would make one by one."""
+    if column.type == TIMESTAMP_ARROW:
+        return timestamps(column)
+    as_numpy = (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count
+    values: list[Any] = column.to_numpy().tolist() if as_numpy else column.to_pylist()
+    return values
 
 
 def changed_rows(

@@ -24,6 +24,7 @@ _TEXTS: Final = frozenset({TypeName.TEXT, TypeName.UUID})
 _COMMAS: Final = frozenset({TypeName.JSON})
 """Types whose JSON may have a comma."""
 _NULL: Final = "null"
+_TIME_BYTES: Final = len("2026-01-02 03:04:05.000006")
 
 
 class ColumnShower:
@@ -70,7 +71,7 @@ class ColumnShower:
         shown = shown if show is None else show(shown)
         if column.type.name in _COMMAS or column.type.name in _TEXTS:
             return pa.array([_JSON.encode(value).decode() for value in shown], pa.string())
-        return pa.array(_JSON.encode(shown).decode()[1:-1].split(","), pa.string())
+        return _cut(_JSON.encode(shown))
 
 
 class ShownRows:
@@ -89,9 +90,28 @@ class ShownRows:
         return self._data[int(self._offsets[first]) : int(self._offsets[end]) - 1]
 
 
+def _cut(values: bytes) -> pa.Array:
+    """The texts of the values of a JSON array, one at least, none of which has a comma."""
+    data = np.frombuffer(values, np.uint8)[1:-1]
+    is_comma = data == ord(",")
+    commas = np.flatnonzero(is_comma)
+    offsets = np.zeros(len(commas) + 2, np.int32)
+    offsets[1:-1] = commas - np.arange(len(commas))
+    offsets[-1] = len(data) - len(commas)
+    return pa.StringArray.from_buffers(len(commas) + 1, pa.py_buffer(offsets), pa.py_buffer(data[~is_comma]))
+
+
 def _times(values: pa.Array) -> pa.Array:
-    texts = pc.binary_replace_slice(values.cast(pa.timestamp("us")).cast(pa.string()), 10, 11, "T")
-    return pc.fill_null(pc.binary_join_element_wise('"', texts, 'Z"', ""), _NULL)
+    texts = values.cast(pa.timestamp("us")).cast(pa.string())
+    if texts.null_count:
+        texts = pc.binary_join_element_wise('"', pc.binary_replace_slice(texts, 10, 11, "T"), 'Z"', "")
+        return pc.fill_null(texts, _NULL)
+    # All have one length, so that they are written side by side.
+    shown = np.full((len(texts), 3 + _TIME_BYTES), ord('"'), np.uint8)
+    shown[:, 1:-2] = np.frombuffer(texts.buffers()[2], np.uint8, len(texts) * _TIME_BYTES).reshape(-1, _TIME_BYTES)
+    shown[:, 11], shown[:, -2] = ord("T"), ord("Z")
+    offsets = np.arange(0, shown.size + 1, shown.shape[1], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(shown))
 
 
 def _is_plain(texts: pa.Array) -> bool:
