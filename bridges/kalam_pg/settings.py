@@ -141,6 +141,8 @@ class SessionSettings:
         self._defaults = {name: setting.default for name, setting in KNOWN.items()}
         self._defaults |= {name.lower(): value for name, value in (fixed or {}).items()}
         self._values: dict[str, str] = {}
+        self.changes = 0
+        """How often something was set."""
         self.changed: Callable[[str, str], None] | None = None
         self.notices = [said for name, value in startup.items() if (said := self.set(name, value)) is not None]
         self._defaults |= self._values
@@ -156,6 +158,7 @@ class SessionSettings:
 
     def set(self, name: str, value: str | None) -> str | None:
         """Set one, or with None put it back; what should be said of it, if anything."""
+        self.changes += 1
         key = name.lower()
         known = KNOWN.get(key)
         if known is None:
@@ -181,6 +184,7 @@ class SessionSettings:
             if name in KNOWN and not KNOWN[name].fixed:
                 self.set(name, None)
         self._values.clear()
+        self.changes += 1
 
     def all(self) -> list[tuple[str, str, str]]:
         """Name, value and description of each."""

@@ -35,6 +35,8 @@ class PgAsking(enum.StrEnum):
     COPY = "copy"
     MANY = "many"
     POINT = "point"
+    PARSED = "parsed"
+    SIMPLE = "simple"
     CONSTANT = "constant"
     CONNECT = "connect"
 
@@ -43,7 +45,8 @@ class PgTask(msgspec.Struct, kw_only=True):
     """Ask for ``count`` rows, or so often; of a table the rows are numbered from ``first``, ``each`` in a statement.
 
     READ: all rows by one SELECT. COPY, MANY: new rows by COPY, and by one Execute each of one INSERT. POINT: rows by
-    random keys, one after the other. CONSTANT: ``SELECT 1``. CONNECT: connections that stay open until the end.
+    random keys, one after the other, by a prepared statement; PARSED by one that is parsed each time, SIMPLE by a text
+    with the key in it. CONSTANT: ``SELECT 1``. CONNECT: connections that stay open until the end.
     """
 
     url: str
@@ -143,11 +146,19 @@ def many(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
 
 
 def point(task: PgTask, client: PgClient) -> Callable[[], PgAsked]:
-    """Rows by random keys, by a statement that is prepared; as many were asked before."""
-    client.send(parse("point", f"SELECT {task.columns} FROM {task.table} WHERE id = $1") + SYNC)  # noqa: S608
+    """Rows by random keys; as many were asked before."""
+    text = f"SELECT {task.columns} FROM {task.table} WHERE id = "  # noqa: S608
+    client.send(parse("point", f"{text}$1") + SYNC)
     client.until_ready()
     keys = [b"%d" % (scatter(number) % task.each) for number in range(2 * task.count)]
-    questions = [bind("point", [key]) + execute(described=True) + SYNC for key in keys]
+    parsed = parse("", f"{text}$1")
+    match task.asking:
+        case PgAsking.PARSED:
+            questions = [parsed + bind("", [key]) + execute(described=True) + SYNC for key in keys]
+        case PgAsking.SIMPLE:
+            questions = [query(text + key.decode()) for key in keys]
+        case _:
+            questions = [bind("point", [key]) + execute(described=True) + SYNC for key in keys]
     _one_by_one(client, questions[: task.count])()
     return _one_by_one(client, questions[task.count :])
 
@@ -189,6 +200,8 @@ ASKS = {
     PgAsking.COPY: copy,
     PgAsking.MANY: many,
     PgAsking.POINT: point,
+    PgAsking.PARSED: point,
+    PgAsking.SIMPLE: point,
     PgAsking.CONSTANT: constant,
     PgAsking.CONNECT: connect,
 }

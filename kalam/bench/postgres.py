@@ -134,6 +134,8 @@ def _round(stage: Stage, side: Side, number: int) -> None:
         side.least(f"{form} memory", read.memory_bytes)
     for name, asking, count in (
         ("point", PgAsking.POINT, sizes.pg_points),
+        ("parsed", PgAsking.PARSED, sizes.pg_points),
+        ("simple", PgAsking.SIMPLE, sizes.pg_points),
         ("constant", PgAsking.CONSTANT, sizes.pg_constants),
     ):
         answered = _spent(stage, side, count, asking, table=table, columns=ASKED, each=rows)
@@ -197,6 +199,7 @@ def _figures(stage: Stage, kalam: Side, real: Side | None) -> Iterator[Figure]:
 
     rows, many = sizes.pg_rows, sizes.pg_many_rows
     counts = {"copy": rows, "many": many, "text": rows, "binary": rows, "point": sizes.pg_points}
+    counts |= {"parsed": sizes.pg_points, "simple": sizes.pg_points}
     counts |= {"constant": sizes.pg_constants, "connect": sizes.pg_connections, "connections": sizes.pg_connections}
 
     def rate(key: str) -> Callable[[float], float]:
@@ -214,7 +217,13 @@ def _figures(stage: Stage, kalam: Side, real: Side | None) -> Iterator[Figure]:
     yield figure("rows in", situation, Unit.ROWS_PER_CPU_S, "copy", rate("copy"))
     situation = f"{many:,} rows by executemany, {MANY_ROWS:,} a run, fsynced"
     yield figure("processor time a row", situation, Unit.US, "many", cost("many"))
-    for key, situation in (("point", f"one row of {rows:,} by a random key"), ("constant", "SELECT 1, not prepared")):
+    one = f"one row of {rows:,} by a random key"
+    for key, situation in (
+        ("point", f"{one}, prepared"),
+        ("parsed", f"{one}, parsed each time"),
+        ("simple", f"{one}, in a simple query"),
+        ("constant", "SELECT 1, not prepared"),
+    ):
         yield figure("processor time", situation, Unit.US, key, cost(key))
         yield figure("p50", situation, Unit.MS, f"{key} p50", float)
     situation = f"{sizes.pg_connections:,} connections that ask nothing"

@@ -132,11 +132,6 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         """Whether a namespace exists for the caller."""
         return self._dispatch.gate.sees_namespace(name, self.session.identity)
 
-    @property
-    def definitions(self) -> tuple[int, str | None]:
-        """What is another value whenever a text may have come to mean something else: a table changed, or USE."""
-        return self._dispatch.catalogue.changes, self.session.namespace
-
     def tables(self) -> list[Table]:
         """The tables that exist for the caller, oldest first."""
         return self._dispatch.gate.visible(self.session.identity, self._dispatch.catalogue.tables.values())

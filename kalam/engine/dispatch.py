@@ -94,6 +94,11 @@ class Dispatch(msgspec.Struct, frozen=True):
     audited: Audited
     literal_rows: LiteralRows
 
+    @property
+    def standing(self) -> tuple[int, int]:
+        """Another value whenever a definition has changed, or what somebody may."""
+        return self.catalogue.changes, self.gate.rights.book.generation
+
     async def execute(self, text: str, params: Sequence[Any], session: Session) -> list[Result]:
         """Run the statements of a text in order and return a result for each.
 

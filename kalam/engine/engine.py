@@ -39,6 +39,11 @@ class Engine:
             session = replace(session, door=door)
         return Caller(self._dispatch, session, door, request_id, departure, asked)
 
+    @property
+    def standing(self) -> tuple[int, int]:
+        """Another value whenever a definition has changed, or what somebody may: until then both stand as they are."""
+        return self._dispatch.standing
+
     def ends(self, asked: RunningQuery, narrowed: Narrowed) -> bool:
         """Whether what was asked, and may be answered already, ends with what is taken."""
         return self._dispatch.ends(asked, narrowed)

@@ -25,7 +25,7 @@ from kalam.rows.column_types import TYPES
 from kalam.rows.column_types.uuids import uuid_text
 from kalam.rows.columns import STORED_FIELDS, shown_field
 from kalam.schema import Column, Table, TypeName
-from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, QueryText
+from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, QueryText, TableUse
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
 from kalam.storage.segments.key_rows import KeyedRow
@@ -81,6 +81,28 @@ class Shape(msgspec.Struct, frozen=True):
     wanted: frozenset[str] | None
 
 
+class Plan(msgspec.Struct, frozen=True):
+    """What a query by key comes to while definitions stand: its answer's shape, and where the key's values are.
+
+    The same for all queries that differ from ``tables``' in the values alone. ``key`` has each column of the key, and
+    the place in the query's WHERE.
+    """
+
+    tables: tuple[TableUse, ...]
+    changes: int
+    shape: Shape
+    rows: Rows
+    key: tuple[tuple[Column, int], ...]
+
+    def key_of(self, point: PointQuery, parameters: Sequence[Any]) -> Key | None:
+        """The key whose row is asked for; None where a value is not of its column's own type."""
+        if len(self.key) == 1:
+            ((column, place),) = self.key
+            return _part(column, point.where[place].value, parameters)
+        parts = tuple([_part(column, point.where[place].value, parameters) for column, place in self.key])
+        return None if None in parts else parts
+
+
 class PointRow(msgspec.Struct, frozen=True):
     """The answer to a query for one row: its columns, and the row as Python values, None where there is none."""
 
@@ -94,6 +116,7 @@ class Points:
     def __init__(self, catalogue: Catalogue, stored: StoredTables, own: Tables[Rows], policies: Policies) -> None:
         self._catalogue, self._stored, self._own, self._policies = catalogue, stored, own, policies
         self._shapes: dict[tuple[int, int], Shape] = {}
+        self._plans: dict[tuple[int, str | None], Plan] = {}
 
     async def select(
         self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any]
@@ -199,12 +222,31 @@ class Points:
     def _asked(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> tuple[Shape, Key] | None:
         """What is asked for, and the key of whose row; None for a query that has to be planned."""
         point = query.point
-        table = None if point is None else self._table(query, namespace)
-        if point is None or table is None:
+        if point is None:
             return None
-        key = key_of(table, point.where, "", parameters)
-        shape = self._shape(table, point)
-        return None if key is None or shape is None else (shape, key)
+        plan = self._plans.get((id(query.tables), namespace))
+        if plan is None or plan.tables is not query.tables or plan.changes != self._catalogue.changes:
+            plan = self._plan(query, point, namespace)
+        if plan is None or not plan.rows.is_readable(plan.shape.table):
+            return None
+        key = plan.key_of(point, parameters)
+        return None if key is None else (plan.shape, key)
+
+    def _plan(self, query: QueryText, point: PointQuery, namespace: str | None) -> Plan | None:
+        """What a query comes to now, which is kept; None for one that has to be planned otherwise."""
+        table = self._table(query, namespace)
+        shape = None if table is None else self._shape(table, point)
+        places = {each.column: at for at, each in enumerate(point.where) if each.qualifier in (None, "")}
+        if table is None or shape is None or len(point.where) != len(table.key):
+            return None
+        if any(column.name not in places for column in table.key_columns):
+            return None
+        if len(self._plans) >= SHAPES_MAX:
+            self._plans.clear()
+        key = tuple((column, places[column.name]) for column in table.key_columns)
+        changes, rows = self._catalogue.changes, self._own.of(table)
+        plan = self._plans[id(query.tables), namespace] = Plan(query.tables, changes, shape, rows, key)
+        return plan
 
     def _table(self, query: QueryText, namespace: str | None) -> Table | None:
         """The table that is asked, if its rows can be read by key."""

@@ -100,6 +100,17 @@ class ParsedTexts:
         return parsed
 
 
+def by_parameter(text: str) -> tuple[str, str | int] | None:
+    """A text that ends in ``= literal`` as one with ``$1`` in its place, and the value; None for every other text."""
+    by_literal = _BY_LITERAL.fullmatch(text) if len(text) <= CHARACTERS_MAX else None
+    return None if by_literal is None else (with_parameter(by_literal), _value(by_literal))
+
+
+def _value(by_literal: re.Match[str]) -> str | int:
+    number, text = by_literal[2], by_literal[3]
+    return str(text).replace("''", "'") if number is None else int(number)
+
+
 def with_parameter(by_literal: re.Match[str]) -> str:
     """The text with ``$1`` in the place of its literal."""
     return f"{by_literal[1]}$1"
@@ -110,9 +121,8 @@ def with_literal(query: QueryText, by_literal: re.Match[str]) -> QueryText | Non
     point = query.point
     if point is None or point.where[-1].value != Parameter(1):
         return None
-    number, text = by_literal[2], by_literal[3]
-    value = text.replace("''", "'") if number is None else int(number)
+    value = _value(by_literal)
     like = query.text.removesuffix("$1")
     where = (*point.where[:-1], replace(point.where[-1], value=Literal(value)))
-    text = f"{like}'{text}'" if number is None else f"{like}{number}"
+    text = f"{like}{by_literal[2]}" if isinstance(value, int) else f"{like}'{by_literal[3]}'"
     return replace(query, text=text, parameters=0, point=replace(point, where=where))

@@ -88,7 +88,7 @@ def check_postgres(figures):
         "SELECT": QUICK.pg_constants,
         f"{QUICK.pg_connections:,}": QUICK.pg_connections,
     }
-    assert len(figures) == 14
+    assert len(figures) == 18
     assert {figure["measurement"] for figure in figures if figure["bare_engine"]} == beside_postgres()
 
 

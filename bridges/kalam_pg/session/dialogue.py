@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from kalam.settings import Settings
@@ -13,7 +14,7 @@ from kalam_pg.session.extended import Extended
 from kalam_pg.session.listening import Listening
 from kalam_pg.session.own_statements import OwnStatements
 from kalam_pg.session.session import Session
-from kalam_pg.session.simple import run_text
+from kalam_pg.session.simple import run_at_once, run_text
 from kalam_pg.wire.channel import Message
 from kalam_pg.wire.payload import Payload
 
@@ -32,11 +33,13 @@ class Dialogue:
         self._executor = Executor(session, own, catalogue)
         self._copies = Copies(session, settings)
         self._extended = Extended(session, self._executor, self._copies, settings)
+        self._quick = {QUERY: self._query_at_once, **self._extended.quick}
 
     async def run(self) -> None:
         """Answer until the client takes its leave; raises Gone and SqlError for what cannot be gone on from."""
         session = self._session
         session.ready()
+        session.channel.at_once = self._at_once
         try:
             while True:
                 session.idle = True
@@ -46,8 +49,32 @@ class Dialogue:
                     return
                 await self._take(message)
         finally:
-            session.idle = False
+            session.idle, session.channel.at_once = False, None
             self._listening.unlisten(None)
+
+    def _at_once(self, messages: Iterable[Message]) -> int:
+        """Carry out what comes while the session is idle, as far as nothing has to be waited for; how many they were.
+
+        So what drivers ask again and again, a row by its key, costs no turn of the session's task.
+        """
+        taken = 0
+        if not self._session.idle or self._extended.waits:
+            return taken
+        try:
+            for message in messages:
+                carry_out = self._quick.get(message.kind)
+                if carry_out is None or not carry_out(message.data):
+                    break
+                taken += 1
+        except Exception:  # noqa: BLE001, S110 - the session's task meets the same, and tells it
+            pass
+        return taken
+
+    def _query_at_once(self, data: bytes) -> bool:
+        payload = Payload(data)
+        text = payload.text()
+        payload.end()
+        return run_at_once(self._session, self._executor, text)
 
     async def _take(self, message: Message) -> None:
         match message.kind:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -18,13 +19,15 @@ from kalam.errors import SyntaxFault
 from kalam.query.points import PointRow
 from kalam.query.results import Result
 from kalam.sql import StatementText, split
+from kalam.sql.parsed import CHARACTERS_MAX, by_parameter
 from kalam.threads import reading
 from kalam_pg import types as pg
 from kalam_pg.catalogue import Catalogue, Field, recognise
 from kalam_pg.errors import OutdatedPlan, SqlError
 from kalam_pg.session.answers import Ahead, Answer
 from kalam_pg.session.command_reader import command_of
-from kalam_pg.session.commands import Declare
+from kalam_pg.session.commands import Command, Declare
+from kalam_pg.session.known_queries import KnownQueries
 from kalam_pg.session.own_database import without_database
 from kalam_pg.session.own_statements import OwnStatements, formatted
 from kalam_pg.session.session import Session
@@ -32,17 +35,20 @@ from kalam_pg.session.statements import Described, Portal, Prepared, RowShape
 from kalam_pg.values.few_rows import Write, lone_row, writer_of
 from kalam_pg.values.parameters import from_binary, from_text
 from kalam_pg.values.rows import BINARY_FORMAT, Column, columns_of, data_rows_of, spread
+from kalam_pg.wire import messages
 
 
 class LoneAnswer(msgspec.Struct, frozen=True):
-    """The whole answer to a query for one row: its DataRow message, or nothing, and its tag."""
+    """The whole answer to a query for one row: its RowDescription, and what follows: its row, if any, and its end."""
 
-    columns: tuple[Column, ...]
+    described: bytes
     data: bytes
-    tag: str
 
 
+NO_ROW, ONE_ROW = messages.complete("SELECT 0"), messages.complete("SELECT 1")
 PARAMETERS_MAX: Final = 65_535
+TEXTS_MAX: Final = 512
+"""So many texts and statements are kept as they were read, whoever sent them."""
 _TOLD_BY_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "DROP", "ALTER", "GRANT", "REVOKE"})
 """Statements whose message says nothing that the tag does not."""
 
@@ -52,12 +58,13 @@ class Executor:
 
     def __init__(self, session: Session, own: OwnStatements, catalogue: Catalogue) -> None:
         self._session, self._own, self._catalogue = session, own, catalogue
+        self._known = KnownQueries(session)
 
-    async def statements(self, text: str) -> list[StatementText]:
+    async def statements(self, text: str) -> Sequence[StatementText]:
         """The statements of a text; none of an empty one."""
         text = without_database(text, self._session.database, self._session.caller.namespaces)
         try:
-            return await reading(text, split, text)
+            return _split(text) if len(text) <= CHARACTERS_MAX else await reading(text, split, text)
         except SyntaxFault:
             if text.strip("; \t\r\n\f\v") and not _is_comment(text):
                 raise
@@ -68,15 +75,42 @@ class Executor:
         found = await self.statements(text)
         if len(found) > 1:
             raise SqlError("42601", "cannot insert multiple commands into a prepared statement")
-        return await self.read(text, found[0] if found else None, declared)
+        prepared = await self.read(text, found[0] if found else None, declared)
+        await self.keep(prepared)
+        return prepared
 
     async def read(self, text: str, statement: StatementText | None, declared: Sequence[int] = ()) -> Prepared:
         """A statement of a text; raises what is wrong with it, as far as that can be told."""
-        command = None if statement is None else command_of(statement)
+        command = None if statement is None else _command(statement)
         prepared = Prepared(text, statement, command, declared)
         if statement is not None and prepared.reads:
             prepared.question = await reading(statement.text, recognise, statement.text)
         return prepared
+
+    async def keep(self, prepared: Prepared) -> None:
+        """Have a query that was read be ``known`` when it is asked again, also with another literal for its key."""
+        if not prepared.reads or prepared.question is not None or prepared.like is not None:
+            return
+        known = self._known.now()
+        found = by_parameter(prepared.text) if not prepared.declared else None
+        if found is None:
+            known.add(prepared)
+            return
+        text, value = found
+        like = known.get(text, ())
+        if like is None and (statements := await self.statements(text)):
+            like = await self.read(text, statements[0])
+            known.add(like)
+        prepared.like, prepared.values = like, (value,)
+
+    def known(self, text: str, declared: tuple[int, ...] = ()) -> Prepared | None:
+        """A query that was read before, or one like it but for its key, while all stands as it did then."""
+        known = self._known.now()
+        found = known.get(text, declared)
+        if found is None and not declared and (by_key := by_parameter(text)) is not None:
+            like = known.get(by_key[0], ())
+            found = None if like is None else like.with_literal(text, by_key[1])
+        return found
 
     async def describe(self, prepared: Prepared) -> Described:
         """What is known of a statement; asked once, but for what a session's state decides."""
@@ -87,8 +121,9 @@ class Executor:
             asked = self._catalogue.describe(prepared.question, prepared.declared)
             prepared.described = Described(tuple(asked.parameters), catalogue_columns(asked.fields))
         if prepared.described is None:
-            prepared.definitions = self._session.caller.definitions
+            prepared.standing = self._session.lasting
             prepared.described = await self._described(prepared, prepared.statement.text)
+            prepared.lend()
         return prepared.described
 
     async def _described(self, prepared: Prepared, text: str) -> Described:
@@ -102,25 +137,26 @@ class Executor:
     def _is_stale(self, prepared: Prepared) -> bool:
         """Whether tables changed since the engine described a statement."""
         known = prepared.described is not None and prepared.question is None and prepared.command is None
-        return known and prepared.definitions != self._session.caller.definitions
+        return known and prepared.standing is not self._session.lasting
 
     async def _check_columns(self, prepared: Prepared) -> None:
         """Raise SqlError where a statement's columns are not those any more that the client was told."""
         assert prepared.described is not None
         assert prepared.statement is not None
-        definitions = self._session.caller.definitions
+        standing = self._session.lasting
         now = await self._described(prepared, prepared.statement.text)
         if now.columns != prepared.described.columns:
             raise OutdatedPlan
-        prepared.definitions = definitions
+        prepared.standing = standing
 
     async def parameters(self, prepared: Prepared, cells: Sequence[bytes | None], formats: Sequence[int]) -> list[Any]:
         """The values of a statement's parameters, read by the types that they have; raises SqlError."""
-        if not cells:
-            return []
-        oids: Sequence[int] = prepared.declared
-        if len(oids) < len(cells) or not all(oids):
-            oids = (await self.describe(prepared)).parameters
+        oids = prepared.oids(len(cells))
+        return self.values((await self.describe(prepared)).parameters if oids is None else oids, cells, formats)
+
+    @staticmethod
+    def values(oids: Sequence[int], cells: Sequence[bytes | None], formats: Sequence[int]) -> list[Any]:
+        """Values of these types; raises SqlError."""
         if len(oids) != len(cells):
             raise SqlError(
                 "08P01", f"bind message supplies {len(cells)} parameters, but the statement requires {len(oids)}"
@@ -143,24 +179,31 @@ class Executor:
         if not prepared.reads or prepared.question is not None or portal.done or portal.answer is not None:
             return None
         assert prepared.statement is not None
-        if self._is_stale(prepared):
+        caller = self._session.lasting
+        if prepared.described is not None and prepared.standing is not caller:
             return None
         self._session.block.check(prepared.command)
-        found = self._session.caller.look_row(prepared.statement.text, portal.parameters)
-        return None if found is None else self._lone_answer(prepared, found, tuple(portal.formats))
+        like = prepared.like
+        if like is None or like.statement is None:
+            found = caller.look_row(prepared.statement.text, portal.parameters)
+        else:
+            found = caller.look_row(like.statement.text, prepared.values)
+        return None if found is None else self._lone_answer(prepared, found, portal.formats)
 
     def _lone_answer(self, prepared: Prepared, found: PointRow, formats: tuple[int, ...]) -> LoneAnswer:
-        shape = prepared.row_shape
+        holder = prepared.like or prepared
+        shape = holder.row_shape
         if shape is None or shape.fields is not found.fields or shape.formats != formats:
             columns = self._columns(prepared, found.fields, formats)
-            shape = prepared.row_shape = RowShape(found.fields, formats, columns, _writes(found.fields, columns))
+            writes, described = _writes(found.fields, columns), messages.row_description(columns)
+            shape = holder.row_shape = RowShape(found.fields, formats, columns, writes, described)
         if found.row is None:
-            return LoneAnswer(shape.columns, b"", prepared.tag + "0")
+            return LoneAnswer(shape.described, NO_ROW)
         data = b""
         if shape.writes is not None:
             with suppress(ValueError, TypeError, AttributeError, OverflowError, struct.error):
                 data = lone_row(found.row, shape.writes)
-        return LoneAnswer(shape.columns, data or _written(found, shape.columns), prepared.tag + "1")
+        return LoneAnswer(shape.described, (data or _written(found, shape.columns)) + ONE_ROW)
 
     async def start(self, portal: Portal, *, paused: bool = False) -> Answer:
         """Begin to carry a statement out, in what is ``running``; ``paused``: its rows may be wanted bit by bit."""
@@ -171,7 +214,7 @@ class Executor:
 
     async def _begun(self, portal: Portal, *, paused: bool) -> Answer:
         prepared, session = portal.prepared, self._session
-        formats = tuple(portal.formats)
+        formats = portal.formats
         session.block.check(prepared.command)
         if isinstance(prepared.command, Declare):
             return await self._declare(prepared.command)
@@ -235,6 +278,20 @@ class Executor:
         portal.answer = await self.start(portal, paused=True)
         self._session.portals[command.name] = portal
         return Answer("DECLARE CURSOR")
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def _split(text: str) -> Sequence[StatementText]:
+    return split(text)
+
+
+def _command(statement: StatementText) -> Command | None:
+    return command_of(statement) if len(statement.text) > CHARACTERS_MAX else _short_command(statement)
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def _short_command(statement: StatementText) -> Command | None:
+    return command_of(statement)
 
 
 def _writes(fields: pa.Schema, columns: Sequence[Column]) -> tuple[Write, ...] | None:

@@ -5,8 +5,10 @@ Law: behind an error everything is skipped up to the next Sync. Portals end ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from kalam.settings import Settings
 from kalam.sql import StatementText
@@ -24,8 +26,19 @@ from kalam_pg.wire import messages
 from kalam_pg.wire.channel import Gone, Message
 from kalam_pg.wire.payload import Payload
 
+ONES = frozenset((0, 1))
 HELD_MAX = 10_000
 """Prepared statements, and portals, that a session may have."""
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """What a Bind message says: the values of parameters with their formats, and the formats of what comes back."""
+
+    portal: str
+    statement: str
+    forms: tuple[int, ...]
+    cells: Sequence[bytes | None]
+    formats: tuple[int, ...]
 
 
 class Extended:
@@ -36,6 +49,74 @@ class Extended:
         self._run = InsertRun(session, settings)
         self.skipping = False
         self._bound_bytes = 0
+        self.quick: Mapping[int, Callable[[bytes], bool]] = {
+            ord("P"): self._parse_at_once,
+            ord("B"): self._bind_at_once,
+            ord("D"): self._describe_at_once,
+            ord("E"): self._execute_at_once,
+            ord("S"): self._sync_at_once,
+        }
+        """What carries a message out at once, by its kind."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether rows wait to be stored, or an error for its Sync."""
+        return self.skipping or self._run.waiting
+
+    # What needs no waiting. Each says whether it was carried out; where it was not, nothing has happened, and ``take``
+    # begins from the start: it tells what is wrong, too.
+
+    def _sync_at_once(self, _: bytes) -> bool:
+        session = self._session
+        if session.block.status == "I" and not session.forget_portals():
+            return False
+        session.ready()
+        return True
+
+    def _parse_at_once(self, data: bytes) -> bool:
+        name, text, declared = _read_parse(Payload(data))
+        prepared = None if name else self._executor.known(text, declared)
+        if prepared is None or len(self._session.statements) >= HELD_MAX:
+            return False
+        self._session.block.check(prepared.command)
+        self._session.statements[""] = prepared
+        self._session.write(messages.PARSED)
+        return True
+
+    def _bind_at_once(self, data: bytes) -> bool:
+        bound, portals = _read_bind(data), self._session.portals
+        prepared, former = self._prepared(bound.statement), portals.get(bound.portal)
+        oids = prepared.oids(len(bound.cells))
+        if prepared.inserts_rows or oids is None or len(portals) >= HELD_MAX:
+            return False
+        if former is not None and (bound.portal or former.answer is not None):
+            return False
+        self._session.block.check(prepared.command)
+        parameters = self._executor.values(oids, bound.cells, bound.forms)
+        portals[bound.portal] = Portal(prepared, parameters, bound.formats)
+        self._session.write(messages.BOUND)
+        return True
+
+    def _describe_at_once(self, data: bytes) -> bool:
+        name = _name_in(data[1:])
+        if data[:1] == b"P":
+            portal = self._portal(name)
+            told = portal.prepared.told.get(portal.formats) if portal.answer is None else None
+        else:
+            told = self._prepared(name).told_whole if data[:1] == b"S" else None
+        if told is None:
+            return False
+        self._session.write(told)
+        return True
+
+    def _execute_at_once(self, data: bytes) -> bool:
+        portal = self._portal(_name_in(data[:-4]))
+        found = self._executor.look(portal)
+        if found is None:
+            return False
+        portal.done = True
+        self._session.write(found.data)
+        return True
 
     async def take(self, message: Message) -> None:
         """Carry one out; an error is told, and what follows is skipped."""
@@ -48,7 +129,7 @@ class Extended:
                 case "P":
                     await self._parse(payload)
                 case "B":
-                    await self._bind(payload, len(message.data))
+                    await self._bind(message.data)
                 case "D":
                     await self._describe(payload)
                 case "E":
@@ -91,37 +172,29 @@ class Extended:
 
     async def _parse(self, payload: Payload) -> None:
         await self._run.store()
-        name, text = payload.text(), payload.text()
-        declared = [payload.uint32() for _ in range(payload.count())]
-        payload.end()
+        name, text, declared = _read_parse(payload)
         statements = self._session.statements
         if name and name in statements:
             raise SqlError(STATEMENT_EXISTS, f'prepared statement "{name}" already exists')
         if len(statements) >= HELD_MAX:
             raise SqlError("54000", f"a session has at most {HELD_MAX:,} prepared statements")
         self._statement = StatementText(text)
-        prepared = await self._executor.prepare(text, declared)
+        prepared = self._executor.known(text, declared) or await self._executor.prepare(text, declared)
         self._session.block.check(prepared.command)
         statements[name] = prepared
         self._session.write(messages.PARSED)
 
-    async def _bind(self, payload: Payload, byte_count: int) -> None:
-        name, statement_name = payload.text(), payload.text()
-        forms = [payload.int16() for _ in range(payload.count())]
-        cells = [payload.cell() for _ in range(payload.count())]
-        formats = [payload.int16() for _ in range(payload.count())]
-        payload.end()
-        if any(form not in (0, 1) for form in (*forms, *formats)) or len(forms) not in (0, 1, len(cells)):
-            raise SqlError(PROTOCOL, "a format is 0 for text or 1 for binary, for each value, for all, or left out")
-        prepared = self._prepared(statement_name)
+    async def _bind(self, data: bytes) -> None:
+        bound = _read_bind(data)
+        prepared = self._prepared(bound.statement)
         if not (prepared.inserts_rows and self._run.goes_on_with(prepared)):
             await self._run.store()
         self._statement = prepared.statement
         self._session.block.check(prepared.command)
-        await self._replace(name)
-        parameters = await self._parameters(prepared, cells, forms)
-        self._session.portals[name] = Portal(prepared, parameters, formats)
-        self._bound_bytes = byte_count
+        await self._replace(bound.portal)
+        parameters = await self._parameters(prepared, bound.cells, bound.forms)
+        self._session.portals[bound.portal] = Portal(prepared, parameters, bound.formats)
+        self._bound_bytes = len(data)
         self._run.tell(messages.BOUND)
 
     async def _parameters(
@@ -155,10 +228,11 @@ class Extended:
         self._statement = prepared.statement
         with self._session.running():
             described = await self._executor.describe(prepared)
-        self._session.write(messages.parameter_description(described.parameters or prepared.declared))
-        self._session.write(
-            messages.NO_DATA if described.columns is None else messages.row_description(described.columns)
-        )
+        told = messages.parameter_description(described.parameters or prepared.declared)
+        told += messages.NO_DATA if described.columns is None else messages.row_description(described.columns)
+        if prepared.described is described:
+            prepared.told_whole = told
+        self._session.write(told)
 
     async def _describe_portal(self, portal: Portal) -> None:
         prepared = portal.prepared
@@ -167,7 +241,7 @@ class Extended:
             return
         await self._run.store()
         self._statement = prepared.statement
-        formats = tuple(portal.formats)
+        formats = portal.formats
         told = prepared.told.get(formats)
         if portal.answer is not None or told is None:
             columns = await self._columns(portal, formats)
@@ -205,7 +279,7 @@ class Extended:
             return
         if (found := self._executor.look(portal)) is not None:
             await portal.close()
-            session.write(found.data + messages.complete(found.tag))
+            session.write(found.data)
             return
         await self._rows(portal, max(rows_max, 0))
 
@@ -249,3 +323,28 @@ class Extended:
         if found is None:
             raise SqlError(NO_CURSOR, f'portal "{name}" does not exist')
         return found
+
+
+def _read_parse(payload: Payload) -> tuple[str, str, tuple[int, ...]]:
+    """A statement's name, its text, and what its parameters are declared as."""
+    name, text = payload.text(), payload.text()
+    declared = tuple([payload.uint32() for _ in range(payload.count())])
+    payload.end()
+    return name, text, declared
+
+
+def _read_bind(data: bytes) -> Bound:
+    payload = Payload(data)
+    portal, statement = payload.text(), payload.text()
+    forms, cells, formats = payload.int16s(), payload.cells(), payload.int16s()
+    payload.end()
+    if not (ONES.issuperset(forms) and ONES.issuperset(formats)) or len(forms) not in (0, 1, len(cells)):
+        raise SqlError(PROTOCOL, "a format is 0 for text or 1 for binary, for each value, for all, or left out")
+    return Bound(portal, statement, forms, cells, formats)
+
+
+def _name_in(data: bytes) -> str:
+    """A name with its byte 0, and nothing else; raises ValueError."""
+    if data.find(b"\0") != len(data) - 1:
+        raise ValueError
+    return data[:-1].decode()

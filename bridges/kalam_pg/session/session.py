@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from kalam.access.login import Login
 from kalam.engine import Caller, Engine, Identity
@@ -57,6 +58,8 @@ class Session:
         self.idle = self.ended = self.leaving = False
         self.before_ready: list[Callable[[], None]] = []
         """What is called when nothing runs and no block is open: it may send what was listened for."""
+        self._standing: object = None
+        self._lasting: Caller | None = None
         self._out: list[bytes | memoryview] = []
         self._out_bytes = self._requests = 0
         self._running: str | None = None
@@ -77,21 +80,26 @@ class Session:
     @property
     def namespace(self) -> str | None:
         """Where a table without a namespace is looked for: the first of the search path that exists."""
-        path = self.settings.search_path
-        there = self._caller(None).has_namespace
-        return next((name for name in path if there(name)), path[0] if path else None)
+        return self.lasting.session.namespace
+
+    @property
+    def lasting(self) -> Caller:
+        """Who asks for what is answered at once, which cannot be cancelled; the same while nothing changes for it."""
+        standing = *self.engine.standing, self.settings.changes
+        if self._lasting is None or standing != self._standing:
+            path = self.settings.search_path
+            there = self.engine.caller(EngineSession(self.identity), DOOR).has_namespace
+            namespace = next((name for name in path if there(name)), path[0] if path else None)
+            asking = EngineSession(self.identity, namespace, postgresql_names=True)
+            self._standing, self._lasting = standing, self.engine.caller(asking, DOOR)
+        return self._lasting
 
     @property
     def caller(self) -> Caller:
         """A request of this session."""
-        return self._caller(self.namespace)
-
-    def _caller(self, namespace: str | None) -> Caller:
-        asking = EngineSession(self.identity, namespace, postgresql_names=True)
         request_id = self._running or f"pg-{self.backend_pid}-{self._requests}"
-        return self.engine.caller(
-            asking, DOOR, request_id=request_id, departure=self.channel.gone, asked=self.asked.requests
-        )
+        departure, asked = self.channel.gone, self.asked.requests
+        return replace(self.lasting, request_id=request_id, departure=departure, asked=asked)
 
     @property
     def request_id(self) -> str | None:
@@ -121,7 +129,7 @@ class Session:
         """Stop what is being read."""
         if self._running is not None:
             with suppress(NotFound):
-                self._caller(None).cancel(self._running)
+                self.lasting.cancel(self._running)
 
     def narrowed(self, ends: Callable[[RunningQuery], bool]) -> None:
         """Drop what was read and may not be read any more, which is what was asked by requests that are to end."""
@@ -201,6 +209,15 @@ class Session:
                 self.settings.set(name, former)
         self.set_in_block.clear()
         await self.close_portals(held=False)
+
+    def forget_portals(self) -> bool:
+        """Close the portals at once, if none of them is under way and nothing was set for their block alone."""
+        ending = [name for name, portal in self.portals.items() if not portal.held]
+        if self.set_in_block or any(self.portals[name].answer is not None for name in ending):
+            return False
+        for name in ending:
+            del self.portals[name]
+        return True
 
     async def close_portals(self, *, held: bool) -> None:
         """Close the portals; those that are held with the others only where that is said."""

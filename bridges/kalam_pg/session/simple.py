@@ -24,13 +24,32 @@ async def run_text(session: Session, executor: Executor, copies: Copies, text: s
         if not found:
             session.write(messages.EMPTY_QUERY)
         for statement in found:
-            await _run(session, executor, copies, await executor.read(text, statement))
+            prepared = await executor.read(text, statement)
+            await _run(session, executor, copies, prepared)
+            if len(found) == 1:
+                await executor.keep(prepared)
     except Gone:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever it was, the client is told, and its next query has its turn
         session.fail(exc, statement)
     session.ready()
     await session.drain()
+
+
+def run_at_once(session: Session, executor: Executor, text: str) -> bool:
+    """Carry out a Query message for a row that memory has, if its text is known; whether that was done."""
+    prepared = executor.known(text)
+    unnamed = session.portals.get("")
+    if prepared is None or (unnamed is not None and unnamed.answer is not None):
+        return False
+    found = executor.look(Portal(prepared, (), ()))
+    if found is None:
+        return False
+    session.statements.pop("", None)
+    session.portals.pop("", None)
+    session.write(found.described + found.data)
+    session.ready()
+    return True
 
 
 async def _run(session: Session, executor: Executor, copies: Copies, prepared: Prepared) -> None:
@@ -41,7 +60,7 @@ async def _run(session: Session, executor: Executor, copies: Copies, prepared: P
         return
     portal = Portal(prepared, (), ())
     if (found := executor.look(portal)) is not None:
-        session.write(messages.row_description(found.columns) + found.data + messages.complete(found.tag))
+        session.write(found.described + found.data)
         return
     with session.running():
         answer = await executor.start(portal)

@@ -38,13 +38,14 @@ class Described(msgspec.Struct, frozen=True):
 class RowShape(msgspec.Struct, frozen=True):
     """How a row that is read by its key was written last: of these fields, asked for in these formats.
 
-    ``writes`` is None where Arrow's kernels have to write it.
+    ``writes`` is None where Arrow's kernels have to write it; ``described`` is its RowDescription message.
     """
 
     fields: pa.Schema
     formats: tuple[int, ...]
     columns: tuple[Column, ...]
     writes: tuple[Write, ...] | None
+    described: bytes
 
 
 class Prepared:
@@ -59,23 +60,55 @@ class Prepared:
         statement: StatementText | None,
         command: Command | None,
         declared: Sequence[int] = (),
+        *,
+        word: str | None = None,
     ) -> None:
         self.text, self.statement, self.command = text, statement, command
         self.declared = tuple(declared)
         self.question: CatalogueText | None = None
         self.described: Described | None = None
-        self.definitions: object = None
-        """``Caller.definitions`` by which it was described."""
+        self.standing: object = None
+        """``Session.lasting`` when it was described."""
         self.row_shape: RowShape | None = None
+        self.like: Prepared | None = None
+        self.values: tuple[str | int, ...] = ()
+        """The literal for a key in the text, where ``like`` is the query with a parameter in its place."""
+        self.lent: Prepared | None = None
+        """What is known of each query that differs from this one in a literal for the key."""
+        self.told_whole: bytes | None = None
+        """What the statement is described by."""
         self.told: dict[tuple[int, ...], bytes] = {}
         """What a portal of it is described by, for the formats that were asked for."""
-        found = _FIRST.match(statement.text) if statement is not None else None
-        self.word = found[1].upper() if found else ""
+        self.word = _first_word(statement) if word is None else word
 
     def tell(self, formats: tuple[int, ...], described: bytes) -> None:
         """Keep by what a portal was described, if that is known once and for all."""
         if self.command is None and self.described is not None and len(self.told) < FORMATS_KEPT:
             self.told[formats] = described
+
+    def with_literal(self, text: str, value: str | int) -> Prepared:
+        """The query with a literal in place of its one parameter, which its text ends in."""
+        assert self.statement is not None
+        literal = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+        statement = StatementText(self.statement.text.removesuffix("$1") + literal)
+        found = Prepared(text, statement, None, word=self.word)
+        found.like, found.values = self, (value,)
+        if self.lent is not None:
+            lent = self.lent
+            found.standing, found.described = lent.standing, lent.described
+            found.told, found.told_whole = lent.told, lent.told_whole
+        return found
+
+    def lend(self) -> None:
+        """Have what is known of this query be known of all that differ from it in the literal for the key."""
+        if self.like is not None and self.described is not None and self.like.row_shape is not None:
+            self.like.lent = self
+
+    def oids(self, count: int) -> Sequence[int] | None:
+        """The types of so many parameters; None where the engine has to be asked."""
+        if not count or (len(self.declared) >= count and all(self.declared)):
+            return self.declared if count else ()
+        return None if self.described is None else self.described.parameters
 
     @property
     def reads(self) -> bool:
@@ -118,10 +151,15 @@ class Prepared:
         return f"{self.word} {words[0]}" if words and words[0] in _KINDS else self.word
 
 
+def _first_word(statement: StatementText | None) -> str:
+    found = _FIRST.match(statement.text) if statement is not None else None
+    return found[1].upper() if found else ""
+
+
 class Portal:
     """A statement with its parameters, ready to run or under way."""
 
-    def __init__(self, prepared: Prepared, parameters: Sequence[Any], formats: Sequence[int]) -> None:
+    def __init__(self, prepared: Prepared, parameters: Sequence[Any], formats: tuple[int, ...]) -> None:
         self.prepared, self.parameters, self.formats = prepared, parameters, formats
         self.answer: Answer | None = None
         self.done = False

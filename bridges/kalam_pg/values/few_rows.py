@@ -110,7 +110,7 @@ def _moment(value: datetime) -> bytes:
 
 
 def _zoned(value: datetime) -> bytes:
-    return _moment(value) + b"+00"
+    return value.isoformat(" ", "microseconds")[:-3].encode()  # which is +00:00 in Arrow's UTC
 
 
 def _day(value: date) -> bytes:

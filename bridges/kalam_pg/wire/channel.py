@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 from kalam_pg.errors import PROTOCOL, SqlError
@@ -21,8 +23,11 @@ WRITE_BYTES: Final = 256 << 10
 STARTUP_BYTES_MAX: Final = 10_000
 """As in PostgreSQL."""
 LOGIN_BYTES_MAX: Final = 64 << 10
+SHORT_BYTES: Final = 4 << 10
 COPY_DATA: Final = ord("d")
 KNOWN: Final = frozenset(b"BCDEFHPQSXcdfp")
+SHORT: Final = KNOWN - {COPY_DATA}
+_HEAD: Final = struct.Struct(">BI")
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -55,6 +60,8 @@ class Channel(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._paused = self._full = False
         self._lost: asyncio.Future[None] = self._loop.create_future()
+        self.at_once: Callable[[Iterable[Message]], int] | None = None
+        """Takes of messages in order those for which nothing has to be waited, when they come; how many it took."""
         self.address = ""
         self.encrypted = False
 
@@ -194,7 +201,7 @@ class Channel(asyncio.Protocol):
     # Cutting.
 
     def _cut(self) -> None:
-        place = 0
+        place = self._cut_short() if self._begun and not (self._held or self._copy_left or self._fault) else 0
         while not (self._held or self._fault or self._crowded()):
             taken = self._one(place)
             if not taken:
@@ -203,8 +210,29 @@ class Channel(asyncio.Protocol):
         del self._buffer[:place]
         if self._crowded():
             self._pause()
-        if (self._messages or self._fault) and self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        if self._reader is not None and not self._reader.done():
+            self._carry_out()
+            if self._messages or self._fault or self._paused:
+                self._reader.set_result(None)
+
+    def _carry_out(self) -> None:
+        """Hand over what needs no waiting; behind what needs it everything waits."""
+        if self.at_once is not None and not self._full:
+            for _ in range(self.at_once(self._messages)):
+                self._waiting_bytes -= len(self._messages.popleft().data)
+
+    def _cut_short(self) -> int:
+        """Cut the short messages that stand whole at the front, as most are; how many bytes that were."""
+        buffer, place, end = self._buffer, 0, len(self._buffer)
+        longest = SHORT_BYTES if self.logged_in else 0
+        while end - place >= 5 and not self._crowded():
+            kind, size = _HEAD.unpack_from(buffer, place)
+            if kind not in SHORT or not 4 <= size <= longest or end - place <= size:
+                break
+            self._messages.append(Message(kind, bytes(buffer[place + 5 : place + 1 + size])))
+            self._waiting_bytes += size - 4
+            place += 1 + size
+        return place
 
     def _one(self, place: int) -> int:
         """Cut what stands there; how many bytes that were, 0 for one that has not come whole."""

@@ -6,6 +6,8 @@ import struct
 
 from kalam_pg.errors import PROTOCOL, SqlError
 
+TOO_SHORT = "the message ends too early"
+
 
 class Payload:
     """The bytes of one message behind its length."""
@@ -13,27 +15,32 @@ class Payload:
     def __init__(self, data: bytes) -> None:
         self._data, self._place = data, 0
 
-    def int16(self) -> int:
-        """An integer of two bytes with its sign."""
-        return int(struct.unpack(">h", self.take(2))[0])
-
     def count(self) -> int:
         """How many follow: two bytes, up to 65,535."""
-        return int(struct.unpack(">H", self.take(2))[0])
+        return int.from_bytes(self.take(2))
+
+    def int16s(self) -> tuple[int, ...]:
+        """Integers of two bytes with their signs, behind how many there are."""
+        data, start = self._data, self._place + 2
+        count = int.from_bytes(data[start - 2 : start])
+        self._place = start + 2 * count
+        if self._place > len(data):
+            raise SqlError(PROTOCOL, TOO_SHORT)
+        return struct.unpack_from(f">{count}h", data, start)
 
     def int32(self) -> int:
         """An integer of four bytes with its sign."""
-        return int(struct.unpack(">i", self.take(4))[0])
+        return int.from_bytes(self.take(4), signed=True)
 
     def uint32(self) -> int:
         """One without a sign, as an OID."""
-        return int(struct.unpack(">I", self.take(4))[0])
+        return int.from_bytes(self.take(4))
 
     def take(self, size: int) -> bytes:
         """So many bytes."""
         end = self._place + size
         if size < 0 or end > len(self._data):
-            raise SqlError(PROTOCOL, "the message ends too early")
+            raise SqlError(PROTOCOL, TOO_SHORT)
         found = self._data[self._place : end]
         self._place = end
         return found
@@ -54,6 +61,20 @@ class Payload:
         """A value with its length before it; None for NULL."""
         size = self.int32()
         return None if size == -1 else self.take(size)
+
+    def cells(self) -> list[bytes | None]:
+        """Values with their lengths before them, None for NULL, behind how many there are."""
+        found: list[bytes | None] = []
+        count, data, place = self.count(), self._data, self._place
+        for _ in range(count):
+            start = place + 4
+            size = int.from_bytes(data[place:start], signed=True)
+            place = start if size == -1 else start + size
+            if size < -1 or place > len(data):
+                raise SqlError(PROTOCOL, TOO_SHORT)
+            found.append(None if size == -1 else data[start:place])
+        self._place = place
+        return found
 
     def left(self) -> int:
         """How many bytes have not been read."""

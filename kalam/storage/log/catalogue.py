@@ -193,6 +193,7 @@ class Catalogue:
 
         await self._database.write(insert)
         self.namespaces[name] = from_us(created)
+        self.changes += 1
 
     async def drop_namespace(self, name: str) -> None:
         """Remove an empty namespace; raises TableInUse when it is not."""
@@ -206,6 +207,7 @@ class Catalogue:
 
         await self._database.write(delete)
         self.namespaces.pop(name, None)
+        self.changes += 1
 
     async def create_table(self, definition: TableDefinition, *, unfinished: bool = False) -> Table:
         """Add a table, or one that gets its name when it is complete; raises NamespaceNotFound or AlreadyExists."""
