@@ -14,8 +14,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -51,7 +50,7 @@ class Packed:
 
     def __init__(self, layout: RowLayout, names: Sequence[str], block_rows: int, row_count: int, codec: str) -> None:
         self.layout, self._block_rows, self._row_count = layout, block_rows, row_count
-        self._codec, self._key_of = pa.Codec(codec), _key_reader(layout, names)
+        self._codec, self._key_of = pa.Codec(codec), layout.key_reader(names)
         self.places = array("Q", [0])
         self.firsts: Sequence[Key] = ()
 
@@ -68,13 +67,17 @@ class Packed:
         """The rows of a block, of which that is the number, that have this key; raises Damaged."""
         rows = self._rows_of(block)
         count = min(self._block_rows, self._row_count - number * self._block_rows)
-        key_at = partial(self._key_of, rows, count)
-        first = bisect_left(range(count), key, key=key_at)
+        key_of, first, end = self._key_of, 0, count
+        while first < end:  # as bisect does, which has to be told of a function for it
+            middle = (first + end) // 2
+            if key_of(rows, count, middle) < key:
+                first = middle + 1
+            else:
+                end = middle
         found: list[Row] = []
-        for at in range(first, count):
-            if key_at(at) != key:
-                break
-            found.append(read(rows, count, at))
+        while first < count and key_of(rows, count, first) == key:
+            found.append(read(rows, count, first))
+            first += 1
         return found
 
     def _rows_of(self, block: bytes | bytearray) -> bytes:
@@ -82,16 +85,10 @@ class Packed:
         if len(block) < HEAD.size:
             raise Damaged
         checksum, size = HEAD.unpack_from(block)
-        if zlib.crc32(memoryview(block)[CRC_BYTES:]) != checksum:
+        if zlib.crc32(block[CRC_BYTES:]) != checksum:
             raise Damaged
-        rows: bytes = self._codec.decompress(memoryview(block)[HEAD.size :], size, asbytes=True)
+        rows: bytes = self._codec.decompress(block[HEAD.size :], size, asbytes=True)
         return rows
-
-
-def _key_reader(layout: RowLayout, names: Sequence[str]) -> Callable[[bytes, int, int], Key]:
-    """What reads the key of a row of a block."""
-    read = layout.reader(names)
-    return read if len(names) > 1 else lambda block, count, at: read(block, count, at)[0]
 
 
 def pack(rows: pa.Table, names: Sequence[str], packing: Packing) -> tuple[Packed, list[bytes]]:

@@ -13,6 +13,7 @@ and before them a number for each such column that says where its texts begin.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
@@ -26,12 +27,14 @@ import pyarrow.compute as pc
 
 from kalam.rows.timestamps import HEAD, TIMESTAMP_96
 from kalam.rows.types import Row
+from kalam.storage.log.copies import Key
 
 NIL = 0xC0
 ARRAY_16, STR_8, STR_32, BIN_8, BIN_32 = 0xDC, 0xD9, 0xDB, 0xC4, 0xC6
 COLUMNS_MAX = 0xFFFF
 SHORT_MAX = 0xFF
-PLACE_BYTES = 4
+PLACE = struct.Struct("<I")
+PLACE_BYTES = PLACE.size
 NUMBERS = {
     pa.int16(): (0xD1, ">i2"),
     pa.int32(): (0xD2, ">i4"),
@@ -77,7 +80,8 @@ class Read(msgspec.Struct, frozen=True):
 
 
 Reader = Callable[[bytes, int, int], Row]
-"""Reads the row at a place of a block that has so many rows."""
+KeyOfRow = Callable[[bytes, int, int], Key]
+"""Read the row, or its key, at a place of a block that has so many rows."""
 
 
 class LaidOut:
@@ -115,7 +119,7 @@ class LaidOut:
         begin = PLACE_BYTES * len(self._texts) + len(planes)
         for own in self._texts:
             start, stop = int(own.ends[first]), int(own.ends[end])
-            places.append(begin.to_bytes(PLACE_BYTES, "little"))
+            places.append(PLACE.pack(begin))
             texts.append(own.data[start:stop])
             begin += stop - start
         return b"".join((*places, planes, *texts))
@@ -157,6 +161,21 @@ class RowLayout:
 
         return read
 
+    def key_reader(self, names: Sequence[str]) -> KeyOfRow:
+        """What reads the key of a row, which these columns are; of one that is fixed in length in one go."""
+        read, slot = self.reader(names), self._slots[names[0]]
+        if len(names) > 1:
+            return read
+        if slot.text is not None or slot.has_nulls:
+            return lambda block, count, at: read(block, count, at)[0]
+        decode: Callable[[bytes], Key] = msgspec.msgpack.Decoder(self._types[names[0]]).decode
+        planes, first, end = PLACE_BYTES * self._text_count, slot.start, slot.end
+
+        def key(block: bytes, count: int, at: int) -> Key:
+            return decode(block[planes + first * count + at : planes + end * count : count])
+
+        return key
+
 
 def _reads(slots: Sequence[Slot]) -> list[Read]:
     """The slices that bring columns in this order: columns that lie side by side come in one."""
@@ -175,7 +194,7 @@ def _text_at(block: bytes, planes: int, count: int, at: int, own: Read) -> bytes
     """The text of a row: behind those of the rows before it, which are as long as their lengths say."""
     assert own.text is not None
     place = PLACE_BYTES * own.text
-    start, size = int.from_bytes(block[place : place + PLACE_BYTES], "little"), 0
+    start, size = PLACE.unpack_from(block, place)[0], 0
     for plane in range(own.lengths, own.end):
         lengths = planes + plane * count
         start += sum(block[lengths : lengths + at]) << 8 * (own.end - plane - 1)
