@@ -76,8 +76,14 @@ export function Dialog({ title, onClose, children, wide = false }) {
       opener?.focus?.();
     };
   }, []);
+  // Browsers tell `close` some time after the dialog has gone: what is opened meanwhile would be closed by it.
+  function leave(event) {
+    if (event.target !== event.currentTarget) return; // a choice of files that was given up
+    event.preventDefault();
+    onClose();
+  }
   return (
-    <dialog ref={element} class={wide ? "wide" : ""} aria-label={title} onClose={(event) => event.target.isConnected && onClose()}>
+    <dialog ref={element} class={wide ? "wide" : ""} aria-label={title} onCancel={leave} onClose={(event) => event.target.isConnected && onClose()}>
       <header class="dialog-head">
         <h2>{title}</h2>
         <button type="button" class="quiet" aria-label="Close" onClick={onClose}>✕</button>
