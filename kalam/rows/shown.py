@@ -7,6 +7,7 @@ only where a value needs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -78,18 +79,19 @@ class RowShower:
 
     def changed(self, olds: Sequence[Row | None], news: Sequence[Row]) -> list[dict[str, Any]]:
         """For each row the former values of the columns that changed, as ``encode`` takes them."""
-        there = iter(self.maps([old for old in olds if old is not None]))
-        shown = [None if old is None else next(there) for old in olds]
-        return [
-            {}
-            if old is None
-            else {
-                name: getattr(was, name)
-                for name, a, b in zip(self._names, old, new, strict=True)
-                if a is not b and differs(a, b)
-            }
-            for was, old, new in zip(shown, self._former(olds), self._seen(news), strict=True)
-        ]
+        changed: list[dict[str, Any]] = [{} for _ in olds]
+        pairs = zip(self._former(olds), self._seen(news), changed, strict=True)
+        there = [(old, new, values) for old, new, values in pairs if old is not None]
+        if not there:
+            return changed
+        former, seen, into = zip(*there, strict=True)
+        shown = self.maps(former)
+        for name, was, now in zip(self._names, zip(*former, strict=True), zip(*seen, strict=True), strict=True):
+            for values, row, a, b in zip(into, shown, was, now, strict=True):
+                # Values that are equal and no zeros are the same; to ask of each would cost more than all the rest.
+                if a is not b and not (a == b and a and type(a) is type(b)) and differs(a, b):
+                    values[name] = getattr(row, name)
+        return changed
 
     def _former(self, olds: Sequence[Row | None]) -> Sequence[Row | None]:
         return olds if self._width is None else [None if old is None else old[: self._width] for old in olds]
@@ -102,5 +104,7 @@ class RowShower:
 def differs(a: Any, b: Any) -> bool:
     """Whether two values of a column are different, to the bit: NaN equals NaN, 0.0 is not -0.0."""
     if isinstance(a, float) and isinstance(b, float):
-        return a.hex() != b.hex()
+        if a == b:
+            return a == 0 and math.copysign(1, a) != math.copysign(1, b)
+        return a == a or b == b
     return bool(a != b) or type(a) is not type(b)

@@ -188,22 +188,35 @@ class Aggregating:
         """What follows from changes of the source."""
         [change] = changes
         self._read_as(change.source)
-        groups = self._known
-        with _stopping():
-            arrived, touched, left_out = await in_thread(Purpose.LIVE, self._taken, change)
-        stale = groups.stale
+        followed = await in_thread(Purpose.LIVE, self._followed, change)
+        if isinstance(followed, Outcome):
+            return followed
+        arrived, touched, left_out = followed
+        stale = self._known.stale
         if len(stale):
             await self._remake(change.batch.last_seq)
             touched = np.union1d(touched, stale)
         if self._retention.is_due():
             touched = np.union1d(touched, await in_thread(Purpose.LIVE, self._expired, touched))
+        return await in_thread(Purpose.LIVE, self._of_touched, touched, left_out, arrived)
+
+    def _followed(self, change: Changes) -> Outcome | tuple[_Arrived, Ints, list[LeftOut]]:
+        """What follows from changes, or what they bring to the groups where that is not all."""
+        with _stopping():
+            arrived, touched, left_out = self._taken(change)
+        if len(self._known.stale) or self._retention.is_due():
+            return arrived, touched, left_out
+        return self._of_touched(touched, left_out, arrived)
+
+    def _of_touched(self, touched: Ints, left_out: list[LeftOut], arrived: _Arrived) -> Outcome:
+        """What follows where all is known of the groups that changed."""
+        groups, chunk, whole = self._known, None, False
         if not len(touched):
             return Outcome(left_out=left_out)
-        if self._memory is None:
-            return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, None, arrived)
-        whole = self._memory.is_long(len(groups))
-        chunk = await in_thread(Purpose.LIVE, groups.dump, groups.all_slots() if whole else touched)
-        return await in_thread(Purpose.LIVE, self._outcome, touched, left_out, chunk, arrived, whole=whole)
+        if self._memory is not None:
+            whole = self._memory.is_long(len(groups))
+            chunk = groups.dump(groups.all_slots() if whole else touched)
+        return self._outcome(touched, left_out, chunk, arrived, whole=whole)
 
     def _read_as(self, source: Table) -> None:
         """Read versions of the source as it is now: an ALTER may have put its columns elsewhere."""
