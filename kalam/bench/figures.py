@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,3 +65,9 @@ class Figure:
             "note": self.note,
             **self.detail,
         }
+
+
+def percentile(values: Sequence[int], percent: int) -> int:
+    """The value that so many of a hundred are not above; 0 of none."""
+    ordered = sorted(values) or [0]
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

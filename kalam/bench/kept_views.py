@@ -11,19 +11,16 @@ from typing import Final
 
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.rows import NO_FLUSH, create_table
-from kalam.bench.stage import NAMESPACE, POLL_S, Stage
-from kalam.cli.failure import CommandFailed
+from kalam.bench.stage import NAMESPACE, Stage
+from kalam.bench.view_costs import SELECT, measure_view_costs, wait_caught_up
+from kalam.bench.view_lag import measure_view_lag
 
-SELECT: Final = """
-    SELECT url, count(*) AS n, sum(status) AS total, avg(latency) AS mean, max(latency) AS most FROM {} GROUP BY url
-"""
 REFRESHES: Final = ("250ms", "0")
 ALONE: Final = "the same inserts without a view"
-CAUGHT_UP_S: Final = 300.0
 
 
 def measure_views(stage: Stage) -> Iterator[Figure]:
-    """Inserts, then a fill."""
+    """Inserts, a fill, what views cost, and how soon they follow."""
     rows = stage.sizes.viewed_rows
     bare: list[float] = []
     kept: dict[str, list[tuple[float, float, float]]] = {refresh: [] for refresh in REFRESHES}
@@ -47,6 +44,8 @@ def measure_views(stage: Stage) -> Iterator[Figure]:
             detail={"viewed_rows": rows},
         )
     yield _filled(stage, table, rows)
+    yield from measure_view_costs(stage)
+    yield from measure_view_lag(stage)
 
 
 def _inserted_s(stage: Stage, table: str, rows: int) -> float:
@@ -62,23 +61,12 @@ def _kept(stage: Stage, table: str, refresh: str, rows: int) -> tuple[float, flo
     stage.sql.count(view)  # which waits until it is filled
     with stage.inserter(table, 0, rows) as process:
         seconds = stage.inserted(process, rows).seconds
-    lag_s = _caught_up_s(stage, view, rows)
+    lag_s = wait_caught_up(stage, view, rows)
     stage.wait_published()
     [[cost_ms]] = stage.sql.run(
         f"SELECT cost_ms FROM system.views WHERE view_name = '{view.partition('.')[2]}'"  # noqa: S608 - our own name
     ).rows
     return seconds, lag_s, cost_ms / 1_000
-
-
-def _caught_up_s(stage: Stage, view: str, rows: int) -> float:
-    """How long it takes until a view has so many rows counted; raises CommandFailed where it does not come to that."""
-    started_s = time.monotonic()
-    while time.monotonic() < started_s + CAUGHT_UP_S:
-        [[counted]] = stage.sql.run(f"SELECT sum(n) FROM {view}").rows  # noqa: S608 - our own name
-        if counted == rows:
-            return time.monotonic() - started_s
-        time.sleep(POLL_S)
-    raise CommandFailed(f"error: {view} counts {counted} of {rows:,} rows")
 
 
 def _filled(stage: Stage, table: str, rows: int) -> Figure:

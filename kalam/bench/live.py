@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from kalam.bench.feed_client import Behind, FeedClientTask
-from kalam.bench.figures import Figure, Unit
+from kalam.bench.figures import Figure, Unit, percentile
 from kalam.bench.idle import PROC, usage
 from kalam.bench.live_client import Delivered, LiveClientTask
 from kalam.bench.process import Process
@@ -55,8 +55,8 @@ def _live_queries(stage: Stage, queries: int) -> Iterator[Figure]:
             name=f"insert to delivery, p{percent}",
             situation=situation,
             unit=Unit.MS,
-            kalam=_percentile_ms(kalam.delays_ns, percent),
-            bare=_percentile_ms(bare.delays_ns, percent),
+            kalam=percentile(kalam.delays_ns, percent) / 1e6,
+            bare=percentile(bare.delays_ns, percent) / 1e6,
             bare_engine=BARE_ENGINE,
             complete=complete,
             note=note,
@@ -120,7 +120,7 @@ def _feed_lag(stage: Stage) -> Iterator[Figure]:
             name=f"feed behind the ack, p{percent}",
             situation=f"{sizes.feed_per_s:,} changes/s, {FEED_ROWS_PER_MESSAGE} rows a message",
             unit=Unit.MS,
-            kalam=_percentile_ms(behind.delays_ns, percent),
+            kalam=percentile(behind.delays_ns, percent) / 1e6,
             complete=behind.received == rows and not behind.holes and len(behind.delays_ns) == messages,
             note=f"{behind.received:,} of {rows:,} changes" + (f", {behind.holes} holes" if behind.holes else ""),
         )
@@ -163,8 +163,3 @@ def _feed_speed(stage: Stage) -> Iterator[Figure]:
 
 def _told(received: Received, rows: int) -> str:
     return f"{received.received:,} of {rows:,} changes" + (f", {received.holes} holes" if received.holes else "")
-
-
-def _percentile_ms(delays_ns: list[int], percent: int) -> float:
-    ordered = sorted(delays_ns) or [0]
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] / 1e6

@@ -53,6 +53,7 @@ class Sizes:
     login_rounds: int = 5
     adopted_messages: int = 300_000
     viewed_rows: int = 300_000
+    many_views: int = 100
     adopt_rounds: int = 4
     pg_rows: int = 1_000_000
     pg_many_rows: int = 20_000
@@ -123,6 +124,7 @@ class Sizes:
             crowd_logins=20,
             login_rounds=1,
             viewed_rows=20_000,
+            many_views=3,
             adopted_messages=5_000,
             adopt_rounds=1,
             pg_rows=20_000,

@@ -28,6 +28,7 @@ from kalam.bench.sizes import Sizes
 
 pytestmark = pytest.mark.timeout(600)
 BENCH_S = 500
+VIEW_COUNTS = ("viewed_rows", "filled_rows", "cost_rows", "many_rows", "refreshed_rows", "followed_rows")
 QUICK = Sizes.chosen(quick=True)
 
 
@@ -90,6 +91,24 @@ def check_postgres(figures):
     }
     assert len(figures) == 18
     assert {figure["measurement"] for figure in figures if figure["bare_engine"]} == beside_postgres()
+
+
+def check_views(figures):
+    """Every figure of the group is there, of as much as asked for, and beside a PostgreSQL where there is one."""
+    found = {name: [figure[name] for figure in figures if name in figure] for name in VIEW_COUNTS}
+    followed = round(QUICK.feed_per_s * QUICK.paced_s)
+    refreshed = round(10 * QUICK.paced_s) * 1_000
+    assert found == {
+        "viewed_rows": [QUICK.viewed_rows] * 2,
+        "filled_rows": [QUICK.viewed_rows],
+        "cost_rows": [QUICK.viewed_rows] * 2,
+        "many_rows": [QUICK.viewed_rows // 5],
+        "refreshed_rows": [refreshed],
+        "followed_rows": [followed] * 2,
+    }
+    assert {figure["bare_engine"] is not None for figure in figures if "cost_rows" in figure} == {
+        bool(beside_postgres())
+    }
 
 
 def check_peers(figures):
@@ -158,7 +177,7 @@ def test_a_quick_run_makes_every_measurement_and_leaves_nothing_behind(bench, te
     read = [figure["read_messages"] for figure in figures if "read_messages" in figure]
     assert read == [QUICK.adopted_messages] * 3
     assert [figure["kept_messages"] for figure in figures if "kept_messages" in figure] == [QUICK.adopted_messages]
-    assert [figure["viewed_rows"] for figure in figures if "viewed_rows" in figure] == [QUICK.viewed_rows] * 2
+    check_views([figure for figure in figures if figure["measurement"] == "views"])
     assert [figure["adopted_rows"] for figure in figures if "adopted_rows" in figure] == [QUICK.window_rows] * 2
     assert [figure["keys"] for figure in figures if "watched_keys" in figure] == [QUICK.bucket_keys] * 4
     assert list(temporary.iterdir()) == []
