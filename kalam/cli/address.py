@@ -103,6 +103,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         known = self.with_name()
         return nats_of(self.http_url(), known.login, known.nats_options(), prefix or _prefix())
 
+    def may_speak_websocket(self) -> bool:
+        """Whether NATS may have to be spoken to by WebSocket, which nats-py needs another library for."""
+        return self.nats is None or "ws://" in self.nats or "wss://" in self.nats
+
     def nats_options(self) -> dict[str, Any]:
         """What nats-py's ``connect`` takes for logging in and for TLS; raises WrongUsage."""
         if self.login.is_nameless:

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from kalam.cli.address import Context, DataDir, PasswordFile, Url, User, find_server
 from kalam.cli.arguments import table_name
 from kalam.cli.failure import WrongUsage
+from kalam.cli.parquet_reader import ParquetReader
 from kalam.cli.row_formats import RowFormat
+from kalam.imports import WEBSOCKETS, without
 
 
 class OnConflict(enum.StrEnum):
@@ -140,20 +142,28 @@ def insert(
         raise WrongUsage("--no-header needs --columns, which names the columns in their order")
     if key and not create:
         raise WrongUsage("--key belongs to --create")
-    from kalam.cli.loading.dialects import checked_encoding, one_character
-    from kalam.cli.loading.load import Asked, Making, Where, load
-    from kalam.cli.loading.reading import Reading
-
-    form = Reading(row_format=row_format, encoding=checked_encoding(encoding), booleans=booleans, rows_max=batch_rows)
-    mark = None if delimiter is None else one_character("--delimiter", delimiter)
-    around = one_character("--quote", quote, may_be_empty=True)
-    names, taken = (chosen, None) if no_header else (None, chosen)
-    reading = replace(form, delimiter=mark, quote=around, nulls=nulls or [], names=names)
     server = find_server(url, context, data_dir, user=user, password_file=password_file).with_name()
-    where = Where(subject_prefix=subject_prefix, server=server)
-    asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
-    taking = replace(asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or []))
-    load(replace(taking, making=Making(key=_listed(key) or [], yes=yes) if create else None))
+    with ParquetReader() as parquet:
+        if any(file.endswith(".parquet") for file in files or []):
+            parquet.start()  # which takes as long as the imports that follow
+        with without(*(() if server.may_speak_websocket() else (WEBSOCKETS,))):
+            from kalam.cli.loading.dialects import checked_encoding, one_character
+            from kalam.cli.loading.load import Asked, Making, Where, load
+            from kalam.cli.loading.reading import Reading
+
+        form = Reading(
+            row_format=row_format, encoding=checked_encoding(encoding), booleans=booleans, rows_max=batch_rows
+        )
+        mark = None if delimiter is None else one_character("--delimiter", delimiter)
+        around = one_character("--quote", quote, may_be_empty=True)
+        names, taken = (chosen, None) if no_header else (None, chosen)
+        reading = replace(form, delimiter=mark, quote=around, nulls=nulls or [], names=names)
+        where = Where(subject_prefix=subject_prefix, server=server)
+        asked = Asked(table=name, files=files or ["-"], reading=reading, where=where, chosen=taken)
+        taking = replace(
+            asked, on_conflict=on_conflict, skip_bad=skip_bad, lossless=lossless, mapped=_mapped(maps or [])
+        )
+        load(replace(taking, making=Making(key=_listed(key) or [], yes=yes) if create else None), parquet)
 
 
 def _listed(columns: str | None) -> list[str] | None:

@@ -2,12 +2,13 @@
 
 The readers of Parquet and of its codecs are large, and what they make of a damaged file is not certain: one that ends
 its process ends this one, and the command says which file it was. The process (``parquet_rows.py``) is started with the
-first file and reads those that follow: its start takes as long as a million rows.
+first file, or before, and reads those that follow: its start takes as long as a million rows.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # pyarrow takes a while
 
 TOTAL_ROWS: Final = b"rows"
 """Metadata of the stream's schema: how many rows the file has."""
+PIPE_BYTES: Final = 1 << 20
+"""A batch or two: with the 64 KiB of other pipes the two processes would wait for each other at every tenth of one."""
 DONE: Final = b"d"
 """What the process says when a file is read."""
 
@@ -84,6 +87,10 @@ class ParquetReader:
                 if not done:
                     self.close()
 
+    def start(self) -> None:
+        """Begin to start the process, which the first file would have to wait for otherwise."""
+        self._started()
+
     def _started(self) -> socket.socket:
         if self._orders is None:
             self._orders, theirs = socket.socketpair()
@@ -101,6 +108,8 @@ class ParquetReader:
     def _asked(orders: socket.socket, source: IO[bytes]) -> IO[bytes]:
         """The stream that the process makes of a file."""
         ours, theirs = os.pipe()
+        with contextlib.suppress(OSError):  # a user may have so many bytes of pipes
+            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         try:
             socket.send_fds(orders, [b"f"], [source.fileno(), theirs])
         except OSError:

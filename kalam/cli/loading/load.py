@@ -27,6 +27,7 @@ from kalam.cli.loading.report import report
 from kalam.cli.loading.row_sender import IN_FLIGHT_MAX, Outcome, RowSender
 from kalam.cli.loading.skipped import SkippedRows
 from kalam.cli.loading.sources import STDIN, find_files
+from kalam.cli.parquet_reader import ParquetReader
 from kalam.cli.problem_text import problem_text
 from kalam.cli.server_columns import ServerColumns
 from kalam.cli.telling import tell
@@ -116,7 +117,7 @@ class Server:
         self.__dict__.pop("columns", None)
 
 
-def load(asked: Asked) -> None:
+def load(asked: Asked, parquet: ParquetReader) -> None:
     """Insert the rows of the files; raises CommandFailed, which says what is stored."""
     forgo(DATA_FRAMES)
     names, left_out = find_files(asked.files)
@@ -142,7 +143,7 @@ def load(asked: Asked) -> None:
         match = NameMatch(lambda: server.columns, mapped, asked.chosen)
         server_columns = ServerColumns()
         fitting = Fitting(match, booleans=reading.booleans)
-        stopped = _send_all(reading.files(names, fitting, server_columns), sender, skipped)
+        stopped = _send_all(reading.files(names, fitting, server_columns, parquet), sender, skipped)
         outcomes = sender.finish()
         if skipped is not None:
             skipped.close()

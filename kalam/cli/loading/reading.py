@@ -49,15 +49,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     on_bad: Callable[[str, str, KalamError, bytes], None] | None = None
     spooled: Path | None = None
 
-    def files(self, names: Sequence[str], fitting: Fitting, server_columns: ServerColumns) -> Iterator[RowBatch]:
+    def files(
+        self, names: Sequence[str], fitting: Fitting, server_columns: ServerColumns, parquet: ParquetReader
+    ) -> Iterator[RowBatch]:
         """The rows of files one after another; ``end_byte`` of a batch counts over all of them."""
         before = 0
-        with ParquetReader() as parquet:
-            for name in names:
-                with open_source(name, self.encoding, self.spooled) as source:
-                    for batch in self.batches(source, fitting, server_columns, parquet):
-                        yield replace(batch, end_byte=before + batch.end_byte) if before else batch
-                    before += source.size
+        for name in names:
+            with open_source(name, self.encoding, self.spooled) as source:
+                for batch in self.batches(source, fitting, server_columns, parquet):
+                    yield replace(batch, end_byte=before + batch.end_byte) if before else batch
+                before += source.size
 
     def batches(
         self, source: Source, fitting: Fitting, server_columns: ServerColumns, parquet: ParquetReader
