@@ -18,8 +18,9 @@ from kalam.schema import Column
 
 _ENCODER = msgspec.msgpack.Encoder()
 PIECE_ROWS_MAX = 5_000
+COLUMN_PIECE_ROWS_MAX = 20_000
 PIECE_BYTES_MAX = 4 << 20
-"""A statement of more is stored as several chunks, so that whoever works on one is soon done."""
+"""A statement of more is stored as several chunks, so that whoever works on one is soon done; with columns sooner."""
 _RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -31,7 +32,8 @@ def pack_rows(rows: Sequence[Row]) -> bytes:
 def pack_pieces(rows: Sequence[Row]) -> list[bytes]:
     """The rows as blobs of bounded size; a few rows are one."""
     pieces: list[bytes] = []
-    todo = [rows[start : start + PIECE_ROWS_MAX] for start in range(0, len(rows), PIECE_ROWS_MAX)][::-1]
+    rows_max = COLUMN_PIECE_ROWS_MAX if isinstance(rows, ColumnRows) else PIECE_ROWS_MAX
+    todo = [rows[start : start + rows_max] for start in range(0, len(rows), rows_max)][::-1]
     while todo:
         part = todo.pop()
         packed = pack_rows(part)

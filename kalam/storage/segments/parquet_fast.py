@@ -126,7 +126,7 @@ def _write_chunk(name: str, column: pa.Array, file: BinaryIO, bounded: bool, cod
     encoded = thrift.SchemaElement(
         name=name, type=ENCODED_AS.get(physical, physical), repetition_type=OPTIONAL, i32=True
     )
-    series = pd.Series(_encodable(column), name=name)
+    series = pd.Series(_encodable(column), name=name, copy=False)
     chunk = write_column(file, series, encoded, compression=codec, datapage_version=2, stats=False)
     meta = chunk.meta_data  # a view: what is set in it is set in the chunk
     meta.type = physical
