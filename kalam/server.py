@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,7 @@ async def open_server(settings: Settings, stopping: asyncio.Event | None = None)
         settings = with_http_port(settings)
         prepared = await in_thread(Purpose.CATALOGUE, prepare_database, data_dir, accept_loss=settings.accept_loss)
         guarded = settings.auth == "on"
-        # What a query is read with is imported while the broker starts: later it would hold up the event loop.
-        reading = in_thread(Purpose.TEXTS, import_readers)
+        reading = in_thread(Purpose.TEXTS, _import_rest)
         opened, _ = await asyncio.gather(open_broker(stack, settings, data_dir, certificates, guarded=guarded), reading)
         connection, embedded = opened.connection, opened.embedded
         stopping = stopping or asyncio.Event()
@@ -120,6 +120,12 @@ async def open_server(settings: Settings, stopping: asyncio.Event | None = None)
         parts = (settings, engine, access, certificates, registry)
         pg_url = None if settings.pg_port is None else await _open_pg(stack, *parts)
         yield Running(http_url, connection.url, embedded.ws_url if embedded else None, pg_url, engine, certificates)
+
+
+def _import_rest() -> None:
+    """Import what queries need, while the broker starts: later it would hold up the event loop."""
+    import_readers()
+    import_module("numpy.ma")  # pyarrow asks it with the first array of numpy's
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, data_dir: Path, start: Start) -> Database:

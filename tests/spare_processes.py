@@ -10,7 +10,6 @@ like any other, which it kills and waits for. When none is left, or another prog
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -125,16 +124,15 @@ spares: list[Spare] = []
 
 
 def keep_spares() -> None:
-    """Fork them, and have this process's ``Popen`` and ``create_subprocess_exec`` take them."""
+    """Fork them, and have this process's ``Popen`` take them."""
     while len(spares) < SPARES:
         spares.append(Spare())
     take_spares()
 
 
 def take_spares() -> None:
-    """Have this process's ``Popen`` and ``create_subprocess_exec`` take what there is for a command."""
+    """Have this process's ``Popen`` take what there is for a command."""
     subprocess.Popen = Popen  # type: ignore[misc]
-    asyncio.create_subprocess_exec = create_subprocess_exec
 
 
 def taken(command: Sequence[Any]) -> Spare | None:
@@ -157,6 +155,12 @@ class Adopted:
     def wait(self) -> int:
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def kill(self) -> None:
@@ -184,44 +188,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             return super().__new__(cls)
         if options.get("stdin") == subprocess.PIPE:
             return AdoptedOnPipes(spare, command, options["stderr"])
+        if "pass_fds" not in options:
+            return Adopted(spare.run(command[2:], {0: options["stdin"], 1: options["stdout"]}, os.environ))
         numbers = options["pass_fds"]
         with Path(os.devnull).open("r+b") as nothing:
             files = {0: nothing.fileno(), 1: nothing.fileno(), **{number: number for number in numbers}}
             return Adopted(spare.run(command[2:], files, options["env"]))
-
-
-class AdoptedOnStreams(Adopted):
-    """A child as ``asyncio.subprocess.Process`` has it, with one socket as its input and output."""
-
-    def __init__(self, pid: int, stdout: asyncio.StreamReader, stdin: asyncio.StreamWriter) -> None:
-        super().__init__(pid)
-        self.stdout, self.stdin = stdout, stdin
-        self._ended = asyncio.Event()
-        self._watch = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._watch, self._reap)
-
-    def _reap(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._watch)
-        os.close(self._watch)
-        super().wait()
-        self.stdin.close()
-        self._ended.set()
-
-    async def wait(self) -> int:  # type: ignore[override]
-        await self._ended.wait()
-        assert self.returncode is not None
-        return self.returncode
-
-
-start_program = asyncio.create_subprocess_exec
-
-
-async def create_subprocess_exec(*command: Any, **options: Any) -> Any:
-    """Take a spare process where there is one for the command."""
-    spare = taken(command)
-    if spare is None:
-        return await start_program(*command, **options)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        pid = spare.run(command[2:], {0: theirs.fileno(), 1: theirs.fileno()}, os.environ)
-    return AdoptedOnStreams(pid, *await asyncio.open_connection(sock=ours))

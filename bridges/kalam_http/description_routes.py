@@ -16,6 +16,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from kalam.threads import Purpose, in_thread
 from kalam_http.bodies import JSON
 from kalam_http.openapi import openapi_document
 from kalam_http.routes import DescribedRoute, Routes
@@ -40,16 +41,20 @@ def description_routes(others: Sequence[DescribedRoute]) -> Routes:
     def document() -> dict[str, Any]:
         return openapi_document([*others, *routes.routes])
 
+    @functools.cache
+    def page() -> str:
+        return docs_page(document())
+
     @routes.get("/openapi.json", summary="This API for programs", operation_id="openapi", strangers=True)
     async def openapi(_: Request) -> Response:
         """Answer the OpenAPI 3.1 document."""
-        return Response(msgspec.json.encode(document()), media_type=JSON)
+        return Response(msgspec.json.encode(await in_thread(Purpose.DESCRIPTIONS, document)), media_type=JSON)
 
     @routes.get("/docs", summary="This API for people", operation_id="docs", strangers=True)
     async def docs(_: Request) -> Response:
         """Answer a page that needs neither scripts nor the internet."""
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        return HTMLResponse(docs_page(document()), headers={"Content-Security-Policy": policy})
+        return HTMLResponse(await in_thread(Purpose.DESCRIPTIONS, page), headers={"Content-Security-Policy": policy})
 
     return routes
 

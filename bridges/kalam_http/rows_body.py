@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -86,12 +87,15 @@ async def _raw_batches(pieces: AsyncIterator[bytes], cutter: Cutter, *, msgpack:
 
 async def _csv_batches(pieces: AsyncIterator[bytes], on_bad: OnBad | None) -> AsyncIterator[Batch]:
     text, batcher = CsvText(ROW_BYTES_MAX, on_bad=on_bad), TableBatcher(BATCH_ROWS, BATCH_BYTES)
+
+    def cut(read: Callable[[], pa.Table | None]) -> list[Batch]:
+        table = read()
+        return [] if table is None else list(batcher.add(table))
+
     async for piece in pieces:
-        table = text.feed(piece)
-        for batch in batcher.add(table) if table is not None else ():
+        for batch in await in_thread(Purpose.ROWS, cut, partial(text.feed, piece)):
             yield batch
-    table = text.end()
-    for batch in batcher.add(table) if table is not None else ():
+    for batch in await in_thread(Purpose.ROWS, cut, text.end):
         yield batch
     for batch in batcher.end():
         yield batch

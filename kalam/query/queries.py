@@ -32,7 +32,7 @@ from kalam.query.predicate import Predicate
 from kalam.query.running import note_telling
 from kalam.query.system import Fields, SystemTables
 from kalam.query.worker.limits import Limits
-from kalam.rows.columns import from_arrow
+from kalam.rows.columns import column_values, from_arrow
 from kalam.rows.keys import key_arrays
 from kalam.schema import SEQ, UPDATED, SelectOptions, Table
 from kalam.settings import Settings
@@ -48,7 +48,7 @@ from kalam.tables.foreign.tables import token_columns
 from kalam.tables.kinds import WHOLE_SCAN, Rows, Scan, Source, Tables
 from kalam.tables.matched import queried_columns
 from kalam.tables.stored import StoredTables
-from kalam.threads import Purpose, in_thread, reading
+from kalam.threads import Purpose, beside, in_thread, reading
 
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
@@ -359,15 +359,13 @@ class Queries:
         parts = [f"wanted_{place}" for place in range(len(table.key))]
         same = " AND ".join(f'"{name}" = {part}' for name, part in zip(table.key, parts, strict=True))
         text += f' WHERE EXISTS (SELECT 1 FROM "{wanted.namespace}"."{wanted.table}" WHERE {same})'  # noqa: S608
-        data = pa.table(key_arrays(keys, table.key_columns), names=parts)
+        data = pa.table(await beside(len(keys), key_arrays, keys, table.key_columns), names=parts)
         relations = {
             (table.name, False): self.relation(table, user, view, with_seq=True),
             (wanted, False): self.relation(table, user, data),
         }
         found = await self.run(BoundQuery(QueryText(text), [], relations), Wanted(user=user))
-        rows = from_arrow(found.drop_columns([UPDATED, SEQ]))
-        updated, seqs = found.column(UPDATED).to_pylist(), found.column(SEQ).to_pylist()
-        return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]
+        return await beside(found.num_rows, _keyed, found)
 
     def system_names(self) -> list[TableName]:
         """The tables of what the server knows about itself."""
@@ -393,3 +391,10 @@ class Queries:
         await self.pool.stop()
         self._readers.clear()
         shutil.rmtree(Path(self._settings.data_dir) / "snapshots", ignore_errors=True)
+
+
+def _keyed(found: pa.Table) -> list[KeyedRow]:
+    """Rows of ``queried_columns`` with their places."""
+    rows = from_arrow(found.drop_columns([UPDATED, SEQ]))
+    updated, seqs = column_values(found.column(UPDATED)), found.column(SEQ).to_pylist()
+    return [KeyedRow(*parts) for parts in zip(rows, seqs, updated, strict=True)]

@@ -255,8 +255,8 @@ class Outbox:
         messages: list[ChangeMessage] = []
         for version, alike in groupby(waiting, lambda each: each.chunk.schema_version):
             codec, run = self._codec(feed.table, version), list(alike)
-            decoded = sum(each.chunk.row_count for each in run if each.rows is None)
-            if decoded > INLINE_ROWS_MAX or any(columns_to_show(each, codec) is not None for each in run):
+            rows = sum(each.chunk.row_count for each in run)
+            if rows > INLINE_ROWS_MAX or any(columns_to_show(each, codec) is not None for each in run):
                 messages += await in_thread(Purpose.ROWS, all_messages_of, run, codec, self._port.payload_bytes_max)
             else:
                 messages += messages_of(run, codec, self._port.payload_bytes_max)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
+import pyarrow as pa
 import structlog
 from msgspec.structs import replace
 
@@ -31,6 +32,7 @@ from kalam.storage.log.view_positions import Position, ViewState
 from kalam.table_options import How
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.ports import NoticePort
+from kalam.threads import beside
 from kalam.views.followed import Followed, RefillNeeded, Taken
 from kalam.views.ledger import Ledger
 from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
@@ -366,6 +368,10 @@ class Keeper:
         async for part in self._queries.stream_bound(
             BoundQuery(QueryText(text), [], relations), Wanted(user=self.view.owned_by)
         ):
-            gone += [key for key in keys_in(part.columns) if is_gone(key)]
+            gone += await beside(part.num_rows, _keys_that, is_gone, part)
         for start in range(0, len(gone), DELETED_TOGETHER):
             await self._write(Outcome(deletes=gone[start : start + DELETED_TOGETHER]), Progress((), self.state))
+
+
+def _keys_that(is_gone: Callable[[Key], bool], part: pa.Table) -> list[Key]:
+    return [key for key in keys_in(part.columns) if is_gone(key)]

@@ -24,7 +24,7 @@ from kalam.sql.text.statements import QueryText
 from kalam.storage.log.copies import View
 from kalam.table_options import How
 from kalam.tables.kinds import Rows, Source, Tables
-from kalam.threads import Purpose, in_thread
+from kalam.threads import Purpose, beside, in_thread
 from kalam.views.groups import Difference, difference
 from kalam.views.keys import hidden_key
 from kalam.views.method import TWICE, Changes, Outcome, SelectFailed, Stopped
@@ -61,6 +61,8 @@ class Rerun:
         self._key_places = tuple(map(names.index, view.view_options.key))
         self._hidden = VIEW_KEY in view.key
         self._shown: dict[Key, Row] = {}
+        self._came: Difference | None = None
+        """What was committed last and is not among them yet: that is done in a thread where it is much."""
 
     async def open(self) -> None:
         """The rows that are there."""
@@ -70,7 +72,7 @@ class Rerun:
         text = f'SELECT {listed} FROM "{name.namespace}"."{name.table}"'  # noqa: S608 - names of a table
         relation = self._queries.relation(self._view, "", view)
         rows = await self._read(QueryText(text), [], {(name, False): relation}, arrow_schema(self._view.columns))
-        self._shown = {self._view.key_of(row): row for row in rows}
+        self._shown, self._came = await beside(len(rows), self._by_key, rows), None
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -84,6 +86,9 @@ class Rerun:
 
     async def change(self, changes: Sequence[Changes]) -> Outcome:
         """What is different now."""
+        came, self._came = self._came, None
+        if came is not None:
+            await beside(len(came.upserts) + len(came.deletes), self._take_in, self._shown, came)
         async with self._budget.turn():
             tables = {source.name: source for source in self._sources}
             sources = await self._tables.stored.sources(tables, "", with_key=False)
@@ -95,11 +100,18 @@ class Rerun:
 
     def _follow(self, found: Difference) -> Callable[[], None]:
         def committed() -> None:
-            for key in found.deletes:
-                del self._shown[key]
-            self._shown |= {self._view.key_of(row): row for row in found.upserts}
+            self._came = found
 
         return committed
+
+    def _take_in(self, shown: dict[Key, Row], came: Difference) -> None:
+        for key in came.deletes:
+            del shown[key]
+        for row in came.upserts:
+            shown[self._view.key_of(row)] = row
+
+    def _by_key(self, rows: Sequence[Row]) -> dict[Key, Row]:
+        return {self._view.key_of(row): row for row in rows}
 
     async def _run(self, sources: Mapping[TableName, Source], old: Mapping[Key, Row]) -> Difference:
         by_name = {source.name: source for source in self._sources}

@@ -152,23 +152,27 @@ class Matching:
         appends, self._looked = outcome.appends and not self._looked, True
         if appends:
             return _matched([], None, view.last_seq, outcome.upserts)
-        news = {self._table.key_of(row): row for row in outcome.upserts}
-        gone = [key for key in outcome.deletes if key not in news]
-        found = await self._writer.there(view, [*news, *gone])
-        return await beside(len(found.rows), self._changed, news, set(gone), found)
+        news, keys = await beside(len(outcome.upserts) + len(outcome.deletes), self._wanted)
+        found = await self._writer.there(view, keys)
+        return await beside(len(news) + len(found.rows), self._changed, news, found)
 
-    def _changed(self, news: dict[Key, Row], gone: set[Key], found: KeyedRows) -> Matched:
+    def _wanted(self) -> tuple[dict[Key, Row], list[Key]]:
+        """The rows that are to be there, by their keys, and every key that is concerned."""
+        news = {self._table.key_of(row): row for row in self._outcome.upserts}
+        return news, [*news, *(key for key in self._outcome.deletes if key not in news)]
+
+    def _changed(self, news: dict[Key, Row], found: KeyedRows) -> Matched:
         updated: list[KeyedRow] = []
         removed: list[KeyedRow] = []
         rows: list[Row] = []
         for there in found.rows:
             key = self._table.key_of(there.row)
-            if key in gone:
+            new = news.pop(key, None)
+            if new is None:
                 removed.append(there)
                 continue
             if key in self._outcome.fresh:
                 raise duplicate(self._table, there.row)
-            new = news.pop(key)
             if any(map(differs, there.row, new)):
                 updated.append(there)
                 rows.append(new)

@@ -204,3 +204,14 @@ def test_a_flush_that_runs_out_of_disk_leaves_no_file_behind(shared_server: Serv
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert shared_server.sql(f"FLUSH TABLE {table}")[0][2] == 10_000
     assert shared_server.sql(f"SELECT count(*) FROM {table}") == [[10_000]]
+
+
+def test_thousands_of_keys_that_a_flush_overrides_are_hidden_in_older_files(shared_server: ServerProcess) -> None:
+    table = "overridden.t"
+    shared_server.sql(f"CREATE NAMESPACE overridden; CREATE TABLE {table} (id BIGINT PRIMARY KEY, n BIGINT)")
+    shared_server.sql(f"INSERT INTO {table} SELECT value, 1 FROM range(0, 2500)")
+    shared_server.sql(f"FLUSH TABLE {table}")
+    shared_server.sql(f"UPDATE {table} SET n = 2 WHERE id >= 10; DELETE FROM {table} WHERE id >= 2490")
+    shared_server.sql(f"FLUSH TABLE {table}")
+    assert shared_server.sql(f"SELECT n, count(*) FROM {table} GROUP BY n ORDER BY n") == [[1, 10], [2, 2_480]]
+    assert shared_server.sql(f"SELECT count(*) FROM {table} WHERE id IN (9, 10, 2489, 2490)") == [[3]]

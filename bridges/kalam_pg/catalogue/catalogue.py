@@ -92,6 +92,7 @@ class Catalogue:
     def __init__(self, *, query_time_s: float, rows_max: int, bytes_max: int = 64 << 20) -> None:
         self._bounds = Bounds(query_time_s, rows_max, bytes_max)
         self._kept: OrderedDict[tuple[str, str], KeptCatalogue] = OrderedDict()
+        self._making = asyncio.Lock()
 
     def describe(self, question: CatalogueText, declared: Sequence[int] = ()) -> CatalogueDescribed:
         """The parameters and columns of a statement; ``declared`` are the OIDs that the client gave (0: none)."""
@@ -116,7 +117,7 @@ class Catalogue:
         if len(values) != len(put.parameters):
             raise InvalidValue(f"the statement has {len(put.parameters)} parameters, and {len(values)} values came")
         with caller.describing(question.text):
-            kept = self._snapshot(caller, session.database)
+            kept = await self._snapshot(caller, session.database)
             with kept.wanted():
                 async with kept.turn:
                     rows = await self._run(kept, put, values, asked, caller)
@@ -143,11 +144,14 @@ class Catalogue:
                 await running
             raise
 
-    def _snapshot(self, caller: Caller, database: str) -> KeptCatalogue:
+    async def _snapshot(self, caller: Caller, database: str) -> KeptCatalogue:
         key = (caller.session.identity.rights_of, database)
         kept = self._kept.get(key)
         if kept is None or kept.broken:
-            kept = self._kept[key] = KeptCatalogue(database)
+            async with self._making:
+                kept = self._kept.get(key)  # another one may have waited for it, too
+                if kept is None or kept.broken:
+                    kept = self._kept[key] = await _made(database)
         self._kept.move_to_end(key)
         idle = [other for other, one in self._kept.items() if one.idle and one is not kept]
         for other in idle[: max(0, len(self._kept) - SNAPSHOTS_MAX)]:
@@ -160,6 +164,16 @@ class Catalogue:
             async with kept.turn:
                 kept.close()
         self._kept.clear()
+
+
+async def _made(database: str) -> KeptCatalogue:
+    """A new snapshot, in a thread: the first takes 50 ms. Nobody but its ``close`` gives its memory back."""
+    making = asyncio.ensure_future(in_thread(Purpose.DESCRIPTIONS, KeptCatalogue, database))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        (await making).close()
+        raise
 
 
 def _asked(session: SessionView, caller: Caller, *, rights: bool) -> Asked:

@@ -25,7 +25,7 @@ from kalam.rows.stored import array_of, row_sizes
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
 from kalam.schema import Table
-from kalam.storage.log.copies import Chunk, Key, View
+from kalam.storage.log.copies import Chunk, Copy, Key, View
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.times import from_us
 from kalam.storage.segments.cold_keys import ColdKeyIndex, ColdRow, may_meet
@@ -101,13 +101,12 @@ class KeyRows:
             self._store.catalogue.newest(table)  # one that was dropped meanwhile is not empty
             return KeyedRows([], 0)
         view = copy.view
-        seqs = [copy.versions.get(key) for key in keys]
-        if copy.epoch != view.epoch or any(seq is not None and abs(seq) > view.last_seq for seq in seqs):
+        hot = await beside(len(keys), _hot_versions, copy, view, keys)
+        if hot is None:
             return None
-        live = [seq for seq in seqs if seq is not None and seq > 0]
+        live, missing = hot
         rows = await beside(len(live), self._hot_rows, table, view, live)
-        missing = [key for key, seq in zip(keys, seqs, strict=True) if seq is None]
-        if missing and may_meet(view.segments, missing):
+        if missing and await beside(len(missing), may_meet, view.segments, missing):
             if len(missing) > COLD_KEYS_MAX:
                 return None
             folder = self._folders.folder(table, owner)
@@ -190,6 +189,15 @@ class KeyRows:
             reader = StoredVersions(table.columns, self._store.catalogue.history(table))
             known = self._versions[table.table_id] = (table, reader)
         return known[1]
+
+
+def _hot_versions(copy: Copy, view: View, keys: Sequence[Key]) -> tuple[list[int], list[Key]] | None:
+    """The versions of those keys that live in the log, and the keys that are not there; None if it ran ahead."""
+    seqs = [copy.versions.get(key) for key in keys]
+    if copy.epoch != view.epoch or any(seq is not None and abs(seq) > view.last_seq for seq in seqs):
+        return None
+    live = [seq for seq in seqs if seq is not None and seq > 0]
+    return live, [key for key, seq in zip(keys, seqs, strict=True) if seq is None]
 
 
 def _rows_of_columns(reader: StoredVersions, chunk: Chunk, offsets: Sequence[int]) -> list[Row]:

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ class Compactor(msgspec.Struct):
             for step in made.steps:
                 await self.merge(table, owner, step, done, job)
             if made.forget:
-                await self._forget(table, owner, list(made.forget.items()), done)
+                await self._forget(table, owner, made.forget, done)
             if len(made.steps) < 2:  # else the files of the steps may still be small
                 return
             made = await self._plan(table, owner, small_rows, overridden=False) or Plan()
@@ -266,9 +267,9 @@ class Compactor(msgspec.Struct):
             await self.store.database.submit(Replacement(self, table, owner, copy.copy_id, old, ()))
             self.tell(table.table_id, owner)
 
-    async def _forget(self, table: Table, owner: str, overrides: Sequence[tuple[Key, int]], done: Compacted) -> None:
-        for first in range(0, len(overrides), FORGET_AT_ONCE):
-            part = overrides[first : first + FORGET_AT_ONCE]
+    async def _forget(self, table: Table, owner: str, overrides: Mapping[Key, int], done: Compacted) -> None:
+        left = iter(overrides.items())
+        while part := list(islice(left, FORGET_AT_ONCE)):
             await self.store.database.submit(Forgetting(self.store, table, owner, part))
             done.overrides_forgotten += len(part)
 

@@ -241,7 +241,7 @@ class FlushRecord:
         ]
         conn.executemany(
             "INSERT INTO overrides VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq",
-            [(step.copy_id, key, seq) for key, seq in step.answer.overrides],
+            ((step.copy_id, key, seq) for key, seq in step.answer.overriding()),
         )
         published = copy.published_seq if copy else 0
         conn.execute(
@@ -278,7 +278,7 @@ class FlushRecord:
         let_go(former.single)
         copy.segments = (*copy.segments, *self._segments)
         if self._step.answer.overrides:
-            new = {unpack_key(key, reader): seq for key, seq in self._step.answer.overrides}
+            new = {unpack_key(key, reader): seq for key, seq in self._step.answer.overriding()}
             copy.overrides = {**copy.overrides, **new}
         copy.publish_view()
 

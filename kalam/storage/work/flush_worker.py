@@ -7,10 +7,11 @@ the copy and the range of versions, the answer describes the files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -33,6 +34,9 @@ from kalam.storage.work.output_file import SegmentsRequest
 from kalam.storage.work.segment_output import Output
 from kalam.storage.work.worker_process import WorkerAnswer, serve_requests
 
+PAIRS_AT_ONCE: Final = 1_000
+_PAIRS: Final = msgspec.msgpack.Decoder(list[tuple[bytes, int]])
+
 
 class FlushRequest(SegmentsRequest, kw_only=True):
     """Write the winning versions up to ``upto_seq``."""
@@ -41,11 +45,20 @@ class FlushRequest(SegmentsRequest, kw_only=True):
 
 
 class FlushAnswer(WorkerAnswer, kw_only=True):
-    """The files; ``overrides`` are packed keys and seqs. Where it failed no file was left behind."""
+    """The files. Where it failed no file was left behind.
+
+    ``overrides`` are keys and seqs, encoded some at a time: to decode a hundred thousand in one go would hold up
+    every thread of the server.
+    """
 
     files: list[WrittenFile] = msgspec.field(default_factory=list)
-    overrides: list[tuple[bytes, int]] = msgspec.field(default_factory=list)
+    overrides: list[bytes] = msgspec.field(default_factory=list)
     row_count: int = 0
+
+    def overriding(self) -> Iterator[tuple[bytes, int]]:
+        """The packed keys, and the seqs of the versions that hide older ones of them."""
+        for part in self.overrides:
+            yield from _PAIRS.decode(part)
 
 
 def main() -> None:
@@ -70,7 +83,8 @@ def flush(request: FlushRequest) -> FlushAnswer:
             if len(winners):
                 output.add(_sorted(request, versions, winners), deleted=deleted)
                 output.complete()
-    overrides = [(pack_key(versions.keys[i]), int(versions.seqs[i])) for i in versions.overriding]
+    pairs = ((pack_key(versions.keys[i]), int(versions.seqs[i])) for i in versions.overriding)
+    overrides = [msgspec.msgpack.encode(part) for part in iter(lambda: list(islice(pairs, PAIRS_AT_ONCE)), [])]
     return FlushAnswer(files=output.written, overrides=overrides, row_count=len(versions.live) + len(versions.deleted))
 
 
