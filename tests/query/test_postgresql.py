@@ -274,8 +274,9 @@ def test_what_is_made_of_texts_and_numbers_is_an_instant(server: ServerProcess) 
 
 
 REFUSED = [
-    ("'abc' SIMILAR TO '(a|b)%'", "unsupported"),
-    ("to_char(1234.5, '9,999.99')", "unsupported"),
+    ("to_char(1234.5, '9,999.99EEEE')", "invalid_value"),
+    ("to_char(1, 'RN')", "invalid_value"),
+    ("to_char(true, '9')", "unsupported"),
     ("to_char(now(), 'RN')", None),
     ("to_timestamp('2026-13-01', 'YYYY-MM-DD')", "invalid_value"),
     ("to_timestamp('10:00', 'HH24:MI')", "invalid_value"),

@@ -1,4 +1,4 @@
-"""Times: PostgreSQL's patterns of them, their parts, their zones, and what DataFusion cuts off of them.
+"""Times: PostgreSQL's patterns of them and of numbers, their parts, their zones, and what DataFusion cuts off of them.
 
 Every TIMESTAMP of a table is an instant, and so is what a TIMESTAMPTZ makes; ``AT TIME ZONE`` makes the time that
 clocks show there, and reads one as an instant.
@@ -16,7 +16,17 @@ from kalam.errors import Unsupported
 from kalam.query.exact.scopes import Scope
 from kalam.query.exact.spans import MICROSECONDS, is_duration, is_interval
 from kalam.query.exact.types import is_decimal, is_float, is_text, is_whole
-from kalam.query.postgresql.functions import EPOCH, TEXT_DATE, TEXT_TIME, TIME_TEXT
+from kalam.query.postgresql.functions import (
+    DOUBLE_TEXT,
+    EPOCH,
+    EXACT_TEXT,
+    SIMILAR,
+    SINGLE_TEXT,
+    TEXT_DATE,
+    TEXT_TIME,
+    TIME_TEXT,
+)
+from kalam.sql.text.lexer import StatementText, read_tokens
 
 INSTANT = pa.timestamp("us", "UTC")
 _INSTANT = "'Timestamp(Microsecond, Some(\"UTC\"))'"
@@ -54,12 +64,17 @@ def _by_strftime(scope: Scope, node: exp.Expr) -> bool:
 
 
 def _show(scope: Scope, node: exp.Expr) -> None:
-    """``to_char(time, pattern)``."""
+    """``to_char(time, pattern)``, or of a number."""
     kind = scope.type_of(node.this)
-    if not is_time(kind) and kind != pa.null():
-        told = "the types in it cannot be told" if kind is None else "it takes dates and times"
-        raise Unsupported(f"to_char is not supported here: {told}", hint="numbers are shown by CAST(… AS TEXT)")
     scope.work.known[id(node)] = pa.string()
+    if is_whole(kind) or is_float(kind) or is_decimal(kind):
+        single = kind in (pa.float16(), pa.float32())
+        _renamed(scope, node, SINGLE_TEXT if single else DOUBLE_TEXT if is_float(kind) else EXACT_TEXT)
+        scope.work.enclose(node.this, "CAST(", " AS DOUBLE)" if is_float(kind) else " AS VARCHAR)")
+        return
+    if not is_time(kind) and kind != pa.null():
+        told = "the types in it cannot be told" if kind is None else "it takes numbers, dates and times"
+        raise Unsupported(f"to_char is not supported here: {told}", hint="CAST(… AS TEXT) shows what it is")
     if not _by_strftime(scope, node):
         _renamed(scope, node, TIME_TEXT)
         scope.work.enclose(node.this, "arrow_cast(", f", {_INSTANT})")
@@ -125,8 +140,19 @@ def _truncated(scope: Scope, node: exp.Expr) -> None:
         scope.work.enclose(node.this, "arrow_cast(", f", {_INSTANT})")
 
 
-def _similar(_: Scope, __: exp.Expr) -> None:
-    raise Unsupported("SIMILAR TO is not supported", hint="use LIKE, or ~ with a regular expression")
+def _similar(scope: Scope, node: exp.Expr) -> None:
+    """``text SIMILAR TO pattern ESCAPE character``."""
+    work, kind = scope.work, scope.type_of(node.this)
+    if kind is not None and not is_text(kind) and kind != pa.null():
+        raise Unsupported("SIMILAR TO compares texts", hint="CAST(… AS TEXT) makes one")
+    whole = node.parent if isinstance(node.parent, exp.Escape) else node
+    first, pattern, last = work.span(node.this), work.span(node.expression), work.span(whole.expression)
+    between = StatementText(work.tree.text[first[1] : pattern[0]])
+    negated = "NOT " if any(token.word == "NOT" for token in read_tokens(between)) else ""
+    operands = [work.edits.part(first), work.edits.part(pattern)]
+    operands.append(r"'\'" if whole is node else work.edits.part(last))
+    work.edits.replace_whole((first[0], last[1]), f"({negated}{SIMILAR}({', '.join(operands)}))")
+    work.known[id(node)] = work.known[id(whole)] = pa.bool_()
 
 
 def _series(scope: Scope, node: exp.Expr) -> None:

@@ -8,8 +8,9 @@ import pyarrow as pa
 from datafusion import SessionContext, udf
 
 from kalam.query.exact.checked import MARK, OutOfRange
-from kalam.query.postgresql import json_steps, patterns
+from kalam.query.postgresql import json_steps, number_patterns, patterns
 from kalam.query.postgresql.float_text import float_texts
+from kalam.query.postgresql.similar import similar
 from kalam.rows.values import shorten
 
 JSON_MEMBER, JSON_MEMBER_TEXT = "kalam_json_member", "kalam_json_member_text"
@@ -18,6 +19,8 @@ JSON_PATH, JSON_PATH_TEXT = "kalam_json_path", "kalam_json_path_text"
 JSON_VALUE, UUID_VALUE = "kalam_json", "kalam_uuid"
 TIME_TEXT, TEXT_TIME, TEXT_DATE = "kalam_to_char", "kalam_to_timestamp", "kalam_to_date"
 EPOCH, FLOAT_TEXT = "kalam_epoch", "kalam_float_text"
+SIMILAR = "kalam_similar"
+EXACT_TEXT, DOUBLE_TEXT, SINGLE_TEXT = "kalam_exact_to_char", "kalam_double_to_char", "kalam_float_to_char"
 
 
 def _uuids(texts: pa.Array) -> pa.Array:
@@ -49,5 +52,9 @@ def register(ctx: SessionContext) -> None:
         (TEXT_DATE, patterns.days, [text, text], day),
         (EPOCH, patterns.since_epoch, [pa.float64()], time),
         (FLOAT_TEXT, float_texts, [pa.float64()], text),
+        (EXACT_TEXT, number_patterns.exact_texts, [text, text], text),
+        (DOUBLE_TEXT, number_patterns.double_texts, [pa.float64(), text], text),
+        (SINGLE_TEXT, number_patterns.float_texts, [pa.float64(), text], text),
+        (SIMILAR, similar, [text, text, text], pa.bool_()),
     ):
         ctx.register_udf(udf(function, arguments, result, "immutable", name=name))

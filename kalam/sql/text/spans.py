@@ -74,6 +74,12 @@ class _SpanParser(KalamParser):
             node.meta[_SPAN] = (first.meta[_SPAN][0], node.meta[_SPAN][1])  # what was read before belongs to it
         return node
 
+    def _parse_escape(self, this: Any) -> Any:
+        node = super()._parse_escape(this)
+        if isinstance(node, exp.Escape):  # behind it stands one literal
+            node.expression.meta.setdefault(_SPAN, (self._index - 1, self._index))
+        return node
+
     def _parse_disjunction(self) -> Any:
         return self._noting(super()._parse_disjunction)
 
