@@ -379,3 +379,21 @@ SELECT rel.relname AS name, (SELECT count(*) FROM pg_catalog.pg_trigger WHERE tg
 FALSE) AS triggercount, (SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhrelid = rel.oid LIMIT 1) AS parents,
 rel.relkind FROM pg_catalog.pg_class rel WHERE rel.relkind IN ('r', 's', 't', 'p') AND rel.relnamespace = 'lab'
 ::regnamespace AND NOT rel.relispartition ORDER BY rel.relname;
+
+-- pgadmin: what depends on a table
+SELECT DISTINCT dep.deptype, dep.refobjsubid, COALESCE(co.conname, at.attname) AS name, co.contype FROM pg_depend dep
+LEFT JOIN pg_constraint co ON dep.classid = 'pg_constraint'::regclass AND dep.objid = co.oid
+LEFT JOIN pg_attrdef ad ON dep.classid = 'pg_attrdef'::regclass AND dep.objid = ad.oid
+LEFT JOIN pg_attribute at ON at.attrelid = ad.adrelid AND at.attnum = ad.adnum
+WHERE dep.refclassid = 'pg_class'::regclass AND dep.refobjid = 'public.parts'::regclass
+AND (co.oid IS NOT NULL OR ad.oid IS NOT NULL) ORDER BY 1, 2, 3;
+
+-- pgadmin: what a table depends on
+SELECT dep.deptype, dep.refclassid::regclass, ns.nspname FROM pg_depend dep JOIN pg_namespace ns ON dep.refobjid = ns.oid
+WHERE dep.classid = 'pg_class'::regclass AND dep.objid = 'lab.readings'::regclass;
+
+-- pgadmin: whether an index is a constraint's
+SELECT ci.relname, dep.deptype, con.conname, con.contype FROM pg_index i JOIN pg_class ci ON ci.oid = i.indexrelid
+LEFT JOIN pg_depend dep ON dep.classid = ci.tableoid AND dep.objid = ci.oid AND dep.refobjsubid = 0 AND dep.refclassid =
+(SELECT oid FROM pg_class WHERE relname = 'pg_constraint') AND dep.deptype = 'i' LEFT JOIN pg_constraint con ON
+con.tableoid = dep.refclassid AND con.oid = dep.refobjid WHERE i.indrelid = 'public.orders'::regclass;

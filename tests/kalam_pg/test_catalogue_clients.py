@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+ASKED: Final = Path(__file__).with_name("asked_by_tools.sql")
 TABLES: Final = """
 CREATE NAMESPACE seen;
 CREATE SHARED TABLE seen.orders (
@@ -175,3 +177,20 @@ def test_jdbc_finds_tables_columns_and_keys(pg_url: str, tmp_path: Path) -> None
         ["4", "6", "2", "2", "1", "0", "0", "true", "true", "0", "2", run.stdout.split()[-1]],
         "",
     )
+
+
+def test_what_a_view_reads_is_what_its_rule_depends_on(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE NAMESPACE hung")
+    connection.execute("CREATE SHARED TABLE hung.t (id BIGINT PRIMARY KEY, v TEXT)")
+    connection.execute("CREATE VIEW hung.plain AS SELECT id FROM hung.t")
+    connection.execute("CREATE VIEW hung.above AS SELECT a.id FROM hung.plain AS a JOIN hung.t AS b ON a.id = b.id")
+    connection.execute("CREATE MATERIALIZED VIEW hung.kept AS SELECT id, v FROM hung.t WHERE id > 1")
+    asked = dict(re.findall(r"-- (.+)\n((?:(?!-- ).*\n)+)", ASKED.read_text()))["dbt: what depends on what"]
+    told = {row[1::2] for row in connection.execute(asked.encode()).fetchall() if row[0] == "hung"}
+    assert told == {("plain", "t"), ("above", "plain"), ("above", "t"), ("kept", "t")}
+    connection.execute("DROP VIEW hung.above")
+    assert {row[1::2] for row in connection.execute(asked.encode()).fetchall() if row[0] == "hung"} == {
+        ("plain", "t"),
+        ("kept", "t"),
+    }
+    connection.execute("DROP NAMESPACE hung CASCADE")

@@ -38,7 +38,7 @@ class DescribedColumn(msgspec.Struct, frozen=True):
 class Described(msgspec.Struct, frozen=True):
     """A table: ``of`` is its number in Kalam, 0 where it has none.
 
-    ``key`` are the places of its key's columns, from 1.
+    ``key`` are the places of its key's columns, from 1; ``reads`` the numbers of the tables that a view reads.
     """
 
     oid: int
@@ -54,6 +54,7 @@ class Described(msgspec.Struct, frozen=True):
     writable: bool = False
     of: int = SERVERS_OWN
     policies: tuple[Policy, ...] = ()
+    reads: tuple[int, ...] = ()
 
     @property
     def schema_oid(self) -> int:
@@ -71,11 +72,15 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def described_table(
-    table: Table, definition: str | None, policies: Sequence[Policy], comments: Mapping[int, str]
+    table: Table,
+    definition: str | None,
+    policies: Sequence[Policy],
+    comments: Mapping[int, str],
+    reads: Sequence[int] = (),
 ) -> Described:
     """One of Kalam's tables: ``definition`` is a view's SELECT, where that and the ``policies`` may be told.
 
-    ``comments`` are what is said of its columns, by their ids, and of itself (0).
+    ``comments`` are what is said of its columns, by their ids, and of itself (0), ``reads`` the tables it reads.
     """
     columns = [
         DescribedColumn(
@@ -109,6 +114,7 @@ def described_table(
         table.is_stream or (table.is_stored and not table.is_view),
         table.table_id,
         tuple(policies),
+        tuple(reads),
     )
 
 

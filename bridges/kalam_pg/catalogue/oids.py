@@ -30,6 +30,7 @@ class Part(enum.IntEnum):
     RELATION = 0
     INDEX = 1
     CONSTRAINT = 2
+    RULE = 3
 
 
 def of_table(table_id: int, part: Part = Part.RELATION) -> int:

@@ -18,8 +18,8 @@ import msgspec
 from kalam.access.model import Policy
 from kalam.engine import Shown
 from kalam.names import SYSTEM_NAMESPACE
-from kalam.schema import Table
-from kalam_pg.catalogue import oids, relations, server_rows, standard_rows, table_rows
+from kalam.schema import SelectOptions, Table, ViewOptions
+from kalam_pg.catalogue import dependencies, oids, relations, server_rows, standard_rows, table_rows
 from kalam_pg.catalogue.described import Described, described_system, described_table
 from kalam_pg.catalogue.relations import OF, SERVERS_OWN
 from kalam_pg.catalogue.table_rows import Row
@@ -33,6 +33,7 @@ _DATABASE: Final = -4
 _TOLD: Final = frozenset(
     {
         *("pg_class", "pg_attribute", "pg_attrdef", "pg_description", "pg_index", "pg_constraint", "pg_views"),
+        *("pg_depend", "pg_rewrite"),
         *("pg_matviews", "pg_tables", "pg_stat_all_tables", "pg_stat_user_tables", "pg_stat_all_indexes"),
         *(
             "pg_stat_user_indexes",
@@ -61,6 +62,7 @@ class Told(NamedTuple):
     definition: str | None
     policies: Sequence[Policy]
     comments: Mapping[int, str]
+    reads: Sequence[int]
 
 
 class Names(msgspec.Struct):
@@ -88,6 +90,16 @@ class Names(msgspec.Struct):
             del self.by_name[table.schema, table.name]
         self.indexes.pop(table.part(oids.Part.INDEX), None)
         self.constraints.pop(table.part(oids.Part.CONSTRAINT), None)
+
+
+def _reads(table: Table) -> Sequence[int]:
+    """The tables that a view reads, by their ids."""
+    match table.options:
+        case SelectOptions():
+            return sorted({use.table_id for use in table.options.uses if use.table_id})
+        case ViewOptions():
+            return sorted({source.table_id for source in table.options.reads if source.table_id})
+    return ()
 
 
 def _insert(conn: sqlite3.Connection, rows: Iterable[Row], of: int) -> None:
@@ -146,12 +158,14 @@ class Snapshot:
         self._shown = shown
 
     def _update_tables(self, shown: Shown) -> None:
+        visible = {table.table_id for table in shown.tables}
         there = {
             table.table_id: Told(
                 table,
                 shown.definitions.get(table.table_id),
                 shown.policies.get(table.table_id, ()),
                 shown.comments.get(table.table_id, {}),
+                [each for each in _reads(table) if each in visible],
             )
             for table in shown.tables
         }
@@ -164,13 +178,14 @@ class Snapshot:
             self.names.forget(described)
             del self._held[table_id]
         for table_id, told in there.items():
-            described = described_table(told.table, told.definition, told.policies, told.comments)
+            described = described_table(told.table, told.definition, told.policies, told.comments, told.reads)
             self._add(described, table_id)
             self._held[table_id] = told, described
 
     def _add(self, table: Described, of: int) -> None:
         self.names.add(table)
         _insert(self.conn, table_rows.rows(table), of)
+        _insert(self.conn, dependencies.rows(table), of)
         _insert(self.conn, standard_rows.rows(table, self._database), of)
 
     def refill(self, stored_as: str, rows: Sequence[dict[str, Any]]) -> None:
