@@ -276,6 +276,26 @@ def test_a_row_group_that_is_asked_for_far_more_often_takes_the_place_of_another
         reads.kept(3)
 
 
+def test_the_fuller_the_cache_the_smaller_is_what_comes_and_what_came_first_comes_so_again(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    rows, groups, bound = 3_000, 150, 1_000_000
+    schema = write(path, pa.int64(), range(rows * groups), group_rows=rows).schema
+    reads = Reads(path, schema, bound)
+
+    def sizes_after(group: int) -> list[int]:
+        assert reads.read(rows * group + 7) == [(rows * group + 7, f"n{rows * group + 7}")]
+        assert reads.cache.byte_count <= bound
+        return sorted(file.stat().st_size for file in reads.files())
+
+    [plain] = sizes_after(0)
+    quick, _ = sizes_after(1)
+    assert plain > 2 * quick
+    for group in [*range(groups)] * 2:
+        sizes = sizes_after(group)
+    assert sizes[-1] < plain, "what came first came in again, or went"
+    assert len(sizes) * quick > bound, "so many would not fit if they were quick"
+
+
 def test_rows_that_come_and_go_while_others_read_them_are_never_wrong(tmp_path: Path) -> None:
     path = tmp_path / "segment"
     schema = write(path, pa.int64(), range(2_000), group_rows=100).schema

@@ -19,7 +19,7 @@ from server_process import ServerProcess
 from kalam.rows.column_types import TYPES
 from kalam.schema import DataType, TypeName
 from kalam.storage.segments.key_filter import KeyFilter, KeyHashes, key_hash
-from kalam.storage.segments.packed_rows import DENSE, QUICK, Damaged, Packed, Packing, pack
+from kalam.storage.segments.packed_rows import DENSE, PLAIN, QUICK, Damaged, Packed, Packing, pack
 from kalam.storage.segments.row_layout import RowLayout
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,7 +59,7 @@ def alike(packed: Any, own: Any) -> bool:
     return type(packed) is type(own) and str(packed) == str(own) and bool(packed == own)
 
 
-PACKINGS = [QUICK, DENSE]
+PACKINGS = [PLAIN, QUICK, DENSE]
 
 
 def found_in(packed: Packed, blocks: Sequence[bytes], key: Any) -> list[tuple[Any, ...]]:
@@ -104,7 +104,7 @@ def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject, packing: Packin
                 assert row[order.index("key")] == key
 
 
-@pytest.mark.parametrize("packing", PACKINGS, ids=lambda own: own.codec)
+@pytest.mark.parametrize("packing", PACKINGS, ids=lambda own: own.codec or "plain")
 @pytest.mark.parametrize("text_bytes", [0, 10, 255, 256, 1_000, 300_000])
 def test_blocks_hold_few_rows_where_these_are_large(text_bytes: int, packing: Packing) -> None:
     rows = 20 if text_bytes > 1_000 else 2_000

@@ -2,10 +2,11 @@
 
 Rows lie in *blocks* of equally many, in the order of their keys, as they do in the file: the first key of each block,
 which stays in memory with the block's place, says which block it is. A block is ``CRC-32 of what follows, length of
-its rows, its rows`` (``LaidOut``), and the rows are compressed. Within it a key is searched as in any sorted list. Rows
-of damaged bytes are never taken.
+its rows, its rows`` (``LaidOut``), and the rows may be compressed. Within it a key is searched as in any sorted list.
+Rows of damaged bytes are never taken.
 
-``QUICK`` blocks are decompressed in a microsecond, ``DENSE`` ones in twenty, and have two thirds of the bytes.
+``PLAIN`` blocks are as they are, ``QUICK`` ones are decompressed in a microsecond and have a third of the bytes, and
+``DENSE`` ones take twenty and have a fifth.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ CRC_BYTES = 4
 class Packing(msgspec.Struct, frozen=True):
     """How blocks are made: of at most so many rows, and about so many bytes, before they are compressed."""
 
-    codec: str
+    codec: str | None
     rows_max: int
     bytes_max: int
 
 
+PLAIN: Final = Packing(None, 8, 4 << 10)
 QUICK: Final = Packing("lz4_raw", 64, 8 << 10)
 DENSE: Final = Packing("zstd", 256, 32 << 10)
 
@@ -48,9 +50,11 @@ class Damaged(Exception):
 class Packed:
     """Where the blocks of a row group lie, and how they are read. ``names`` are the columns of the key."""
 
-    def __init__(self, layout: RowLayout, names: Sequence[str], block_rows: int, row_count: int, codec: str) -> None:
+    def __init__(
+        self, layout: RowLayout, names: Sequence[str], block_rows: int, row_count: int, codec: str | None
+    ) -> None:
         self.layout, self._block_rows, self._row_count = layout, block_rows, row_count
-        self._codec, self._key_of = pa.Codec(codec), layout.key_reader(names)
+        self._codec, self._key_of = None if codec is None else pa.Codec(codec), layout.key_reader(names)
         self.places = array("Q", [0])
         self.firsts: Sequence[Key] = ()
 
@@ -87,6 +91,8 @@ class Packed:
         checksum, size = HEAD.unpack_from(block)
         if zlib.crc32(block[CRC_BYTES:]) != checksum:
             raise Damaged
+        if self._codec is None:
+            return bytes(block[HEAD.size :])
         rows: bytes = self._codec.decompress(block[HEAD.size :], size, asbytes=True)
         return rows
 
@@ -98,11 +104,13 @@ def pack(rows: pa.Table, names: Sequence[str], packing: Packing) -> tuple[Packed
     """
     laid_out, count = LaidOut(rows), rows.num_rows
     block_rows = min(packing.rows_max, max(1, packing.bytes_max * count // laid_out.byte_count))
-    packed, codec = Packed(laid_out.layout, names, block_rows, count, packing.codec), pa.Codec(packing.codec)
+    packed = Packed(laid_out.layout, names, block_rows, count, packing.codec)
+    codec = None if packing.codec is None else pa.Codec(packing.codec)
     blocks: list[bytes] = []
     for first in range(0, count, block_rows):
         block = laid_out.block(first, min(first + block_rows, count))
-        told = len(block).to_bytes(CRC_BYTES, "little") + codec.compress(block, asbytes=True)
+        rows_told = block if codec is None else codec.compress(block, asbytes=True)
+        told = len(block).to_bytes(CRC_BYTES, "little") + rows_told
         blocks.append(zlib.crc32(told).to_bytes(CRC_BYTES, "little") + told)
         packed.places.append(packed.places[-1] + len(blocks[-1]))
     firsts = keys_in([rows.column(name).take(pa.array(range(0, count, block_rows))) for name in names])

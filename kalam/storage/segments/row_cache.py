@@ -7,8 +7,10 @@ cut off or damaged is noticed by its blocks' checksums, dropped, and packed anew
 One thread packs, behind the answers: whoever misses a row group has decoded it, answers from that, and hands it over.
 Until it is packed others are answered from it, too.
 
-What is kept at the bound: a row group comes in only if it was asked for more often lately than the one that was not
-asked for longest. Otherwise rows that are read all over a large table would push each other out, at some 12 ms each.
+The fuller it is the smaller what comes in is made, at the price of the time that a read takes. At the bound what is not
+as small as can be goes first, and comes in again as such. Else a row group comes in only if it was asked for more often
+lately than the one that was not asked for longest. Otherwise rows that are read all over a large table would push each
+other out, at some 12 ms each.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import structlog
 from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.log.open_files import NONE_LEFT
-from kalam.storage.segments.packed_rows import DENSE, QUICK, Damaged, Packed, pack
+from kalam.storage.segments.packed_rows import DENSE, PLAIN, QUICK, Damaged, Packed, Packing, pack
 from kalam.storage.segments.row_layout import Reader, RowLayout
 from kalam.storage.segments.segment_file import Stamp
 
@@ -47,8 +49,8 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 ENTRIES_MAX = 20_000
 HANDLES_MAX = 64
 READERS_MAX = 256
-QUICK_SHARE = 8
-"""Blocks that are read most quickly fill at most one part in so many of the cache; what comes then is made smaller."""
+PLAIN_SHARE, QUICK_SHARE = 16, 2
+"""One part in so many of the cache is filled with plain blocks, and up to one in so many with quick ones."""
 WAITING_MAX = 4
 """So many row groups, some megabytes each, wait to be packed; what is missed meanwhile is packed another time."""
 ASKED_FOR = 2
@@ -76,7 +78,7 @@ class Wanted(msgspec.Struct, frozen=True):
         return cls(schema, tuple(schema.names), tuple(key))
 
 
-_USED = attrgetter("used")
+_USED, _GOES = attrgetter("used"), attrgetter("is_dense", "used")
 
 
 class WouldWait(Exception):
@@ -118,8 +120,8 @@ class Entry:
     ``asked`` counts how often it was read lately, and ``used`` is the number of its last read among all.
     """
 
-    def __init__(self, group: Group, packed: Packed, path: Path, asked: int) -> None:
-        self.group, self.packed, self.path = group, packed, path
+    def __init__(self, group: Group, packed: Packed, path: Path, asked: int, *, is_dense: bool) -> None:
+        self.group, self.packed, self.path, self.is_dense = group, packed, path, is_dense
         self.asked, self.used = asked, 0
         self.byte_count = -(-packed.byte_count // PAGE_BYTES) * PAGE_BYTES
         self.schema = packed.layout.schema
@@ -264,7 +266,8 @@ class RowCache:
         _empty(self._folder)
 
     def _packed(self, group: Group, rows: pa.Table, key: Sequence[str]) -> Entry | None:
-        packed, blocks = pack(rows, key, QUICK if self.byte_count < self._bytes_max // QUICK_SHARE else DENSE)
+        packing = self._packing(rows)
+        packed, blocks = pack(rows, key, packing)
         size = packed.byte_count + PAGE_BYTES
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if size > self._bytes_max or shutil.disk_usage(self._folder).free < self._free_bytes_min + size:
@@ -280,7 +283,7 @@ class RowCache:
             raise
         with self._lock:  # others may be counting
             asked = self._asked.pop(group, 1)
-        return Entry(group, packed, path, asked)
+        return Entry(group, packed, path, asked, is_dense=packing is DENSE)
 
     def _make_room(self, group: Group, size: int) -> None:
         with self._lock:
@@ -293,11 +296,18 @@ class RowCache:
         """Whether what was asked for so often may come in: there is room, or the oldest was asked for far less."""
         if not self._entries or self.byte_count + 2 * self.byte_count // len(self._entries) <= self._bytes_max:
             return True
-        return asked > 2 * self._oldest().asked + ASKED_FOR
+        oldest = self._oldest()
+        return not oldest.is_dense or asked > 2 * oldest.asked + ASKED_FOR
 
     def _oldest(self) -> Entry:
-        """The entry that was not read for longest."""
-        return min(self._entries.values(), key=_USED)
+        """The entry that was not read for longest, of those that could be smaller if there are any."""
+        return min(self._entries.values(), key=_GOES)
+
+    def _packing(self, rows: pa.Table) -> Packing:
+        filled = self.byte_count + rows.nbytes + PAGE_BYTES
+        if filled <= self._bytes_max // PLAIN_SHARE:
+            return PLAIN
+        return QUICK if filled <= self._bytes_max // QUICK_SHARE else DENSE
 
     def _age(self) -> None:
         self._counted = 0

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -66,8 +66,8 @@ class Texts(msgspec.Struct, frozen=True):
     data: memoryview
 
 
-class Read(msgspec.Struct, frozen=True):
-    """What is read of a row in one slice; behind it comes a text, if ``text`` says which.
+class Read(NamedTuple):
+    """What is taken of a row's bytes in one go; behind it comes a text, if ``text`` says which.
 
     The text is as long as the planes from ``lengths`` on say.
     """
@@ -132,7 +132,7 @@ class RowLayout:
         self.schema = schema
         self._slots = dict(zip(schema.names, slots, strict=True))
         self._types = {own.name: _read_as(own.type) for own in schema}
-        self._text_count = sum(slot.text is not None for slot in slots)
+        self._begins = struct.Struct(f"<{sum(slot.text is not None for slot in slots)}I")
         self._plane_count = slots[-1].end
 
     @staticmethod
@@ -145,18 +145,23 @@ class RowLayout:
         head = bytes([ARRAY_16, *len(names).to_bytes(2, "big")])
         types = tuple(self._types[name] for name in names)
         decode: Callable[[bytes], Row] = msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]
-        reads, planes = _reads([self._slots[name] for name in names]), PLACE_BYTES * self._text_count
+        reads, plane_count = _reads([self._slots[name] for name in names]), self._plane_count
+        begins_of, planes = self._begins.unpack_from, self._begins.size
 
         def read(block: bytes, count: int, at: int) -> Row:
-            parts, first = [head], planes + at
-            for own in reads:
-                part = block[first + own.start * count : planes + own.end * count : count]
-                if own.may_be_null and part[0] == NIL:
+            row, begins = block[planes + at : planes + plane_count * count : count], begins_of(block)
+            parts = [head]
+            for start, end, may_be_null, text, lengths in reads:
+                if may_be_null and row[start] == NIL:
                     parts.append(NOTHING)
                     continue
-                parts.append(part)
-                if own.text is not None:
-                    parts.append(_text_at(block, planes, count, at, own))
+                parts.append(row[start:end])
+                if text is not None:
+                    begin = begins[text]
+                    for plane in range(lengths, end):  # behind the texts of the rows before, which are as long as told
+                        first = planes + plane * count
+                        begin += sum(block[first : first + at]) << 8 * (end - plane - 1)
+                    parts.append(block[begin : begin + int.from_bytes(row[lengths:end], "big")])
             return decode(b"".join(parts))
 
         return read
@@ -169,7 +174,7 @@ class RowLayout:
         if slot.text is not None or slot.has_nulls:
             return lambda block, count, at: read(block, count, at)[0]
         decode: Callable[[bytes], Key] = msgspec.msgpack.Decoder(self._types[names[0]]).decode
-        planes, first, end = PLACE_BYTES * self._text_count, slot.start, slot.end
+        planes, first, end = self._begins.size, slot.start, slot.end
 
         def key(block: bytes, count: int, at: int) -> Key:
             return decode(block[planes + first * count + at : planes + end * count : count])
@@ -184,22 +189,10 @@ def _reads(slots: Sequence[Slot]) -> list[Read]:
         own = Read(slot.start, slot.end, slot.has_nulls, slot.text, slot.start + 1)
         last = found[-1] if found else own
         if last.end == own.start and last.text is None and not last.may_be_null and not own.may_be_null:
-            found[-1] = msgspec.structs.replace(own, start=last.start)
+            found[-1] = own._replace(start=last.start)
         else:
             found.append(own)
     return found
-
-
-def _text_at(block: bytes, planes: int, count: int, at: int, own: Read) -> bytes:
-    """The text of a row: behind those of the rows before it, which are as long as their lengths say."""
-    assert own.text is not None
-    place = PLACE_BYTES * own.text
-    start, size = PLACE.unpack_from(block, place)[0], 0
-    for plane in range(own.lengths, own.end):
-        lengths = planes + plane * count
-        start += sum(block[lengths : lengths + at]) << 8 * (own.end - plane - 1)
-        size = size << 8 | block[lengths + at]
-    return block[start : start + size]
 
 
 Values = npt.NDArray[Any]
