@@ -46,7 +46,7 @@ def _live_queries(stage: Stage, queries: int) -> Iterator[Figure]:
     )
     kalam, cpu_s, took_s = _deliver(stage, stage.server.nats_url, table, queries, inserts)
     bare, _, _ = _deliver(stage, stage.broker.url, "", queries, inserts)
-    _wait_closed(stage)
+    wait_closed(stage)
     situation = f"{queries:,} live queries, {sizes.live_per_s:,} inserts/s"
     complete = not kalam.wrong and len(kalam.delays_ns) == inserts
     note = f"{len(kalam.delays_ns):,} of {inserts:,} delivered"
@@ -87,7 +87,7 @@ def _cpu_s(stage: Stage) -> float | None:
     return usage(stage.server.pid).cpu_s if (PROC / "self" / "stat").exists() else None
 
 
-def _wait_closed(stage: Stage) -> None:
+def wait_closed(stage: Stage) -> None:
     """Wait until no live query is open, so that none of them costs the next measurement anything."""
     deadline = time.monotonic() + CLOSED_S
     while stage.sql.run("SELECT count(*) FROM system.live_queries").rows[0][0]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.handwritten_store import StoreTask
+from kalam.bench.live import wait_closed
 from kalam.bench.live_client import BARE_SUBJECT, Delivered, LiveClientTask
 from kalam.bench.process import Process
 from kalam.bench.rows import NO_FLUSH
@@ -55,6 +56,7 @@ def _kalam(stage: Stage, turn: int, inserts: int) -> Delivered:
         f"CREATE SHARED TABLE {table} (id BIGINT PRIMARY KEY, owner TEXT NOT NULL, v DOUBLE) WITH ({NO_FLUSH})"
     )
     delivered = _deliver(stage, inserts, table)
+    wait_closed(stage)
     stage.wait_published()
     stage.sql.run(f"DROP TABLE {table}")
     return delivered
