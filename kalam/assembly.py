@@ -79,9 +79,11 @@ from kalam.views.asleep import Asleep
 from kalam.views.ephemeral import Ephemeral
 from kalam.views.filled import Filled
 from kalam.views.making import Making, ViewBounds
+from kalam.views.nameless import NamelessBounds, NamelessViews
 from kalam.views.plan import Planner
 from kalam.views.readers import Readers
 from kalam.views.views import Views
+from kalam.views.wakings import Wakings
 from kalam_nats.door.live_delivery import LiveDelivery
 from kalam_nats.ports import Broker
 
@@ -148,20 +150,19 @@ class Assembly(msgspec.Struct, frozen=True):
             view_idle_s=settings.view_idle_s,
         )
         making = Making(storage, stored, tables, queries, self.streams, self.foreign, self.broker.notices, bounds)
-        ephemeral = Ephemeral(
-            storage.catalogue,
-            storage.codecs,
-            rights,
-            self.broker.unkept,
-            making,
-            readers,
-            Asleep(queries, settings.view_groups_max),
-            [registry.announce],
-            settings.query_time_s,
-        )
+        port, wait_s = self.broker.unkept, settings.query_time_s
+        wakings = Wakings(storage.codecs, port, making, readers, [registry.announce], wait_s)
+        asleep = Asleep(queries, settings.view_groups_max)
+        ephemeral = Ephemeral(storage.catalogue, rights, port, making, wakings, asleep)
         in_memory.views = registry.holding = ephemeral
+        registry.keeping = self._nameless(queries, wakings, registry)
         storage.database.add_listener(readers.announce)
         return Views(storage, self.streams, rights, making, readers, filled, ephemeral)
+
+    def _nameless(self, queries: Queries, wakings: Wakings, registry: Registry) -> NamelessViews:
+        bounds = NamelessBounds(self.settings.live_views_max, self.settings.live_views_per_user_max)
+        planner = Planner(self.storage.catalogue, queries)
+        return NamelessViews(bounds, queries.policies, planner, self.foreign, wakings, registry.close_table)
 
     def _registry(self, tables: Tables[Rows], queries: Queries) -> Registry:
         settings, storage = self.settings, self.storage

@@ -327,7 +327,7 @@ class Table(TableDefinition, frozen=True, kw_only=True):
 
     ``key_columns``, their ``key_places`` in a row, and ``key_of``, which gives a row's key, follow from ``key``.
     ``row_security`` says that policies decide who sees which of its rows; ``home`` is the name of its folder where that
-    is not the table's.
+    is not the table's. A ``table_id`` below 0 is that of a view without a name.
     """
 
     table_id: int

@@ -194,6 +194,10 @@ class Settings(BaseSettings):
     )
     live_queries_max: int = Field(default=20_000, ge=1, description="live queries that are open at the same time")
     live_queries_per_user_max: int = Field(default=10_000, ge=1, description="the same of one user")
+    live_views_max: int = Field(
+        default=400, ge=1, description="SELECTs whose groups are kept for live queries at the same time"
+    )
+    live_views_per_user_max: int = Field(default=100, ge=1, description="the same of one user")
     live_queue_bytes_max: int = Field(
         default=8 * MIB, ge=64 * KIB, description="changes that wait for the subscriber of one live query"
     )

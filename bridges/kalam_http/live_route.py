@@ -36,7 +36,7 @@ PARAMETERS: list[dict[str, Any]] = [
     *(
         {"name": name, "in": "query", "required": name == "sql", "description": text, "schema": {"type": kind}}
         for name, kind, text in (
-            ("sql", "string", "SELECT columns|* FROM namespace.table [WHERE …]"),
+            ("sql", "string", "SELECT columns|* FROM namespace.table [WHERE …], or a SELECT that groups"),
             ("last_rows", "integer", "begin with so many of the matching rows, those changed last"),
             ("from_seq", "integer", "begin behind a change that was seen earlier"),
             ("from_time", "string", "begin with the events of a STREAM table from a time on, as RFC 3339"),

@@ -276,7 +276,8 @@ class Definitions:
 
     def _column_users(self, table: Table, name: str) -> list[str]:
         """The ids of the open live queries that show a column or judge by it."""
-        return [query.id for query in self._live.open_on(table) if name in query.column_names]
+        found = ((query.id, query.read_of(table)) for query in self._live.open_on(table))
+        return [query_id for query_id, read in found if read is not None and name in read.columns]
 
     def _check_unread(self, table: Table, session: Session, dropped: Collection[int] = ()) -> None:
         check_unread(table, self._catalogue, self._told(session), dropped)

@@ -365,6 +365,7 @@ def _read_tables(part: object) -> Iterator[sql.TableRef]:
             yield use.ref
     elif isinstance(part, sql.Subscribe):
         yield part.ref
+        yield from _read_tables(part.query)
     elif isinstance(part, sql.CreateTable):
         yield from _read_tables(part.query)
     elif isinstance(part, tuple):

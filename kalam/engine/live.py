@@ -15,7 +15,7 @@ from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.session import Session
 from kalam.engine.texts import Texts
-from kalam.errors import NotFound, PermissionDenied
+from kalam.errors import NotFound, PermissionDenied, TooLarge
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
 from kalam.names import TableName
 from kalam.query.parameters import check_parameters
@@ -26,6 +26,8 @@ from kalam.query.system import LIVE_QUERIES
 from kalam.schema import PayloadFormat
 from kalam.sql.text.replaced import with_session
 from kalam.sql.text.statements import ExecuteAs, Subscribe
+from kalam.threads import INLINE_CHARACTERS_MAX
+from kalam.views.plan import with_full_names
 
 TEXT, COUNT = pa.string(), pa.int64()
 SUBSCRIBED_FIELDS = (("id", TEXT), ("subject", TEXT), ("table_id", COUNT))
@@ -91,7 +93,7 @@ class Live:
         query = await self.registry.open(request, sink)
         if not self._still(query):  # it was taken meanwhile
             self.registry.close(query.id, None, "permission")
-            detail = f"what {query.rights_of} may SELECT on {query.table.name} was changed meanwhile"
+            detail = f"what {query.rights_of} may SELECT on {_names(query)} was changed meanwhile"
             raise PermissionDenied(detail, hint="ask again")
         return query
 
@@ -113,17 +115,18 @@ class Live:
     def kill(self, query_id: str, session: Session) -> Result:
         """KILL LIVE QUERY: one's own, one on a table of one's own, or any by an administrator."""
         found = next((query for query in self.registry.queries() if query.id == query_id), None)
-        if found is None or not self._gate.may_end(session.identity, found.user, found.table):
+        if found is None or not self._may_end(found, session):
             raise NotFound(f"there is no live query {query_id[:80]!r}", hint="SHOW LIVE QUERIES lists them")
         self.registry.close(query_id, None, "killed")
         return Result(message=f"live query {query_id} killed")
 
     def show(self, session: Session) -> Result:
         """SHOW LIVE QUERIES."""
-        shown = [
-            query for query in self.registry.queries() if self._gate.may_end(session.identity, query.user, query.table)
-        ]
+        shown = [query for query in self.registry.queries() if self._may_end(query, session)]
         return list_result(LIVE_QUERIES, self.rows(shown))
+
+    def _may_end(self, query: LiveQuery, session: Session) -> bool:
+        return any(self._gate.may_end(session.identity, query.user, read.table) for read in query.reads)
 
     async def narrowed(self, narrowed: Narrowed) -> None:
         """End the live queries of those who may not have them any more."""
@@ -137,19 +140,23 @@ class Live:
             return False
         if narrowed.logins == Ends.ALL or not self._gate.may_act(query.rights_of, query.user):
             return True
-        if narrowed.tables is not None and query.table.table_id not in narrowed.tables:
+        reads = [read.table for read in query.reads]
+        if narrowed.tables is not None and narrowed.tables.isdisjoint(table.table_id for table in reads):
             return False
-        if narrowed.policies and (narrowed.tables is not None or query.table.row_security):
+        if narrowed.policies and (narrowed.tables is not None or any(table.row_security for table in reads)):
             return True
         return not self._still(query)
 
     def _still(self, query: LiveQuery) -> bool:
         """Whether somebody may have a live query, under the policies that it was opened with."""
-        table, known = self._gate.newest(query.table), query.predicate.guard
-        if not self._gate.rights.may(query.rights_of, Privilege.SELECT, table):
-            return False
-        guard = self._policies.seen(query.user, table)
-        return (None if guard is None else guard.text) == (None if known is None else known.text)
+        for read in query.reads:
+            table = self._gate.newest(read.table)
+            if not self._gate.rights.may(query.rights_of, Privilege.SELECT, table):
+                return False
+            guard = self._policies.seen(query.user, table)
+            if (None if guard is None else guard.text) != read.guard:
+                return False
+        return True
 
     def _check_replay(self, request: LiveRequest) -> None:
         """Raise PermissionDenied for a replay of events that policies hide one by one."""
@@ -168,7 +175,7 @@ class Live:
             (
                 query.id,
                 query.user,
-                str(query.table.name),
+                _names(query),
                 query.sql,
                 msgspec.json.encode(query.options).decode(),
                 query.created_at,
@@ -176,6 +183,7 @@ class Live:
                 query.queued,
                 query.resyncs,
                 max(query.last_seq, query.seq if not query.queued else 0),
+                None if query.nameless is None else msgspec.json.encode(query.nameless.standing()).decode(),
             )
             for query in (self.registry.queries() if queries is None else queries)
         ]
@@ -194,7 +202,12 @@ def _request(
     payload_format: PayloadFormat = PayloadFormat.JSON,
 ) -> LiveRequest:
     check_parameters(statement.where.parameters if statement.where else 0, parameters)
-    name = resolve(statement.ref, session.namespace)
+    name, query = resolve(statement.ref, session.namespace), None
+    if statement.query is not None:
+        if len(statement.query.text) > INLINE_CHARACTERS_MAX:
+            raise TooLarge(f"the SELECT of a live query has at most {INLINE_CHARACTERS_MAX:,} characters")
+        tables = [resolve(use.ref, session.namespace) for use in statement.query.tables]
+        query = with_full_names(with_session(statement.query, session.user, roles), tables)
     return LiveRequest(
         user=session.user,
         rights_of=session.identity.rights_of,
@@ -202,6 +215,7 @@ def _request(
         table=name,
         columns=statement.columns,
         where=with_session(statement.where, session.user, roles),
+        query=query,
         parameters=tuple(parameters),
         last_rows=last_rows,
         from_seq=from_seq,
@@ -212,7 +226,14 @@ def _request(
     )
 
 
+def _names(query: LiveQuery) -> str:
+    """The tables that a live query reads."""
+    return ", ".join(str(read.table.name) for read in query.reads)
+
+
 def _sql(name: TableName, statement: Subscribe) -> str:
+    if statement.query is not None:
+        return statement.query.text
     shown = "*" if statement.columns is None else ", ".join(statement.columns)
     where = f" WHERE {statement.where.text}" if statement.where else ""
     return f"SELECT {shown} FROM {name}{where}"  # noqa: S608 - shown, not run

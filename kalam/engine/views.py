@@ -24,7 +24,7 @@ from kalam.sql.text.statements import OnView, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.table_options import How, SelectOptions, ViewOptions
 from kalam.tables.foreign.tables import ForeignTables
-from kalam.views.foreign_source import check_kept
+from kalam.views.foreign_source import check_all_kept
 from kalam.views.plan import Plan, Planner
 from kalam.views.views import Views
 
@@ -68,7 +68,7 @@ class ViewStatements:
         while True:
             asked = statement.query, session.namespace, statement.options, session.user
             plan = await self._planner.plan(*asked, ephemeral=statement.ephemeral)
-            await self._check_streams(plan)
+            await check_all_kept(plan.sources, self._foreign)
             owner = self._definitions.owner(session)
             self._check_owner(owner, plan)
             definition = TableDefinition.of_view(name, plan.columns, plan.key, plan.options, owner)
@@ -91,12 +91,6 @@ class ViewStatements:
                     f"{owner}, with whose rights the view would run, may not SELECT on {source.name}",
                     hint=f"GRANT SELECT ON TABLE {source.name} TO {owner}",
                 )
-
-    async def _check_streams(self, plan: Plan) -> None:
-        """Raise Unsupported for streams whose messages go when others have taken them."""
-        for source in plan.sources:
-            if source.is_foreign:
-                check_kept(await self._foreign.port.state(source.foreign_options.over))
 
     async def _drop(self, statement: sql.DropView, session: Session) -> Result:
         name = resolve(statement.ref, session.namespace)

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from kalam.live.held import Held
+from kalam.live.held import Held, Nameless
+from kalam.live.reads import Read
 from kalam.live.shape import MESSAGE_BYTES_MAX, MESSAGE_ROWS_MAX, Shape
 from kalam.query.predicate import Predicate
 from kalam.schema import Table
@@ -70,10 +71,11 @@ class LiveQuery:
         held_bytes_max: int,
         rights_of: str | None = None,
         held: Held | None = None,
+        nameless: Nameless | None = None,
     ) -> None:
         self.id, self.user, self.table, self.sql, self.options = query_id, user, table, sql, options
         self.predicate, self.shape, self.sink, self.created_at = predicate, shape, sink, created_at
-        self.rights_of, self.held = rights_of or user, held
+        self.rights_of, self.held, self.nameless = rights_of or user, held or nameless, nameless
         self.progress = Progress()
         self.delivered = self.resyncs = self.last_seq = 0
         self.opener: asyncio.Task[None] | None = None
@@ -100,6 +102,18 @@ class LiveQuery:
         shown = frozenset(column.name for column in self.shape.columns)
         condition = self.predicate.condition
         return shown | condition.columns if condition else shown
+
+    @property
+    def reads(self) -> Sequence[Read]:
+        """What it reads: its table, or what the SELECT reads of which the rows are kept for it."""
+        if self.nameless is not None:
+            return self.nameless.reads
+        guard = self.predicate.guard
+        return [Read(self.table, self.column_names, None if guard is None else guard.text)]
+
+    def read_of(self, table: Table) -> Read | None:
+        """What it reads of a table; None where it does not read it."""
+        return next((read for read in self.reads if read.is_of(table)), None)
 
     @property
     def queued(self) -> int:

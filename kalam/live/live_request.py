@@ -18,6 +18,9 @@ from kalam.sql.text.statements import QueryText
 class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscriber asks for. ``parameters`` are the values of ``$1 …`` in the WHERE.
 
+    Where it is more than columns and a WHERE, ``query`` is the whole SELECT, which names its tables in full, and
+    ``table`` the first of them.
+
     It begins with the rows that match, or with the changes behind ``from_seq``, from ``from_time`` on, or with the last
     event of each key. With ``events_only`` it is for a STREAM table, and ``keys`` are the values of its SUBJECT_KEY
     that are wanted, instead of a WHERE. With ``bigint_as_text`` its JSON has BIGINT as text. ``rights_of`` is the user
@@ -30,6 +33,7 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     table: TableName
     columns: tuple[str, ...] | None
     where: QueryText | None
+    query: QueryText | None = None
     parameters: tuple[object, ...] = ()
     last_rows: int | None = None
     from_seq: int | None = None
@@ -51,6 +55,10 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
         values = ", ".join(f"${number}" for number in range(1, len(self.keys) + 1))
         where = QueryText(f'"{column}" IN ({values})', parameters=len(self.keys))
         return replace(self, where=where, parameters=self.keys, keys=None)
+
+    def for_all(self, table: Table) -> LiveRequest:
+        """The request for the columns of a SELECT, of which a table has the rows."""
+        return replace(self, columns=tuple(column.name for column in table.shown_columns))
 
     def options(self) -> dict[str, Any]:
         """The options that were given."""

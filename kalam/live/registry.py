@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import structlog
 
 from kalam.errors import (
@@ -20,13 +19,15 @@ from kalam.errors import (
     TooLarge,
     Unsupported,
 )
+from kalam.live.bounds import LiveBounds
 from kalam.live.bucket_follower import AnyForeignFollower, follower_of_others
 from kalam.live.commits import take_chunk
 from kalam.live.follower import Follower
 from kalam.live.handover import hand_over, resume
-from kalam.live.held import Held, Holding
+from kalam.live.held import Held, Holding, Keeping, Nameless, check_resumed, unchanged
 from kalam.live.live_query import LiveQuery, Sink
 from kalam.live.live_request import LiveRequest
+from kalam.live.reads import as_seen
 from kalam.live.shape import Shape
 from kalam.live.shaping import no_column, shape_of
 from kalam.live.snapshots import Snapshot, Snapshots
@@ -45,6 +46,7 @@ from kalam.sql.queries.readers import read_shape
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.writes import Announcement
+from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.tables.kinds import Rows, Tables
 from kalam.tables.ports import Acked
@@ -59,16 +61,6 @@ READ_HERE_CHARACTERS = 4_096
 log = structlog.get_logger(__name__)
 Follow = Callable[[Watch], None]
 """Sees to it that the changes of a table come to its watch, where commits do not tell of them."""
-
-
-class LiveBounds(msgspec.Struct, frozen=True):
-    """The bounds of live queries, from the settings of the same names."""
-
-    live_queries_max: int
-    live_queries_per_user_max: int
-    live_queue_bytes_max: int
-    live_held_bytes_max: int
-    row_bytes_max: int
 
 
 class Registry:
@@ -87,6 +79,7 @@ class Registry:
         policies: Policies,
     ) -> None:
         self.holding: Holding | None = None
+        self.keeping: Keeping | None = None
         self._bounds, self._catalogue, self._codecs = bounds, catalogue, codecs
         self._tables, self._streams, self._foreign, self._snapshots = tables, streams, foreign, snapshots
         self._following = Tables[Follow](
@@ -113,7 +106,11 @@ class Registry:
 
     def open_on(self, table: Table) -> list[LiveQuery]:
         """The live queries that are open on a table."""
-        return [query for query in self._queries.values() if query.table.table_id == table.table_id]
+        return [
+            query
+            for query in self._queries.values()
+            if query.table.table_id == table.table_id or query.read_of(table) is not None
+        ]
 
     # Opening.
 
@@ -127,10 +124,13 @@ class Registry:
         self._users[request.user] += 1
         query: LiveQuery | None = None
         held: Held | None = None
+        nameless: Nameless | None = None
         try:
-            if self.holding is not None:
+            if request.query is not None and self.keeping is not None:
+                held = nameless = await self.keeping.keep(request)
+            elif self.holding is not None:
                 held = await self.holding.hold(self._catalogue.table(request.table))
-            query = await self._register(request, sink, held)
+            query = await self._register(request, sink, held, nameless)
             self._starts[query.id] = await self._beginning(query, request)
         except BaseException:
             if query is None or query.id in self._queries:  # else it was killed meanwhile, and is not counted any more
@@ -156,23 +156,27 @@ class Registry:
                 hint="close some, or use one with an IN",
             )
 
-    async def _register(self, request: LiveRequest, sink: Sink, held: Held | None) -> LiveQuery:
+    async def _register(
+        self, request: LiveRequest, sink: Sink, held: Held | None, nameless: Nameless | None
+    ) -> LiveQuery:
         if sum(begin is not None for begin in (request.last_rows, request.from_seq, request.from_time)) > 1:
             raise InvalidOption("a live query has one of last_rows, from_seq and from_time")
         while True:
-            table = self._catalogue.table(request.table)
+            kept = None if nameless is None else unchanged(nameless, self._catalogue)
+            table = kept or self._catalogue.table(request.table)
             if request.events_only and not table.is_stream:
                 raise Unsupported(
                     f"replay is for STREAM tables; {table.name} is none", hint="a live query with from_seq resumes it"
                 )
             if table.is_ephemeral and held is None:
                 raise TooBusy(f"table {table.name} is another one by now; ask again")
-            if request.table_id not in (None, table.table_id if held is None else held.feed_id):
-                raise CursorExpired(f"table {table.name} has been created again since; its changes are numbered anew")
-            asked = request.for_keys(table)
+            check_resumed(request, table, held, nameless)
+            asked = request.for_keys(table) if nameless is None else request.for_all(table)
             watch = self._watch(table, request.user)
             predicate, shape = await self._prepared(watch, asked)
-            current = self._catalogue.by_id.get(table.table_id)
+            current = (
+                self._catalogue.by_id.get(table.table_id) if nameless is None else unchanged(nameless, self._catalogue)
+            )
             if current is not None and watch.follows(current) and self._watches.get(watch.name) is watch:
                 table = current  # whose options may be others than before
                 break  # else the table was dropped or altered meanwhile
@@ -191,6 +195,7 @@ class Registry:
             held_bytes_max=self._bounds.live_held_bytes_max,
             rights_of=request.rights_of,
             held=held,
+            nameless=nameless,
         )
         watch.add(query)
         self._queries[query.id] = query
@@ -245,7 +250,8 @@ class Registry:
         unknown = condition.columns - places.keys() if condition else frozenset()
         if unknown:
             raise no_column(watch, min(unknown))
-        guard = self._policies.seen(request.user, self._catalogue.newest(watch.table))
+        guarded = watch.table if is_nameless(watch.table) else self._catalogue.newest(watch.table)
+        guard = self._policies.seen(request.user, guarded)
         predicate = watch.predicate(Predicate(text, parameters, condition, places, guard))
         if predicate.needs_judge:
             self._judging.open()
@@ -346,8 +352,10 @@ class Registry:
 
     def altered(self, table: Table) -> None:
         """End the live queries on a table whose columns are not what they were when they were opened."""
-        if any(name[0] == table.table_id and not watch.follows(table) for name, watch in self._watches.items()):
-            self.close_table(table, "the columns of the table have changed")
+        for query in self.open_on(table):
+            read = query.read_of(table)
+            if read is not None and as_seen(read.table) != as_seen(table):
+                self._fail(query, "the columns of the table have changed")
 
     def close_all(self, reason: str) -> None:
         """End everything, and take nothing new."""

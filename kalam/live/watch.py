@@ -18,6 +18,7 @@ import structlog
 from kalam.errors import Internal, KalamError
 from kalam.live.live_query import LiveQuery, Progress
 from kalam.live.predicate_index import PredicateIndex
+from kalam.live.reads import as_seen
 from kalam.live.shape import Shape
 from kalam.live.transitions import Pick, transitions
 from kalam.query.judge import Judge
@@ -25,7 +26,7 @@ from kalam.query.policies import untold
 from kalam.query.predicate import Predicate
 from kalam.rows.types import Row
 from kalam.rows.versions import StoredVersions
-from kalam.schema import STREAM_KEY, Column, DataType, Table
+from kalam.schema import STREAM_KEY, Column, Table
 from kalam.tables.ports import StoredEvents
 from kalam.tables.versions import ChangeBatch
 from kalam.threads import Purpose, in_thread
@@ -84,7 +85,7 @@ class Watch:
 
     def follows(self, table: Table) -> bool:
         """Whether the table still has the name, and the columns, that the live queries were opened with."""
-        return self.table.name == table.name and _shown(self.table) == _shown(table)
+        return self.table.name == table.name and as_seen(self.table) == as_seen(table)
 
     def predicate(self, made: Predicate) -> Predicate:
         """The predicate of a WHERE, shared by all live queries that have it under the same policies."""
@@ -356,11 +357,6 @@ class _Asked(msgspec.Struct, frozen=True):
         """What the changes do to a result that has the versions at these places."""
         left = self.only(places)
         return transitions(self.batch, set(left.news), set(left.olds), sees_deleted=predicate.sees_deleted)
-
-
-def _shown(table: Table) -> list[tuple[int, str, DataType]]:
-    """What a live query sees of columns: not their defaults, and not whether they may be NULL."""
-    return [(column.column_id, column.name, column.type) for column in table.columns]
 
 
 def _name(predicate: Predicate) -> PredicateName:

@@ -85,6 +85,7 @@ LIVE_QUERIES: Fields = (
     ("queued", COUNT),
     ("resyncs", COUNT),
     ("last_seq", COUNT),
+    ("kept", TEXT),
 )
 QUERIES: Fields = (
     ("query_id", TEXT),

@@ -112,3 +112,7 @@ class Codecs:
         if codec is None or (codec.table is not table and codec.table != table):
             codec = self._codecs[name] = Codec(table, self.generators)
         return codec
+
+    def forget(self, table: Table) -> None:
+        """Let go of the codec of a table that is not there any more."""
+        self._codecs.pop((table.table_id, table.schema_version), None)

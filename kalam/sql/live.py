@@ -1,6 +1,7 @@
 """SUBSCRIBE TO, and the bare SELECT that opens a live query: one table, columns or ``*``, a WHERE without sub-query.
 
-Law: what is not exactly that is refused and never widened to something that is.
+Law: what is not exactly that is a SELECT whose rows are kept for the live query as those of a materialized view, if it
+is one that groups, or that is run again. What is neither is refused, and never widened to something that is.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from kalam.errors import InvalidOption
+from kalam.errors import InvalidOption, Unsupported
 from kalam.rows.timestamp_text import read_utc_timestamp
-from kalam.sql.queries.readers import read_condition
+from kalam.sql.queries.readers import read_condition, read_query
 from kalam.sql.text.cursor import Cursor, did_you_mean
-from kalam.sql.text.lexer import Kind
+from kalam.sql.text.lexer import Kind, StatementText
 from kalam.sql.text.statements import Subscribe, TableRef
 
 _FORM = "a live query is SELECT columns|* FROM table [WHERE …]"
@@ -25,11 +26,7 @@ _COUNT_MAX = 1 << 63
 def subscribe(cursor: Cursor) -> Subscribe:
     """Read SUBSCRIBE TO SELECT … [OPTIONS (…)]."""
     cursor.expect("SUBSCRIBE", "TO")
-    columns, ref = _select(cursor)
-    where = read_condition(cursor, "OPTIONS", *_CLAUSES) if cursor.take("WHERE") else None
-    options = _options(cursor) if cursor.take("OPTIONS") else {}
-    _refuse_rest(cursor)
-    return Subscribe(ref=ref, columns=columns, where=where, **options)
+    return _live(cursor, with_options=True)
 
 
 def live_select(cursor: Cursor) -> Subscribe:
@@ -38,10 +35,41 @@ def live_select(cursor: Cursor) -> Subscribe:
         return subscribe(cursor)
     if not cursor.at("SELECT"):
         raise cursor.refusal(_FORM)
+    return _live(cursor, with_options=False)
+
+
+def _live(cursor: Cursor, *, with_options: bool) -> Subscribe:
+    start = cursor.token.start
+    try:
+        return _of_rows(cursor, with_options=with_options)
+    except Unsupported:
+        cursor.seek(start)
+        found = _kept(cursor, with_options=with_options)
+        if found is None:
+            raise
+        return found
+
+
+def _of_rows(cursor: Cursor, *, with_options: bool) -> Subscribe:
+    """The live query of rows of one table."""
     columns, ref = _select(cursor)
-    where = read_condition(cursor, *_CLAUSES) if cursor.take("WHERE") else None
+    stops = ("OPTIONS", *_CLAUSES) if with_options else _CLAUSES
+    where = read_condition(cursor, *stops) if cursor.take("WHERE") else None
+    options = _options(cursor) if with_options and cursor.take("OPTIONS") else {}
     _refuse_rest(cursor)
-    return Subscribe(ref=ref, columns=columns, where=where)
+    return Subscribe(ref=ref, columns=columns, where=where, **options)
+
+
+def _kept(cursor: Cursor, *, with_options: bool) -> Subscribe | None:
+    """The live query of a SELECT whose rows are kept; None where each row of one table makes one row or none."""
+    start, end = cursor.skip(lambda here: with_options and here.at("OPTIONS", "("))
+    options = _options(cursor) if cursor.take("OPTIONS") else {}
+    cursor.expect_end()
+    line, column = cursor.statement.place(start)
+    query = read_query(Cursor(StatementText(cursor.statement.text[start:end], line=line, column=column)))
+    if query.plain or not query.tables:
+        return None
+    return Subscribe(ref=query.tables[0].ref, columns=None, where=None, query=query, **options)
 
 
 def _select(cursor: Cursor) -> tuple[tuple[str, ...] | None, TableRef]:

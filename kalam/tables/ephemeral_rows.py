@@ -22,6 +22,11 @@ from kalam.tables.view_rows import unwritable
 from kalam.tables.view_upkeep import DerivedUpkeep
 
 
+def is_nameless(table: Table) -> bool:
+    """Whether it is what live queries keep of a SELECT that groups, which no catalogue has."""
+    return table.table_id < 0
+
+
 class Waking(Protocol):
     """Gives the rows of views in memory."""
 

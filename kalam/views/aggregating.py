@@ -47,6 +47,7 @@ from kalam.views.result_types import fitted
 from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE, RELATION_NAMESPACE
+from kalam.views.sight import EVERYTHING, Sight
 from kalam.views.signed import Signed
 
 FILL_ROWS = 8_192
@@ -71,9 +72,11 @@ class Aggregating:
         memory: GroupMemory | None,
         reread: Reread,
         groups_max: int,
+        sight: Sight = EVERYTHING,
     ) -> None:
         self._view, self._source, self._grouped = view, source, grouped
         self._queries, self._memory, self._reread, self._groups_max = queries, memory, reread, groups_max
+        self._sight = sight
         self._relation = Relation.of(source, _read(view, source))
         self._rows_text = grouped.rows_text(with_place=False)
         self._computed = GroupQueries(grouped, source, self._relation, process)
@@ -177,7 +180,8 @@ class Aggregating:
         return [LeftOut(shown_key(self._source, keys[each.place]), each.reason) for each in failed]
 
     async def _stream(self, text: str, source: Source, around: str | None = None) -> AsyncIterator[pa.Table]:
-        relation = self._queries.relation(self._source, "", source)
+        guard = self._sight.guard(self._source)
+        relation = self._queries.relation(self._source, self._sight.user, source, guard=guard)
         asked = None if around is None else Around(RELATION_NAMESPACE, "rows", around)
         bound = BoundQuery(QueryText(text), [], {(self._source.name, False): relation}, around=asked)
         async with aclosing(self._queries.stream_bound(bound, Wanted(user=self._view.owned_by))) as parts:

@@ -12,7 +12,7 @@ alone, jumps are how it is, and only what lies before the first message that is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import msgspec
@@ -257,6 +257,13 @@ def _nothing_new(state: ForeignState, position: Position) -> bool:
         return False
     last = position.remembered[-1] if position.remembered else (0, 0)
     return last[0] != state.last_seq or state.last_ns == last[1]
+
+
+async def check_all_kept(sources: Iterable[Table], foreign: ForeignTables) -> None:
+    """Raise Unsupported where one of them is over a stream whose messages go when others have taken them."""
+    for source in sources:
+        if source.is_foreign:
+            check_kept(await foreign.port.state(source.foreign_options.over))
 
 
 def check_kept(state: ForeignState) -> None:

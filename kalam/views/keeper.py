@@ -38,6 +38,7 @@ from kalam.views.ledger import Ledger
 from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
 from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
+from kalam.views.sight import Sight
 from kalam.views.writer import Progress, Written
 
 TAKEN_ROWS = 20_000
@@ -62,10 +63,11 @@ class Standing(enum.StrEnum):
 
 
 class Kept(msgspec.Struct):
-    """How a view stands, and why."""
+    """How a view stands, and why; the ``error`` where it was one that it waits behind."""
 
     standing: Standing = Standing.FILLING
     reason: str = ""
+    error: KalamError | None = None
     filled_rows: int = 0
     cost_s: float = 0.0
     behind_since_s: float | None = None
@@ -92,10 +94,11 @@ class Keeper:
         filled: Callable[[bool], None],
         hurry_bytes: int,
         hides_rows: Callable[[], bool],
+        sight: Sight,
     ) -> None:
         self.view, self.sources, self._method, self._writer = view, sources, method, writer
         self._queries, self._tables, self._ledger, self._notices = queries, tables, ledger, notices
-        self._tell_filled, self._hides_rows = filled, hides_rows
+        self._tell_filled, self._hides_rows, self.sight = filled, hides_rows, sight
         self.kept = Kept()
         self.state = ViewState()
         self.positions: dict[int, Position] = {}
@@ -139,7 +142,7 @@ class Keeper:
                     self._fail(exc.error)
                     await self._pause(backoff.failed())
                 except KalamError as exc:
-                    self._stand(Standing.WAITING, f"{exc.code}: {exc.told}")
+                    self._stand(Standing.WAITING, f"{exc.code}: {exc.told}", exc)
                     await asyncio.sleep(backoff.failed())
                     self._refreshed_s = -math.inf
                 except Exception as exc:
@@ -151,8 +154,8 @@ class Keeper:
                 source.close()
             await self._method.close()
 
-    def _stand(self, standing: Standing, reason: str = "") -> None:
-        self.kept.standing, self.kept.reason = standing, reason
+    def _stand(self, standing: Standing, reason: str = "", error: KalamError | None = None) -> None:
+        self.kept.standing, self.kept.reason, self.kept.error = standing, reason, error
         if standing is Standing.RUNNING:
             self.begun.set()
         self._tell_filled(self.state.filled and standing is not Standing.FILLING)
@@ -162,7 +165,7 @@ class Keeper:
         reason = f"{error.code}: {error.told}"
         if self.kept.reason != reason:
             self._notice("failed", {"reason": f"{error.code}: {error.kind}"})
-        self._stand(Standing.FAILED, reason)
+        self._stand(Standing.FAILED, reason, error)
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before a SELECT is tried again, less where its sources have changed."""
@@ -232,7 +235,7 @@ class Keeper:
             return
         if self.kept.behind_since_s is None:
             self.kept.behind_since_s = self._refreshed_s
-        changes = [each.changes for each in taken if each.changes is not None]
+        changes = [await self.sight.seen(each.changes) for each in taken if each.changes is not None]
         outcome = await self._method.change(changes) if changes else Outcome()
         outcome, late = self._retention.kept(outcome)
         positions = [each.position for each in taken]
@@ -344,7 +347,7 @@ class Keeper:
         tables = {table.name: table for table in copies}
         for table in copies:
             await self._tables.of(table).wait_readable(table)
-        views = await self._tables.stored.sources(tables, "", with_key=False) if tables else {}
+        views = await self._tables.stored.sources(tables, self.sight.user, with_key=False) if tables else {}
         seqs = {name: getattr(view, "last_seq", 0) for name, view in views.items()}
         positions = [replace(position, seq=seqs[table.name]) for position, table in zip(held, copies, strict=True)]
         others: dict[TableName, Source] = {}
@@ -356,7 +359,7 @@ class Keeper:
         return positions, {**views, **others}
 
     async def _last_seq(self, table: Table) -> int:
-        return await self._tables.stored.last_seq(table, "")
+        return await self._tables.stored.last_seq(table, self.sight.user)
 
     async def _delete_where(self, condition: str, is_gone: Callable[[Key], bool]) -> None:
         """Delete the rows for which a condition holds, if their keys are gone."""

@@ -18,13 +18,13 @@ from kalam.views.method import Changes
 
 
 class NewsSource:
-    """Watches a copy; a Followed."""
+    """Watches a copy, that of a user where each has one; a Followed."""
 
     looks = full = holds = False
     is_copy = True
 
-    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue) -> None:
-        self._source, self._stored, self._catalogue = source, stored, catalogue
+    def __init__(self, source: Table, stored: StoredTables, catalogue: Catalogue, user: str = "") -> None:
+        self._source, self._stored, self._catalogue, self._user = source, stored, catalogue, user
 
     @property
     def table(self) -> Table:
@@ -47,7 +47,7 @@ class NewsSource:
     async def take(self, position: Position, rows_max: int) -> Taken | None:
         """That something has changed."""
         table = self.table
-        view = await self._stored.view(table, "")
+        view = await self._stored.view(table, self._user)
         last_seq = 0 if view is None else view.last_seq
         if last_seq == position.seq:
             return None
@@ -56,5 +56,5 @@ class NewsSource:
 
     def lag(self, position: Position) -> Lag:
         """The changes that were committed since the SELECT was run."""
-        view = self._stored.loaded_view(self.table, "")
+        view = self._stored.loaded_view(self.table, self._user)
         return Lag(0 if view is None else max(0, view.last_seq - position.seq))

@@ -62,14 +62,18 @@ class Planner:
         view: Table | None = None,
         *,
         ephemeral: bool = False,
+        sighted: bool = False,
     ) -> Plan:
         """What a SELECT with these options comes to; ``view`` is the one that is altered.
+
+        One that is ``sighted`` shows its sources as ``user`` sees them: USER tables and policies do not keep it from
+        that.
 
         Raises Unsupported for a shape that cannot be kept, InvalidOption, InvalidName, and what a SELECT raises.
         """
         names = [resolve(use.ref, namespace) for use in query.tables]
-        sources = tuple(self._source(name) for name in dict.fromkeys(names))
-        self._check_sources(query, sources)
+        sources = tuple(self.source(name) for name in dict.fromkeys(names))
+        self._check_sources(query, sources, sighted=sighted)
         if len(sources) == 1:
             query = with_columns(query, [column.name for column in sources[0].declared_columns])
         query = with_full_names(query, names)
@@ -104,12 +108,13 @@ class Planner:
             return Decided(How.ROW_WISE, _key_names(options, shape, sources))
         return await decided(query, shape, sources, options, self._queries, user)
 
-    def _source(self, name: TableName) -> Table:
+    def source(self, name: TableName) -> Table:
+        """The table of a name; raises Unsupported for one of whose changes nobody tells, and TableNotFound."""
         if name.namespace in RESERVED_NAMESPACES:
             raise Unsupported(f"a view cannot read {name}: nobody tells of its changes")
         return self._catalogue.table(name)
 
-    def _check_sources(self, query: QueryText, sources: Sequence[Table]) -> None:
+    def _check_sources(self, query: QueryText, sources: Sequence[Table], *, sighted: bool) -> None:
         for source in sources:
             if isinstance(source.options, SelectOptions):
                 raise Unsupported(
@@ -119,15 +124,15 @@ class Planner:
                 raise Unsupported(
                     f"a materialized view cannot read {source.name}, which is EPHEMERAL", hint="write its SELECT out"
                 )
-            if source.per_user:
+            if source.per_user and not sighted:
                 raise Unsupported(f"a view cannot read the USER table {source.name}: everybody sees other rows there")
-            if source.row_security:
+            if source.row_security and not sighted:
                 raise Unsupported(
                     f"a view cannot read {source.name}: it has row level security, which the view would go round"
                 )
             if source.is_stream and query.names_key:
                 raise Unsupported(f"a view cannot read {VIEW_KEY} of the STREAM table {source.name}")
-            if depth_of(source, self._catalogue) >= DEPTH_MAX:
+            if depth_of(source, self._catalogue) >= DEPTH_MAX and not sighted:
                 raise Unsupported(f"{source.name} is a view over views over views over views; no more than that")
 
     async def _columns(

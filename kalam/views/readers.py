@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kalam.schema import Table
 from kalam.storage.log.writes import Announcement
+from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.ports import Acked
 from kalam.views.held_source import HeldSource
 from kalam.views.keeper import Keeper, Standing
@@ -33,8 +34,10 @@ class Readers:
                 self._readers.pop(source.table_id, None)
 
     def announce(self, announcement: Announcement) -> None:
-        """A chunk was committed."""
+        """A chunk was committed, for those that see its copy."""
         for keeper in self._of(announcement.table.table_id):
+            if announcement.copy.user not in ("", keeper.sight.user):
+                continue
             for source in keeper.sources:
                 if isinstance(source, HeldSource) and source.table.table_id == announcement.table.table_id:
                     source.hold(announcement)
@@ -45,11 +48,14 @@ class Readers:
         return bool(self._of(table.table_id))
 
     def is_full(self, table: Table) -> bool:
-        """Whether so much of a table waits for a view that goes on that whoever writes had better wait a little."""
+        """Whether so much of a table waits for a view that goes on that whoever writes had better wait a little.
+
+        They do not wait for a view without a name, which everybody makes who may read: that is filled anew.
+        """
         return any(
             source.full and source.table.table_id == table.table_id
             for keeper in self._of(table.table_id)
-            if keeper.kept.standing in (Standing.FILLING, Standing.RUNNING)
+            if keeper.kept.standing in (Standing.FILLING, Standing.RUNNING) and not is_nameless(keeper.view)
             for source in keeper.sources
         )
 

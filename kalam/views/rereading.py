@@ -10,13 +10,14 @@ from kalam.tables.kinds import Source
 from kalam.tables.stored import StoredTables
 from kalam.tables.versions import ChangeBatch
 from kalam.views.copy_source import CopySource
+from kalam.views.sight import Sight
 
 
 class Rereading:
     """Of one copy: a SHARED table's or a view's, or a user's own. ``log`` has its changes."""
 
-    def __init__(self, source: Table, stored: StoredTables, log: CopySource, user: str = "") -> None:
-        self._source, self._stored, self._log, self._user = source, stored, log, user
+    def __init__(self, source: Table, stored: StoredTables, log: CopySource, sight: Sight) -> None:
+        self._source, self._stored, self._log, self._sight = source, stored, log, sight
 
     async def since(self, seq: int) -> tuple[Table, Source, ChangeBatch]:
         """The source now, and the changes since a position that lead there; raises RefillNeeded where they are gone.
@@ -24,7 +25,7 @@ class Rereading:
         The table is that of which the changes are versions.
         """
         table = self._log.table
-        view = await self._stored.view(table, self._user)
+        view = await self._stored.view(table, self._sight.user)
         last_seq = 0 if view is None else view.last_seq
         if last_seq <= seq:
             return table, view, ChangeBatch()
@@ -33,4 +34,5 @@ class Rereading:
         if taken is not None and taken.changes is not None:
             table, batch = taken.changes.source, taken.changes.batch
         count = sum(each <= last_seq for each in batch.seqs)
-        return table, view, ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])
+        since = ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])
+        return table, view, await self._sight.seen_batch(table, since)

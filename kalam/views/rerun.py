@@ -8,7 +8,7 @@ are, and so they do until others take their place in one transaction.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.text.statements import QueryText
 from kalam.storage.log.copies import View
 from kalam.table_options import How
+from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.threads import Purpose, beside, in_thread
 from kalam.views.groups import Difference, difference
@@ -30,6 +31,7 @@ from kalam.views.keys import hidden_key
 from kalam.views.method import TWICE, Changes, Outcome, SelectFailed, Stopped
 from kalam.views.rerun_budget import RerunBudget
 from kalam.views.result_types import fitted
+from kalam.views.sight import EVERYTHING, Sight
 
 FILL_ROWS = 8_192
 
@@ -50,9 +52,10 @@ class Rerun:
         budget: RerunBudget,
         rows_max: int,
         rows: Callable[[], Awaitable[Source]],
+        sight: Sight = EVERYTHING,
     ) -> None:
         self._view, self._sources, self._queries, self._tables = view, sources, queries, tables
-        self._budget, self._rows_max, self._rows = budget, rows_max, rows
+        self._budget, self._rows_max, self._rows, self._sight = budget, rows_max, rows, sight
         by_name = {source.name: source for source in sources}
         self._names = [TableName(use.ref.namespace or "", use.ref.table) for use in query.tables]
         self._query, _ = with_own_forms(query, [columns_of(by_name[name]) for name in self._names])
@@ -78,8 +81,8 @@ class Rerun:
         """Nothing is held."""
 
     async def fill(self, sources: Mapping[TableName, Source]) -> AsyncIterator[Outcome]:
-        """The rows of the SELECT over one moment of the sources."""
-        async with self._budget.turn():
+        """The rows of the SELECT over one moment of the sources; whoever opens a live query waits for no turn."""
+        async with nullcontext() if is_nameless(self._view) else self._budget.turn():
             rows = (await self._run(sources, {})).upserts
         for start in range(0, max(len(rows), 1), FILL_ROWS):
             yield Outcome(upserts=rows[start : start + FILL_ROWS])
@@ -91,7 +94,7 @@ class Rerun:
             await beside(len(came.upserts) + len(came.deletes), self._take_in, self._shown, came)
         async with self._budget.turn():
             tables = {source.name: source for source in self._sources}
-            sources = await self._tables.stored.sources(tables, "", with_key=False)
+            sources = await self._tables.stored.sources(tables, self._sight.user, with_key=False)
             found = await self._run(sources, self._shown)
         reached = {
             source.table_id: view.last_seq for source in self._sources if isinstance(view := sources[source.name], View)
@@ -114,9 +117,10 @@ class Rerun:
         return {self._view.key_of(row): row for row in rows}
 
     async def _run(self, sources: Mapping[TableName, Source], old: Mapping[Key, Row]) -> Difference:
-        by_name = {source.name: source for source in self._sources}
+        by_name, sight = {source.name: source for source in self._sources}, self._sight
         relations = {
-            (name, False): self._queries.relation(by_name[name], "", source) for name, source in sources.items()
+            (name, False): self._queries.relation(by_name[name], sight.user, rows, guard=sight.guard(by_name[name]))
+            for name, rows in sources.items()
         }
         rows = await self._read(self._query, self._names, relations, self._result)
         try:

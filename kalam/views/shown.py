@@ -24,13 +24,30 @@ def row_asleep(view: Table, reason: str | None) -> tuple[Any, ...]:
     return (*_name(view), standing.value, reason, view.view_options.how.value, "{}", 0, 0.0, 0, 0, 0, 0, 0)
 
 
+def standing_of(keeper: Keeper) -> dict[str, Any]:
+    """How a view without a name stands, and what it costs."""
+    return {
+        "state": keeper.kept.standing.value,
+        "how": keeper.view.view_options.how.value,
+        "lag_rows": _lag(keeper),
+        "failed": keeper.state.failed,
+        "refreshes": keeper.state.refreshes,
+        "cost_ms": round(keeper.kept.cost_s * 1_000),
+    }
+
+
+def _lag(keeper: Keeper) -> int:
+    positions = dict(keeper.positions)
+    sources = {source.table.table_id: source for source in keeper.sources}
+    return sum(sources[id_].lag(each).rows for id_, each in positions.items() if id_ in sources)
+
+
 def row_of(keeper: Keeper) -> tuple[Any, ...]:
     """How a view stands that is kept."""
     view, kept, state = keeper.view, keeper.kept, keeper.state
     positions = dict(keeper.positions)
     sources = {source.table.table_id: source for source in keeper.sources}
     told = {str(sources[id_].table.name): each.seq for id_, each in positions.items() if id_ in sources}
-    lag = sum(sources[id_].lag(each).rows for id_, each in positions.items() if id_ in sources)
     behind_s = 0.0 if kept.behind_since_s is None else time.monotonic() - kept.behind_since_s
     return (
         *_name(view),
@@ -38,7 +55,7 @@ def row_of(keeper: Keeper) -> tuple[Any, ...]:
         kept.reason or (f"{kept.filled_rows} rows" if kept.standing is Standing.FILLING else None),
         view.view_options.how.value,
         msgspec.json.encode(told).decode(),
-        lag,
+        _lag(keeper),
         round(behind_s, 3),
         sum(each.missed for each in positions.values()),
         state.late,

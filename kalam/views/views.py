@@ -67,7 +67,7 @@ class Views:
 
     async def run(self) -> None:
         """Keep every view up; runs until cancelled."""
-        self._making.process.open()
+        self._making.open()
         self._streams.add_listener(self._readers)
         self._streams.room.hold_back(self._readers.is_full)
         self._making.stored.room.hold_back(self._readers.is_full)

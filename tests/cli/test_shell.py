@@ -273,6 +273,27 @@ def test_control_c_cancels_the_statement_on_the_server_and_not_the_shell(termina
     shell.wait_for("alive")
 
 
+@pytest.mark.parametrize("form", ["view", "select"])
+def test_groups_are_followed_and_left(terminal, kalam_server, create_table, form):
+    table = create_table("id BIGINT PRIMARY KEY, g TEXT NOT NULL", kind="SHARED")
+    kalam_server.sql(f"INSERT INTO {table} VALUES (1, 'a'), (2, 'a')")
+    asked = f"SELECT g, count(*) AS n FROM {table} GROUP BY g"
+    if form == "view":
+        kalam_server.sql(f"CREATE EPHEMERAL MATERIALIZED VIEW {table}v AS {asked}")
+        asked = f"SELECT g, n FROM {table}v"
+    shell = terminal()
+    shell.type(f"\\live {asked}\r")
+    shell.wait_for(r'"g": "a", "n": 2')
+    kalam_server.sql(f"INSERT INTO {table} VALUES (3, 'a')")
+    shell.wait_for(r'~ \{"g": "a", "n": 3\}')
+    kalam_server.sql(f"DELETE FROM {table}")
+    shell.wait_for(r'- \{"g": "a", "n": 3\}')
+    os.kill(shell.process.pid, signal.SIGINT)
+    shell.wait_for("=>")
+    shell.type(f"SUBSCRIBE TO {asked};\r")
+    shell.wait_for(r"kalam\.live\.")
+
+
 def test_a_live_query_is_followed_and_left(terminal, kalam_server, create_table):
     table = create_table("id BIGINT PRIMARY KEY", kind="SHARED")
     kalam_server.sql(f"INSERT INTO {table} VALUES (1)")

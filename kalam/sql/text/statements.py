@@ -319,11 +319,15 @@ class KillQuery(msgspec.Struct, frozen=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
-    """``columns`` is None for ``*``; ``where`` is an expression over the table's columns."""
+    """``columns`` is None for ``*``; ``where`` is an expression over the table's columns.
+
+    Of a SELECT that is more than that ``query`` is the whole of it, and ``ref`` the first table that it names.
+    """
 
     ref: TableRef
     columns: tuple[str, ...] | None
     where: QueryText | None
+    query: QueryText | None = None
     last_rows: int | None = None
     from_seq: int | None = None
     from_time: datetime | None = None
