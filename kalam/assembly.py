@@ -25,12 +25,15 @@ from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.live import Live
+from kalam.engine.merge_statements import MergeStatements
 from kalam.engine.merges import Merges
 from kalam.engine.policies import PolicyStatements
 from kalam.engine.row_checks import RowChecks
+from kalam.engine.row_statements import RowStatements
 from kalam.engine.selects import SelectStatements
 from kalam.engine.sql_counts import SqlCounts
 from kalam.engine.stats import Stats
+from kalam.engine.temporary import TemporaryStatements
 from kalam.engine.texts import Texts
 from kalam.engine.users import Users
 from kalam.engine.views import ViewStatements
@@ -202,7 +205,7 @@ class Assembly(msgspec.Struct, frozen=True):
         jobs, notices = background.jobs, self.broker.notices
         gate = Gate(self.access.rights, catalogue)
         audited = Audited(self.access.audit, on=self.access.rights.on)
-        changes = Changes(settings, catalogue, codecs, tables, queries, self._large(stored))
+        inserts = Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused)
 
         async def remove_rows(table: Table, user: str) -> None:
             await remove_copy(storage, background, self.outbox, table, user)
@@ -218,14 +221,14 @@ class Assembly(msgspec.Struct, frozen=True):
             catalogue=catalogue,
             queries=queries,
             points=points,
-            changes=changes,
+            rows=self._rows(stored, tables, queries, inserts),
             describing=Describing(catalogue, queries, points, literal_rows),
             comments=CommentStatements(storage.catalogue),
             descriptions=Descriptions(storage.database, catalogue, upkeep, queries, storage.troubles, gate),
             definitions=definitions,
             selects=SelectStatements(catalogue, definitions, queries),
             filled=FilledTables(definitions, queries, codecs, tables, upkeep),
-            inserts=Inserts(settings, catalogue, codecs, tables, merges, checks, gate, audited, refused),
+            inserts=inserts,
             live=Live(registry, texts, gate, audited, queries.policies, delivery),
             lake=LakeStatements(catalogue, gate, audited, self.lake),
             foreign=ForeignStatements(catalogue, self.foreign),
@@ -242,6 +245,12 @@ class Assembly(msgspec.Struct, frozen=True):
         self.access.book.on_narrowed(dispatch.live.narrowed)
         self.access.book.on_narrowed(dispatch.narrowed)
         return dispatch
+
+    def _rows(self, stored: StoredTables, tables: Tables[Rows], queries: Queries, inserts: Inserts) -> RowStatements:
+        settings, catalogue, codecs = self.settings, self.storage.catalogue, self.storage.codecs
+        changes = Changes(settings, catalogue, codecs, tables, queries, self._large(stored))
+        merging = MergeStatements(settings, catalogue, codecs, tables, queries)
+        return RowStatements(catalogue, changes, merging, TemporaryStatements(settings, codecs, queries), inserts)
 
     def _upkeep(self, ephemeral: EphemeralRows) -> Tables[Upkeep]:
         settings, storage, background, streams = self.settings, self.storage, self.background, self.streams

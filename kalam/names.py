@@ -19,6 +19,8 @@ USER_LENGTH_MAX = 64
 USER_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{USER_LENGTH_MAX}}}")
 RESERVED_NAMESPACES = frozenset({"system", "information_schema", "pg_catalog", "kalam"})
 SYSTEM_NAMESPACE = "system"
+TEMPORARY_NAMESPACE = "pg_temp"
+"""What a session calls the namespace of its own temporary tables, and how the names of all of these begin."""
 
 
 UNFINISHED = ".unfinished"
@@ -53,9 +55,10 @@ def check_name(name: str, what: str) -> str:
 def check_new_namespace(name: str) -> str:
     """Return ``name`` if a namespace of that name may be created; raise InvalidName otherwise."""
     check_name(name, "namespace")
-    if name in RESERVED_NAMESPACES:
+    if name in RESERVED_NAMESPACES or name.startswith(TEMPORARY_NAMESPACE):
         raise InvalidName(
-            f"namespace name {name!r} is reserved (reserved are: {', '.join(sorted(RESERVED_NAMESPACES))})"
+            f"namespace name {name!r} is reserved (reserved are: {', '.join(sorted(RESERVED_NAMESPACES))}, and what "
+            f"begins with {TEMPORARY_NAMESPACE})"
         )
     return name
 

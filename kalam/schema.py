@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from operator import itemgetter
 from typing import Any, assert_never
@@ -17,12 +17,16 @@ import msgspec
 
 from kalam.foreign import ColumnSource, ForeignOptions
 from kalam.names import TableName
+from kalam.table_kinds import STORED_KINDS as STORED_KINDS
+from kalam.table_kinds import TableKind as TableKind
 from kalam.table_options import Compression as Compression
+from kalam.table_options import OnCommit
 from kalam.table_options import PayloadFormat as PayloadFormat
 from kalam.table_options import SelectOptions as SelectOptions
 from kalam.table_options import StoredOptions as StoredOptions
 from kalam.table_options import StreamOptions as StreamOptions
 from kalam.table_options import StreamStorage as StreamStorage
+from kalam.table_options import TemporaryOptions as TemporaryOptions
 from kalam.table_options import ViewOptions as ViewOptions
 from kalam.timestamp_unit import TimestampUnit as TimestampUnit
 
@@ -36,34 +40,6 @@ VIEW_KEY = "_key"
 """The last column of a materialized view whose key is no column of its SELECT; shown where it is named."""
 FIRST_OWNER = "admin"
 """Who owns what was made without authentication."""
-
-
-class TableKind(enum.StrEnum):
-    """What a table is for; decides where its rows live."""
-
-    STREAM = "STREAM"
-    SHARED = "SHARED"
-    USER = "USER"
-    FOREIGN = "FOREIGN"
-    """A STREAM table over a stream that others made and that is only read."""
-    VIEW = "VIEW"
-    """A materialized view: a SHARED table that only Kalam writes."""
-    QUERY = "QUERY"
-    """A view: a SELECT that is run when it is read."""
-
-    @property
-    def per_user(self) -> bool:
-        """Whether each user has a private copy of the rows."""
-        return self is TableKind.USER
-
-    @property
-    def written(self) -> str:
-        """The word for it in SQL."""
-        return TableKind.STREAM.value if self is TableKind.FOREIGN else self.value
-
-
-STORED_KINDS = (TableKind.SHARED, TableKind.USER, TableKind.VIEW)
-"""The kinds of table whose rows are kept in the log and in Parquet files."""
 
 
 class TypeName(enum.StrEnum):
@@ -181,7 +157,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     source: ColumnSource | None = None
 
 
-TableOptions = StreamOptions | StoredOptions | ViewOptions | ForeignOptions | SelectOptions
+TableOptions = StreamOptions | StoredOptions | ViewOptions | ForeignOptions | SelectOptions | TemporaryOptions
 
 
 Key = Any
@@ -196,8 +172,8 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """What CREATE TABLE asks for: checked, complete, not yet stored.
 
     ``columns`` are the declared ones, followed by ``_row_id`` where the table has no key of its own. ``key`` names the
-    key's columns in their order; it is empty exactly for a STREAM table. ``owned_by`` is the user or role that may
-    alter and grant it.
+    key's columns in their order; it is empty for a STREAM table, and a temporary one may have none. ``owned_by`` is the
+    user or role that may alter and grant it.
     """
 
     name: TableName
@@ -242,7 +218,7 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
             return _STORED_COLUMNS
         if self.is_stream:
             return _STREAM_COLUMNS
-        if isinstance(self.options, SelectOptions):
+        if isinstance(self.options, SelectOptions | TemporaryOptions):
             return {}
         return BUCKET_COLUMNS if self.is_bucket else VIRTUAL_COLUMNS
 
@@ -288,6 +264,11 @@ class TableDefinition(msgspec.Struct, frozen=True, kw_only=True):
     def is_view(self) -> bool:
         """Whether it is a materialized view."""
         return isinstance(self.options, ViewOptions)
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether a session made it for itself."""
+        return isinstance(self.options, TemporaryOptions)
 
     @property
     def is_ephemeral(self) -> bool:
@@ -339,6 +320,13 @@ class Table(TableDefinition, frozen=True, kw_only=True):
     key_places: tuple[int, ...] = ()
     key_of: Callable[[Sequence[Any]], Key] = _no_key
 
+    @classmethod
+    def of_session(cls, on_commit: OnCommit, **parts: Any) -> Table:
+        """A temporary table, whose other parts are those of any table."""
+        options = TemporaryOptions(on_commit=on_commit)
+        kind, created_at = TableKind.TEMPORARY, datetime.now(UTC)
+        return Table(kind=kind, options=options, schema_version=1, created_at=created_at, **parts)
+
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         places = tuple(map(names.index, self.key))
@@ -366,6 +354,8 @@ def options_type(kind: TableKind) -> type[TableOptions]:
             return ViewOptions
         case TableKind.QUERY:
             return SelectOptions
+        case TableKind.TEMPORARY:
+            return TemporaryOptions
         case other:
             assert_never(other)
 

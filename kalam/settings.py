@@ -147,6 +147,9 @@ class Settings(BaseSettings):
     row_bytes_max: int = Field(default=MIB, ge=KIB, description="largest event of a row, in bytes")
     batch_rows_max: int = Field(default=100_000, ge=1, description="rows in one insert message")
     statement_rows_max: int = Field(default=1_000_000, ge=1, description="rows that one statement may change in memory")
+    temporary_bytes_max: int = Field(
+        default=GIB, ge=KIB, description="bytes of the rows that a session's temporary tables have together"
+    )
     statement_bytes_max: int = Field(
         default=8 * MIB, ge=KIB, description="length of a SQL text and of an HTTP body, in bytes"
     )

@@ -130,6 +130,24 @@ class SelectUse(msgspec.Struct, frozen=True):
     sees_deleted: bool
 
 
+class OnCommit(enum.StrEnum):
+    """What becomes of a temporary table's rows when a block ends."""
+
+    PRESERVE_ROWS = "PRESERVE ROWS"
+    DELETE_ROWS = "DELETE ROWS"
+    DROP = "DROP"
+
+
+class TemporaryOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a temporary table is besides its columns."""
+
+    on_commit: OnCommit = OnCommit.PRESERVE_ROWS
+
+    subject_key: ClassVar[str | None] = None
+    bigint_as_text: ClassVar[bool] = False
+    format: ClassVar[PayloadFormat] = PayloadFormat.JSON
+
+
 class SelectOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a view is: a SELECT as it was written, with its mentions of tables.
 

@@ -48,9 +48,14 @@ none reader writer owner member admin trusted
 0 - + + - + 0   UPDATE lab.spare SET v = 'x'
 0 - - + - + 0   UPDATE lab.t SET v = 'x' WHERE id = 100
 0 - - + - + 0   UPDATE lab.spare SET v = v
+0 - - + - + 0   UPDATE lab.spare SET v = t.v FROM lab.t WHERE t.id = spare.id
+0 0 0 0 0 + 0   UPDATE lab.spare SET v = 'x' FROM vault.gold
 0 - + + - + 0   DELETE FROM lab.spare
+0 - - + - + 0   DELETE FROM lab.spare USING lab.t WHERE t.id = spare.id
 0 - - + - + 0   DELETE FROM lab.t WHERE id = 100
 0 - - + - + 0   DELETE FROM lab.spare RETURNING id
+0 - - + - + 0   MERGE INTO lab.spare USING lab.t ON t.id = spare.id WHEN NOT MATCHED THEN INSERT VALUES (t.id, t.v)
+0 - - + - + 0   MERGE INTO lab.spare USING lab.t ON t.id = spare.id WHEN MATCHED THEN UPDATE SET v = t.v
 0 0 0 0 0 + 0   INSERT INTO vault.gold VALUES (100, 'x')
 0 0 0 0 0 + 0   DELETE FROM vault.gold WHERE id = 100
 
@@ -60,6 +65,8 @@ none reader writer owner member admin trusted
 0 - - + - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY)
 0 - - + - + 0   CREATE TABLE lab.fresh AS SELECT id, v FROM lab.t
 0 0 0 0 0 + 0   CREATE TABLE lab.fresh AS SELECT bars FROM vault.gold
+u u u u u u u   CREATE TEMPORARY TABLE fresh (id INT)
+0 0 0 0 0 u 0   CREATE TEMPORARY TABLE fresh AS SELECT bars FROM vault.gold
 0 - - - - 0 -   CREATE STREAM TABLE lab.fresh (id INT) OVER STREAM 'nothing'
 0 - - - - + -   CREATE TABLE lab.fresh (id INT PRIMARY KEY) WITH (LOCATION = '{folder}/elsewhere')
 0 - - + - + 0   DROP TABLE {table}

@@ -42,7 +42,7 @@ LAYERS = (
             "kalam.sql_words",
         ),
     ),
-    ("kalam.schema", "kalam.table_options", "kalam.timestamp_unit", "kalam.foreign", "kalam.rows"),
+    ("kalam.schema", "kalam.table_kinds", "kalam.table_options", "kalam.timestamp_unit", "kalam.foreign", "kalam.rows"),
     ("kalam.sql",),
     ("kalam.views.shape",),
     ("kalam.views.groups",),

@@ -143,7 +143,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
     def shown(self) -> Shown:
         """All that exists for the caller, to be described."""
-        return shown(self._dispatch.gate, self._dispatch.catalogue, self._dispatch.queries, self.session.identity)
+        return shown(self._dispatch.gate, self._dispatch.catalogue, self._dispatch.queries, self.session)
 
     def may(self, privilege: str, table: Table) -> bool:
         """Whether the caller has a privilege on a table; what is no privilege on tables nobody has."""

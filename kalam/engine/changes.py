@@ -309,7 +309,7 @@ def _picked(table: Table, data: pa.Table, view: View, decoder: RowDecoder, colum
 
 def key_named(statement: Update | Delete, request: Request, table: Table) -> Key | None:
     """The key of a WHERE that is ``key = value``, of each of its columns; None for any other WHERE."""
-    if statement.where is None:
+    if statement.where is None or statement.sources is not None:
         return None
     return key_of(table, statement.where.equalities, statement.alias or table.name.table, request.parameters)
 

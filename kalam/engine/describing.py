@@ -18,18 +18,19 @@ from kalam.engine.described import Description, fixed_fields
 from kalam.engine.insert_source import all_plain, as_columns_take, target_columns
 from kalam.engine.kinds import kind_of, writes
 from kalam.engine.literal_rows import LiteralRows
+from kalam.engine.merge_statements import unmatched
 from kalam.engine.returning import shown_names
 from kalam.engine.session import Session
 from kalam.engine.upserts import EXCLUDED_STRUCT, existing_column, of_structs
 from kalam.names import TableName
-from kalam.query.composed import as_columns, compose, from_table
-from kalam.query.own import Own
+from kalam.query.composed import Pieces, as_columns, compose, from_table
+from kalam.query.own import AT_HAND_SUFFIX, Own
 from kalam.query.points import Points
-from kalam.query.queries import AT_HAND_SUFFIX, Queries, resolve
+from kalam.query.queries import Queries, resolve
 from kalam.rows.columns import arrow_schema, changed_rows, shown_field, shown_type
 from kalam.schema import STREAM_KEY, Column, Table, TypeName
 from kalam.sql.queries.readers import postgresql_names
-from kalam.sql.text.statements import Assignment, Delete, Insert, Parameter, QueryText, Select, Statement, Update
+from kalam.sql.text.statements import Assignment, Delete, Insert, Merge, Parameter, QueryText, Select, Statement, Update
 from kalam.storage.log.catalogue import Catalogue
 from kalam.threads import reading
 
@@ -60,13 +61,15 @@ class Describing:
                 if session.postgresql_names and point is None:
                     fields = _named(fields, await reading(query.text, postgresql_names, query, fields.names))
             case Insert():
-                table = self._catalogue.table(resolve(statement.ref, session.namespace))
+                table = self._catalogue.named(resolve(statement.ref, session.namespace))
                 fields = await _insert(statement, table, found)
                 columns = target_columns(table, statement.columns)
                 many = is_many(statement, columns)
             case Update() | Delete():
-                table = self._catalogue.table(resolve(statement.ref, session.namespace))
+                table = self._catalogue.named(resolve(statement.ref, session.namespace))
                 fields = await _change(statement, table, found)
+            case Merge():
+                await _merge(statement, self._catalogue.named(resolve(statement.ref, session.namespace)), found)
         kind = kind_of(statement)
         return Description(parameters=found.parameters(), fields=fields, kind=kind, writes=writes(kind), many=many)
 
@@ -110,8 +113,10 @@ class _Found(msgspec.Struct):
             self.known.setdefault(int(field.name), field)
         return fields
 
-    async def assigned(self, assignments: Sequence[Assignment], table: Table, own: Own | None) -> None:
-        """What is assigned to the columns of a table, by texts over its rows."""
+    async def assigned(
+        self, assignments: Sequence[Assignment], table: Table, own: Own | None, sources: QueryText | None = None
+    ) -> None:
+        """What is assigned to the columns of a table, by texts over its rows, and over ``sources``."""
         computed: list[tuple[Column, QueryText]] = []
         for assignment in assignments:
             column, value = existing_column(table, assignment.column), assignment.value
@@ -122,6 +127,8 @@ class _Found(msgspec.Struct):
         if computed:
             source = "" if own is None else from_table(own.name, own.alias or table.name.table)
             pieces = [("SELECT ", None), *as_columns([value for _, value in computed], "v"), (source, None)]
+            if sources is not None:
+                pieces.append((", ", sources))
             await self.look(compose(pieces), dict(enumerate(column for column, _ in computed)), own)
 
     async def returned(self, returning: QueryText | None, table: Table, alias: str | None) -> pa.Schema | None:
@@ -167,14 +174,27 @@ async def _insert(statement: Insert, table: Table, found: _Found) -> pa.Schema |
     return await found.returned(statement.returning, table, None)
 
 
+async def _merge(statement: Merge, table: Table, found: _Found) -> None:
+    own = Own(table.name, table, None, statement.alias)
+    await found.assigned(statement.assignments, table, own, statement.sources)
+    query = unmatched(table, statement, own)
+    if query.parameters:
+        targets = target_columns(table, statement.columns) if statement.values is not None else ()
+        await found.look(query, dict(enumerate(targets)), own)
+
+
 async def _change(statement: Update | Delete, table: Table, found: _Found) -> pa.Schema | None:
     source = None if table.is_stored else changed_rows(table, [], datetime.now(UTC))
     own = Own(table.name, table, source, statement.alias)
     if isinstance(statement, Update):
-        await found.assigned(statement.assignments, table, own)
-    if statement.where is not None and statement.where.parameters:
-        source_text = from_table(table.name, statement.alias)
-        await found.look(compose([(f"SELECT 1{source_text} WHERE ", statement.where)]), own=own)
+        await found.assigned(statement.assignments, table, own, statement.sources)
+    read: Pieces = [(f"SELECT 1{from_table(table.name, statement.alias)}", None)]
+    if statement.sources is not None:
+        read.append((", ", statement.sources))
+    if statement.where is not None:
+        read.append((" WHERE ", statement.where))
+    if any(piece is not None and piece.parameters for _, piece in read):
+        await found.look(compose(read), own=own)
     return await found.returned(statement.returning, table, statement.alias)
 
 

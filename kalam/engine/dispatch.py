@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any, TypeVar, assert_never
 
 import msgspec
@@ -15,7 +16,6 @@ from msgspec.structs import replace
 from kalam.access.identity import Identity
 from kalam.access.model import Narrowed
 from kalam.engine.access import AccessStatements, Audited
-from kalam.engine.changes import Changes
 from kalam.engine.comments import CommentStatements
 from kalam.engine.definitions import Definitions
 from kalam.engine.described import Description
@@ -29,9 +29,11 @@ from kalam.engine.inserts import Inserts
 from kalam.engine.lake import LakeStatements
 from kalam.engine.literal_rows import LiteralRows
 from kalam.engine.live import Live
+from kalam.engine.row_statements import RowStatements
 from kalam.engine.selects import SelectStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
+from kalam.engine.temporary import meant
 from kalam.engine.texts import Texts
 from kalam.engine.views import ViewStatements
 from kalam.engine.work import WorkStatements
@@ -42,6 +44,7 @@ from kalam.errors import (
     SyntaxFault,
     Unsupported,
 )
+from kalam.names import TEMPORARY_NAMESPACE
 from kalam.query.points import PointRow, Points
 from kalam.query.queries import Queries
 from kalam.query.results import Result, list_result, rows_result
@@ -55,6 +58,7 @@ from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
 from kalam.sql.text.replaced import names_session, with_session
+from kalam.sql.text.temporaries import with_temporaries
 from kalam.sql.text.view_statements import ShowViews
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
@@ -73,7 +77,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     catalogue: Catalogue
     queries: Queries
     points: Points
-    changes: Changes
+    rows: RowStatements
     describing: Describing
     definitions: Definitions
     comments: CommentStatements
@@ -141,7 +145,7 @@ class Dispatch(msgspec.Struct, frozen=True):
                 raise Unsupported(MANY_PLAIN, hint="run the statement for each row")
             with self.audited.telling(statement, asking):
                 self._check(statement, asking)
-                return await self._change(statement, Request(asking, (), rows))
+                return await self.rows.change(statement, Request(asking, (), rows))
 
     @contextmanager
     def _only_statement(self, parsed: ParsedText) -> Iterator[ParsedText]:
@@ -186,7 +190,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         self, answered: Callable[..., _Answer | None], text: str, params: Sequence[Any], session: Session, door: str
     ) -> _Answer | None:
         query = self.texts.known_query(text)
-        if query is None or (query.point is None and not query.literals):
+        if query is None or session.has_temporary or (query.point is None and not query.literals):
             return None
         started = time.perf_counter()
         try:
@@ -269,6 +273,8 @@ class Dispatch(msgspec.Struct, frozen=True):
         if names_session(text) and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
+        if session.has_temporary or TEMPORARY_NAMESPACE in text.lower():
+            statement = with_temporaries(statement, partial(meant, self.catalogue.temporary, session))
         return statement, session
 
     async def _dispatch(self, statement: sql.Statement, request: Request) -> Result:  # noqa: C901 - one case a statement
@@ -276,14 +282,16 @@ class Dispatch(msgspec.Struct, frozen=True):
         match statement:
             case sql.Select(query):
                 return await self._select(query, request)
-            case sql.Insert() | sql.Update() | sql.Delete():
-                return await self._change(statement, request)
+            case sql.Insert() | sql.Update() | sql.Delete() | sql.Merge():
+                return await self.rows.change(statement, request)
             case sql.ShowNamespaces() | sql.ShowTables() | sql.DescribeTable() | sql.ShowColumns():
                 return await self.descriptions.answer(statement, session)
             case sql.ShowStats() | sql.ShowCreateTable():
                 return await self.descriptions.answer(statement, session)
             case sql.CreateNamespace() | sql.DropNamespace() | sql.CommentOn():
                 return await self._define(statement, request)
+            case sql.CreateTemporary():
+                return await self.rows.temporary.create(statement, request)
             case sql.CreateTable() | sql.DropTable() | sql.TruncateTable() | sql.AlterTable():
                 return await self._define(statement, request)
             case sql.ShowStreams() | sql.DescribeStream():
@@ -328,6 +336,10 @@ class Dispatch(msgspec.Struct, frozen=True):
                 if statement.query is not None:
                     return await self.filled.create(statement, request)
                 return await definitions.create_table(statement, session)
+            case sql.DropTable(ref) if self.rows.is_temporary(ref):
+                return self.rows.temporary.drop(statement, request)
+            case sql.TruncateTable(ref) if self.rows.is_temporary(ref):
+                return self.rows.temporary.truncate(statement, request)
             case sql.DropTable():
                 return await definitions.drop_table(statement, session)
             case sql.TruncateTable():
@@ -338,15 +350,6 @@ class Dispatch(msgspec.Struct, frozen=True):
                 return await self.comments.comment(statement, session)
             case other:
                 assert_never(other)
-
-    async def _change(self, statement: sql.Insert | sql.Update | sql.Delete, request: Request) -> Result:
-        if isinstance(statement, sql.Insert):
-            result = await self.changes.insert(statement, request)
-            self.inserts.accepted_rows += result.row_count
-            return result
-        if isinstance(statement, sql.Update):
-            return await self.changes.update(statement, request)
-        return await self.changes.delete(statement, request)
 
     async def _select(self, query: sql.QueryText, request: Request) -> Result:
         user, namespace = request.session.user, request.session.namespace

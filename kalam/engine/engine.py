@@ -17,6 +17,7 @@ from kalam.names import TableName
 from kalam.query.pool import Pool
 from kalam.query.running import RunningQuery
 from kalam.schema import Table
+from kalam.storage.log.temporary import TemporarySpace
 
 
 class Engine:
@@ -43,6 +44,11 @@ class Engine:
     def standing(self) -> tuple[int, int]:
         """Another value whenever a definition has changed, or what somebody may: until then both stand as they are."""
         return self._dispatch.standing
+
+    def open_temporary(self) -> TemporarySpace:
+        """What a session's temporary tables are held by; whoever opens it closes it with the session."""
+        catalogue = self._dispatch.catalogue
+        return catalogue.temporary.open(self._dispatch.settings.temporary_bytes_max, catalogue.namespaces)
 
     def ends(self, asked: RunningQuery, narrowed: Narrowed) -> bool:
         """Whether what was asked, and may be answered already, ends with what is taken."""

@@ -53,9 +53,9 @@ class Gate:
         match statement:
             case sql.Select(query):
                 self._explaining(query, session)
-            case sql.Subscribe():
-                pass
-            case sql.Insert() | sql.Update() | sql.Delete():
+            case sql.Subscribe() | sql.CreateTemporary():
+                pass  # of what is made for a session alone there is nothing to ask
+            case sql.Insert() | sql.Update() | sql.Delete() | sql.Merge():
                 self._change(statement, session)
             case sql.CreateNamespace() | sql.DropNamespace():
                 self.administrator(identity, "namespaces are made and dropped by administrators")
@@ -108,7 +108,7 @@ class Gate:
         for privilege in privileges:
             note_use(session.identity.rights_of, privilege, table.table_id)
 
-    def _change(self, statement: sql.Insert | sql.Update | sql.Delete, session: Session) -> None:
+    def _change(self, statement: sql.Insert | sql.Update | sql.Delete | sql.Merge, session: Session) -> None:
         reads = False
         match statement:
             case sql.Insert():
@@ -123,6 +123,14 @@ class Gate:
             case sql.Delete():
                 self._use(statement.ref, session, Privilege.DELETE)
                 reads = reads_rows(statement)
+            case sql.Merge():
+                done = {
+                    Privilege.INSERT: statement.values is not None,
+                    Privilege.UPDATE: bool(statement.assignments),
+                    Privilege.DELETE: statement.deletes,
+                }
+                self._use(statement.ref, session, *(privilege for privilege, is_done in done.items() if is_done))
+                reads = True
         if reads:
             self._use(statement.ref, session, Privilege.SELECT)
 
@@ -186,7 +194,7 @@ class Gate:
         match statement:
             case sql.DropTable(ref):
                 name = resolve(ref, session.namespace)
-                if statement.if_exists and not self.sees(session.identity, self._catalogue.tables.get(name)):
+                if statement.if_exists and not self.sees(session.identity, self._catalogue.find(name)):
                     return
                 self.owned(ref, session, "drop it")
             case sql.AlterTable(ref, action):
@@ -256,8 +264,8 @@ class Gate:
     def named(self, name: TableName, identity: Identity) -> Table:
         """The table of a name, if it exists for somebody; raises NamespaceNotFound and TableNotFound."""
         if not self.rights.on:
-            return self._catalogue.table(name)
-        table = self._catalogue.tables.get(name)
+            return self._catalogue.named(name)
+        table = self._catalogue.find(name)
         if table is not None and self.rights.sees(identity.rights_of, table):
             return table
         self.namespace(name.namespace, identity)
@@ -366,7 +374,7 @@ def _read_tables(part: object) -> Iterator[sql.TableRef]:
     elif isinstance(part, sql.Subscribe):
         yield part.ref
         yield from _read_tables(part.query)
-    elif isinstance(part, sql.CreateTable):
+    elif isinstance(part, sql.CreateTable | sql.CreateTemporary):
         yield from _read_tables(part.query)
     elif isinstance(part, tuple):
         for member in part:

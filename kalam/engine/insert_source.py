@@ -95,6 +95,14 @@ class InsertSource:
 
         return rows_of
 
+    def check(self, table: Table, statement: Insert) -> None:
+        """Raise what is wrong with the columns that an INSERT names."""
+        target_columns(table, statement.columns)
+
+    def named(self, table: Table, statement: Insert, data: pa.Table) -> list[str]:
+        """The columns of the table that a query's go to, in their order; raises InvalidValue for another number."""
+        return _matched(target_columns(table, statement.columns), data)
+
     def _rows_of_table(self, statement: Insert, data: pa.Table, request: Request) -> RowsOf:
         async def rows_of(newest: Table) -> list[Row]:
             columns = target_columns(newest, statement.columns)
@@ -114,9 +122,7 @@ class InsertSource:
             )
 
     def _selected_rows(self, table: Table, columns: Sequence[Column], data: pa.Table, request: Request) -> list[Row]:
-        if data.num_columns != len(columns):
-            raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
-        named = data.rename_columns([column.name for column in columns])
+        named = data.rename_columns(_matched(columns, data))
         return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, sql=True)
 
     async def _evaluated(
@@ -200,6 +206,13 @@ def target_columns(table: Table, names: Sequence[str] | None) -> Sequence[Column
     if len(set(names)) < len(names):
         raise InvalidValue(f"a column comes twice in the column list of INSERT INTO {table.name}")
     return columns
+
+
+def _matched(columns: Sequence[Column], data: pa.Table) -> list[str]:
+    """The names of the columns that a query's go to, in their order; raises InvalidValue for another number."""
+    if data.num_columns != len(columns):
+        raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
+    return [column.name for column in columns]
 
 
 def as_columns_take(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> tuple[tuple[Value, ...], ...]:

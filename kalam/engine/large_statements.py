@@ -12,7 +12,7 @@ from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
 from kalam.engine.session import Request, reads_rows
 from kalam.engine.upserts import existing_column, with_sign_of_zero
-from kalam.errors import InvalidValue, TooLarge, Unavailable
+from kalam.errors import InvalidValue, TooLarge, Unavailable, Unsupported
 from kalam.names import TableName
 from kalam.query.composed import Pieces, compose, from_table, quoted
 from kalam.query.executor import Wanted
@@ -21,7 +21,7 @@ from kalam.query.predicate import Predicate
 from kalam.query.queries import Queries
 from kalam.query.running import interruptible
 from kalam.rows.types import Row
-from kalam.schema import Table
+from kalam.schema import SEQ, Table
 from kalam.sql.text.statements import Assignment, Delete, QueryText, Update
 from kalam.storage.log.copies import EMPTY_VIEW, View
 from kalam.tables.kinds import Source
@@ -112,20 +112,35 @@ class LargeStatements:
 
 
 def picking(
-    table: Table, source: Source, columns: Sequence[str], statement: Update | Delete, guard: Predicate | None
+    table: Table,
+    source: Source,
+    columns: Sequence[str],
+    statement: Update | Delete,
+    guard: Predicate | None,
+    *,
+    once: bool = True,
 ) -> tuple[QueryText, Own]:
     """The query for these columns of the rows that a WHERE picks, and assigned values as ``_set_<n>``; what it reads.
 
-    Of the rows it sees what the ``guard`` leaves.
+    Of the rows it sees what the ``guard`` leaves. One that goes with several rows of the statement's sources is there
+    ``once``, or as often.
     """
-    pieces: Pieces = [(f"SELECT {quoted(columns)}", None)]
-    assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
-    for number, assignment in enumerate(assignments):
-        pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
     name, alias = table.name, statement.alias
     if guard is not None:  # a sub-query of the statement sees what SELECT shows, and not what it may change
         name, alias = TableName(name.namespace, name.table + CHANGED_SUFFIX), alias or name.table
+    pieces: Pieces = [(f"SELECT {quoted(columns)}", None)]
+    if statement.sources is not None and SEQ not in columns:
+        raise Unsupported(f"DELETE … USING is for tables whose rows are stored, not for {table.name}")
+    if statement.sources is not None:  # of several rows there that go with one of the table's, any one is taken
+        called = f'"{name.namespace}"."{name.table}"' if alias is None else f'"{alias}"'
+        distinct = f'DISTINCT ON ({called}."{SEQ}") ' if once else ""
+        pieces = [(f"SELECT {distinct}{quoted(columns, called)}", None)]
+    assignments: Sequence[Assignment] = statement.assignments if isinstance(statement, Update) else ()
+    for number, assignment in enumerate(assignments):
+        pieces += [(", (", assignment.value), (f') AS "_set_{number}"', None)]
     pieces.append((from_table(name, alias), None))
+    if statement.sources is not None:
+        pieces.append((", ", statement.sources))
     if statement.where is not None:
         pieces.append((" WHERE ", statement.where))
     return compose(pieces), Own(name, table, source, alias, guard)

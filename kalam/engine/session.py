@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from kalam.access.identity import ADMINISTRATOR, Identity
 from kalam.sql.text.statements import Delete, Update
+from kalam.storage.log.temporary import TemporarySpace
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
     """Who asks, in which default namespace, and how the answer is shown.
 
     ``postgresql_names``: columns without a name are called as in PostgreSQL. ``bigint_as_text``: JSON has BIGINT values
-    as text, for clients whose numbers are exact up to 2^53 only. ``door`` is where the request came in.
+    as text, for clients whose numbers are exact up to 2^53 only. ``door`` is where the request came in;
+    ``temporary`` has the tables of the session that it is of, where its door has sessions.
     """
 
     identity: Identity = ADMINISTRATOR
@@ -24,11 +26,17 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     postgresql_names: bool = False
     bigint_as_text: bool = False
     door: str = ""
+    temporary: TemporarySpace | None = None
 
     @property
     def user(self) -> str:
         """The name by which the user owns copies of USER tables."""
         return self.identity.user
+
+    @property
+    def has_temporary(self) -> bool:
+        """Whether a name may mean a temporary table."""
+        return self.temporary is not None and bool(self.temporary.tables)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -50,6 +58,6 @@ class Request(msgspec.Struct, frozen=True):
 
 def reads_rows(statement: Update | Delete) -> bool:
     """Whether a change asks what is in the rows."""
-    if statement.where is not None or statement.returning is not None:
+    if statement.where is not None or statement.returning is not None or statement.sources is not None:
         return True
     return isinstance(statement, Update) and any(each.value.constant is None for each in statement.assignments)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from kalam.access.identity import Identity
 from kalam.access.model import ADMIN, Policy
 from kalam.engine.gate import Gate
+from kalam.engine.session import Session
 from kalam.query.queries import Queries
 from kalam.query.selects import present_text
 from kalam.schema import SelectOptions, Table, ViewOptions
@@ -46,13 +47,15 @@ class Shown(msgspec.Struct, frozen=True):
     roles: tuple[ShownRole, ...]
 
 
-def shown(gate: Gate, catalogue: Catalogue, queries: Queries, identity: Identity) -> Shown:
-    """What there is for somebody."""
+def shown(gate: Gate, catalogue: Catalogue, queries: Queries, session: Session) -> Shown:
+    """What there is for a session: what exists for its user, and its own temporary tables."""
+    identity = session.identity
+    own = [] if session.temporary is None else [state.table for state in session.temporary.tables.values()]
     tables = gate.visible(identity, catalogue.tables.values())
     there, book = {table.table_id for table in tables}, gate.rights.book
     return Shown(
-        tuple(sorted(gate.namespaces(identity))),
-        tuple(tables),
+        tuple(sorted({*gate.namespaces(identity), *(table.name.namespace for table in own)})),
+        (*tables, *own),
         {
             table.table_id: text
             for table in tables

@@ -38,6 +38,6 @@ def from_table(name: TableName, alias: str | None) -> str:
     return source if alias is None else f'{source} AS "{alias}"'
 
 
-def quoted(columns: Iterable[str]) -> str:
-    """Columns as a select list."""
-    return ", ".join(f'"{name}"' for name in columns)
+def quoted(columns: Iterable[str], of: str = "") -> str:
+    """Columns as a select list, ``of`` a table where its name is given as it is written."""
+    return ", ".join(f'{of}."{name}"' if of else f'"{name}"' for name in columns)

@@ -19,12 +19,14 @@ from kalam.access.rights import Rights
 from kalam.errors import PermissionDenied, TableNotFound, TooLarge
 from kalam.names import SYSTEM_NAMESPACE, TableName
 from kalam.query.composed import Pieces, compose
+from kalam.query.handed import TemporaryRelation
 from kalam.query.running import note_lent
 from kalam.schema import SelectOptions, Table
 from kalam.sql.queries.compared import columns_of, with_own_forms
 from kalam.sql.text.replaced import with_session
 from kalam.sql.text.statements import QueryText, TableRef, TableUse
 from kalam.storage.log.catalogue import Catalogue
+from kalam.storage.log.temporary import TemporarySpaces
 from kalam.table_options import SelectUse
 
 DEPTH_MAX: Final = 16
@@ -142,6 +144,12 @@ class Expanded(msgspec.Struct, frozen=True):
     def names(self) -> list[TableName]:
         """What its mentions are called, in their order."""
         return [mention.name for mention in self.mentions]
+
+
+def temporary_relations(spaces: TemporarySpaces, found: Expanded) -> dict[tuple[TableName, bool], TemporaryRelation]:
+    """What those of the mentions stand for that are of temporary tables."""
+    states = ((each, spaces.get(each.table)) for each in found.mentions)
+    return {(each.name, each.sees_deleted): TemporaryRelation(state) for each, state in states if state is not None}
 
 
 def expanded(catalogue: Catalogue, rights: Rights, user: str, query: QueryText, names: Sequence[TableName]) -> Expanded:

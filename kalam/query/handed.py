@@ -21,6 +21,8 @@ import pyarrow as pa
 
 from kalam.query.arrow_streams import schema_bytes, stream_bytes
 from kalam.query.wire import Bytes, Copy, Files, Part, Rows, Told
+from kalam.storage.log.spilled import Piece
+from kalam.storage.log.temporary import TemporaryTable
 from kalam.storage.segments.folders import LinkFolder
 
 INLINE_BYTES_MAX = 64 << 10
@@ -169,6 +171,45 @@ class TableRelation(msgspec.Struct, frozen=True):
     def make(self) -> HandedTable:
         """It as it is handed over."""
         return HandedTable.of(self.table)
+
+    known = make
+
+
+class HandedPiece(HandedRows):
+    """Rows that a session holds, in the file in which they are."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__(piece.table)
+        self._file = None if piece.file is None else os.dup(piece.file)
+
+    @classmethod
+    def of(cls, piece: Piece) -> HandedPiece:
+        """The one of a piece, so that workers are told of it once."""
+        if not isinstance(piece.handed, HandedPiece):
+            piece.handed = cls(piece)
+        return piece.handed
+
+    def told(self) -> tuple[Bytes, int | None]:
+        """The rows, or their file."""
+        return super().told() if self._file is None else (Bytes(self.number, None), os.dup(self._file))
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        super().__del__()
+
+
+class TemporaryRelation(msgspec.Struct, frozen=True):
+    """What a temporary table stands for in a query."""
+
+    state: TemporaryTable
+    guard: str | None = None
+
+    def make(self) -> HandedTable:
+        """It as it is handed over."""
+        return HandedTable(self.state.schema, [HandedPiece.of(piece) for piece in self.state.pieces])
 
     known = make
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from kalam.names import TableName
 from kalam.query.predicate import Predicate
 from kalam.schema import Table
 from kalam.tables.kinds import Source
+
+AT_HAND_SUFFIX: Final = "$rows"
+"""Behind the name of a table of which a query reads some rows that are at hand."""
 
 
 class Own(msgspec.Struct, frozen=True):

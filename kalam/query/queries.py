@@ -21,10 +21,10 @@ from kalam.query.copy_reader import CopyReader, CopyRelation
 from kalam.query.descriptions import distinctly_named, empty_source, renamed_schema, untyped_parameters
 from kalam.query.dropped import unless_dropped
 from kalam.query.executor import BoundQuery, Executor, Relation, Wanted
-from kalam.query.expanded import Expanded, expanded, expanded_view
+from kalam.query.expanded import Expanded, expanded, expanded_view, temporary_relations
 from kalam.query.handed import TableRelation
 from kalam.query.judge import JudgeProcess
-from kalam.query.own import Own
+from kalam.query.own import AT_HAND_SUFFIX, Own
 from kalam.query.parameters import check_parameters, types_of
 from kalam.query.policies import Policies
 from kalam.query.pool import Pool
@@ -52,8 +52,6 @@ from kalam.threads import Purpose, beside, in_thread, reading
 
 PARTITIONS = max(2, os.cpu_count() or 2)
 READERS_MAX = 4_096
-AT_HAND_SUFFIX = "$rows"
-"""Behind the name of a table of which a query reads some rows that are at hand."""
 
 
 def resolve(ref: TableRef, namespace: str | None) -> TableName:
@@ -250,7 +248,9 @@ class Queries:
         self, found: Expanded, user: str, scan: Scan, *, described: bool
     ) -> dict[tuple[TableName, bool], Relation]:
         """What the mentions of tables stand for, all of one moment."""
-        query, names = found.query, {mention.table for mention in found.mentions}
+        relations: dict[tuple[TableName, bool], Relation] = {**temporary_relations(self._catalogue.temporary, found)}
+        mentions = [each for each in found.mentions if (each.name, each.sees_deleted) not in relations]
+        query, names = found.query, {mention.table for mention in mentions}
         scan = Scan(query.virtual) if query.virtual and not scan.virtual else scan
         tables = {name: self._table(name) for name in names if not self._system.has(name)}
         sources: dict[TableName, Source] = {}
@@ -264,10 +264,9 @@ class Queries:
             await self._own.of(each).wait_readable(each)
         for rows, alike in self._own.parts(read_of):
             read = partial(rows.sources, alike, user, with_key=query.names_key, scan=scan)
-            foreign = any(table.is_foreign for table in alike.values())  # which may be read for long
-            sources |= await (self._executor.in_time(read) if foreign else read())
-        relations: dict[tuple[TableName, bool], Relation] = {}
-        for mention in found.mentions:
+            long = any(table.is_foreign for table in alike.values())
+            sources |= await (self._executor.in_time(read) if long else read())
+        for mention in mentions:
             table, deleted = tables.get(mention.table), mention.sees_deleted
             guard = None if table is None or described else self.policies.seen(mention.reader, table)
             relations[mention.name, deleted] = self.relation(
@@ -283,9 +282,8 @@ class Queries:
 
     async def _scan(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> Scan:
         """What the query needs of tables over foreign streams; bounds where it reads one of them and nothing else."""
-        table = None
-        if len(query.tables) == 1:
-            table = self._catalogue.tables.get(resolve(query.tables[0].ref, namespace))
+        alone = query.tables[0].ref if len(query.tables) == 1 else None
+        table = None if alone is None else self._catalogue.tables.get(resolve(alone, namespace))
         if table is None or not table.is_foreign:
             return Scan(query.virtual) if query.virtual else WHOLE_SCAN
         return Scan(query.virtual, await reading(query.text, read_bounds, query, token_columns(table), parameters))
@@ -295,7 +293,7 @@ class Queries:
     ) -> tuple[QueryText, Sequence[Any]]:
         """The query with what it compares in the columns' own forms (``sql.queries.compared``) and its parameters."""
         check_parameters(query.parameters, parameters)
-        tables = (self._catalogue.tables.get(resolve(use.ref, namespace)) for use in query.tables)
+        tables = (self._catalogue.find(resolve(use.ref, namespace)) for use in query.tables)
         known = [{} if table is None else columns_of(table) for table in tables]
         around = {} if own is None else {own.alias or own.table.name.table: columns_of(own.table)}
         return await reading(query.text, with_own_forms, query, known, parameters, around)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec.structs import replace
+
 from kalam.errors import InvalidValue
 from kalam.schema import DELETED, ROW_ID, STREAM_KEY, UPDATED
-from kalam.sql.queries.readers import read_expression, read_query, read_select_list
+from kalam.sql.queries.readers import read_expression, read_query, read_select_list, read_sources
 from kalam.sql.text.cursor import Cursor
 from kalam.sql.text.lexer import fold
-from kalam.sql.text.statements import Assignment, Delete, Insert, OnConflict, QueryText, Update, Value
+from kalam.sql.text.statements import Assignment, Delete, Insert, Merge, OnConflict, QueryText, Update, Value
 from kalam.sql.values import read_rows
 
 _UNWRITABLE = frozenset({UPDATED, DELETED, "_seq", ROW_ID, STREAM_KEY})
@@ -34,10 +38,10 @@ def update(cursor: Cursor) -> Update:
     alias = _alias(cursor, "SET")
     cursor.expect("SET")
     assignments = _assignments(cursor, "WHERE", "RETURNING", "FROM")
-    if cursor.at("FROM"):
-        raise cursor.refusal("UPDATE … FROM is not supported; use a sub-query in SET or WHERE")
+    sources = read_sources(cursor, "WHERE", "RETURNING") if cursor.take("FROM") else None
     where = read_expression(cursor, "RETURNING") if cursor.take("WHERE") else None
-    return Update(ref=ref, alias=alias, assignments=assignments, where=where, returning=_returning(cursor))
+    returning = _returning(cursor)
+    return Update(ref=ref, alias=alias, assignments=assignments, where=where, returning=returning, sources=sources)
 
 
 def delete(cursor: Cursor) -> Delete:
@@ -45,10 +49,57 @@ def delete(cursor: Cursor) -> Delete:
     cursor.expect("DELETE", "FROM")
     ref = cursor.table()
     alias = _alias(cursor, "WHERE", "RETURNING", "USING")
-    if cursor.at("USING"):
-        raise cursor.refusal("DELETE … USING is not supported; use a sub-query in WHERE")
+    sources = read_sources(cursor, "WHERE", "RETURNING") if cursor.take("USING") else None
     where = read_expression(cursor, "RETURNING") if cursor.take("WHERE") else None
-    return Delete(ref=ref, alias=alias, where=where, returning=_returning(cursor))
+    return Delete(ref=ref, alias=alias, where=where, returning=_returning(cursor), sources=sources)
+
+
+def merge(cursor: Cursor) -> Merge:
+    """Read MERGE INTO t [alias] USING … ON … with its WHEN clauses, at most one of each kind."""
+    cursor.expect("MERGE", "INTO")
+    ref = cursor.table()
+    alias = _alias(cursor, "USING")
+    cursor.expect("USING")
+    sources = read_sources(cursor, "ON")
+    cursor.expect("ON")
+    on = read_expression(cursor, "WHEN")
+    found = Merge(ref=ref, alias=alias, sources=sources, on=on)
+    matched = missing = False
+    while not cursor.at_end():
+        token = cursor.token
+        cursor.expect("WHEN")
+        is_missing = cursor.take("NOT")
+        cursor.expect("MATCHED")
+        if cursor.at("BY") or cursor.at("AND"):
+            raise cursor.refusal(f"WHEN … {cursor.token.word} is not supported in a MERGE; say it in ON, or in USING")
+        if missing if is_missing else matched:
+            raise cursor.refusal("a MERGE has one WHEN MATCHED and one WHEN NOT MATCHED", at=token)
+        cursor.expect("THEN")
+        if cursor.take("DO", "NOTHING"):
+            pass
+        elif is_missing:
+            found = replace(found, **_merge_insert(cursor))
+        elif cursor.take("DELETE"):
+            found = replace(found, deletes=True)
+        else:
+            cursor.expect("UPDATE", "SET")
+            found = replace(found, assignments=_assignments(cursor, "WHEN"))
+        matched, missing = matched or not is_missing, missing or is_missing
+    if not (matched or missing):
+        raise cursor.unexpected("WHEN MATCHED or WHEN NOT MATCHED", choices=("WHEN",))
+    return found
+
+
+def _merge_insert(cursor: Cursor) -> dict[str, Any]:
+    cursor.expect("INSERT")
+    columns = cursor.names("column", lambda: _written_column(cursor)) if cursor.at_symbol("(") else None
+    cursor.expect("VALUES")
+    cursor.expect_symbol("(")
+    values = [read_expression(cursor)]
+    while cursor.take_symbol(","):
+        values.append(read_expression(cursor))
+    cursor.expect_symbol(")")
+    return {"columns": columns, "values": tuple(values)}
 
 
 def _alias(cursor: Cursor, *stops: str) -> str | None:

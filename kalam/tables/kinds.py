@@ -30,7 +30,7 @@ from kalam.tables.replay import Replay
 from kalam.tables.stored import StoredTables
 
 Acts = TypeVar("Acts")
-Verb = Literal["FLUSH", "COMPACT", "CHECK", "UPDATE", "ON CONFLICT", "on_conflict"]
+Verb = Literal["FLUSH", "COMPACT", "CHECK", "UPDATE", "MERGE", "ON CONFLICT", "on_conflict"]
 """What is done with rows that are stored, and not with others."""
 
 
@@ -57,6 +57,8 @@ class Tables(msgspec.Struct, Generic[Acts], frozen=True):
                 return self.ephemeral if table.is_ephemeral else self.views
             case TableKind.QUERY:
                 return self.selects
+            case TableKind.TEMPORARY:
+                raise AssertionError("a temporary table is its session's, who asks for this never has one")
             case other:
                 assert_never(other)
 

@@ -53,6 +53,7 @@ AFTER = {
     "GRANT JETSTREAM": "REVOKE JETSTREAM ON TABLE lab.logs FROM bystander",
     "INSERT INTO lab.t": "DELETE FROM lab.t WHERE id > 2",
     "INSERT INTO lab.spare": "DELETE FROM lab.spare",
+    "MERGE INTO lab.spare": "DELETE FROM lab.spare",
     "INSERT INTO vault.gold": "DELETE FROM vault.gold WHERE id > 1",
 }
 """What an administrator does after a statement that begins so was carried out, the first that fits."""

@@ -114,5 +114,13 @@ def test_dbt_builds_tests_builds_again_and_documents(project: Path, connection: 
     assert nodes["model.shop.totals"]["columns"]["total"]["type"] == "double precision"
 
 
-def test_what_dbt_does_by_temporary_tables_is_refused(project: Path) -> None:
-    assert statuses(project, "run", "--select", "grown") == {"grown": "error"}
+def test_incremental_models_and_snapshots_go_on(project: Path, connection: psycopg.Connection) -> None:
+    connection.execute("INSERT INTO shop.orders (id, customer, amount, at) VALUES (5, 1, 8.0, '2026-03-05 00:00:00')")
+    connection.execute("UPDATE shop.customers SET name = 'Karl' WHERE id = 2")
+    assert statuses(project, "run", "--select", "grown") == {"grown": "success"}
+    assert statuses(project, "snapshot") == {"names": "success"}
+    grown = "SELECT order_id, amount FROM shop.grown ORDER BY order_id DESC LIMIT 2"
+    assert connection.execute(grown).fetchall()[0] == (5, 8.0)
+    names = "SELECT name, dbt_valid_to IS NULL FROM shop.names WHERE id = 2 ORDER BY dbt_valid_from"
+    assert connection.execute(names).fetchall() == [("Carl", False), ("Karl", True)]
+    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE '%__dbt_tmp%'").fetchone() == (0,)

@@ -251,6 +251,19 @@ def test_an_update_has_assignments_where_and_returning() -> None:
     )
 
 
+def test_a_change_may_read_other_tables() -> None:
+    sources = QueryText("u AS x JOIN (SELECT a FROM v) y ON x.a = y.a")
+    text = f"UPDATE t SET a = x.a FROM {sources.text} WHERE t.b = y.a RETURNING a"
+    read = parse_statement(text)
+    assert isinstance(read, Update)
+    assert read.sources is not None
+    assert (read.sources.text, [use.ref.table for use in read.sources.tables]) == (sources.text, ["u", "v"])
+    assert [sources.text[use.start : use.end] for use in read.sources.tables] == ["u", "v"]
+    read = parse_statement("DELETE FROM t USING ns.u WHERE u.a = t.a")
+    assert isinstance(read, Delete)
+    assert read.sources == QueryText("ns.u", tables=(TableUse(TableRef("ns", "u"), 0, 4, False, False),))
+
+
 def test_a_delete_has_where_and_returning() -> None:
     assert parse_statement("DELETE FROM t") == Delete(ref=T, where=None)
     assert parse_statement("DELETE FROM t x WHERE x.a = $2 RETURNING *") == Delete(
@@ -268,7 +281,8 @@ def test_a_delete_has_where_and_returning() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("UPDATE t SET a = 1 FROM u", Unsupported),
+        ("UPDATE t SET a = 1 FROM", SyntaxFault),
+        ("UPDATE t SET a = 1 FROM u LIMIT 1", SyntaxFault),
         ("UPDATE t SET (a, b) = (1, 2)", Unsupported),
         ("UPDATE t SET a = DEFAULT", Unsupported),
         ("UPDATE t SET t.a = 1", Unsupported),
@@ -279,7 +293,7 @@ def test_a_delete_has_where_and_returning() -> None:
         ("UPDATE t SET a = 1 b = 2", SyntaxFault),
         ("UPDATE t SET a", SyntaxFault),
         ("UPDATE t", SyntaxFault),
-        ("DELETE FROM t USING u", Unsupported),
+        ("DELETE FROM t USING u ORDER BY a", SyntaxFault),
         ("DELETE FROM t WHERE (a = 1)) OR (TRUE", SyntaxFault),
         ("DELETE FROM t WHERE a = 1, b = 2", SyntaxFault),
         ("DELETE FROM t LIMIT 1", SyntaxFault),

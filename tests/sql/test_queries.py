@@ -233,11 +233,12 @@ def test_a_query_has_a_bounded_size() -> None:
         ),
         *(
             "CREATE OR REPLACE TABLE t (a INT)",
-            "CREATE TEMP TABLE t (a INT)",
+            "CREATE TEMP VIEW t AS SELECT 1",
+            "CREATE TEMPORARY TABLE t (a INT) WITH (x = 1)",
             "CREATE TABLE t AS DELETE FROM u",
             "DENY a TO b",
         ),
-        *("EXECUTE p", "PREPARE p AS SELECT 1", "DEALLOCATE p", "CALL f()", "MERGE INTO t USING u ON TRUE", "LOAD x"),
+        *("EXECUTE p", "PREPARE p AS SELECT 1", "DEALLOCATE p", "CALL f()", "LOAD x"),
         *(
             "REPLACE INTO t VALUES (1)",
             "TABLE t",

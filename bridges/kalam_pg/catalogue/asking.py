@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from kalam.errors import InvalidValue, NamespaceNotFound, NotFound, TableNotFound
+from kalam.names import TEMPORARY_NAMESPACE
 from kalam_pg.catalogue import pg_types
 from kalam_pg.catalogue.arrays import dumped
 from kalam_pg.catalogue.described import Described
@@ -30,13 +31,15 @@ _WRITABLE: Final = 28
 class Asked(msgspec.Struct):
     """A session as the functions see it; ``changed`` takes what ``set_config`` sets.
 
-    ``privileges`` has what the user may do by a table's id, ``creates`` the namespaces in which she may make tables.
+    ``temporary`` is the namespace of its temporary tables, if it has any. ``privileges`` has what the user may do by a
+    table's id, ``creates`` the namespaces in which she may make tables.
     """
 
     user: str
     database: str
     backend_pid: int
     search_path: tuple[str, ...]
+    temporary: str | None
     settings: SessionSettings
     privileges: Mapping[int, frozenset[str]]
     creates: frozenset[str]
@@ -65,7 +68,8 @@ class Asking:
 
     def _path(self) -> tuple[str, ...]:
         """Where names without a schema are looked for."""
-        return (PG_CATALOG, *self._session.search_path)
+        own = self._session.temporary
+        return (*(() if own is None else (own,)), PG_CATALOG, *self._session.search_path)
 
     def reg(self, kind: str, value: Any) -> int:
         """The OID of what a text names; raises TableNotFound or NotFound."""
@@ -97,6 +101,8 @@ class Asking:
 
     def _relation(self, parts: list[str]) -> int | None:
         schemas = self._path() if len(parts) == 1 else parts[-2:-1]
+        if schemas == [TEMPORARY_NAMESPACE]:
+            schemas = [self._session.temporary or TEMPORARY_NAMESPACE]
         for schema in schemas:
             table = self._names.by_name.get((schema, parts[-1]))
             if table is not None:

@@ -17,6 +17,7 @@ import msgspec
 
 from kalam.engine import Caller
 from kalam.errors import InvalidValue, KalamError
+from kalam.storage.log.temporary import TemporarySpace
 from kalam.threads import Purpose, in_thread
 from kalam_pg.catalogue import pg_types
 from kalam_pg.catalogue.arrays import dumped
@@ -56,6 +57,11 @@ class SessionView(Protocol):
     @property
     def settings(self) -> SessionSettings:
         """What is set."""
+        ...
+
+    @property
+    def temporary(self) -> TemporarySpace:
+        """What it has for itself."""
         ...
 
     @property
@@ -182,11 +188,14 @@ def _asked(session: SessionView, caller: Caller, *, rights: bool) -> Asked:
     privileges = {
         table.table_id: frozenset(each for each in _PRIVILEGES if caller.may(each, table)) for table in tables
     }
+    temporary = session.temporary
+    privileges |= {state.table.table_id: frozenset(_PRIVILEGES) for state in temporary.tables.values()}
     return Asked(
         session.user,
         session.database,
         session.backend_pid,
         tuple(session.settings.search_path),
+        temporary.namespace if temporary.tables else None,
         session.settings,
         privileges,
         frozenset(name for name in (caller.namespaces() if rights else ()) if caller.may_create(name)),

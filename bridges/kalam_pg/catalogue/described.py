@@ -55,6 +55,7 @@ class Described(msgspec.Struct, frozen=True):
     of: int = SERVERS_OWN
     policies: tuple[Policy, ...] = ()
     reads: tuple[int, ...] = ()
+    temporary: bool = False
 
     @property
     def schema_oid(self) -> int:
@@ -111,10 +112,11 @@ def described_table(
         comments.get(_OF_TABLE) or _said_of_its_kind(table),
         f"{definition};" if definition is not None else None,
         table.row_security,
-        table.is_stream or (table.is_stored and not table.is_view),
+        table.is_stream or table.is_temporary or (table.is_stored and not table.is_view),
         table.table_id,
         tuple(policies),
         tuple(reads),
+        table.is_temporary,
     )
 
 

@@ -25,9 +25,16 @@ def rows(table: Described, database: str) -> Iterator[Row]:
     named = {"table_catalog": database, "table_schema": table.schema, "table_name": table.name}
     yield (
         "information_schema.tables",
-        {**named, "table_type": _KIND[table.kind], "is_insertable_into": _yes(table.writable), "is_typed": "NO"},
+        {
+            **named,
+            "table_type": "LOCAL TEMPORARY" if table.temporary else _KIND[table.kind],
+            "is_insertable_into": _yes(table.writable),
+            "is_typed": "NO",
+        },
     )
     for place, column in enumerate(table.columns, 1):
+        if column.generated:  # as PostgreSQL's own system columns: who copies a table by this list writes what it lists
+            continue
         yield "information_schema.columns", {**named, **_column(column, place, database, table.writable)}
     if table.kind == VIEW:
         no = dict.fromkeys(("is_updatable", "is_insertable_into"), "NO")

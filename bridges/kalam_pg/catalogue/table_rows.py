@@ -152,6 +152,7 @@ def rows(table: Described) -> Iterator[Row]:
             "relnatts": len(table.columns),
             "relrowsecurity": int(table.row_security),
             "relreplident": "n" if table.kind == VIEW else "d",
+            "relpersistence": "t" if table.temporary else "p",
         },
     )
     for place, column in enumerate(table.columns, 1):

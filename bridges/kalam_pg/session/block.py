@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from kalam_pg.errors import FEATURE, IN_FAILED_BLOCK, READ_ONLY, SqlError
 from kalam_pg.session.commands import Begin, Command, Commit, Rollback, SetTransaction
+from kalam_pg.session.own_tables import OwnWrite
 
 Status = Literal["I", "T", "E"]
 Warning_ = tuple[str, str]
@@ -45,11 +46,11 @@ class Block:
                 IN_FAILED_BLOCK, "current transaction is aborted, commands ignored until end of transaction block"
             )
 
-    def check_write(self, word: str) -> None:
-        """Raise SqlError where a statement that writes may not."""
-        if self.read_only:
+    def check_write(self, word: str, own: OwnWrite | None = None) -> None:
+        """Raise SqlError where a statement that writes may not; what is the session's ``own`` can be taken back."""
+        if self.read_only and own != "rows":
             raise SqlError(READ_ONLY, f"cannot execute {word} in a read-only transaction")
-        if self._strict and self.status == "T" and self._wrote:
+        if self._strict and self.status == "T" and self._wrote and own is None:
             raise SqlError(
                 FEATURE,
                 "a block writes once: a second statement could not be taken back together with the first",

@@ -41,9 +41,9 @@ class Copies:
         """Carry one out, up to its tag."""
         copied = read_copy(command.text)
         if copied.into:
-            self._session.block.check_write("COPY FROM")
-            rows = await self._take(copied)
-            self._session.block.wrote()
+            assert copied.table is not None
+            with self._session.writing("COPY FROM", "rows" if self._session.is_own(copied.table) else None):
+                rows = await self._take(copied)
         else:
             rows = await self._give(copied)
         self._session.write(messages.complete(f"COPY {rows}"))
@@ -88,13 +88,17 @@ class Copies:
 
     def _table(self, copied: CopyStatement) -> Table:
         assert copied.table is not None
-        name: TableName = resolve(copied.table, self._session.namespace)
-        return self._session.caller.table(name)
+        session = self._session
+        if session.is_own(copied.table):
+            return session.temporary.table(copied.table.table).table
+        name: TableName = resolve(copied.table, session.namespace)
+        return session.caller.table(name)
 
     async def _take(self, copied: CopyStatement) -> int:
         session, caller = self._session, self._session.caller
         table = self._table(copied)
-        caller.taking(table.name)
+        if not table.is_temporary:
+            caller.taking(table.name)
         columns = _named(table, copied.columns)
         binary = int(copied.form == "binary")
         session.write(messages.copy_in([binary] * len(columns)))

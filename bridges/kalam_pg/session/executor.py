@@ -30,6 +30,7 @@ from kalam_pg.session.commands import Command, Declare
 from kalam_pg.session.known_queries import KnownQueries
 from kalam_pg.session.own_database import without_database
 from kalam_pg.session.own_statements import OwnStatements, formatted
+from kalam_pg.session.own_tables import own_write
 from kalam_pg.session.session import Session
 from kalam_pg.session.statements import Described, Portal, Prepared, RowShape
 from kalam_pg.values.few_rows import Write, lone_row, writer_of
@@ -220,8 +221,6 @@ class Executor:
             return await self._declare(prepared.command)
         if prepared.command is not None:
             return await self._own.answer(prepared.command, formats)
-        if prepared.writes:
-            session.block.check_write(prepared.word)
         assert prepared.statement is not None
         if self._is_stale(prepared):
             await self._check_columns(prepared)
@@ -230,9 +229,11 @@ class Executor:
             return Answer.of_rows(prepared.tag, formatted(catalogue_columns(asked.fields), formats), asked.rows)
         if prepared.reads:
             return await self._query(portal, formats, paused=paused)
-        (result,) = await session.caller.execute(prepared.statement.text, portal.parameters)
-        if prepared.writes:
-            session.block.wrote()
+        if not prepared.writes:
+            (result,) = await session.caller.execute(prepared.statement.text, portal.parameters)
+            return self._of_result(prepared, result, formats)
+        with session.writing(prepared.word, own_write(prepared.statement, session.is_own)):
+            (result,) = await session.caller.execute(prepared.statement.text, portal.parameters)
         return self._of_result(prepared, result, formats)
 
     async def _query(self, portal: Portal, formats: tuple[int, ...], *, paused: bool) -> Answer:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kalam.errors import TooLarge
 from kalam.settings import Settings
+from kalam_pg.session.own_tables import own_write
 from kalam_pg.session.session import Session
 from kalam_pg.session.statements import Portal, Prepared
 from kalam_pg.wire import messages
@@ -65,10 +66,9 @@ class InsertRun:
         prepared, rows, answers = self._prepared, self._rows, self._answers
         self.forget()
         assert prepared.statement is not None
-        self._session.block.check_write(prepared.word)
-        with self._session.running():
+        own = own_write(prepared.statement, self._session.is_own)
+        with self._session.writing(prepared.word, own), self._session.running():
             result = await self._session.caller.execute_many(prepared.statement.text, rows)
-        self._session.block.wrote()
         tag = messages.complete(f"INSERT 0 {result.row_count // len(rows)}")
         for answer in answers:
             self._session.write(tag if answer is None else answer)

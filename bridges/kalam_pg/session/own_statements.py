@@ -63,18 +63,21 @@ class OwnStatements:
         session, block = self._session, self._session.block
         match command:
             case Begin():
-                session.warn(block.begin(command))
+                session.begin(command)
                 return Answer(command.tag)
             case Rollback(savepoint=str(name)):
                 session.warn(block.roll_back_to(name))
+                session.temporary.go_back(name)
                 return Answer("ROLLBACK")
             case Commit() | Rollback():
                 return await self._end(command)
             case Savepoint(name):
                 block.save(name)
+                session.temporary.save(name)
                 return Answer("SAVEPOINT")
             case Release(name):
                 block.release(name)
+                session.temporary.release(name)
                 return Answer("RELEASE")
             case Set(name, value, local):
                 session.set(name, value, local=local)
@@ -114,6 +117,8 @@ class OwnStatements:
         tag, said = self._session.block.end(command)
         self._session.warn(said)
         await self._session.end_block(rolled_back=tag == "ROLLBACK")
+        if self._session.block.status == "T":  # AND CHAIN
+            self._session.temporary.save()
         return Answer(tag)
 
     def _show(self, command: Show, formats: tuple[int, ...]) -> Answer:
@@ -138,6 +143,8 @@ class OwnStatements:
                 raise SqlError("25001", "DISCARD ALL cannot run inside a transaction block")
             self._listening.unlisten(None)
             await self._session.reset()
+        if what in ("TEMP", "TEMPORARY"):
+            self._session.temporary.clear()
         return Answer(f"DISCARD {'TEMP' if what == 'TEMPORARY' else what}")
 
     def _deallocate(self, name: str | None) -> Answer:

@@ -14,12 +14,16 @@ from kalam.access.login import Login
 from kalam.engine import Caller, Engine, Identity
 from kalam.engine import Session as EngineSession
 from kalam.errors import Cancelled, KalamError, NotFound, Timeout
+from kalam.names import TEMPORARY_NAMESPACE
 from kalam.query.running import RunningQuery
 from kalam.sql import StatementText
+from kalam.sql.text.statements import TableRef
 from kalam_pg.durations import milliseconds
 from kalam_pg.errors import SqlError, told
 from kalam_pg.session.answers import Asked
 from kalam_pg.session.block import Block
+from kalam_pg.session.commands import Begin
+from kalam_pg.session.own_tables import OwnWrite
 from kalam_pg.session.statements import Portal, Prepared
 from kalam_pg.settings import SessionSettings
 from kalam_pg.wire import messages
@@ -50,6 +54,7 @@ class Session:
         self.identity, self.login, self.database = identity, login, database
         self.backend_pid, self.secret = key
         self.block = Block(strict=strict_blocks)
+        self.temporary = engine.open_temporary()
         self.statements: dict[str, Prepared] = {}
         self.portals: dict[str, Portal] = {}
         self.asked = Asked()
@@ -85,12 +90,12 @@ class Session:
     @property
     def lasting(self) -> Caller:
         """Who asks for what is answered at once, which cannot be cancelled; the same while nothing changes for it."""
-        standing = *self.engine.standing, self.settings.changes
+        standing = *self.engine.standing, self.settings.changes, self.temporary.changes
         if self._lasting is None or standing != self._standing:
             path = self.settings.search_path
             there = self.engine.caller(EngineSession(self.identity), DOOR).has_namespace
             namespace = next((name for name in path if there(name)), path[0] if path else None)
-            asking = EngineSession(self.identity, namespace, postgresql_names=True)
+            asking = EngineSession(self.identity, namespace, postgresql_names=True, temporary=self.temporary)
             self._standing, self._lasting = standing, self.engine.caller(asking, DOOR)
         return self._lasting
 
@@ -144,6 +149,21 @@ class Session:
         self._timed_out = True
         self.cancel()
 
+    # What it has for itself.
+
+    def is_own(self, ref: TableRef) -> bool:
+        """Whether a name means one of its temporary tables."""
+        own = (None, TEMPORARY_NAMESPACE, self.temporary.namespace)
+        return ref.namespace in own and ref.table in self.temporary.tables
+
+    @contextmanager
+    def writing(self, word: str, own: OwnWrite | None) -> Iterator[None]:
+        """The block carries out a statement that writes, if it may; ``own`` is what ``own_write`` says of it."""
+        self.block.check_write(word, own)
+        yield
+        if own is None:
+            self.block.wrote()
+
     # Telling the client.
 
     def write(self, data: bytes | memoryview) -> None:
@@ -177,6 +197,7 @@ class Session:
     def ready(self) -> None:
         """Say that the next query may come."""
         if self.block.status == "I":
+            self.temporary.end_block()
             for send in self.before_ready:
                 send()
         self.write(messages.ready(self.block.status))
@@ -202,12 +223,22 @@ class Session:
         if said is not None:
             self.notice("NOTICE", "01000", str(said))
 
+    def begin(self, command: Begin) -> None:
+        """BEGIN."""
+        begins = self.block.status == "I"
+        self.warn(self.block.begin(command))
+        if begins:
+            self.temporary.save()
+
     async def end_block(self, *, rolled_back: bool) -> None:
         """Close what a block holds: its portals, and what was set for it alone."""
         for name, former, local in reversed(self.set_in_block):
             if local or rolled_back:
                 self.settings.set(name, former)
         self.set_in_block.clear()
+        if rolled_back:
+            self.temporary.go_back()
+        self.temporary.end_block()
         await self.close_portals(held=False)
 
     def forget_portals(self) -> bool:
@@ -231,9 +262,11 @@ class Session:
         await self.close_portals(held=True)
         self.statements.clear()
         self.settings.reset_all()
+        self.temporary.clear()
         self.block.default_read_only = False
 
     async def close(self) -> None:
         """Let go of all that it holds."""
+        self.temporary.close()
         await self.close_portals(held=True)
         self.statements.clear()

@@ -66,6 +66,13 @@ def read_select_list(cursor: Cursor) -> QueryText:
     return read_select_list(cursor)
 
 
+def read_sources(cursor: Cursor, *stops: str) -> QueryText:
+    """``select.read_sources``."""
+    from kalam.sql.queries.select import read_sources
+
+    return read_sources(cursor, *stops)
+
+
 def read_view_query(cursor: Cursor) -> QueryText:
     """``views.read_view_query``."""
     from kalam.sql.queries.views import read_view_query

@@ -6,7 +6,7 @@ for its mentions of tables and columns and thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -31,6 +31,7 @@ _RELATIONS_MAX = 500
 
 # What a select list is read behind.
 _LEAD = "SELECT "
+_LEAD_FROM = "SELECT 1 FROM "
 
 _VIRTUAL = BUCKET_COLUMNS.keys() - {STREAM_KEY}
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Drop, exp.Describe)
@@ -118,17 +119,32 @@ def read_select_list(cursor: Cursor) -> QueryText:
     """Read the select list of a RETURNING, up to the end of the statement."""
     start, end = cursor.skip(_never)
     cursor.expect_end()
-    statement = cursor.statement
     if start == end:
         raise cursor.unexpected("a select list")
+    return _led(
+        cursor.statement, start, end, _LEAD, {"expressions"}, "RETURNING takes a list of columns and expressions"
+    )
+
+
+def read_sources(cursor: Cursor, *stops: str) -> QueryText:
+    """Read what a FROM or USING lists, up to one of the ``stops`` words or the end of the statement."""
+    start, end = cursor.skip(lambda here: here.token.word in stops)
+    if start == end:
+        raise cursor.unexpected("a table")
+    parts = {"expressions", "from_", "joins", "laterals"}
+    return _led(cursor.statement, start, end, _LEAD_FROM, parts, "FROM and USING take tables and queries")
+
+
+def _led(statement: StatementText, start: int, end: int, lead: str, parts: Collection[str], rule: str) -> QueryText:
+    """A piece of a SELECT that has these parts, and nothing behind them, read behind what leads to it."""
     line, column = statement.place(start)
-    led = StatementText(_LEAD + statement.text[start:end], line=line, column=column - len(_LEAD))
+    led = StatementText(lead + statement.text[start:end], line=line, column=column - len(lead))
     tree = parse_query(led, 0, len(led.text))
-    if not isinstance(tree, exp.Select) or any(value for part, value in tree.args.items() if part != "expressions"):
-        raise statement.fault("RETURNING takes a list of columns and expressions, and nothing behind it", start)
+    if not isinstance(tree, exp.Select) or any(value for part, value in tree.args.items() if part not in parts):
+        raise statement.fault(f"{rule}, and nothing behind it", start)
     query = _query_text(led, 0, len(led.text), tree)
-    tables = tuple(use.moved(-len(_LEAD)) for use in query.tables)
-    return replace(query, text=statement.text[start:end], tables=tables, plain=False, point=None)
+    tables = tuple(use.moved(-len(lead)) for use in query.tables)
+    return QueryText(statement.text[start:end], tables, query.parameters, query.names_key, virtual=query.virtual)
 
 
 def _read_expression(cursor: Cursor, stops: tuple[str, ...]) -> tuple[exp.Expr, QueryText]:
@@ -156,6 +172,8 @@ def _ends_expression(cursor: Cursor, stops: tuple[str, ...]) -> bool:
     if cursor.at_symbol(","):
         return True
     word = cursor.token.word
+    if word == "WHEN":  # which also stands in a CASE
+        return word in stops and (cursor.at("WHEN", "MATCHED") or cursor.at("WHEN", "NOT", "MATCHED"))
     return word in stops and not (word == "FROM" and cursor.previous.word == "DISTINCT")
 
 

@@ -15,6 +15,7 @@ from kalam.sql.tables.columns import read_added_column, read_columns
 from kalam.sql.tables.filled import read_filled
 from kalam.sql.tables.foreign import check_no_sources, read_over
 from kalam.sql.tables.stored_select import alter_select, create_select, drop_select
+from kalam.sql.tables.temporary import at_temporary, create_temporary
 from kalam.sql.tables.views import alter_view, create_ephemeral_view, create_view, drop_view
 from kalam.sql.text.alterations import (
     Action,
@@ -85,6 +86,8 @@ def create(cursor: Cursor) -> Statement:
     if cursor.at("USER") and not cursor.at("USER", "TABLE"):  # a USER table is not a user
         cursor.expect("USER")
         return users.create_user(cursor)
+    if at_temporary(cursor):
+        return create_temporary(cursor)
     kind = _kind_of_table(cursor)
     if kind is None and not cursor.at("TABLE"):
         raise cursor.refusal(_CREATE)

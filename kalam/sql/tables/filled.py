@@ -16,7 +16,7 @@ def read_filled(cursor: Cursor, kind: TableKind, ref: TableRef, *, if_not_exists
     None, and the cursor where it was, if columns are declared with types or there is no AS.
     """
     start = cursor.token
-    listed = _listed(cursor) if cursor.at_symbol("(") else ((), ())
+    listed = read_listed(cursor) if cursor.at_symbol("(") else ((), ())
     if listed is None or not (cursor.at("AS") or cursor.at("WITH") or cursor.at_end()):
         cursor.seek(start.start)
         return None
@@ -39,7 +39,7 @@ def read_filled(cursor: Cursor, kind: TableKind, ref: TableRef, *, if_not_exists
     )
 
 
-def _listed(cursor: Cursor) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def read_listed(cursor: Cursor) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Consume the names of columns and of the key's; None where a column has a type."""
     cursor.expect_symbol("(")
     names: list[str] = []

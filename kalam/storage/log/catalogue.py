@@ -33,6 +33,7 @@ from kalam.storage.log.comments import Comments
 from kalam.storage.log.database import Database, now_us
 from kalam.storage.log.drop_notes import note_drop
 from kalam.storage.log.table_rows import delete_table, insert_table, read_tables
+from kalam.storage.log.temporary import TemporarySpaces
 from kalam.storage.log.times import from_us
 
 Sql = tuple[str, Sequence[Any]]
@@ -52,6 +53,7 @@ class Catalogue:
         self.tables: dict[TableName, Table] = {}
         self.by_id: dict[int, Table] = {}
         self.comments = Comments(database)
+        self.temporary = TemporarySpaces()
         self.histories: dict[int, dict[int, tuple[Column, ...]]] = {}
         self.altered: dict[int, int] = {}
         self.changed_at: dict[int, float] = {}
@@ -101,6 +103,17 @@ class Catalogue:
             )
         names = [str(other) for other in self.tables if other.namespace == name.namespace]
         raise TableNotFound(f"there is no table {name}", hint=_near(str(name), names))
+
+    def find(self, name: TableName) -> Table | None:
+        """What a statement's name means: a table, or a temporary one, which only statements of its session name."""
+        table = self.tables.get(name)
+        if table is None and (state := self.temporary.get(name)) is not None:
+            return state.table
+        return table
+
+    def named(self, name: TableName) -> Table:
+        """The same; raises as ``table``."""
+        return self.find(name) or self.table(name)
 
     def newest(self, table: Table) -> Table:
         """The table as it is by now; raises TableNotFound if it was dropped, also where another one has its name."""

@@ -1,0 +1,215 @@
+"""Temporary tables: what sessions hold for themselves, and nobody else can name.
+
+Law: each session has a namespace of its own for them, ``pg_temp_<n>``, which is no namespace of the catalogue. Whoever
+carries out a statement puts it in front of the names that mean the session's own tables, and lets through no text that
+names another's. Nothing of them is in ``kalam.db``, on a feed, or in the data directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import count
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+
+from kalam.errors import AlreadyExists, TableNotFound, TooLarge
+from kalam.names import TEMPORARY_NAMESPACE, TableName
+from kalam.rows.columns import shown_schema
+from kalam.schema import Column, Table
+from kalam.storage.log.spilled import Piece, Spill
+from kalam.table_options import OnCommit, TemporaryOptions
+
+FIRST_ID: Final = 1 << 27
+"""Their ids are far behind those of the catalogue, which never gets there."""
+TABLES_MAX: Final = 1_000
+"""Temporary tables of one session."""
+
+
+class TemporaryTable(msgspec.Struct, frozen=True):
+    """A temporary table at one moment: ``pieces`` have its rows, each by the table's ``shown_schema``."""
+
+    table: Table
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return shown_schema(self.table.columns)
+
+    @property
+    def rows(self) -> pa.Table:
+        """All of its rows."""
+        return pa.concat_tables([self.schema.empty_table(), *(piece.table for piece in self.pieces)])
+
+
+Tables = dict[str, TemporaryTable]
+
+
+class TemporarySpace:
+    """The temporary tables of one session, and what they were where its block may go back to.
+
+    ``changes`` counts the tables that came and went; ``bytes_max`` bounds the rows of all of them.
+    """
+
+    def __init__(self, spaces: TemporarySpaces, namespace: str, bytes_max: int) -> None:
+        self._spaces, self.namespace, self.bytes_max = spaces, namespace, bytes_max
+        self.tables: Tables = {}
+        self.changes = 0
+        self._saved: list[tuple[str | None, Tables]] = []
+
+    def table(self, name: str) -> TemporaryTable:
+        """The table of a name; raises TableNotFound."""
+        found = self.tables.get(name)
+        if found is None:
+            raise TableNotFound(f"there is no temporary table {name!r}")
+        return found
+
+    def create(
+        self, name: str, columns: Sequence[Column], key: Sequence[str], on_commit: OnCommit, owner: str
+    ) -> TemporaryTable:
+        """A table without rows, which is not there before it is ``put``; raises AlreadyExists and TooLarge."""
+        self.check_free(name)
+        table = Table.of_session(
+            on_commit,
+            name=TableName(self.namespace, name),
+            columns=tuple(columns),
+            key=tuple(key),
+            owned_by=owner,
+            table_id=self._spaces.free_id(),
+        )
+        return TemporaryTable(table)
+
+    def check_free(self, name: str) -> None:
+        """Raise AlreadyExists for a name that is taken, and TooLarge where no other table may come."""
+        if name in self.tables:
+            raise AlreadyExists(f"the temporary table {name} exists already")
+        if len(self.tables) >= TABLES_MAX:
+            raise TooLarge(f"a session has at most {TABLES_MAX:,} temporary tables")
+
+    def put(self, state: TemporaryTable) -> None:
+        """Make this the state of its table."""
+        name = state.table.name.table
+        former = self.tables.get(name)
+        if former is None or former.table is not state.table:
+            self.changes += 1
+        self.tables[name] = state
+
+    def drop(self, name: str) -> None:
+        """Drop a table; raises TableNotFound."""
+        self.table(name)
+        self.changes += 1
+        del self.tables[name]
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self.changes += bool(self.tables)
+        self.tables = {}
+
+    def spill(self, state: TemporaryTable) -> Spill:
+        """What takes more rows of a table, within the bound on the session's rows."""
+        return Spill(state.schema, self.check_room)
+
+    def filled(self, state: TemporaryTable, spill: Spill) -> TemporaryTable:
+        """A table with the rows that were taken behind its own; blocking. Raises StorageFull."""
+        pieces = (*state.pieces, spill.piece()) if spill.rows else state.pieces
+        return msgspec.structs.replace(state, pieces=self._merged(state.schema, pieces))
+
+    def _merged(self, schema: pa.Schema, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        """Pieces of which each is more than twice the next one, so that they are few however the rows came."""
+        while len(pieces) > 1 and pieces[-2].table.num_rows <= 2 * pieces[-1].table.num_rows:
+            with Spill(schema, lambda _: None) as spill:
+                for piece in pieces[-2:]:
+                    spill.add(piece.table)
+                pieces = (*pieces[:-2], spill.piece())
+        return pieces
+
+    def states(self) -> Iterator[TemporaryTable]:
+        """Every state of a table that is there, or may come back."""
+        for tables in (self.tables, *(tables for _, tables in self._saved)):
+            yield from tables.values()
+
+    def check_room(self, size: int) -> None:
+        """Raise TooLarge where so many bytes more are too many."""
+        pieces = {id(piece): piece for state in self.states() for piece in state.pieces}
+        used = sum(piece.table.nbytes for piece in pieces.values())
+        if used + size > self.bytes_max:
+            raise TooLarge(
+                f"the session's temporary tables would have more than {self.bytes_max:,} bytes "
+                "(setting temporary_bytes_max)",
+                hint="DROP what is not needed any more, or CREATE TABLE … AS an ordinary one",
+            )
+
+    # Blocks.
+
+    def save(self, savepoint: str | None = None) -> None:
+        """Note what there is: a block begins, or a savepoint is set."""
+        if savepoint is None:
+            self._saved.clear()
+        self._saved.append((savepoint, dict(self.tables)))
+
+    def release(self, savepoint: str) -> None:
+        """Forget a savepoint, and those after it."""
+        self._saved = self._saved[: self._place(savepoint)]
+
+    def go_back(self, savepoint: str | None = None) -> None:
+        """Have what there was at the beginning of the block, or at a savepoint, which stays."""
+        place = 0 if savepoint is None else self._place(savepoint)
+        if place < len(self._saved):
+            self.tables = dict(self._saved[place][1])
+            self.changes += 1
+            self._saved = self._saved[: place + 1]
+
+    def _place(self, savepoint: str) -> int:
+        places = [place for place, (name, _) in enumerate(self._saved) if name == savepoint]
+        return places[-1] if places else len(self._saved)
+
+    def end_block(self) -> None:
+        """Do what tables are to do when a block ends, or a statement outside of one."""
+        self._saved.clear()
+        for name, state in list(self.tables.items()):
+            options = state.table.options
+            assert isinstance(options, TemporaryOptions)
+            if options.on_commit is OnCommit.DROP:
+                self.drop(name)
+            elif options.on_commit is OnCommit.DELETE_ROWS and state.pieces:
+                self.tables[name] = TemporaryTable(state.table)
+
+    def close(self) -> None:
+        """Let go of everything: the session ends."""
+        self._saved.clear()
+        self.clear()
+        self._spaces.forget(self)
+
+
+class TemporarySpaces:
+    """The spaces of all sessions."""
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, TemporarySpace] = {}
+
+    def open(self, bytes_max: int, taken: Collection[str] = ()) -> TemporarySpace:
+        """A space for a session, under a name that is none of the namespaces that are ``taken``."""
+        free = (name for number in count(1) if (name := f"{TEMPORARY_NAMESPACE}_{number}") not in taken)
+        namespace = next(name for name in free if name not in self._spaces)
+        space = self._spaces[namespace] = TemporarySpace(self, namespace, bytes_max)
+        return space
+
+    def forget(self, space: TemporarySpace) -> None:
+        """Let go of a space."""
+        self._spaces.pop(space.namespace, None)
+
+    def get(self, name: TableName) -> TemporaryTable | None:
+        """The table of a full name; None where there is none."""
+        space = self._spaces.get(name.namespace)
+        return None if space is None else space.tables.get(name.table)
+
+    def has(self, namespace: str) -> bool:
+        """Whether it is the namespace of some session's temporary tables."""
+        return namespace in self._spaces
+
+    def free_id(self) -> int:
+        """An id that no table has now."""
+        taken = {state.table.table_id for space in self._spaces.values() for state in space.states()}
+        return next(number for number in count(FIRST_ID) if number not in taken)
