@@ -23,6 +23,9 @@ DATA_FRAMES: Final = "pandas"
 Together with what it imports it is 40 MB and most of a second, within a statement.
 """
 
+OBJECT_STORES: Final = ("pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "pyarrow._hdfs")
+"""pyarrow's own ways to them, which it loads with its reader of Parquet files: 4 MB. Kalam goes there by fsspec."""
+
 
 class Forgone(MetaPathFinder):
     """Has every import of ``packages`` fail, unless they are imported already.

@@ -12,7 +12,7 @@ from kalam.allocator import choose_allocator
 from kalam.cli.failure import WrongUsage
 from kalam.cli.telling import is_quiet
 from kalam.errors import InvalidOption
-from kalam.imports import DATA_FRAMES, TRACEBACKS, WEBSOCKETS, forgo, without
+from kalam.imports import DATA_FRAMES, OBJECT_STORES, TRACEBACKS, WEBSOCKETS, forgo, without
 
 if TYPE_CHECKING:
     from kalam.settings import Settings
@@ -71,7 +71,7 @@ def serve(
         settings = load_settings(config, **flags)
     except InvalidOption as exc:
         raise WrongUsage(exc.detail) from exc
-    forgo(DATA_FRAMES)
+    forgo(DATA_FRAMES, *OBJECT_STORES)
     with without(TRACEBACKS, *(() if _may_speak_websocket(settings) else (WEBSOCKETS,))):
         from kalam.process import run
 

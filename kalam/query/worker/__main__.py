@@ -13,7 +13,7 @@ import sys
 
 import msgspec
 
-from kalam.imports import DATA_FRAMES, forgo
+from kalam.imports import DATA_FRAMES, OBJECT_STORES, forgo
 from kalam.query.worker.ending import end_with_parent
 from kalam.query.worker.limits import Limits
 
@@ -22,7 +22,7 @@ def main() -> None:
     """Import what workers need, and fork them."""
     control = socket.socket(fileno=int(sys.argv[1]))
     end_with_parent(int(sys.argv[2]), "kalam-queries")
-    forgo(DATA_FRAMES)
+    forgo(DATA_FRAMES, *OBJECT_STORES)
     from kalam.query.worker.forking import ForkServer  # now, because it imports pyarrow
 
     ForkServer(control, msgspec.json.decode(sys.argv[3], type=Limits)).run()
