@@ -253,7 +253,7 @@ async def test_system_live_queries_says_what_is_open(shared_server: ServerProces
     await live.wait_changes(2)
     row = listed(shared_server)[live.id]
     assert row[1:5] == ["ada", table, f"SELECT id FROM {table} WHERE u = 'x'", '{"last_rows":3,"format":"json"}']
-    assert row[6:] == [2, 0, 0, 3]
+    assert row[6:] == [2, 0, 0, 3, None]
 
 
 async def test_heartbeats_tell_how_far_the_changes_have_come(shared_server: ServerProcess, client: Client) -> None:
