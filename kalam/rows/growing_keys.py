@@ -36,6 +36,11 @@ class GrowingKeys(Sequence[Key]):
         return cls.of_numbers(numbers) if (numbers[1:] > numbers[:-1]).all() else None
 
     @classmethod
+    def of_keys(cls, keys: Sequence[Key]) -> Self | None:
+        """Those keys, whatever they are; None where they are no integers or do not grow."""
+        return cls.of(pa.array(keys, pa.int64())) if len(keys) and isinstance(keys[0], int) else None
+
+    @classmethod
     def of_numbers(cls, numbers: npt.NDArray[np.int64]) -> Self:
         """Numbers that grow."""
         first, last = int(numbers[0]), int(numbers[-1])
@@ -56,7 +61,10 @@ class GrowingKeys(Sequence[Key]):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         numbers = self._numbers
-        whole = np.arange(self.first, self.last + 1) if isinstance(numbers, range) else np.frombuffer(numbers, np.int64)
+        if isinstance(numbers, range):  # what is behind the last one may be no number of 64 bits
+            whole = np.arange(len(numbers), dtype=np.int64) + np.int64(self.first)
+        else:
+            whole = np.frombuffer(numbers, np.int64)
         return whole if dtype is None else whole.astype(dtype)
 
     def place(self, key: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from kalam.rows.growing_keys import GrowingKeys, bounds_of, together
 from kalam.storage.log.copies import Chunk, Copy, drop_flushed
 from kalam.storage.log.hot_keys import HotKeys
+from kalam.storage.segments.key_filter import KeyHashes, key_hash
 
 SPACE = 400
 
@@ -86,20 +88,36 @@ def test_what_does_not_grow_is_no_such_key(column: pa.Array) -> None:
     assert GrowingKeys.of(column) is None
 
 
-@pytest.mark.parametrize("numbers", [[5, 6, 7], [-(2**63), 0, 2**63 - 1]])
+@pytest.mark.parametrize("keys", [[(1, "a"), (2, "b")], [("a", 1)], [(1, 2)], ["a"], [2, 1], [1, 1], []])
+def test_keys_of_other_kinds_are_no_such_keys(keys: list[Any]) -> None:
+    assert GrowingKeys.of_keys(keys) is None
+
+
+EXTREMES = [[-(2**63), 0, 2**63 - 1], [-(2**63), -(2**63) + 1, -(2**63) + 2], [2**63 - 3, 2**63 - 2, 2**63 - 1]]
+
+
+@pytest.mark.parametrize("numbers", [[5, 6, 7], *EXTREMES])
 def test_growing_keys_are_a_sequence_of_numbers(numbers: list[int]) -> None:
     keys = GrowingKeys.of(pa.chunked_array([numbers[:1], numbers[1:]], pa.int64()))
     assert keys is not None
     assert (list(keys), len(keys), keys[-1], list(keys[1:])) == (numbers, 3, numbers[2], numbers[1:])
     assert bounds_of(keys) == bounds_of(numbers)
-    assert np.array(keys, np.int64).tolist() == numbers
+    assert (np.asarray(keys).dtype, np.array(keys, np.int64).tolist()) == (np.int64, numbers)
+    assert GrowingKeys.of_keys(numbers) is not None
+    assert KeyHashes.of(keys).tolist() == [key_hash(number) for number in numbers]
     assert [keys.place(number) for number in (*numbers, 2)] == [0, 1, 2, None]
     assert list(keys.behind(1)) == numbers[1:]
 
 
 @pytest.mark.parametrize(
     ("parts", "grow"),
-    [([[1, 2], [3, 4]], True), ([[1, 2], [5, 9]], True), ([[1, 2], [2, 3]], False), ([[5, 6], [1]], False)],
+    [
+        ([[1, 2], [3, 4]], True),
+        ([[1, 2], [2**63 - 2, 2**63 - 1]], True),
+        ([[1, 2], [5, 9]], True),
+        ([[1, 2], [2, 3]], False),
+        ([[5, 6], [1]], False),
+    ],
 )
 def test_keys_one_after_another_grow_where_each_part_goes_on(parts: list[list[int]], grow: bool) -> None:
     joined = together([GrowingKeys.of(pa.array(part)) or part for part in parts])

@@ -130,6 +130,32 @@ async def test_a_key_that_is_there_refuses_them_hot_and_flushed(shared_server: S
     assert rows_of(shared_server, table) == [expected(number) for number in range(2 * ROWS - 1)]
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_the_greatest_keys_of_all_are_found_among_them(shared_server: ServerProcess, flushed: bool) -> None:
+    table, greatest = create(shared_server, f"greatest_{flushed}".lower()), 2**63 - 1
+    keys = pa.array(range(greatest - ROWS + 1, greatest + 1), pa.int64())
+    await insert(shared_server, table, sent(id=keys))
+    if flushed:
+        shared_server.sql(f"FLUSH TABLE {table}")
+    reply = await insert(shared_server, table, sent(id=keys))
+    assert json.loads(reply.data)["code"] == "duplicate_key"
+    last = shared_server.sql(f"SELECT id FROM {table} WHERE id > {greatest - 2} ORDER BY id")
+    assert last == [[greatest - 1], [greatest]]
+    assert shared_server.sql(f"SELECT count(*), count(DISTINCT id) FROM {table}") == [[ROWS, ROWS]]
+
+
+async def test_keys_of_several_columns_are_there_after_a_restart(start_kalam: Callable[..., ServerProcess]) -> None:
+    server = start_kalam()
+    server.sql("CREATE NAMESPACE own; CREATE TABLE own.t (name TEXT, id BIGINT, PRIMARY KEY (name, id))")
+    payload = sent(at=None, price=None)
+    assert json.loads((await insert(server, "own.t", payload)).data)["rows"] == ROWS
+    server.kill()
+    server.restart()
+    assert json.loads((await insert(server, "own.t", payload)).data)["code"] == "duplicate_key"
+    assert server.sql("""SELECT id FROM own.t WHERE name = '"n" 7' AND id = 7""") == [[7]]
+    assert server.sql("SELECT count(*) FROM own.t") == [[ROWS]]
+
+
 async def test_senders_may_ask_for_them_to_be_taken_otherwise(shared_server: ServerProcess) -> None:
     table = create(shared_server, "asked")
     first = await insert(shared_server, table, sent(), Nats_Msg_Id="load-1")

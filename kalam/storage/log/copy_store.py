@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterable, Sequence
 
 import msgspec
-import pyarrow as pa
 
 from kalam.errors import TableNotFound
 from kalam.rows.column_rows import is_columns
@@ -172,7 +171,7 @@ class CopyStore:
             copy.append(chunk)
             own = keys_of(keys.unpack(chunk.payload, chunk.schema_version))
             if chunk.op == "insert":
-                growing = GrowingKeys.of(pa.array(own)) if is_columns(chunk.payload) else None
+                growing = GrowingKeys.of_keys(own) if is_columns(chunk.payload) else None
                 copy.versions.add(own if growing is None else growing, chunk.first_seq)
             else:
                 sign = -1 if chunk.op == "delete" else 1
