@@ -150,6 +150,14 @@ def test_not_in_deletes_what_sql_says(shared_server: ServerProcess, orders: str)
     assert shared_server.sql(one_of_two) == "2 rows deleted"
 
 
+def test_rows_of_values_that_a_sub_query_has_are_deleted(shared_server: ServerProcess, orders: str) -> None:
+    ids = [row[0] for row in shared_server.sql(f"SELECT id FROM {orders} ORDER BY id")]
+    text = f"DELETE FROM {orders} AS d WHERE (id, id + 1) NOT IN (SELECT DISTINCT id, id + 1 FROM {orders} AS s) "
+    assert shared_server.sql(f"{text} RETURNING id") == []
+    among = f"DELETE FROM {orders} AS d WHERE (d.id, id + 1) IN (SELECT id, id + 1 FROM {orders} WHERE id < {ids[-1]})"
+    assert shared_server.sql(f"{among} AND id > {ids[0]} RETURNING id") == [[each] for each in ids[1:-1]]
+
+
 def test_names_of_columns_are_as_they_were(shared_server: ServerProcess, orders: str) -> None:
     text = f"SELECT total - 1, sum(total - 1) OVER (), bal / 3, qty + 1 AS q FROM {orders} WHERE id = 2"
     [result] = shared_server.results(text)

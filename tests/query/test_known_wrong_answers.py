@@ -57,6 +57,9 @@ KNOWN = [
         "SELECT id FROM ta WHERE id IN (SELECT max(id) FROM tb GROUP BY g) OR id IN (SELECT min(id) FROM te)",
         [(3,), (4,)],
     ),
+    # a row of values is no value to look for
+    ("SELECT g FROM ta WHERE (id, s) IN (SELECT id, s FROM tb)", [(1,)]),
+    ("SELECT g FROM ta WHERE ROW(g, id + 1) IN (SELECT g, id FROM tb)", [(1,)]),
     # sums, products and dates wrap (#17539); a DECIMAL of 38 digits as well
     ("SELECT sum(v) FROM (VALUES (9223372036854775807), (1)) AS q(v)", None),
     ("SELECT v + 1 FROM (VALUES (9223372036854775807)) AS q(v)", None),
@@ -86,6 +89,10 @@ KNOWN = [
     ("SELECT CAST(2.5 AS INT)", [(3,)]),
 ]
 REFUSED = [
+    "SELECT g FROM ta WHERE (id, g) IN (SELECT id, g FROM tb WHERE tb.s = ta.s)",
+    "SELECT (id, g) IN (SELECT id, g FROM tb) FROM ta",
+    "SELECT g FROM ta GROUP BY g HAVING (g, count(*)) IN (SELECT id, g FROM tb)",
+    "SELECT ta.g FROM ta JOIN tb ON (ta.id, ta.g) IN (SELECT id, g FROM tb)",
     "SELECT g FROM ta WHERE id NOT IN (SELECT max(id) FROM tb WHERE tb.g = ta.g)",
     "SELECT g FROM ta WHERE (id IN (SELECT max(id) FROM tb WHERE tb.g = ta.g)) IS NULL",
 ]
@@ -190,6 +197,36 @@ def test_in_means_the_same_as_in_duckdb(ask: Ask, sub_query: str) -> None:
         given += found is not None
         assert found in (None, ordered(other.execute(text).fetchall())), text
     assert given > 0.8 * len(SOUGHT) * 2 * len(CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    "sub_query",
+    [
+        "SELECT id, g FROM tb",
+        "SELECT DISTINCT id, g FROM tb AS inside WHERE g IS NOT NULL AND id IS NOT NULL",
+        "SELECT id, g FROM te",
+        "SELECT max(id), g FROM tb GROUP BY g",
+        "SELECT id, g FROM tb UNION ALL SELECT NULL, NULL",
+        "SELECT * FROM (SELECT g, id FROM ta) q",
+    ],
+)
+def test_in_of_a_row_means_the_same_as_its_comparisons(ask: Ask, sub_query: str) -> None:
+    """DuckDB is asked for the comparisons one by one: its own IN takes a row with a NULL for one value."""
+    other = duckdb.connect()
+    for name, rows in TABLES.items():
+        other.register(name, rows)
+    listed = other.execute(sub_query).fetchall()
+    for sought, word, condition in itertools.product(("id, g", "g, 1"), ("IN", "NOT IN"), CONDITIONS):
+        left, right = sought.split(", ")
+        equal = [f"({left} = {a or 'NULL'} AND {right} = {b or 'NULL'})" for a, b in listed]
+        same = f"{'NOT' if word == 'NOT IN' else ''} ({' OR '.join(equal) or 'FALSE'})"
+        text = f"SELECT g, id FROM ta WHERE {condition.format(f'({sought}) {word} ({sub_query})')}"
+        compared = f"SELECT g, id FROM ta WHERE {condition.format(same)}"
+        assert ask(text) == ordered(other.execute(compared).fetchall()), text
+
+
+def test_a_row_is_looked_for_among_rows_of_as_many_values(ask: Ask) -> None:
+    assert ask("SELECT g FROM ta WHERE (id, g) IN (SELECT id FROM te WHERE FALSE)") is None
 
 
 def test_random_queries_mean_the_same_as_in_duckdb() -> None:

@@ -3,15 +3,18 @@
 It is right where IN is a condition of its own, joined to others by AND and OR, and where NOT IN is one, joined by AND
 alone, does not name columns of an outer query, and what is looked for is no constant. Everywhere else the query asks
 for the same by ``= ANY`` and ``<> ALL``, which DataFusion carries out by the rules of three values, and more slowly.
+A row of several values, which it does not look for at all, is looked for by EXISTS.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from sqlglot import exp
+from sqlglot.tokenizer_core import Token
 
-from kalam.errors import Unsupported
+from kalam.errors import SyntaxFault, Unsupported
 from kalam.query.exact.scopes import Scope, own_columns
 from kalam.sql.text.edits import Span
 
@@ -35,7 +38,17 @@ def look_in(scope: Scope, node: exp.In) -> None:
     inner = work.tree.bracket_behind(start)
     if inner is None:
         raise Unsupported("a sub-query behind IN cannot be read; write it in brackets")
-    uncorrelated = work.planner.schema(f"{scope.withs} {work.edits.part(inner)}") is not None
+    schema = work.planner.schema(f"{scope.withs} {work.edits.part(inner)}")
+    if (values := _row(node.this)) is not None:
+        if schema is None:
+            _refuse_correlated(scope, inner)
+            return
+        if len(schema) != len(values):
+            raise SyntaxFault(f"the sub-query behind IN has {len(schema)} columns, and the row before it {len(values)}")
+        _check_reachable(node)
+        _by_exists(scope, node, inner, values, place=place, negated=negated)
+        return
+    uncorrelated = schema is not None
     if place is not Place.VALUE and not negated:
         if place is Place.BESIDE and not _is_plain_column(query):
             _name_column(scope, node, inner, uncorrelated=uncorrelated)
@@ -105,9 +118,7 @@ def _by_comparison(scope: Scope, node: exp.In, inner: Span, *, uncorrelated: boo
             hint="write the condition with EXISTS or NOT EXISTS, or give the sub-query a GROUP BY and join it",
         )
     work = scope.work
-    words = [
-        token for token in work.tree.between(work.span(node.this)[1], inner[0]) if token.text.upper() in ("NOT", "IN")
-    ]
+    words = _words(scope, node, inner)
     negated = words[0].text.upper() == "NOT"
     if uncorrelated and _is_told_by_three(scope, node):
         _by_three(scope, node, inner, negated=negated)
@@ -119,7 +130,7 @@ def _is_told_by_three(scope: Scope, node: exp.In) -> bool:
     """Whether what is looked for, and the sub-query, may be written several times."""
     inner = node.args["query"]
     once = (exp.Limit, exp.Offset, exp.Fetch, exp.Anonymous, exp.Rand)
-    if isinstance(node.this, exp.Tuple) or any(isinstance(part, (exp.Query, *once)) for part in node.this.walk()):
+    if any(isinstance(part, (exp.Query, *once)) for part in node.this.walk()):
         return False
     return not any(isinstance(part, (*once, exp.In)) for part in inner.walk())
 
@@ -141,6 +152,61 @@ def _by_three(scope: Scope, node: exp.In, inner: Span, *, negated: bool) -> None
         f"WHEN {count} > {known} THEN NULL ELSE {missed}"
     )
     edits.replace_whole((start, inner[1] + 1), f"(CASE {rules} END)")
+
+
+def _row(node: exp.Expr) -> Sequence[exp.Expr] | None:
+    """The values of ``(a, b)`` and ``ROW(a, b)``; None for a single value."""
+    if isinstance(node, exp.Tuple):
+        return node.expressions
+    return node.expressions if isinstance(node, exp.Anonymous) and str(node.this).upper() == "ROW" else None
+
+
+def _refuse_correlated(scope: Scope, inner: Span) -> None:
+    """Raise Unsupported where the sub-query names columns of the query around it; its other faults DataFusion tells."""
+    text = f"{scope.withs} SELECT 1 {scope.source()} WHERE EXISTS ({scope.work.edits.part(inner)})"
+    if scope.work.planner.schema(text) is not None:
+        raise Unsupported(
+            "a row before IN is looked for in a sub-query that names no column of the query around it",
+            hint="write the condition with EXISTS or NOT EXISTS",
+        )
+
+
+def _check_reachable(node: exp.In) -> None:
+    """Raise Unsupported where DataFusion has no EXISTS, or its sub-query could not name the row's values."""
+    inner: exp.Expr = node
+    while isinstance(parent := inner.parent, exp.Expr) and not isinstance(inner, (exp.Where, exp.Query)):
+        inner = parent
+    if not isinstance(inner, exp.Where):
+        raise Unsupported(
+            "(a, b) IN (SELECT …) is a condition behind WHERE", hint="say it there, in a sub-query if need be"
+        )
+
+
+def _by_exists(
+    scope: Scope, node: exp.In, inner: Span, values: Sequence[exp.Expr], *, place: Place, negated: bool
+) -> None:
+    """Write ``(a, b) IN (…)`` as whether a row of the sub-query is the same, or, where NULL counts, may be the same.
+
+    Under an even number of NOTs a condition that is not known counts as FALSE, under an odd one as TRUE.
+    """
+    edits, start = scope.work.edits, scope.work.span(node.this)[0]
+    names = [f"kalam_in_{inner[0]}_{number}" for number in range(len(values))]
+    source = f"(SELECT 1 FROM ({edits.part(inner)}) AS kalam_of_{inner[0]} ({', '.join(names)}) WHERE "  # noqa: S608 - around the user's own text, read only
+    pairs = [(name, f"({edits.part(scope.work.span(value))})") for name, value in zip(names, values, strict=True)]
+    same = f"EXISTS {source}" + " AND ".join(f"{name} = {value}" for name, value in pairs) + ")"
+    maybe = " AND ".join(f"({name} = {value} OR {name} IS NULL OR {value} IS NULL)" for name, value in pairs)
+    possible = f"EXISTS {source}{maybe})"
+    nots = "NOT " if _words(scope, node, inner)[0].text.upper() == "NOT" else ""
+    written = f"{nots}{possible if negated else same}"
+    if place is Place.VALUE:
+        written = f"{nots}({same} OR ({possible} AND CAST(NULL AS BOOLEAN)))"
+    edits.replace_whole((start, inner[1] + 1), f"({written})")
+
+
+def _words(scope: Scope, node: exp.In, inner: Span) -> list[Token]:
+    """The words IN or NOT IN."""
+    between = scope.work.tree.between(scope.work.span(node.this)[1], inner[0])
+    return [token for token in between if token.text.upper() in ("NOT", "IN")]
 
 
 def _is_one_row(query: exp.Expr) -> bool:
