@@ -18,6 +18,7 @@ from kalam.engine.described import Description
 from kalam.engine.dispatch import Dispatch
 from kalam.engine.session import Session
 from kalam.engine.shown import Shown, shown
+from kalam.errors import TableNotFound
 from kalam.live import LiveQuery, Sink
 from kalam.names import TableName
 from kalam.query.parameters import Parameters
@@ -159,8 +160,11 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         return self._dispatch.gate.rights.may_create(self.session.identity.rights_of, namespace)
 
     def table(self, name: TableName) -> Table:
-        """The table of a name; raises TableNotFound."""
-        return self._dispatch.gate.named(name, self.session.identity)
+        """The table of a name, which is no temporary one: those are of statements alone; raises TableNotFound."""
+        table = self._dispatch.gate.named(name, self.session.identity)
+        if table.is_temporary:
+            raise TableNotFound(f"there is no table {name}")
+        return table
 
     def taking(self, name: TableName, conflict: Conflict | None = None) -> Table:
         """The table of a name, into which the caller may send rows; raises what keeps the caller from it."""

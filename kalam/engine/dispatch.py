@@ -273,7 +273,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         if names_session(text) and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
-        if session.has_temporary or TEMPORARY_NAMESPACE in text.lower():
+        if session.has_temporary or TEMPORARY_NAMESPACE in f"{session.namespace} {text}".lower():
             statement = with_temporaries(statement, partial(meant, self.catalogue.temporary, session))
         return statement, session
 

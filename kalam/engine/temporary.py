@@ -56,12 +56,13 @@ def meant(spaces: TemporarySpaces, session: Session, ref: TableRef) -> TableRef:
     Raises TableNotFound for one of another session.
     """
     space = session.temporary
-    if ref.namespace is None:
-        return ref if space is None or ref.table not in space.tables else TableRef(space.namespace, ref.table)
-    if space is not None and ref.namespace in (TEMPORARY_NAMESPACE, space.namespace):
+    if ref.namespace is None and space is not None and ref.table in space.tables:
+        return TableRef(space.namespace, ref.table)
+    namespace = session.namespace if ref.namespace is None else ref.namespace
+    if space is not None and namespace in (TEMPORARY_NAMESPACE, space.namespace):
         return TableRef(space.namespace, space.table(ref.table).table.name.table)
-    if spaces.has(ref.namespace):
-        raise TableNotFound(f"there is no table {ref.namespace}.{ref.table}")
+    if namespace is not None and spaces.has(namespace):
+        raise TableNotFound(f"there is no table {namespace}.{ref.table}")
     return ref
 
 

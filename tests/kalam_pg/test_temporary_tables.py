@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from login_book import wait_until
-from server_process import ServerProcess
+from server_process import ServerProcess, SqlFailed
 
 NAMESPACE = "temporary"
 
@@ -114,6 +114,36 @@ def test_two_sessions_have_tables_of_the_same_name(session: psycopg.Connection, 
         assert rows(session, "SELECT n FROM same") == [(0,)]
     session.execute("DISCARD ALL")
     assert rows(session, "SELECT count(*) FROM pg_class WHERE relname = 'same'") == [(0,)]
+
+
+def test_no_default_namespace_leads_to_those_of_another_session(
+    session: psycopg.Connection, pg_server: ServerProcess, pg_url: str
+) -> None:
+    session.execute("CREATE TEMP TABLE hidden AS SELECT 7 AS n")
+    [[namespace]] = rows(session, "SELECT table_schema FROM information_schema.tables WHERE table_name = 'hidden'")
+    asked = (
+        "SELECT * FROM hidden",
+        "SELECT n FROM hidden WHERE n = 7",
+        "CREATE TEMP TABLE copied AS SELECT * FROM hidden",
+        f"CREATE TABLE {NAMESPACE}.copied AS SELECT * FROM hidden",
+        f"INSERT INTO {NAMESPACE}.things (id) SELECT n FROM hidden",
+        f"DELETE FROM {NAMESPACE}.things USING hidden WHERE id = n",
+        "INSERT INTO hidden VALUES (8)",
+        "DROP TABLE hidden",
+        f"COPY {namespace}.hidden FROM STDIN",
+    )
+    with psycopg.connect(pg_url, autocommit=True, options=f"-c search_path={namespace}") as second:
+        assert [code(second, text) for text in asked] == ["42P01"] * len(asked)
+        second.execute("CREATE TEMP TABLE own AS SELECT 1 AS n")
+        assert [code(second, text) for text in asked] == ["42P01"] * len(asked)
+        assert rows(second, "SELECT n FROM own") == [(1,)]
+    for text in asked[:-1]:
+        with pytest.raises(SqlFailed) as caught:
+            pg_server.sql(text, namespace=str(namespace))
+        assert caught.value.code in ("table_not_found", "unsupported")
+    session.execute(f"SET search_path = {namespace}")  # type: ignore[arg-type] # as above
+    assert rows(session, "SELECT n FROM hidden") == [(7,)]
+    assert rows(session, f"SELECT count(*) FROM {NAMESPACE}.things WHERE id = 7") == [(0,)]
 
 
 def test_a_block_that_is_rolled_back_takes_them_back(session: psycopg.Connection) -> None:
