@@ -33,7 +33,7 @@ class TailFormat(enum.StrEnum):
 
 
 def tail(
-    what: Annotated[str, typer.Argument(help="A table, as namespace.table, or SELECT … FROM … WHERE …")],
+    what: Annotated[str, typer.Argument(help="A table, as namespace.table, or a query: SELECT …")],
     last: Annotated[int, typer.Option("--last", "-n", min=0, help="Rows to begin with, those changed last.")] = 10,
     form: Annotated[TailFormat, typer.Option("--format", help="How changes are written.")] = TailFormat.TEXT,
     token: Annotated[

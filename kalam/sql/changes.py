@@ -70,8 +70,10 @@ def merge(cursor: Cursor) -> Merge:
         cursor.expect("WHEN")
         is_missing = cursor.take("NOT")
         cursor.expect("MATCHED")
-        if cursor.at("BY") or cursor.at("AND"):
-            raise cursor.refusal(f"WHEN … {cursor.token.word} is not supported in a MERGE; say it in ON, or in USING")
+        if cursor.at("AND"):
+            raise cursor.refusal("WHEN … AND is not supported in a MERGE; say it in ON, or in USING")
+        if cursor.at("BY"):
+            raise cursor.refusal("WHEN … BY is not supported in a MERGE", hint="a DELETE removes what has no source")
         if missing if is_missing else matched:
             raise cursor.refusal("a MERGE has one WHEN MATCHED and one WHEN NOT MATCHED", at=token)
         cursor.expect("THEN")

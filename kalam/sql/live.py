@@ -16,7 +16,9 @@ from kalam.sql.text.cursor import Cursor, did_you_mean
 from kalam.sql.text.lexer import Kind, StatementText
 from kalam.sql.text.statements import Subscribe, TableRef
 
-_FORM = "a live query is SELECT columns|* FROM table [WHERE …]"
+_FORM = "a live query is SELECT columns|* FROM table [WHERE …], or a SELECT that groups"
+_PLAIN = f"{_FORM}; this one has more than plain columns and does not group"
+_HINT = "a materialized view takes expressions, and a live query follows it"
 _CLAUSES = ("GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "QUALIFY", "UNION", "INTERSECT", "EXCEPT")
 _JOINS = ("JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL")
 _OPTIONS = ("last_rows", "from_seq", "from_time")
@@ -77,7 +79,7 @@ def _select(cursor: Cursor) -> tuple[tuple[str, ...] | None, TableRef]:
     cursor.expect("SELECT")
     named = None if cursor.take_symbol("*") else _columns(cursor)
     if not cursor.at("FROM"):
-        raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
+        raise cursor.refusal(_PLAIN, hint=_HINT)
     cursor.expect("FROM")
     if cursor.at_symbol("("):
         raise cursor.refusal(_FORM)
@@ -94,7 +96,7 @@ def _columns(cursor: Cursor) -> list[tuple[str | None, str]]:
     names: list[tuple[str | None, str]] = []
     while not names or cursor.take_symbol(","):
         if cursor.token.kind not in (Kind.WORD, Kind.QUOTED) or cursor.at("DISTINCT"):
-            raise cursor.refusal(f"{_FORM}, with plain columns and nothing else")
+            raise cursor.refusal(_PLAIN, hint=_HINT)
         name, qualifier = cursor.name("column"), None
         if cursor.take_symbol("."):
             qualifier, name = name, cursor.name("column")

@@ -87,18 +87,20 @@ class EphemeralRows(UnwrittenRows):
         """Nothing, behind the last change; raises CursorExpired for an older one, which nothing keeps."""
         last_seq = self.views.last_seq(table)
         if from_seq != last_seq:
-            raise CursorExpired(
-                f"changes of {table.name} are not kept: it is an EPHEMERAL view, which is at {last_seq} now"
-            )
+            raise CursorExpired(f"changes of a view in memory are not kept, and it is at {last_seq} now")
         return no_changes(from_seq)
 
     async def seq_before(self, table: Table, moment: datetime) -> int:
         """Raise Unsupported."""
-        raise Unsupported(f"from_time is for STREAM tables; {table.name} is none")
+        raise Unsupported(
+            "from_time is for the events of a STREAM table; a view in memory has its rows as they are now"
+        )
 
     async def last_of_keys(self, table: Table, told_seq: int) -> Replay:
         """Raise Unsupported."""
-        raise Unsupported(f"last_per_key is for STREAM tables; {table.name} is none", hint="a live query has the rows")
+        raise Unsupported(
+            "last_per_key is for the events of a STREAM table", hint="a live query of a view has its rows"
+        )
 
 
 class EphemeralUpkeep(DerivedUpkeep, SelectUpkeep):

@@ -32,10 +32,12 @@ REFUSALS: Final[Mapping[Verb, str]] = {
     "COMPACT": "COMPACT of the STREAM table {}: its events never go to Parquet",
     "CHECK": "CHECK of the STREAM table {}: its events never go to Parquet",
     "UPDATE": "UPDATE on the STREAM table {}: an event that happened is not changed",
+    "MERGE": "MERGE into the STREAM table {}: an event that happened is not changed",
     "ON CONFLICT": "ON CONFLICT on the STREAM table {}: its events have no key that could conflict",
     "on_conflict": "on_conflict on the STREAM table {}: its events have no key that could conflict",
 }
-HINTS: Final[Mapping[Verb, str]] = {"UPDATE": "insert a new event, or use a SHARED table for rows that change"}
+_CHANGED: Final = "insert a new event, or use a SHARED table for rows that change"
+HINTS: Final[Mapping[Verb, str]] = {"UPDATE": _CHANGED, "MERGE": _CHANGED}
 
 
 class StreamRows:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict
 
-from kalam.errors import InvalidOption, RequestError, TooBusy, TooLarge
+from kalam.errors import InvalidOption, RequestError, TooBusy, TooLarge, Unsupported
 from kalam.live.live_request import LiveRequest
 from kalam.live.reads import Read
 from kalam.names import TableName
@@ -39,6 +40,8 @@ from kalam.views.shown import standing_of
 from kalam.views.sight import Sight
 from kalam.views.wakings import Waking, Wakings
 
+_NAMED_KEY: Final = "CREATE EPHEMERAL MATERIALIZED VIEW … WITH (key = 'a, b') names the columns, and is followed"
+_KEPT_AS_VIEW: Final = "the groups of a live query are kept as a materialized view is"
 Sameness = tuple[object, ...]
 End = Callable[[Table, str], None]
 """Ends the live queries on a table, for a reason."""
@@ -106,7 +109,8 @@ class NamelessViews:
         assert request.query is not None
         query = read_view_query(Cursor(StatementText(request.query.text)))
         names = dict.fromkeys(resolve(use.ref, None) for use in query.tables)
-        sources = [self._planner.source(name) for name in names]
+        with _said_of_views():
+            sources = [self._planner.source(name) for name in names]
         sight = self._sight(request.user, sources)
         guards = [sight.guard(source) for source in sources]
         sameness = (
@@ -144,13 +148,8 @@ class NamelessViews:
             )
 
     async def _made(self, request: LiveRequest, query: QueryText, sight: Sight) -> tuple[Waking, Sequence[Read]]:
-        try:
+        with _said_of_views():
             plan = await self._planner.plan(query, None, {}, request.user, ephemeral=True, sighted=True)
-        except InvalidOption as exc:
-            raise InvalidOption(
-                exc.detail,
-                hint="CREATE EPHEMERAL MATERIALIZED VIEW … WITH (key = 'a, b') names the columns, and is followed",
-            ) from exc
         await check_all_kept(plan.sources, self._foreign)
         view = _table(plan, -next(self._numbers), request.user)
         return self._wakings.wake(view, sight, self._stood), _reads(plan, sight)
@@ -199,6 +198,17 @@ class NamelessViews:
         [made] = await asyncio.gather(common.made, return_exceptions=True)
         if not isinstance(made, BaseException):
             await self._wakings.end(made[0])
+
+
+@contextmanager
+def _said_of_views() -> Iterator[None]:
+    """Within it what is refused in the words of views says why that is said to who opens a live query."""
+    try:
+        yield
+    except InvalidOption as exc:
+        raise InvalidOption(exc.detail, hint=_NAMED_KEY) from exc
+    except Unsupported as exc:
+        raise Unsupported(exc.detail, **({"hint": _KEPT_AS_VIEW} | exc.fields)) from exc
 
 
 def _normal(text: str) -> str:

@@ -412,7 +412,10 @@ def test_a_stream_shows_its_rows_in_the_order_of_their_inserts(sql: Sql) -> None
 def test_a_stream_refuses_update_and_flush_and_takes_delete(sql: Sql) -> None:
     sql("CREATE STREAM TABLE s (k INT); INSERT INTO s VALUES (1), (2), (3), (2)")
     assert code_of(sql, "UPDATE s SET k = 1") == "unsupported"
+    assert code_of(sql, "MERGE INTO s USING s AS t ON t.k = s.k WHEN MATCHED THEN DELETE") == "unsupported"
     assert code_of(sql, "FLUSH TABLE s") == "unsupported"
+    assert code_of(sql, "CHECK TABLE s") == "unsupported"
+    assert code_of(sql, "INSERT INTO s VALUES (1) ON CONFLICT (k) DO NOTHING") == "unsupported"
     assert sql("DELETE FROM s WHERE k = $1", 2) == "2 events deleted"
     assert sql("SELECT k FROM s") == [[1], [3]]
     assert sql("INSERT INTO s VALUES (4)") == "1 row inserted"

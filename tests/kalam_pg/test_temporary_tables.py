@@ -194,6 +194,9 @@ def test_what_a_statement_of_theirs_cannot_be_is_refused(session: psycopg.Connec
     assert code(session, "CREATE TEMP TABLE u (n INT) WITH (fillfactor = 70)") == "0A000"
     assert code(session, f"CREATE TEMP TABLE {NAMESPACE}.u (n INT)") == "42602"
     assert code(session, "CREATE NAMESPACE pg_temp_7") == "42602"
+    assert code(session, "MERGE INTO t USING (SELECT 1 AS id) AS s ON s.id = t.id WHEN MATCHED THEN DELETE") == "0A000"
+    with pytest.raises(psycopg.Error, match="CREATE TEMPORARY TABLE"):
+        session.execute("CREATE TABLE pg_temp.u (n INT)")
     assert rows(session, "SELECT id, n FROM t") == [(1, 1)]
     session.execute("TRUNCATE t")
     assert rows(session, "SELECT count(*) FROM t") == [(0,)]

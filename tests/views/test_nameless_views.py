@@ -397,6 +397,22 @@ async def test_what_no_view_can_be_is_refused_and_leaves_nothing(
     assert not any(each[2].startswith(f"{namespace}.") for each in shared_server.sql("SHOW LIVE QUERIES"))
 
 
+def test_what_is_refused_names_nothing_that_nobody_made(
+    shared_server: ServerProcess, table: str, namespace: str
+) -> None:
+    groups = f"SUBSCRIBE TO SELECT g, count(*) AS n FROM {table} GROUP BY g"
+    for asked, told in (
+        (f"{groups} OPTIONS (from_time = '2026-01-01')", "events of a STREAM table"),
+        (groups.replace("count(*)", "string_agg(g, ',')"), "kept as a materialized view is"),
+        (f"SUBSCRIBE TO SELECT v + 1 AS w FROM {table}", "or a SELECT that groups"),
+    ):
+        with pytest.raises(SqlFailed) as failed:
+            shared_server.sql(asked)
+        problem = str(failed.value.problem)
+        assert told in problem
+        assert f"{namespace}.live" not in problem
+
+
 async def test_so_many_are_kept_of_one_user_and_of_all(
     shared_server: ServerProcess, table: str, wait_until: WaitUntil
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from kalam.errors import AlreadyExists, NamespaceNotFound
-from kalam.names import TableName
+from kalam.names import TEMPORARY_NAMESPACE, TableName
 from kalam.schema import (
     Table,
     TableDefinition,
@@ -50,7 +50,9 @@ def insert_table(conn: sqlite3.Connection, definition: TableDefinition, created:
     """Add a table; its id. Raises NamespaceNotFound or AlreadyExists."""
     name = definition.name
     if not conn.execute("SELECT 1 FROM namespaces WHERE namespace = ?", (name.namespace,)).fetchone():
-        raise NamespaceNotFound(f"there is no namespace {name.namespace!r}", hint=f"CREATE NAMESPACE {name.namespace}")
+        is_temporary = name.namespace.startswith(TEMPORARY_NAMESPACE)
+        hint = "CREATE TEMPORARY TABLE makes one" if is_temporary else f"CREATE NAMESPACE {name.namespace}"
+        raise NamespaceNotFound(f"there is no namespace {name.namespace!r}", hint=hint)
     try:
         cursor = conn.execute(
             "INSERT INTO tables (namespace, table_name, kind, key, options, schema_version, created_us, owner, home) "
