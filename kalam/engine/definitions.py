@@ -23,7 +23,15 @@ from kalam.query.results import Result
 from kalam.query.selects import Told, check_unselected, selects_of
 from kalam.schema import FIRST_OWNER, Column, SelectOptions, Table, TableDefinition, TableOptions, ViewOptions
 from kalam.sql import table_options
-from kalam.sql.text.alterations import Action, DropColumn, DropNotNull, RenameColumn, RenameTable, SetType
+from kalam.sql.text.alterations import (
+    Action,
+    ChangeColumns,
+    DropColumn,
+    DropNotNull,
+    RenameColumn,
+    RenameTable,
+    SetType,
+)
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
@@ -220,10 +228,7 @@ class Definitions:
         upkeep = self._upkeep.of(table)
         async with upkeep.altering(table), self._book.changing, self._changing:
             table = self._catalogue.newest(table)
-            if isinstance(statement.action, (DropColumn, RenameColumn, DropNotNull, SetType)):
-                check_unread(table, self._catalogue, self._told(session), column=statement.action.name)
-            if isinstance(statement.action, (DropColumn, RenameColumn, SetType)):
-                check_unselected(table, self._catalogue, self._told(session), column=statement.action.name)
+            self._check_readers(table, statement.action, session)
             policies = self._policies_after(table, statement.action)
             also = self._book.policy_sql(policies)
             table, done = await upkeep.alter(table, statement.action, session.user, self._column_users, also)
@@ -264,12 +269,25 @@ class Definitions:
         self._notices.notice("table.truncated", {"namespace": name.namespace, "table": name.table, "kind": table.kind})
         return Result(message=f"{_named(table)} truncated")
 
+    def _check_readers(self, table: Table, action: Action, session: Session) -> None:
+        """Raise TableInUse where a view reads a column that an ALTER would change for it."""
+        if isinstance(action, ChangeColumns):
+            for each in action.actions:
+                self._check_readers(table, each, session)
+        if isinstance(action, (DropColumn, RenameColumn, DropNotNull, SetType)):
+            check_unread(table, self._catalogue, self._told(session), column=action.name)
+        if isinstance(action, (DropColumn, RenameColumn, SetType)):
+            check_unselected(table, self._catalogue, self._told(session), column=action.name)
+
     def _policies_after(self, table: Table, action: Action) -> list[Policy]:
         """The policies that read otherwise after an ALTER; raises TableInUse for a column that one of them names."""
         policies = self._book.policies.get(table.table_id, ())
         match action:
             case DropColumn(name):
                 check_unused(table, name, policies)
+            case ChangeColumns(actions):
+                for each in actions:
+                    self._policies_after(table, each)
             case RenameColumn(name, new_name):
                 return renamed(policies, name, new_name)
         return []

@@ -24,6 +24,7 @@ from kalam.sql.tables.columns import COLUMNS_MAX
 from kalam.sql.text.alterations import (
     Action,
     AddColumn,
+    ChangeColumns,
     DropColumn,
     DropNotNull,
     OfColumn,
@@ -67,6 +68,14 @@ def altered(
             return _added(table, action, max(used_ids) + 1, user, now)
         case DropColumn(name):
             return _dropped(table, name, column_users)
+        case ChangeColumns(actions):
+            done = []
+            for each in actions:
+                new = altered(table, each, user=user, now=now, used_ids=used_ids, column_users=column_users)
+                used_ids = [*used_ids, *(column.column_id for column in new.columns)]
+                table = replace(table, columns=new.columns)
+                done.append(new.message)
+            return Altered(table.columns, table.key, table.options, ", ".join(done))
         case RenameColumn(name, new_name):
             return _renamed(table, name, new_name)
         case SetDefault() | DropNotNull() | SetType():

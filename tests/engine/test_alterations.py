@@ -104,6 +104,44 @@ def test_columns_keep_their_order_before_the_row_id(shared_server: ServerProcess
     assert shared_server.results(f"SELECT * FROM {ns}.u", user="ann")[0]["columns"][1]["type"] == "JSON"
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_several_columns_come_and_go_as_one_version(shared_server: ServerProcess, ns: str, state: str) -> None:
+    t = make(shared_server, ns, state)
+    text = f"ALTER TABLE {t} ADD COLUMN c INT DEFAULT 5, DROP COLUMN a, ADD d TEXT NOT NULL DEFAULT 'x, y', DROP b"
+    assert "schema version 2" in str(shared_server.sql(text))
+    shared_server.sql(f"INSERT INTO {t} VALUES (3, 7, 'z')")
+    assert shared_server.sql(f"SELECT id, c, d FROM {t} ORDER BY id") == [[1, 5, "x, y"], [2, 5, "x, y"], [3, 7, "z"]]
+    history = [
+        "id BIGINT NOT NULL, a TEXT, b INT",
+        "id BIGINT NOT NULL, c INT DEFAULT 5, d TEXT NOT NULL DEFAULT 'x, y'",
+    ]
+    assert [row[1] for row in shared_server.sql(f"DESCRIBE TABLE {t} HISTORY")] == history
+    shared_server.sql(f"ALTER TABLE {t} ADD a TEXT, ADD b INT; FLUSH TABLE {t}")
+    assert shared_server.sql(f"SELECT id, a, b, c FROM {t} WHERE id < 3 ORDER BY id") == [
+        [1, None, None, 5],
+        [2, None, None, 5],
+    ]
+
+
+def test_of_several_columns_all_or_none_come_and_go(shared_server: ServerProcess, ns: str) -> None:
+    t = make(shared_server, ns, "hot")
+    shared_server.sql(f"CREATE MATERIALIZED VIEW {ns}.v AS SELECT id, b FROM {t}")
+    cases = {
+        "ADD c INT, DROP COLUMN nothing": "column_not_found",
+        "ADD c INT, ADD b INT": "already_exists",
+        "DROP a, DROP b": "table_in_use",
+        "ADD c INT, ADD e INT NOT NULL": "invalid_value",
+    }
+    for action, code in cases.items():
+        assert code_of(shared_server, f"ALTER TABLE {t} {action}") == code, action
+    assert shared_server.sql(f"SELECT * FROM {t} WHERE id = 1")[0][:3] == [1, "one", 10]
+    assert [row[0] for row in shared_server.sql(f"DESCRIBE TABLE {t} HISTORY")] == [1]
+    shared_server.sql(f"CREATE TABLE {ns}.keyed (id INT PRIMARY KEY, a INT); CREATE TABLE {ns}.lone (a INT)")
+    assert code_of(shared_server, f"ALTER TABLE {ns}.keyed DROP a, DROP id") == "unsupported"
+    assert code_of(shared_server, f"ALTER TABLE {ns}.lone DROP COLUMN a, ADD b INT") == "unsupported"
+    shared_server.sql(f"ALTER TABLE {ns}.lone ADD b INT, DROP COLUMN a")
+
+
 def test_every_alter_is_a_version_of_the_history(shared_server: ServerProcess, ns: str) -> None:
     t = make(shared_server, ns, "hot")
     shared_server.sql(f"ALTER TABLE {t} RENAME COLUMN a TO title; ALTER TABLE {t} SET (flush_policy = 'rows:5')")

@@ -7,6 +7,7 @@ from kalam.schema import Column, DataType, Default, DefaultKind, TableKind, Type
 from kalam.sql import parse_statement
 from kalam.sql.text.alterations import (
     AddColumn,
+    ChangeColumns,
     DropColumn,
     DropNotNull,
     RenameColumn,
@@ -357,6 +358,21 @@ def test_tables_are_dropped() -> None:
         ),
         ("DROP COLUMN c", DropColumn("c")),
         ("DROP c", DropColumn("c")),
+        ("DROP a, DROP COLUMN b", ChangeColumns((DropColumn("a"), DropColumn("b")))),
+        (
+            "ADD COLUMN c INT DEFAULT 1, DROP COLUMN a",
+            ChangeColumns(
+                (
+                    AddColumn(
+                        "c",
+                        DataType(name=TypeName.INT),
+                        nullable=True,
+                        default=Default(kind=DefaultKind.LITERAL, literal=1),
+                    ),
+                    DropColumn("a"),
+                )
+            ),
+        ),
         ("RENAME COLUMN a TO b", RenameColumn("a", "b")),
         ("RENAME a TO b", RenameColumn("a", "b")),
         ("RENAME TO b", RenameTable("b")),
@@ -368,7 +384,7 @@ def test_tables_are_dropped() -> None:
         ("SET (flush_policy = 'rows:5')", SetOptions({"FLUSH_POLICY": "rows:5"})),
     ],
 )
-def test_a_table_is_altered_by_one_action(action: str, value: object) -> None:
+def test_a_table_is_altered_by_an_action(action: str, value: object) -> None:
     assert parse_statement(f"ALTER TABLE a.t {action}") == AlterTable(TableRef("a", "t"), value)  # type: ignore[arg-type]
 
 
@@ -380,7 +396,11 @@ def test_a_table_is_altered_by_one_action(action: str, value: object) -> None:
         ("ADD COLUMN c INT NOT NULL", InvalidValue),
         ("ADD COLUMN c INT PRIMARY KEY", Unsupported),
         ("ADD COLUMN _c INT", InvalidName),
-        ("ADD a INT, ADD b INT", Unsupported),
+        ("ADD a INT, ADD a TEXT", InvalidName),
+        ("ADD a INT, DROP COLUMN a", InvalidName),
+        ("ADD a INT, RENAME b TO c", Unsupported),
+        ("RENAME b TO c, ADD a INT", Unsupported),
+        ("ADD a INT,", Unsupported),
         ("DROP COLUMN _row_id", InvalidName),
         ("RENAME COLUMN _updated TO b", InvalidName),
         ("RENAME COLUMN a TO _b", InvalidName),

@@ -19,6 +19,8 @@ from kalam.sql.tables.temporary import at_temporary, create_temporary
 from kalam.sql.tables.views import alter_view, create_ephemeral_view, create_view, drop_view
 from kalam.sql.text.alterations import (
     Action,
+    AddColumn,
+    ChangeColumns,
     DropColumn,
     DropNotNull,
     OfColumn,
@@ -29,6 +31,7 @@ from kalam.sql.text.alterations import (
     SetType,
 )
 from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.lexer import Token
 from kalam.sql.text.statements import (
     AlterTable,
     CreateNamespace,
@@ -117,7 +120,7 @@ def drop(cursor: Cursor) -> Statement:
 
 
 def alter(cursor: Cursor) -> Statement:
-    """Read ALTER USER, or ALTER TABLE or MATERIALIZED VIEW with its one action."""
+    """Read ALTER USER, or ALTER TABLE or MATERIALIZED VIEW with what is done to it."""
     cursor.expect("ALTER")
     if cursor.take("MATERIALIZED"):
         return alter_view(cursor)
@@ -132,10 +135,18 @@ def alter(cursor: Cursor) -> Statement:
         return access
     if word == "VIEW":
         return alter_select(cursor, ref)
+    token = cursor.token
     action = _alter_action(cursor)
-    if cursor.at_symbol(","):
-        raise cursor.refusal("an ALTER TABLE does one thing; write one statement for each")
-    return AlterTable(ref, action)
+    if not cursor.at_symbol(","):
+        return AlterTable(ref, action)
+    actions = [_added_or_dropped(cursor, action, token)]
+    while cursor.take_symbol(","):
+        token = cursor.token
+        action = _added_or_dropped(cursor, _alter_action(cursor), token)
+        if any(action.name == earlier.name for earlier in actions):
+            raise cursor.error(InvalidName, f"the column {action.name!r} is named twice", at=token)
+        actions.append(action)
+    return AlterTable(ref, ChangeColumns(tuple(actions)))
 
 
 def truncate(cursor: Cursor) -> TruncateTable:
@@ -226,6 +237,14 @@ def _alter_action(cursor: Cursor) -> Action:
             return SetOptions(options)
         case _:
             raise cursor.refusal(_ALTER)
+
+
+def _added_or_dropped(cursor: Cursor, action: Action, token: Token) -> AddColumn | DropColumn:
+    """An action that may stand beside others."""
+    if not isinstance(action, (AddColumn, DropColumn)):
+        what = "an ALTER TABLE of several parts adds and drops columns"
+        raise cursor.refusal(f"{what}; write a statement of its own for anything else", at=token)
+    return action
 
 
 def _rename(cursor: Cursor) -> RenameColumn | RenameTable:

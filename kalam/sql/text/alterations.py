@@ -54,5 +54,11 @@ class SetOptions(msgspec.Struct, frozen=True):
     options: Mapping[str, Any]
 
 
+class ChangeColumns(msgspec.Struct, frozen=True):
+    """Several columns are added and dropped, each named once: one new version."""
+
+    actions: tuple[AddColumn | DropColumn, ...]
+
+
 OfColumn = SetDefault | DropNotNull | SetType
-Action = AddColumn | DropColumn | RenameColumn | RenameTable | OfColumn | SetOptions
+Action = AddColumn | DropColumn | ChangeColumns | RenameColumn | RenameTable | OfColumn | SetOptions
