@@ -50,8 +50,8 @@ def bench(
 ) -> None:
     """Measure a server of its own next to the bare engines.
 
-    Starts a server in a temporary folder (TMPDIR says on which disk) and needs several minutes; --quick needs less
-    than one.
+    Starts a server in a temporary folder (TMPDIR says on which disk) and needs many minutes; --quick needs two or
+    three.
     """
     chosen = _chosen(only)
     from kalam.bench.run import run_bench

@@ -40,7 +40,9 @@ from kalam.views.shown import standing_of
 from kalam.views.sight import Sight
 from kalam.views.wakings import Waking, Wakings
 
-_NAMED_KEY: Final = "CREATE EPHEMERAL MATERIALIZED VIEW … WITH (key = 'a, b') names the columns, and is followed"
+_NAMED_KEY: Final = (
+    "SELECT DISTINCT has one; or name it: CREATE EPHEMERAL MATERIALIZED VIEW … WITH (key = 'a, b') is followed, too"
+)
 _KEPT_AS_VIEW: Final = "the groups of a live query are kept as a materialized view is"
 Sameness = tuple[object, ...]
 End = Callable[[Table, str], None]

@@ -104,7 +104,7 @@ export function LivePage({ given, known }) {
     setPaused(false);
     clear();
     if (!asked.trim()) {
-      setError(new Error("Name a table, or write a SELECT over one table."));
+      setError(new Error("Name a table, or write a SELECT."));
       return;
     }
     let lost = false;
@@ -162,7 +162,7 @@ export function LivePage({ given, known }) {
       </p>
       {stands && <ViewLine view={stands} />}
       {!runs && view.lines.length === 0 && !error && (
-        <div class="empty"><h2>Watch a table change</h2><p class="soft">Type the name of a table or a SELECT over one and press Start: first come the rows that match, then every change of them.</p></div>
+        <div class="empty"><h2>Watch a table change</h2><p class="soft">Type the name of a table, or a SELECT, and press Start: first come the rows that match, or its groups, then every change of them.</p></div>
       )}
       {view.lines.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label="Changes">
