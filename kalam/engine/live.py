@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,13 +18,13 @@ from kalam.engine.session import Session
 from kalam.engine.texts import Texts
 from kalam.errors import NotFound, PermissionDenied, TooLarge
 from kalam.live import LiveQuery, LiveRequest, Registry, Sink
-from kalam.names import TableName
+from kalam.names import TableName, listed, numbered
 from kalam.query.parameters import check_parameters
 from kalam.query.policies import Policies
 from kalam.query.queries import resolve
 from kalam.query.results import Result, list_result
 from kalam.query.system import LIVE_QUERIES
-from kalam.schema import PayloadFormat
+from kalam.schema import PayloadFormat, Table
 from kalam.sql.text.replaced import with_session
 from kalam.sql.text.statements import ExecuteAs, Subscribe
 from kalam.threads import INLINE_CHARACTERS_MAX
@@ -123,7 +124,7 @@ class Live:
     def show(self, session: Session) -> Result:
         """SHOW LIVE QUERIES."""
         shown = [query for query in self.registry.queries() if self._may_end(query, session)]
-        return list_result(LIVE_QUERIES, self.rows(shown))
+        return list_result(LIVE_QUERIES, self.rows(shown, partial(self._gate.sees, session.identity)))
 
     def _may_end(self, query: LiveQuery, session: Session) -> bool:
         return any(self._gate.may_end(session.identity, query.user, read.table) for read in query.reads)
@@ -169,24 +170,15 @@ class Live:
                 hint="a live query with from_seq tells those that you may see",
             )
 
-    def rows(self, queries: Sequence[LiveQuery] | None = None) -> list[tuple[Any, ...]]:
-        """The rows of ``system.live_queries``, of all or of these."""
-        return [
-            (
-                query.id,
-                query.user,
-                _names(query),
-                query.sql,
-                msgspec.json.encode(query.options).decode(),
-                query.created_at,
-                query.delivered,
-                query.queued,
-                query.resyncs,
-                max(query.last_seq, query.seq if not query.queued else 0),
-                None if query.nameless is None else msgspec.json.encode(query.nameless.standing()).decode(),
-            )
-            for query in (self.registry.queries() if queries is None else queries)
-        ]
+    def rows(
+        self, queries: Sequence[LiveQuery] | None = None, sees: Callable[[Table], bool] = lambda _: True
+    ) -> list[tuple[Any, ...]]:
+        """The rows of ``system.live_queries``, of all or of these.
+
+        Of a live query on tables of which somebody does not see every one, the SELECT is not told, nor what is kept.
+        """
+        found = self.registry.queries() if queries is None else queries
+        return [_row(query, [read.table for read in query.reads if sees(read.table)]) for query in found]
 
 
 def _request(
@@ -223,6 +215,25 @@ def _request(
         table_id=table_id,
         format=payload_format,
         bigint_as_text=session.bigint_as_text,
+    )
+
+
+def _row(query: LiveQuery, seen: Sequence[Table]) -> tuple[Any, ...]:
+    hidden = len(query.reads) - len(seen)
+    return (
+        query.id,
+        query.user,
+        _names(query)
+        if not hidden
+        else f"{listed([str(table.name) for table in seen])} and {numbered(hidden, 'other')}",
+        None if hidden else query.sql,
+        msgspec.json.encode(query.options).decode(),
+        query.created_at,
+        query.delivered,
+        query.queued,
+        query.resyncs,
+        max(query.last_seq, query.seq if not query.queued else 0),
+        None if query.nameless is None or hidden else msgspec.json.encode(query.nameless.standing()).decode(),
     )
 
 

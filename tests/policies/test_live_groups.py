@@ -185,6 +185,26 @@ async def test_a_join_ends_with_the_right_to_any_of_its_tables(server: PolicySer
     assert await closed(live) == "permission"
 
 
+async def test_who_owns_one_of_the_tables_is_not_told_of_those_they_do_not_see(server: PolicyServer) -> None:
+    await server.result(
+        "admin", "CREATE TABLE app.secret (g TEXT PRIMARY KEY); GRANT SELECT ON TABLE app.secret TO ben"
+    )
+    await server.result("admin", "ALTER TABLE app.t OWNER TO ada")
+    sql = "SELECT t.g AS g, count(*) AS n FROM app.t t JOIN app.secret s ON t.g = s.g GROUP BY t.g"
+    live = await subscribe(await server.connect("ben"), sql, "ben")
+
+    async def told(user: str) -> list[Any]:
+        [row] = await server.rows(user, "SHOW LIVE QUERIES")
+        return [row[1], row[2], row[3], row[10] is None]
+
+    assert await told("ada") == ["ben", "app.t and 1 other", None, True]
+    assert await told("ben") == await told("admin") == ["ben", "app.t, app.secret", sql, False]
+    await server.result("admin", "GRANT SELECT ON TABLE app.secret TO ada")
+    assert await told("ada") == ["ben", "app.t, app.secret", sql, False]
+    await server.result("ada", f"KILL LIVE QUERY '{live.id}'")
+    assert await closed(live) == "killed"
+
+
 async def test_another_policy_ends_those_that_were_opened_under_the_former(server: PolicyServer) -> None:
     await secured(server, "app.t", "v < 5")
     await server.result("admin", "INSERT INTO app.t VALUES (1, 'ada', 'x', 1), (2, 'ben', 'x', 20)")
