@@ -168,6 +168,57 @@ def test_a_block_that_is_rolled_back_takes_them_back(session: psycopg.Connection
     assert rows(session, "SELECT sum(n) FROM before") == [(1,)]
 
 
+def test_savepoints_bring_back_what_was_there_at_each(session: psycopg.Connection) -> None:
+    def there() -> list[object]:
+        asked = "SELECT table_name FROM information_schema.tables WHERE table_type = 'LOCAL TEMPORARY' ORDER BY 1"
+        return [(name, rows(session, f"SELECT n FROM {name} ORDER BY n")) for (name,) in rows(session, asked)]
+
+    session.execute("CREATE TEMP TABLE a AS SELECT 1 AS n")
+    states = [there()]
+    session.execute("BEGIN")
+    for level, texts in enumerate(
+        (
+            ["INSERT INTO a VALUES (2)", "CREATE TEMP TABLE b AS SELECT 10 AS n"],
+            ["DROP TABLE a", "CREATE TEMP TABLE a AS SELECT 5 AS n", "TRUNCATE b"],
+            [],
+            ["DROP TABLE b", "CREATE TEMP TABLE c AS SELECT 7 AS n"],
+            ["DISCARD TEMP"],
+        )
+    ):
+        session.execute(f"SAVEPOINT s{level}")  # type: ignore[arg-type] # as above
+        for text in texts:
+            session.execute(text)  # type: ignore[arg-type] # as above
+        states.append(there())
+    assert states[-1] == []
+    for level in (4, 3):
+        session.execute(f"ROLLBACK TO s{level}")  # type: ignore[arg-type] # as above
+        assert there() == states[level]
+    session.execute("INSERT INTO a VALUES (6)")
+    session.execute("RELEASE s2")
+    session.execute("ROLLBACK TO s1")
+    assert there() == states[1]
+    session.execute("RELEASE s0")
+    session.execute("ROLLBACK")
+    assert there() == states[0]
+
+
+def test_savepoints_cost_nothing_for_each_table(session: psycopg.Connection, pg_server: ServerProcess) -> None:
+    for number in range(500):
+        session.execute(f"CREATE TEMP TABLE t{number} (n INT)")  # type: ignore[arg-type] # as above
+    session.execute("BEGIN")
+    before = _memory(pg_server)
+    with session.pipeline():
+        for _ in range(5_000):
+            session.execute("SAVEPOINT again")
+    assert _memory(pg_server) - before < 40_000_000  # a copy of the 500 for each were 90 MB
+    session.execute("ROLLBACK")
+
+
+def _memory(server: ServerProcess) -> int:
+    assert server.process is not None
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4_096
+
+
 def test_on_commit_says_what_stays(session: psycopg.Connection) -> None:
     with session.transaction():
         session.execute("CREATE TEMP TABLE kept (n INT) ON COMMIT PRESERVE ROWS")

@@ -45,6 +45,8 @@ class TemporaryTable(msgspec.Struct, frozen=True):
 
 
 Tables = dict[str, TemporaryTable]
+Former = dict[str, TemporaryTable | None]
+"""What tables were when a block or a savepoint began, of those alone that have changed since; None for no table."""
 
 
 class TemporarySpace:
@@ -57,7 +59,7 @@ class TemporarySpace:
         self._spaces, self.namespace, self.bytes_max = spaces, namespace, bytes_max
         self.tables: Tables = {}
         self.changes = 0
-        self._saved: list[tuple[str | None, Tables]] = []
+        self._levels: list[tuple[str | None, Former]] = []
 
     def table(self, name: str) -> TemporaryTable:
         """The table of a name; raises TableNotFound."""
@@ -94,18 +96,20 @@ class TemporarySpace:
         former = self.tables.get(name)
         if former is None or former.table is not state.table:
             self.changes += 1
+        self._note(name)
         self.tables[name] = state
 
     def drop(self, name: str) -> None:
         """Drop a table; raises TableNotFound."""
         self.table(name)
         self.changes += 1
+        self._note(name)
         del self.tables[name]
 
     def clear(self) -> None:
         """Drop all of them."""
-        self.changes += bool(self.tables)
-        self.tables = {}
+        for name in list(self.tables):
+            self.drop(name)
 
     def spill(self, state: TemporaryTable) -> Spill:
         """What takes more rows of a table, within the bound on the session's rows."""
@@ -127,8 +131,9 @@ class TemporarySpace:
 
     def states(self) -> Iterator[TemporaryTable]:
         """Every state of a table that is there, or may come back."""
-        for tables in (self.tables, *(tables for _, tables in self._saved)):
-            yield from tables.values()
+        yield from self.tables.values()
+        for _, former in self._levels:
+            yield from (state for state in former.values() if state is not None)
 
     def check_room(self, size: int) -> None:
         """Raise TooLarge where so many bytes more are too many."""
@@ -144,30 +149,45 @@ class TemporarySpace:
     # Blocks.
 
     def save(self, savepoint: str | None = None) -> None:
-        """Note what there is: a block begins, or a savepoint is set."""
+        """Keep what there is from now on: a block begins, or a savepoint is set."""
         if savepoint is None:
-            self._saved.clear()
-        self._saved.append((savepoint, dict(self.tables)))
+            self._levels.clear()
+        self._levels.append((savepoint, {}))
+
+    def _note(self, name: str) -> None:
+        """Keep what a table is before it changes, if that is its first change since the last savepoint."""
+        if self._levels:
+            self._levels[-1][1].setdefault(name, self.tables.get(name))
 
     def release(self, savepoint: str) -> None:
         """Forget a savepoint, and those after it."""
-        self._saved = self._saved[: self._place(savepoint)]
+        place = self._place(savepoint)
+        for _, former in self._levels[place:]:
+            for name, state in former.items():
+                self._levels[place - 1][1].setdefault(name, state)
+        del self._levels[place:]
 
     def go_back(self, savepoint: str | None = None) -> None:
         """Have what there was at the beginning of the block, or at a savepoint, which stays."""
         place = 0 if savepoint is None else self._place(savepoint)
-        if place < len(self._saved):
-            self.tables = dict(self._saved[place][1])
-            self.changes += 1
-            self._saved = self._saved[: place + 1]
+        if place >= len(self._levels):
+            return
+        for _, former in reversed(self._levels[place:]):
+            for name, state in former.items():
+                if state is None:
+                    self.tables.pop(name, None)
+                else:
+                    self.tables[name] = state
+        self.changes += 1
+        self._levels[place:] = [(savepoint, {})]
 
     def _place(self, savepoint: str) -> int:
-        places = [place for place, (name, _) in enumerate(self._saved) if name == savepoint]
-        return places[-1] if places else len(self._saved)
+        places = [place for place, (name, _) in enumerate(self._levels) if name == savepoint]
+        return places[-1] if places else len(self._levels)
 
     def end_block(self) -> None:
         """Do what tables are to do when a block ends, or a statement outside of one."""
-        self._saved.clear()
+        self._levels.clear()
         for name, state in list(self.tables.items()):
             options = state.table.options
             assert isinstance(options, TemporaryOptions)
@@ -178,7 +198,7 @@ class TemporarySpace:
 
     def close(self) -> None:
         """Let go of everything: the session ends."""
-        self._saved.clear()
+        self._levels.clear()
         self.clear()
         self._spaces.forget(self)
 
