@@ -37,7 +37,7 @@ class CatalogueSession:
         self.user, self.database, self.backend_pid = user, "kalam", 7
         self.client_address: str | None = "127.0.0.1"
         self.settings = SessionSettings({})
-        self.temporary = running.engine.open_temporary()
+        self.temporary = running.engine.open_temporary(user)
         self.request_id: str | None = None
 
     @property

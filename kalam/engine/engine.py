@@ -45,10 +45,10 @@ class Engine:
         """Another value whenever a definition has changed, or what somebody may: until then both stand as they are."""
         return self._dispatch.standing
 
-    def open_temporary(self) -> TemporarySpace:
+    def open_temporary(self, user: str) -> TemporarySpace:
         """What a session's temporary tables are held by; whoever opens it closes it with the session."""
         catalogue = self._dispatch.catalogue
-        return catalogue.temporary.open(self._dispatch.settings.temporary_bytes_max, catalogue.namespaces)
+        return catalogue.temporary.open(user, self._dispatch.settings.temporary_bytes_max, catalogue.namespaces)
 
     def ends(self, asked: RunningQuery, narrowed: Narrowed) -> bool:
         """Whether what was asked, and may be answered already, ends with what is taken."""

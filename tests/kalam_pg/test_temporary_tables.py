@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -200,6 +201,29 @@ def test_savepoints_bring_back_what_was_there_at_each(session: psycopg.Connectio
     session.execute("RELEASE s0")
     session.execute("ROLLBACK")
     assert there() == states[0]
+
+
+def test_the_files_of_one_user_are_bounded_in_all_sessions_together(
+    session: psycopg.Connection, pg_server: ServerProcess, pg_url: str
+) -> None:
+    assert pg_server.process is not None
+    pid = pg_server.process.pid
+    filled = "CREATE TEMP TABLE t{} AS SELECT value AS n FROM generate_series(1, 20000)"
+    former = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (400, former[1]))
+    try:
+        with psycopg.connect(pg_url, autocommit=True) as second, psycopg.connect(pg_url, user="other") as others:
+            for number in range(20):
+                (session, second)[number % 2].execute(filled.format(number))  # type: ignore[arg-type] # as above
+            for one in (session, second):
+                assert code(one, filled.format(20)) == "54000"
+            second.execute("CREATE TEMP TABLE few AS SELECT 1 AS n")
+            others.execute(filled.format(20))  # type: ignore[arg-type] # as above
+            assert rows(others, "SELECT count(*) FROM t20") == [(20_000,)]
+            session.execute("DROP TABLE t0")
+            second.execute(filled.format(20))  # type: ignore[arg-type] # as above
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
 
 
 def test_savepoints_cost_nothing_for_each_table(session: psycopg.Connection, pg_server: ServerProcess) -> None:

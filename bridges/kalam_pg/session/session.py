@@ -54,7 +54,7 @@ class Session:
         self.identity, self.login, self.database = identity, login, database
         self.backend_pid, self.secret = key
         self.block = Block(strict=strict_blocks)
-        self.temporary = engine.open_temporary()
+        self.temporary = engine.open_temporary(identity.user)
         self.statements: dict[str, Prepared] = {}
         self.portals: dict[str, Portal] = {}
         self.asked = Asked()

@@ -50,11 +50,12 @@ class _Stream(Protocol):
 class Spill:
     """Takes rows of one schema, and is one piece of them at the end; ``check`` is told of bytes before they are kept.
 
-    Use it as a context manager; all of it is blocking. Raises StorageFull.
+    ``check_file`` is asked before there is a file. Use it as a context manager; all of it is blocking. Raises
+    StorageFull.
     """
 
-    def __init__(self, schema: pa.Schema, check: Callable[[int], None]) -> None:
-        self._schema, self._check = schema, check
+    def __init__(self, schema: pa.Schema, check: Callable[[int], None], check_file: Callable[[], None]) -> None:
+        self._schema, self._check, self._check_file = schema, check, check_file
         self._held: list[pa.Table] = []
         self.byte_count = self.rows = 0
         self._file: int | None = None
@@ -85,6 +86,7 @@ class Spill:
 
     def _write(self) -> None:
         if self._writer is None:
+            self._check_file()
             with tempfile.TemporaryFile() as file:
                 self._file = os.dup(file.fileno())
             self._sink = pa.OSFile(f"/dev/fd/{self._file}", "wb")

@@ -7,6 +7,7 @@ names another's. Nothing of them is in ``kalam.db``, on a feed, or in the data d
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from typing import Final
@@ -25,6 +26,8 @@ FIRST_ID: Final = 1 << 27
 """Their ids are far behind those of the catalogue, which never gets there."""
 TABLES_MAX: Final = 1_000
 """Temporary tables of one session."""
+FILES_SHARE: Final = 20
+"""The files of a user's sessions are at most this part of those that the server may open; each is open twice."""
 
 
 class TemporaryTable(msgspec.Struct, frozen=True):
@@ -52,11 +55,12 @@ Former = dict[str, TemporaryTable | None]
 class TemporarySpace:
     """The temporary tables of one session, and what they were where its block may go back to.
 
-    ``changes`` counts the tables that came and went; ``bytes_max`` bounds the rows of all of them.
+    ``changes`` counts the tables that came and went; ``bytes_max`` bounds the rows of all of them. ``user`` is whose
+    session it is.
     """
 
-    def __init__(self, spaces: TemporarySpaces, namespace: str, bytes_max: int) -> None:
-        self._spaces, self.namespace, self.bytes_max = spaces, namespace, bytes_max
+    def __init__(self, spaces: TemporarySpaces, namespace: str, user: str, bytes_max: int) -> None:
+        self._spaces, self.namespace, self.user, self.bytes_max = spaces, namespace, user, bytes_max
         self.tables: Tables = {}
         self.changes = 0
         self._levels: list[tuple[str | None, Former]] = []
@@ -113,7 +117,7 @@ class TemporarySpace:
 
     def spill(self, state: TemporaryTable) -> Spill:
         """What takes more rows of a table, within the bound on the session's rows."""
-        return Spill(state.schema, self.check_room)
+        return Spill(state.schema, self.check_room, self.check_file)
 
     def filled(self, state: TemporaryTable, spill: Spill) -> TemporaryTable:
         """A table with the rows that were taken behind its own; blocking. Raises StorageFull."""
@@ -123,17 +127,17 @@ class TemporarySpace:
     def _merged(self, schema: pa.Schema, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
         """Pieces of which each is more than twice the next one, so that they are few however the rows came."""
         while len(pieces) > 1 and pieces[-2].table.num_rows <= 2 * pieces[-1].table.num_rows:
-            with Spill(schema, lambda _: None) as spill:
+            with Spill(schema, lambda _: None, lambda: None) as spill:
                 for piece in pieces[-2:]:
                     spill.add(piece.table)
                 pieces = (*pieces[:-2], spill.piece())
         return pieces
 
     def states(self) -> Iterator[TemporaryTable]:
-        """Every state of a table that is there, or may come back."""
-        yield from self.tables.values()
-        for _, former in self._levels:
-            yield from (state for state in former.values() if state is not None)
+        """Every state of a table that is there, or may come back; also from a thread beside the session."""
+        yield from list(self.tables.values())
+        for _, former in list(self._levels):
+            yield from (state for state in list(former.values()) if state is not None)
 
     def check_room(self, size: int) -> None:
         """Raise TooLarge where so many bytes more are too many."""
@@ -143,6 +147,15 @@ class TemporarySpace:
             raise TooLarge(
                 f"the session's temporary tables would have more than {self.bytes_max:,} bytes "
                 "(setting temporary_bytes_max)",
+                hint="DROP what is not needed any more, or CREATE TABLE … AS an ordinary one",
+            )
+
+    def check_file(self) -> None:
+        """Raise TooLarge where the user's sessions have as many files open as they may."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // FILES_SHARE
+        if self._spaces.files_of(self.user) >= most:
+            raise TooLarge(
+                f"the temporary tables of user {self.user} have {most:,} files open, and no more than that",
                 hint="DROP what is not needed any more, or CREATE TABLE … AS an ordinary one",
             )
 
@@ -209,11 +222,11 @@ class TemporarySpaces:
     def __init__(self) -> None:
         self._spaces: dict[str, TemporarySpace] = {}
 
-    def open(self, bytes_max: int, taken: Collection[str] = ()) -> TemporarySpace:
-        """A space for a session, under a name that is none of the namespaces that are ``taken``."""
+    def open(self, user: str, bytes_max: int, taken: Collection[str] = ()) -> TemporarySpace:
+        """A space for a session of a user, under a name that is none of the namespaces that are ``taken``."""
         free = (name for number in count(1) if (name := f"{TEMPORARY_NAMESPACE}_{number}") not in taken)
         namespace = next(name for name in free if name not in self._spaces)
-        space = self._spaces[namespace] = TemporarySpace(self, namespace, bytes_max)
+        space = self._spaces[namespace] = TemporarySpace(self, namespace, user, bytes_max)
         return space
 
     def forget(self, space: TemporarySpace) -> None:
@@ -228,6 +241,11 @@ class TemporarySpaces:
     def has(self, namespace: str) -> bool:
         """Whether it is the namespace of some session's temporary tables."""
         return namespace in self._spaces
+
+    def files_of(self, user: str) -> int:
+        """How many files hold rows of a user's sessions; also from a thread."""
+        states = (state for space in list(self._spaces.values()) if space.user == user for state in space.states())
+        return len({id(piece) for state in states for piece in state.pieces if piece.file is not None})
 
     def free_id(self) -> int:
         """An id that no table has now."""
