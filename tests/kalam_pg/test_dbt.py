@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from dbt_project import DBT, MISSING, statuses, told_by, write_project
 
-DBT = shutil.which("dbt")
 if DBT is None:
-    pytest.skip("dbt is not installed (pip, in an environment of its own: dbt-postgres)", allow_module_level=True)
+    pytest.skip(MISSING, allow_module_level=True)
 
 FILES = {
     "dbt_project.yml": """
@@ -76,25 +71,8 @@ kalam:
 @pytest.fixture(scope="module")
 def project(pg_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dbt")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "profiles.yml").write_text(PROFILE.format(urlsplit(pg_url)))
+    write_project(folder, {**FILES, "profiles.yml": PROFILE.format(urlsplit(pg_url))})
     return folder
-
-
-def told_by(project: Path, *command: str, into: str = "run_results") -> Any:
-    """What dbt writes of a command of it."""
-    words = [str(DBT), "-q", *command, "--threads=2", "--project-dir", str(project), "--profiles-dir", str(project)]
-    environment = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
-    subprocess.run(words, env=environment, cwd=project, capture_output=True, timeout=300)
-    return json.loads((project / "target" / f"{into}.json").read_text())
-
-
-def statuses(project: Path, *command: str) -> dict[str, str]:
-    """How it went with each node, by its name."""
-    results = told_by(project, *command)["results"]
-    return {result["unique_id"].split(".")[2]: result["status"] for result in results}
 
 
 def test_dbt_builds_tests_builds_again_and_documents(project: Path, connection: psycopg.Connection) -> None:
@@ -112,15 +90,3 @@ def test_dbt_builds_tests_builds_again_and_documents(project: Path, connection: 
     shown = {name.split(".")[2]: node["metadata"]["type"] for name, node in nodes.items()}
     assert shown == {**dict.fromkeys(made, "BASE TABLE"), "bought": "VIEW"}
     assert nodes["model.shop.totals"]["columns"]["total"]["type"] == "double precision"
-
-
-def test_incremental_models_and_snapshots_go_on(project: Path, connection: psycopg.Connection) -> None:
-    connection.execute("INSERT INTO shop.orders (id, customer, amount, at) VALUES (5, 1, 8.0, '2026-03-05 00:00:00')")
-    connection.execute("UPDATE shop.customers SET name = 'Karl' WHERE id = 2")
-    assert statuses(project, "run", "--select", "grown") == {"grown": "success"}
-    assert statuses(project, "snapshot") == {"names": "success"}
-    grown = "SELECT order_id, amount FROM shop.grown ORDER BY order_id DESC LIMIT 2"
-    assert connection.execute(grown).fetchall()[0] == (5, 8.0)
-    names = "SELECT name, dbt_valid_to IS NULL FROM shop.names WHERE id = 2 ORDER BY dbt_valid_from"
-    assert connection.execute(names).fetchall() == [("Carl", False), ("Karl", True)]
-    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE '%__dbt_tmp%'").fetchone() == (0,)
