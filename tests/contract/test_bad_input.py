@@ -294,7 +294,7 @@ FOREIGN = [
     "VACUUM",
     "ATTACH '/etc/passwd' AS p",
     "PRAGMA table_info('x')",
-    "MERGE INTO {t} USING {t} ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO {t} AS a USING {t} AS b ON true WHEN MATCHED AND a.n > 1 THEN DELETE",
     "EXPLAIN INSERT INTO {t} (k, n) VALUES (7, 'x')",
     "EXPLAIN ANALYZE DELETE FROM {t}",
     "WITH x AS (DELETE FROM {t} RETURNING *) SELECT * FROM x",

@@ -582,6 +582,9 @@ def test_flush_answers_one_row_a_job(shared_server: ServerProcess, sql: Sql, nam
         ("SELECT * FROM {} WHERE d = 'hot'", "invalid_value", "'hot'"),
         ("DELETE FROM {} WHERE d = 'hot'", "invalid_value", "'hot'"),
         ("SELECT * FROM system.nope", "table_not_found", "system.nope"),
+        ("SELECT 1 FROM {0}, {0}", "invalid_value", "mistakes.t is read twice under one name"),
+        ("UPDATE {0} SET v = 'a' FROM {0} WHERE t.id = 1", "invalid_value", "mistakes.t is read twice under one name"),
+        ("DELETE FROM {0} WHERE id IN (SELECT id, v FROM {0})", "invalid_value", "several columns"),
     ],
 )
 def test_a_mistake_in_a_query_is_named_and_no_defect(shared_server: Any, query: str, code: str, words: str) -> None:

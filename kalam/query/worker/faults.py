@@ -25,6 +25,8 @@ _FIELD = re.compile(r"No field named (.+?)\.(?: Did you mean '(.+?)'\?)?$", re.M
 _FIELDS = re.compile(r"^Valid fields are (.+)\.$", re.MULTILINE)
 _AMBIGUOUS = re.compile(r"Ambiguous reference to unqualified field (\S+)")
 _FUNCTION = re.compile(r"Invalid function '(\w+)'")
+_TWICE = re.compile(r"Schema contains duplicate qualified field name (.+)\.[^.]+$")
+_WIDE = "Too many columns! The subquery should only return one column"
 _CAUSE = re.compile(r"^((Arrow|Cast|DataFusion|Optimizer|External|Execution) error: |Error during planning: )+")
 _POSITION = re.compile(r"Line: (\d+), Column: (\d+)")
 _KINDS: tuple[tuple[str, type[KalamError]], ...] = (
@@ -69,6 +71,11 @@ def explain(exc: BaseException) -> KalamError:
         return TableNotFound(f"there is no table {table[1].removeprefix('public.')}")
     if unknown := _unknown_name(text):
         return unknown
+    if twice := _TWICE.search(text.strip()):
+        return InvalidValue(f"{twice[1]} is read twice under one name", hint="give one of them another: AS name")
+    if text.startswith(_WIDE):
+        hint = "(a, b) IN (SELECT …) compares as many as there are"
+        return InvalidValue("a sub-query with several columns is compared with one value", hint=hint)
     kind = next((error for words, error in _KINDS if words in text), InvalidValue)
     position = _POSITION.search(text)
     fields = {"line": int(position[1]), "column": int(position[2])} if position else {}
