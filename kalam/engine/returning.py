@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from kalam.engine.session import Request
+from kalam.errors import ColumnNotFound
 from kalam.query.composed import compose
 from kalam.query.queries import Queries
 from kalam.query.results import Result, rows_result
@@ -27,7 +28,12 @@ async def check_returning(
 ) -> None:
     """Raise now what ``returned`` would raise over ``data``, after a change that could not be undone."""
     if returning is not None and not has_plain_columns(returning.text, set(data.column_names)):
-        await returned(queries, table, returning, data, request, alias)
+        try:
+            await returned(queries, table, returning, data, request, alias)
+        except ColumnNotFound as exc:
+            there = exc.fields.get("hint")
+            told = "RETURNING shows the rows of the changed table alone" + (f": {there}" if there else "")
+            raise ColumnNotFound(exc.detail, **(exc.fields | {"hint": told})) from exc
 
 
 async def returned(

@@ -607,6 +607,12 @@ def test_a_mistake_in_a_query_is_named_and_no_defect(shared_server: Any, query: 
         ("DELETE FROM {t} WHERE nothing = 1", "column_not_found", (1, None), None),
         ("SELECT *\nFROM {t}s", "table_not_found", (2, 6), None),
         ("SELECT cuont(id) FROM {t}", "unsupported", (1, 8), "did you mean count?"),
+        (
+            "UPDATE {t} SET id = u.id FROM {t} u WHERE u.id = t.id RETURNING nothing.id",
+            "column_not_found",
+            (1, None),
+            "RETURNING shows the rows of the changed table alone",
+        ),
     ],
 )
 def test_what_is_not_there_is_named_at_its_place(
