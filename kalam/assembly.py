@@ -163,7 +163,9 @@ class Assembly(msgspec.Struct, frozen=True):
         return Views(storage, self.streams, rights, making, readers, filled, ephemeral)
 
     def _nameless(self, queries: Queries, wakings: Wakings, registry: Registry) -> NamelessViews:
-        bounds = NamelessBounds(self.settings.live_views_max, self.settings.live_views_per_user_max)
+        settings = self.settings
+        most = (settings.live_views_max, settings.live_views_per_user_max, settings.view_groups_max)
+        bounds = NamelessBounds(*most)
         planner = Planner(self.storage.catalogue, queries)
         return NamelessViews(bounds, queries.policies, planner, self.foreign, wakings, registry.close_table)
 

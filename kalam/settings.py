@@ -219,7 +219,8 @@ class Settings(BaseSettings):
     view_groups_max: int = Field(
         default=1_000_000,
         ge=1,
-        description="groups of one aggregating materialized view, and rows of one whose SELECT is run again",
+        description="groups of one aggregating materialized view, and rows of one whose SELECT is run again; "
+        "those that are kept for all live queries of one user together",
     )
     view_idle_s: float = Field(
         default=30.0, gt=0, description="seconds after its last listener before an EPHEMERAL materialized view sleeps"

@@ -29,6 +29,8 @@ from kalam.views.method import Outcome, Stopped
 from kalam.views.writer import Fitting, Matching, Progress
 
 Told = Callable[[Announcement], None]
+RowsMax = Callable[[], int]
+"""How many rows it may have now."""
 
 
 class MemoryRows(Fitting):
@@ -38,7 +40,7 @@ class MemoryRows(Fitting):
     """
 
     def __init__(
-        self, view: Table, feed_id: int, stored: StoredTables, ledger: MemoryLedger, rows_max: int, told: Told
+        self, view: Table, feed_id: int, stored: StoredTables, ledger: MemoryLedger, rows_max: RowsMax, told: Told
     ) -> None:
         super().__init__(view, stored)
         self.feed_id, self.ledger = feed_id, ledger
@@ -80,8 +82,8 @@ class MemoryRows(Fitting):
     async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
         state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
         matched = await Matching(self.view, outcome, self).match(self.view, EMPTY_VIEW)
-        if len(self._rows) + len(matched.inserts) > self._rows_max:
-            raise Stopped(f"the view would have more than {self._rows_max:,} rows; raise view_groups_max")
+        if matched.inserts and len(self._rows) + len(matched.inserts) > (rows_max := self._rows_max()):
+            raise Stopped(f"the view would have more than {max(rows_max, 0):,} rows; raise view_groups_max")
         changes = await beside(matched.count, self._stored.changes, self.view, matched) if matched.count else []
         self.ledger.state = state
         self._apply(changes, _news(self.view, matched))

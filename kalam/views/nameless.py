@@ -54,6 +54,7 @@ class NamelessBounds(msgspec.Struct, frozen=True):
 
     live_views_max: int
     live_views_per_user_max: int
+    view_groups_max: int
 
 
 class _Common:
@@ -62,6 +63,7 @@ class _Common:
     def __init__(self, sameness: Sameness, made: asyncio.Task[tuple[Waking, Sequence[Read]]]) -> None:
         self.sameness, self.made = sameness, made
         self.users: Counter[str] = Counter()
+        self.waking: Waking | None = None
 
 
 class NamelessHold:
@@ -125,7 +127,7 @@ class NamelessViews:
         if common is None or not common.users[request.user]:
             self._check_room(request.user, is_new=common is None)
         if common is None:
-            making = self._made(request, query, sight)
+            making = self._made(request, query, sight, sameness)
             # Not in the context of whoever asks first: others wait for it, too.
             made = asyncio.create_task(making, name="view of live queries", context=Context())
             common = self._common[sameness] = _Common(sameness, made)
@@ -149,12 +151,27 @@ class NamelessViews:
                 hint="close some live queries",
             )
 
-    async def _made(self, request: LiveRequest, query: QueryText, sight: Sight) -> tuple[Waking, Sequence[Read]]:
+    def _groups_of(self, user: str, but: _Common | None = None) -> int:
+        """How many groups are kept for a user, in all that they hold, or all but one."""
+        held = (common for common in self._common.values() if common is not but and common.users[user])
+        return sum(len(common.waking.rows) for common in held if common.waking is not None)
+
+    def _groups_max(self, sameness: Sameness) -> int:
+        """How many groups one may have: what is left to that of its users who has the fewest others."""
+        common = self._common.get(sameness)
+        others = [] if common is None else [self._groups_of(user, common) for user in common.users]
+        return self._bounds.view_groups_max - min(others, default=0)
+
+    async def _made(
+        self, request: LiveRequest, query: QueryText, sight: Sight, sameness: Sameness
+    ) -> tuple[Waking, Sequence[Read]]:
         with _said_of_views():
             plan = await self._planner.plan(query, None, {}, request.user, ephemeral=True, sighted=True)
         await check_all_kept(plan.sources, self._foreign)
         view = _table(plan, -next(self._numbers), request.user)
-        return self._wakings.wake(view, sight, self._stood), _reads(plan, sight)
+        common = self._common[sameness]
+        common.waking = self._wakings.wake(view, sight, self._stood, partial(self._groups_max, sameness))
+        return common.waking, _reads(plan, sight)
 
     def _stood(self, waking: Waking) -> None:
         """One whose SELECT fails, or that would be too large, tells nothing any more: its live queries end."""
@@ -171,6 +188,12 @@ class NamelessViews:
         try:
             waking, reads = await asyncio.shield(common.made)
             await self._filled(waking)
+            if self._groups_of(user) > self._bounds.view_groups_max:
+                raise TooBusy(
+                    f"more than {self._bounds.view_groups_max:,} groups would be kept for user {user} "
+                    "(setting view_groups_max)",
+                    hint="close some live queries",
+                )
         except BaseException:
             self._let_go(common, user)
             raise

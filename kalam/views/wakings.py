@@ -25,7 +25,7 @@ from kalam.tables.runs import Unpublished, messages_of
 from kalam.views.keeper import Keeper, Standing
 from kalam.views.ledger import MemoryLedger
 from kalam.views.making import Making
-from kalam.views.memory import MemoryRows
+from kalam.views.memory import MemoryRows, RowsMax
 from kalam.views.readers import Readers
 from kalam.views.sight import EVERYTHING, Sight
 
@@ -119,11 +119,17 @@ class Wakings:
         """Every one."""
         return list(self._awake.values())
 
-    def wake(self, view: Table, sight: Sight = EVERYTHING, stood: Callable[[Waking], None] | None = None) -> Waking:
-        """Wake a view; ``stood`` is called whenever it stands otherwise."""
+    def wake(
+        self,
+        view: Table,
+        sight: Sight = EVERYTHING,
+        stood: Callable[[Waking], None] | None = None,
+        rows_max: RowsMax | None = None,
+    ) -> Waking:
+        """Wake a view; ``stood`` is called whenever it stands otherwise, ``rows_max`` gives a bound on its rows."""
         feed_id = self._last_feed_id = max(self._last_feed_id + 1, time.time_ns() // 1_000)
-        rows_max = self._making.bounds.view_groups_max
-        rows = MemoryRows(view, feed_id, self._making.stored, MemoryLedger(), rows_max, self._told)
+        most = rows_max or (lambda: self._making.bounds.view_groups_max)
+        rows = MemoryRows(view, feed_id, self._making.stored, MemoryLedger(), most, self._told)
         waking = self._awake[view.table_id] = Waking(rows, sight, stood)
         self.begin(waking)
         return waking

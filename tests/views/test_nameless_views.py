@@ -8,6 +8,7 @@ import random
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -450,6 +451,29 @@ async def test_one_that_has_too_many_groups_ends_and_says_so(
         with pytest.raises(Refused, match="view_groups_max"):
             await subscribe(client, f"SELECT id % 1000 AS g, count(*) AS n FROM {table} GROUP BY 1")
     assert not kept(shared_server, namespace)
+
+
+async def test_the_groups_of_one_user_are_bounded_in_all_they_keep_together(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data", environment={"KALAM_VIEW_GROUPS_MAX": "10"}).start()
+    sql = "SELECT id, max(v) AS most FROM many.t WHERE id > {} GROUP BY id"
+    try:
+        async with connected(server.nats_url) as client:
+            server.sql("CREATE NAMESPACE many; CREATE TABLE many.t (id INT PRIMARY KEY, v INT)")
+            server.sql("INSERT INTO many.t VALUES (1, 1), (2, 2), (3, 3), (4, 4)")
+            first = await subscribe(client, sql.format(0), "ada")
+            again = await subscribe(client, sql.format(0), "ada")
+            second = await subscribe(client, sql.format(-1), "ada")
+            with pytest.raises(Refused, match="view_groups_max"):
+                await subscribe(client, sql.format(-2), "ada")
+            of_ben = await subscribe(client, sql.format(-2), "ben")
+            assert [len(live.rows) for live in (first, again, second, of_ben)] == [4, 4, 4, 4]
+            server.sql("INSERT INTO many.t VALUES (5, 5), (6, 6), (7, 7)")
+            await of_ben.wait(lambda: len(of_ben.changes) == 3)
+            await first.wait(lambda: first.of("closed") or second.of("closed"))
+            assert "view_groups_max" in (first.of("closed") or second.of("closed"))[0]["reason"]
+            assert not of_ben.of("closed")
+    finally:
+        server.kill()
 
 
 async def test_one_whose_select_fails_ends_and_says_so(
