@@ -53,11 +53,11 @@ from kalam.query.system import QUERIES, running_rows
 from kalam.settings import Settings
 from kalam.sql.access.statements import ShowSessions
 from kalam.sql.parsed import ParsedText
-from kalam.sql.queries.readers import postgresql_names
+from kalam.sql.queries.readers import may_have_inner_names, postgresql_names, with_inner_names
 from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
-from kalam.sql.text.replaced import names_session, with_session
+from kalam.sql.text.replaced import names_session, with_queries, with_session
 from kalam.sql.text.temporaries import with_temporaries
 from kalam.sql.text.view_statements import ShowViews
 from kalam.storage.log.catalogue import Catalogue
@@ -273,6 +273,8 @@ class Dispatch(msgspec.Struct, frozen=True):
         if names_session(text) and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
+        if session.postgresql_names and may_have_inner_names(text):
+            statement = await reading(text, with_queries, statement, with_inner_names)
         if session.has_temporary or TEMPORARY_NAMESPACE in f"{session.namespace} {text}".lower():
             statement = with_temporaries(statement, partial(meant, self.catalogue.temporary, session))
         return statement, session

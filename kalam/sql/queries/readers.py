@@ -6,6 +6,7 @@ has a query or an expression, and a server by ``import_readers`` while its broke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from kalam.sql.queries.policy import PolicyText
 
 
+_INNER = re.compile(r"\(\s*select\b", re.IGNORECASE)
 KEPT_CHARACTERS_MAX = 2_048
 """What is read of longer texts is not kept."""
 
 
 def import_readers() -> None:
     """Import what the functions below would import; takes some 0.1 s of CPU."""
-    for name in ("select", "select_names", "condition", "policy", "bounds", "views"):
+    for name in ("select", "select_names", "inner_names", "condition", "policy", "bounds", "views"):
         import_module(f"{__package__}.{name}")
 
 
@@ -85,6 +87,18 @@ def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
     from kalam.sql.queries.select_names import with_distinct_names
 
     return with_distinct_names(query)
+
+
+def may_have_inner_names(text: str) -> bool:
+    """Whether a text may have sub-queries whose columns have names in PostgreSQL only."""
+    return _INNER.search(text) is not None
+
+
+def with_inner_names(query: QueryText) -> QueryText:
+    """``inner_names.with_inner_names``."""
+    from kalam.sql.queries.inner_names import with_inner_names
+
+    return with_inner_names(query)
 
 
 def postgresql_names(query: QueryText, names: Sequence[str]) -> list[str]:

@@ -102,7 +102,7 @@ def postgresql_names(text: str, names: Sequence[str]) -> list[str]:
         return found
     for number, (node, (start, end)) in enumerate(zip(tree.expressions, places, strict=True)):
         place = number - len(places) if stars and number > stars[0] else number
-        name = _shown_name(node, text[start:end])
+        name = name_of(node, text[start:end])
         if name is not None and -len(found) <= place < len(found):
             found[place] = name
     return found
@@ -117,7 +117,7 @@ def _behind_explain(statement: StatementText) -> int:
     return second.end if second.word == "ANALYZE" else first.end
 
 
-def _shown_name(node: exp.Expr, text: str) -> str | None:
+def name_of(node: exp.Expr, text: str) -> str | None:
     """PostgreSQL's name for an expression; None for one that has its name from elsewhere."""
     match node:
         case exp.Alias() | exp.Column() | exp.Star() | exp.Paren(this=exp.Column()):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,14 +26,16 @@ def names_session(text: str) -> bool:
 
 def with_session(statement: _Statement, user: str, roles: Sequence[str]) -> _Statement:
     """The statement with ``CURRENT_USER()`` and ``CURRENT_ROLES()`` as what they mean for this user."""
-    return _replaced(statement, {"CURRENT_USER": _literal(user), "CURRENT_ROLES": _list(roles)})
+    values = {"CURRENT_USER": _literal(user), "CURRENT_ROLES": _list(roles)}
+    return with_queries(statement, partial(_query_replaced, values=values))
 
 
-def _replaced(statement: _Statement, values: Mapping[str, str]) -> _Statement:
+def with_queries(statement: _Statement, changed_query: Callable[[QueryText], QueryText]) -> _Statement:
+    """The statement with each query and expression in it as a function changes it."""
     if isinstance(statement, QueryText):
-        return _query_replaced(statement, values)  # type: ignore[return-value] # it is of the same class
+        return changed_query(statement)  # type: ignore[return-value] # it is of the same class
     if isinstance(statement, tuple):
-        members = tuple(_replaced(member, values) for member in statement)
+        members = tuple(with_queries(member, changed_query) for member in statement)
         same = all(new is old for new, old in zip(members, statement, strict=True))
         return statement if same else members  # type: ignore[return-value] # as above
     if not isinstance(statement, msgspec.Struct):
@@ -40,7 +43,7 @@ def _replaced(statement: _Statement, values: Mapping[str, str]) -> _Statement:
     changed: dict[str, Any] = {}
     for name in statement.__struct_fields__:
         old = getattr(statement, name)
-        if (new := _replaced(old, values)) is not old:
+        if (new := with_queries(old, changed_query)) is not old:
             changed[name] = new
     return replace(statement, **changed) if changed else statement
 
