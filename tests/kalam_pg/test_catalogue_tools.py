@@ -70,6 +70,8 @@ COMMENT ON COLUMN public.orders.amount IS 'in euros';
     "_deleted boolean GENERATED ALWAYS AS (false) STORED",
 )
 """What ``catalogue_session`` makes, with what Kalam adds to it."""
+OWN_COLUMNS: Final = frozenset({"_row_id", "_updated", "_deleted"})
+"""What Kalam's information_schema.columns leaves out, for nobody may write them."""
 DEFAULTS: Final = frozenset(
     {
         "now()",
@@ -152,7 +154,13 @@ async def test_a_tool_hears_what_postgresql_tells(session: CatalogueSession, jud
     ]
     if name not in TOLD_OTHERWISE:
         oids = [field.oid for field in answer.fields]
-        assert comparable(answer.rows, oids) == comparable(cursor.fetchall(), oids)
+        lists_columns = "information_schema.columns" in query.lower().replace('"', "")
+        told = [row for row in cursor if not lists_columns or OWN_COLUMNS.isdisjoint(names(row))]
+        assert comparable(answer.rows, oids) == comparable(told, oids)
+
+
+def names(row: tuple[Any, ...]) -> set[str]:
+    return {value for value in row if isinstance(value, str)}
 
 
 def comparable(rows: list[tuple[Any, ...]], oids: list[int]) -> list[str]:
