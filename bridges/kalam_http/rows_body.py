@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 from starlette.requests import Request
 
-from kalam.errors import InvalidValue, TooLarge, Unsupported
+from kalam.errors import InvalidValue, KalamError, TooLarge, Unsupported
 from kalam.rows.door import ARROW_STREAM
 from kalam.rows.formats.batches import Batch, Cutter, OnBad, RawBatcher, TableBatcher
 from kalam.rows.formats.csv_text import CsvText
@@ -86,16 +86,27 @@ async def _raw_batches(pieces: AsyncIterator[bytes], cutter: Cutter, *, msgpack:
 
 
 async def _csv_batches(pieces: AsyncIterator[bytes], on_bad: OnBad | None) -> AsyncIterator[Batch]:
-    text, batcher = CsvText(ROW_BYTES_MAX, on_bad=on_bad), TableBatcher(BATCH_ROWS, BATCH_BYTES)
+    bad: list[tuple[KalamError, bytes]] = []  # which the loop tells, for a thread may not
+    text = CsvText(ROW_BYTES_MAX, on_bad=None if on_bad is None else lambda *told: bad.append(told))
+    batcher = TableBatcher(BATCH_ROWS, BATCH_BYTES)
 
     def cut(read: Callable[[], pa.Table | None]) -> list[Batch]:
         table = read()
         return [] if table is None else list(batcher.add(table))
 
+    async def cut_beside(read: Callable[[], pa.Table | None]) -> list[Batch]:
+        try:
+            return await in_thread(Purpose.ROWS, cut, read)
+        finally:
+            if on_bad is not None:
+                for told in bad:
+                    on_bad(*told)
+                bad.clear()
+
     async for piece in pieces:
-        for batch in await in_thread(Purpose.ROWS, cut, partial(text.feed, piece)):
+        for batch in await cut_beside(partial(text.feed, piece)):
             yield batch
-    for batch in await in_thread(Purpose.ROWS, cut, text.end):
+    for batch in await cut_beside(text.end):
         yield batch
     for batch in batcher.end():
         yield batch
