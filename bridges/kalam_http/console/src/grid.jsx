@@ -191,7 +191,7 @@ export function Grid({ columns, rows, label = "Results", actions = null }) {
 /** All of a value that a cell has no room for; Escape closes it. */
 function WholeValue({ text, onClose }) {
   const element = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // a key that comes right after it is shown is for it
     element.current.focus({ preventScroll: true });
     element.current.parentElement.scrollIntoView({ block: "nearest" });
   }, []);

@@ -1,6 +1,6 @@
 // The small parts that pages share.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ServerGone, sql } from "./api.js";
 import { parameterCount } from "./statements.js";
 
@@ -67,7 +67,7 @@ export function Empty({ title, children }) {
 /** A modal dialog; Escape and *Cancel* close it, and the focus is again where it was. */
 export function Dialog({ title, onClose, children, wide = false }) {
   const element = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // a key that comes right after it is shown is for it
     const dialog = element.current;
     const opener = document.activeElement;
     dialog.showModal();

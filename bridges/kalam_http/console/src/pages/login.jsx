@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { logIn } from "../api.js";
 import { Fault } from "../parts.jsx";
 
@@ -11,7 +11,7 @@ export function LoginPage() {
   const [wait, setWait] = useState(0); // seconds until the server takes another try
   const first = useRef(null);
   const second = useRef(null);
-  useEffect(() => first.current.focus(), []);
+  useLayoutEffect(() => first.current.focus(), []);
   useEffect(() => {
     if (wait <= 0) return undefined;
     const timer = setTimeout(() => setWait(wait - 1), 1000);
