@@ -16,6 +16,7 @@ from kalam.schema import TableDefinition
 from kalam.sql.queries.pins import Condition
 from kalam.sql.queries.scan_bounds import ScanBounds
 from kalam.sql.text.cursor import Cursor
+from kalam.sql.text.limits import KEPT_CHARACTERS_MAX
 from kalam.sql.text.statements import QueryText, Select
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 
 _INNER = re.compile(r"\(\s*select\b", re.IGNORECASE)
-KEPT_CHARACTERS_MAX = 2_048
-"""What is read of longer texts is not kept."""
 
 
 def import_readers() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from msgspec.structs import replace
 from sqlglot import exp
 
@@ -24,6 +25,7 @@ PLAN_COLUMNS = ("plan_type", "plan")
 """What an EXPLAIN answers with, whatever it explains."""
 _CLAUSES = "FROM WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET FETCH UNION INTERSECT EXCEPT FOR"
 _BEHIND_LIST = frozenset(_CLAUSES.split())
+_BEFORE_RELATION = frozenset({"FROM", "JOIN", "LATERAL", "AS", "MATERIALIZED"})
 
 
 def with_distinct_names(query: QueryText) -> tuple[QueryText, list[str]] | None:
@@ -179,27 +181,70 @@ def _folded(name: exp.Expr) -> str:
     return str(name.name) if name.args.get("quoted") else str(name.name).lower()
 
 
-def list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
-    """Where the expressions of the outermost select list stand, from the first character to behind the last."""
-    tokens = _outer_tokens(statement)
-    if not any(token.word == "SELECT" for token in tokens):
-        return
+class SelectList(msgspec.Struct):
+    """Where a SELECT stands, from behind the bracket before it, and the expressions of its list.
+
+    ``is_relation`` says whether it is one in FROM or WITH, and not the outermost one or a value.
+    """
+
+    start: int = 0
+    end: int = 0
+    is_relation: bool = False
+    places: list[tuple[int, int]] = []
+    listing: bool | None = None
     first: Token | None = None
     last: Token | None = None
-    for token in tokens:
-        if first is None and token.word in ("ALL", "DISTINCT"):
-            continue
-        ends = token.kind is Kind.END or (
-            token.word in _BEHIND_LIST and not (token.word == "FROM" and last is not None and last.word == "DISTINCT")
-        )
+
+    def take(self, token: Token) -> None:
+        """Take a token that stands here and not in brackets of its own; brackets are taken as two tokens."""
+        if not self.listing:
+            if self.listing is None and token.word == "SELECT":
+                self.listing = True
+            return
+        if self.first is None and token.word in ("ALL", "DISTINCT"):
+            return
+        distinct_from = token.word == "FROM" and self.last is not None and self.last.word == "DISTINCT"
+        ends = token.kind is Kind.END or (token.word in _BEHIND_LIST and not distinct_from)
         if ends or token.text == ",":
-            if first is not None and last is not None:
-                yield first.start, last.end
-            if ends:
-                return
-            first = None
-            continue
-        first, last = first or token, token
+            self.close()
+            self.listing = not ends
+            return
+        self.first, self.last = self.first or token, token
+
+    def close(self) -> None:
+        """The end of an expression."""
+        if self.first is not None and self.last is not None:
+            self.places.append((self.first.start, self.last.end))
+        self.first = self.last = None
+
+
+def select_lists(statement: StatementText) -> Iterator[SelectList]:
+    """The lists of all SELECTs in a text, those within others first, the outermost one last; in one pass."""
+    opened = [SelectList()]
+    before: Token | None = None
+    for token in read_tokens(statement):
+        is_symbol = token.kind is Kind.SYMBOL
+        if is_symbol and token.text in ")]" and len(opened) > 1:
+            inner = opened.pop()
+            inner.close()
+            inner.end = token.start
+            if inner.listing is not None:
+                yield inner
+        opened[-1].take(token)
+        if is_symbol and token.text in "([":
+            said = "" if before is None else before.word or before.text
+            is_relation = said in _BEFORE_RELATION or (said == "," and opened[-1].listing is False)
+            opened.append(SelectList(start=token.end, is_relation=is_relation))
+        before = token
+    outermost = opened[0]
+    outermost.end = token.start
+    yield outermost
+
+
+def list_places(statement: StatementText) -> Iterator[tuple[int, int]]:
+    """Where the expressions of the outermost select list stand, from the first character to behind the last."""
+    *_, outermost = select_lists(statement)
+    yield from outermost.places
 
 
 def _outer_tokens(statement: StatementText) -> Iterator[Token]:

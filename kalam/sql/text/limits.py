@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+KEPT_CHARACTERS_MAX = 2_048
+"""What is read of longer texts is not kept."""
 TOO_DEEP = "the statement is nested too deeply"
 
 

@@ -7,13 +7,15 @@ in PostgreSQL it hides the others. ``pg_temp.t`` means nothing else. What is mad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
 from kalam.errors import Unsupported
 from kalam.sql.text import statements as sql
+from kalam.sql.text.replaced import with_queries
 from kalam.sql.text.statements import QueryText, TableRef
 
 Meant = Callable[[TableRef], TableRef]
@@ -26,11 +28,11 @@ _READING = (sql.Select, sql.CreateTable, sql.CreateTemporary, sql.ExecuteAs)
 
 def with_temporaries(statement: _Statement, meant: Meant) -> _Statement:
     """The statement with references to temporary tables written out; raises Unsupported where none may stand."""
+    write = partial(_query_written, meant=meant)
     if isinstance(statement, _CHANGING):
-        written: Any = _written(statement, meant)
-        return cast("_Statement", replace(written, ref=meant(statement.ref)))
+        return cast("_Statement", replace(with_queries(statement, write), ref=meant(statement.ref)))
     if isinstance(statement, _READING):
-        return cast("_Statement", _written(statement, meant))
+        return with_queries(statement, write)
     for ref in _references(statement):
         if meant(ref) is not ref:
             raise Unsupported(
@@ -40,21 +42,10 @@ def with_temporaries(statement: _Statement, meant: Meant) -> _Statement:
     return statement
 
 
-def _written(part: Any, meant: Meant) -> Any:
-    """A part of a statement, with what its queries read written out."""
-    if isinstance(part, QueryText):
-        uses = tuple(use if (ref := meant(use.ref)) is use.ref else replace(use, ref=ref) for use in part.tables)
-        same = all(new is old for new, old in zip(uses, part.tables, strict=True))
-        return part if same else replace(part, tables=uses, point=None)
-    if isinstance(part, tuple):
-        members = tuple(_written(member, meant) for member in part)
-        return part if all(new is old for new, old in zip(members, part, strict=True)) else members
-    if not isinstance(part, msgspec.Struct):
-        return part
-    changed = {
-        name: new for name in part.__struct_fields__ if (new := _written(old := getattr(part, name), meant)) is not old
-    }
-    return replace(part, **changed) if changed else part
+def _query_written(query: QueryText, meant: Meant) -> QueryText:
+    uses = tuple(use if (ref := meant(use.ref)) is use.ref else replace(use, ref=ref) for use in query.tables)
+    same = all(new is old for new, old in zip(uses, query.tables, strict=True))
+    return query if same else replace(query, tables=uses, point=None)
 
 
 def _references(part: object) -> Iterator[TableRef]:
