@@ -178,11 +178,19 @@ class TableRelation(msgspec.Struct, frozen=True):
 class HandedPiece(HandedRows):
     """Rows that a session holds, in the file in which they are."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_byte_count", "_file")
 
     def __init__(self, piece: Piece) -> None:
         super().__init__(piece.table)
-        self._file = None if piece.file is None else os.dup(piece.file)
+        self._file: int | None = None  # which stays so where no file can be opened any more
+        self._byte_count = piece.byte_count
+        if piece.file is not None:
+            self._file = os.dup(piece.file)
+
+    @property
+    def byte_count(self) -> int:
+        """The size of the rows."""
+        return self._byte_count
 
     @classmethod
     def of(cls, piece: Piece) -> HandedPiece:

@@ -23,13 +23,14 @@ INLINE_BYTES_MAX: Final = 64 << 10
 class Piece:
     """Rows that do not change; ``file`` is the descriptor of the file in which they are, None for few of them.
 
-    ``handed`` is what the query layer keeps with them.
+    ``byte_count`` is their size, which Arrow would add up anew each time that it is asked. ``handed`` is what the query
+    layer keeps with them.
     """
 
-    __slots__ = ("file", "handed", "table")
+    __slots__ = ("byte_count", "file", "handed", "table")
 
-    def __init__(self, table: pa.Table, file: int | None = None) -> None:
-        self.table, self.file = table, file
+    def __init__(self, table: pa.Table, byte_count: int, file: int | None = None) -> None:
+        self.table, self.byte_count, self.file = table, byte_count, file
         self.handed: Any = None
 
     def __del__(self) -> None:
@@ -99,13 +100,13 @@ class Spill:
         """The rows, once all are there."""
         if self._writer is None or self._file is None:
             held = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
-            return Piece(held.combine_chunks())
+            return Piece(held.combine_chunks(), self.byte_count)
         try:
             self._writer.close()
             if self._sink is not None:
                 self._sink.close()
             file, self._file = self._file, None
-            piece = Piece(self._schema.empty_table(), file)
+            piece = Piece(self._schema.empty_table(), self.byte_count, file)
             mapped = mmap.mmap(file, 0, prot=mmap.PROT_READ)
         except OSError as exc:
             raise _full(exc) from exc

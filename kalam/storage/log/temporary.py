@@ -142,7 +142,7 @@ class TemporarySpace:
     def check_room(self, size: int) -> None:
         """Raise TooLarge where so many bytes more are too many."""
         pieces = {id(piece): piece for state in self.states() for piece in state.pieces}
-        used = sum(piece.table.nbytes for piece in pieces.values())
+        used = sum(piece.byte_count for piece in pieces.values())
         if used + size > self.bytes_max:
             raise TooLarge(
                 f"the session's temporary tables would have more than {self.bytes_max:,} bytes "
