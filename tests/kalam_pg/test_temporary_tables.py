@@ -218,6 +218,10 @@ def test_the_files_of_one_user_are_bounded_in_all_sessions_together(
             for one in (session, second):
                 assert code(one, filled.format(20)) == "54000"
             second.execute("CREATE TEMP TABLE few AS SELECT 1 AS n")
+            more = "INSERT INTO few SELECT value FROM generate_series(1, 6000)"
+            second.execute(more)
+            assert code(second, more) == "54000"  # which would be a file, together with what is in memory
+            assert rows(second, "SELECT count(*) FROM few") == [(6_001,)]
             others.execute(filled.format(20))  # type: ignore[arg-type] # as above
             assert rows(others, "SELECT count(*) FROM t20") == [(20_000,)]
             session.execute("DROP TABLE t0")

@@ -27,7 +27,7 @@ FIRST_ID: Final = 1 << 27
 TABLES_MAX: Final = 1_000
 """Temporary tables of one session."""
 FILES_SHARE: Final = 20
-"""The files of a user's sessions are at most this part of those that the server may open; each is open twice."""
+"""The files of a user's sessions are at most this part of those that may be open; each is open two or three times."""
 
 
 class TemporaryTable(msgspec.Struct, frozen=True):
@@ -120,15 +120,20 @@ class TemporarySpace:
         return Spill(state.schema, self.check_room, self.check_file)
 
     def filled(self, state: TemporaryTable, spill: Spill) -> TemporaryTable:
-        """A table with the rows that were taken behind its own; blocking. Raises StorageFull."""
+        """A table with the rows that were taken behind its own; blocking. Raises StorageFull and TooLarge."""
         pieces = (*state.pieces, spill.piece()) if spill.rows else state.pieces
         return msgspec.structs.replace(state, pieces=self._merged(state.schema, pieces))
 
     def _merged(self, schema: pa.Schema, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-        """Pieces of which each is more than twice the next one, so that they are few however the rows came."""
+        """Pieces of which each is more than twice the next one, so that they are few however the rows came.
+
+        Two that lie in memory may need a file together; of two in files there is one less afterwards.
+        """
         while len(pieces) > 1 and pieces[-2].table.num_rows <= 2 * pieces[-1].table.num_rows:
-            with Spill(schema, lambda _: None, lambda: None) as spill:
-                for piece in pieces[-2:]:
+            last = pieces[-2:]
+            in_memory = all(piece.file is None for piece in last)
+            with Spill(schema, lambda _: None, self.check_file if in_memory else lambda: None) as spill:
+                for piece in last:
                     spill.add(piece.table)
                 pieces = (*pieces[:-2], spill.piece())
         return pieces
