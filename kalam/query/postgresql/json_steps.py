@@ -6,13 +6,13 @@ A step that leads nowhere gives NULL, as does one into what has no members; a te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from kalam.query.exact.checked import MARK, OutOfRange
+from kalam.query.postgresql.kept import kept
 from kalam.rows.values import shorten
 
 _DECODER, _ENCODER = msgspec.json.Decoder(), msgspec.json.Encoder()
@@ -67,7 +67,7 @@ def along(value: Any, path: str) -> Any:
     return value
 
 
-@lru_cache(maxsize=256)
+@kept
 def _path(text: str) -> Sequence[str]:
     inner = text.strip()
     if not (inner.startswith("{") and inner.endswith("}")):

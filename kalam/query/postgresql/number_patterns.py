@@ -13,13 +13,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from kalam.query.exact.checked import MARK, OutOfRange
+from kalam.query.postgresql.kept import kept
 
 _WORDS = ["EEEE", "FM", "MI", "PL", "PR", "RN", "SG", "SP", "TH", ",", ".", "0", "9", "B", "C", "D", "G", "L", "S", "V"]
 _KNOWN = "|".join(re.escape(word) for each in _WORDS for word in sorted({each, each.lower()}, reverse=True))
@@ -77,7 +77,7 @@ def _refused(what: str) -> OutOfRange:
     return OutOfRange(f"{MARK}the pattern of to_char {what};")
 
 
-@lru_cache(maxsize=256)
+@kept
 def _read(pattern: str) -> _Pattern:
     found, parts = _Pattern(), []
     for quoted, quote, element, other in _TOKEN.findall(pattern):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.query.exact.checked import MARK, OutOfRange
+from kalam.query.postgresql.kept import kept
 from kalam.rows.values import shorten
 
 _MONTH_WORDS = "January February March April May June July August September October November December"
@@ -45,7 +45,7 @@ class _Part(msgspec.Struct, frozen=True):
     ordinal: str = ""
 
 
-@lru_cache(maxsize=256)
+@kept
 def parts_of(pattern: str) -> Sequence[_Part]:
     """The parts of a pattern; raises OutOfRange for one that is not offered."""
     parts: list[_Part] = []
@@ -75,7 +75,7 @@ def shown(times: pa.Array, patterns: pa.Array) -> pa.Array:
     )
 
 
-@lru_cache(maxsize=256)
+@kept
 def _directives(pattern: str) -> str | None:
     """The pattern as strftime has it; None where it has more than that."""
     written = ""

@@ -7,13 +7,13 @@ expressions mean differently is refused: classes with names, which go by a local
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalam.query.exact.checked import MARK, OutOfRange
+from kalam.query.postgresql.kept import kept
 from kalam.rows.values import shorten
 
 _WORDS = {"%": ".*", "_": ".", "(": "(?:", ".": r"\.", "^": r"\^", "$": r"\$", "\\": r"\\"}
@@ -42,7 +42,7 @@ def _matches(texts: pa.Array, pattern: str, escape: str) -> pa.Array:
         raise OutOfRange(f"{MARK}{shorten(pattern)} is no pattern of SIMILAR TO;") from None
 
 
-@lru_cache(maxsize=256)
+@kept
 def expression_of(pattern: str, escape: str) -> str:
     """The regular expression of a pattern; raises OutOfRange."""
     if len(escape) > 1:
