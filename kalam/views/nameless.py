@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import UTC, datetime
@@ -151,16 +151,22 @@ class NamelessViews:
                 hint="close some live queries",
             )
 
-    def _groups_of(self, user: str, but: _Common | None = None) -> int:
-        """How many groups are kept for a user, in all that they hold, or all but one."""
-        held = (common for common in self._common.values() if common is not but and common.users[user])
-        return sum(len(common.waking.rows) for common in held if common.waking is not None)
+    def _groups_of(self, users: Iterable[str], but: _Common | None = None) -> Counter[str]:
+        """How many groups are kept for each of these users, in all that they hold, or all but one."""
+        groups = Counter(dict.fromkeys(users, 0))
+        for common in self._common.values():
+            if common is but or common.waking is None:
+                continue
+            own = len(common.waking.rows)
+            for user in common.users.keys() & groups.keys():
+                groups[user] += own
+        return groups
 
     def _groups_max(self, sameness: Sameness) -> int:
         """How many groups one may have: what is left to that of its users who has the fewest others."""
         common = self._common.get(sameness)
-        others = [] if common is None else [self._groups_of(user, common) for user in common.users]
-        return self._bounds.view_groups_max - min(others, default=0)
+        others = Counter[str]() if common is None else self._groups_of(common.users, common)
+        return self._bounds.view_groups_max - min(others.values(), default=0)
 
     async def _made(
         self, request: LiveRequest, query: QueryText, sight: Sight, sameness: Sameness
@@ -188,7 +194,7 @@ class NamelessViews:
         try:
             waking, reads = await asyncio.shield(common.made)
             await self._filled(waking)
-            if self._groups_of(user) > self._bounds.view_groups_max:
+            if self._groups_of([user])[user] > self._bounds.view_groups_max:
                 raise TooBusy(
                     f"more than {self._bounds.view_groups_max:,} groups would be kept for user {user} "
                     "(setting view_groups_max)",
