@@ -81,6 +81,18 @@ def test_a_load_of_growing_keys_has_no_entry_for_each() -> None:
     assert index.are_new([-1, 30_000])
 
 
+def test_of_a_load_into_an_index_without_other_keys_none_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: GrowingKeys) -> None:
+        raise AssertionError("an object for each key")
+
+    index, keys = HotKeys(), GrowingKeys(range(1_000))
+    monkeypatch.setattr(GrowingKeys, "__iter__", refuse)
+    assert index.are_new(keys)
+    index.add(keys, 1)
+    assert not index.are_new(keys)
+    assert index.get(999) == 1_000
+
+
 @pytest.mark.parametrize(
     "column", [pa.array([1, 1]), pa.array([2, 1]), pa.array(["a", "b"]), pa.array([1, None]), pa.array([], pa.int64())]
 )

@@ -101,7 +101,8 @@ class HotKeys:
     def are_new(self, keys: Sequence[Key]) -> bool:
         """Whether keys differ and none has a version; of growing ones among the keys of a run it is not looked for."""
         if isinstance(keys, GrowingKeys):
-            return not self.runs.meet(*bounds_of(keys)) and self.single.keys().isdisjoint(keys)
+            is_apart = not self.runs.meet(*bounds_of(keys))
+            return is_apart and (not self.single or self.single.keys().isdisjoint(keys))
         distinct = set(keys)
         return len(distinct) == len(keys) and self.has_none(distinct)
 
