@@ -398,6 +398,16 @@ def test_a_row_group_without_room_is_forgotten_with_its_segment(tmp_path: Path) 
     assert not reads.cache._asked  # noqa: SLF001
 
 
+def test_a_row_group_without_room_is_forgotten_when_nobody_asks_for_it_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    reads = Reads(path, numbers(path), 4_000)
+    reads.read(3)
+    assert reads.cache._asked  # noqa: SLF001
+    for _ in range(12):
+        reads.cache._age()  # noqa: SLF001
+    assert not reads.cache._asked  # noqa: SLF001
+
+
 def test_a_flushed_row_that_was_read_by_key_follows_its_changes(shared_server: ServerProcess) -> None:
     server, select = shared_server, "SELECT v FROM followed.t WHERE id = $1"
     server.sql("CREATE NAMESPACE followed; CREATE TABLE followed.t (id BIGINT PRIMARY KEY, v TEXT)")

@@ -311,7 +311,7 @@ class RowCache:
 
     def _age(self) -> None:
         self._counted = 0
-        self._asked = {group: asked // 2 for group, asked in self._asked.items() if not 0 <= asked < 2}
+        self._asked = {group: int(asked / 2) for group, asked in self._asked.items() if not 0 <= asked < 2}
         for entry in self._entries.values():
             entry.asked //= 2
 
