@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
-from kalam.engine.insert_source import InsertSource, RowsOf, bounds_named
+from kalam.engine.bounded import read_within
+from kalam.engine.insert_source import InsertSource, RowsOf
 from kalam.engine.large_statements import LargeStatements, PastBounds, picking
 from kalam.engine.returning import check_returning, returned
 from kalam.engine.session import Request, reads_rows
@@ -25,7 +26,6 @@ from kalam.engine.upserts import (
     with_sign_of_zero,
 )
 from kalam.errors import InvalidValue, TooLarge
-from kalam.query.executor import Wanted
 from kalam.query.points import key_of
 from kalam.query.predicate import Predicate
 from kalam.query.queries import Queries, resolve
@@ -258,14 +258,8 @@ class Changes:
         """
         guard = self._guard(table, statement, request)
         query, own = picking(table, source, columns, statement, guard)
-        wanted = Wanted(
-            user=request.session.user,
-            rows_max=self._settings.statement_rows_max,
-            bytes_max=self._settings.statement_change_bytes_max,
-        )
         try:
-            with bounds_named(self._settings):
-                return await self._queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
+            return await read_within(self._queries, self._settings, query, own, request)
         except TooLarge as exc:
             if isinstance(source, View):
                 raise PastBounds(exc.detail) from exc

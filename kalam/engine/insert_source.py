@@ -6,8 +6,7 @@ wanted is it matched with the columns that the table has then.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any, Final
@@ -15,13 +14,13 @@ from typing import Any, Final
 import pyarrow as pa
 
 from kalam.engine.assigned import naming_column
+from kalam.engine.bounded import bounds_named
 from kalam.engine.session import Request
 from kalam.engine.upserts import existing_column
-from kalam.errors import InvalidValue, TooLarge, Unsupported
+from kalam.errors import InvalidValue, Unsupported
 from kalam.query.composed import as_columns, compose
 from kalam.query.parameters import check_parameters
 from kalam.query.queries import Queries
-from kalam.query.results import TooManyBytes, TooManyRows
 from kalam.rows.codec import Codecs
 from kalam.rows.sql_values import sql_value
 from kalam.rows.types import Row
@@ -40,22 +39,6 @@ _WITHOUT_BOUNDS: Final = (DataType(name=TypeName.TEXT), BARE_DECIMAL)
 """Types of a CAST that leave a value its length and its digits."""
 EXPRESSIONS_TOGETHER_MAX = 256
 """Expressions of a VALUES list that are planned as one query: planning takes time in the square of their number."""
-
-
-@contextmanager
-def bounds_named(settings: Settings) -> Iterator[None]:
-    """Tell of a bound on results as the bound on changes that it is here."""
-    try:
-        yield
-    except TooManyRows as exc:
-        raise TooLarge(
-            f"the statement would change more than {settings.statement_rows_max} rows (setting statement_rows_max)"
-        ) from exc
-    except TooManyBytes as exc:
-        raise TooLarge(
-            f"the statement would change more than {settings.statement_change_bytes_max} bytes of rows "
-            "(setting statement_change_bytes_max)"
-        ) from exc
 
 
 def _given(source: QueryText | Sequence[Sequence[Value]], many: pa.Table) -> pa.Table:

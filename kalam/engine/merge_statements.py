@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from kalam.access.model import Command
 from kalam.engine.assigned import naming_column
-from kalam.engine.insert_source import bounds_named, target_columns
+from kalam.engine.bounded import read_within
+from kalam.engine.insert_source import target_columns
 from kalam.engine.large_statements import picking
 from kalam.engine.session import Request
 from kalam.engine.upserts import existing_column, with_sign_of_zero
 from kalam.errors import DuplicateKey, InvalidValue
 from kalam.query.composed import Pieces, as_columns, compose, from_table
-from kalam.query.executor import Wanted
 from kalam.query.own import Own
 from kalam.query.predicate import Predicate
 from kalam.query.queries import Queries, resolve
@@ -80,7 +80,7 @@ class MergeStatements:
             if not statement.deletes:
                 change = Update(ref=ref, alias=alias, assignments=chosen, where=on, sources=sources)
             query, own = picking(table, view, queried_columns(table), change, guard, once=False)
-            return await self._read(query, own, request)
+            return await read_within(self._queries, self._settings, query, own, request)
 
         data = await naming_column([assignment.column for assignment in statement.assignments], run)
         if not (statement.deletes or columns):
@@ -107,7 +107,7 @@ class MergeStatements:
             return ()
         guard = self._policies.seen(request.session.user, table, Command.SELECT)
         own = Own(table.name, table, view, statement.alias, guard)
-        data = await self._read(unmatched(table, statement, own), own, request)
+        data = await read_within(self._queries, self._settings, unmatched(table, statement, own), own, request)
         named = data.rename_columns([column.name for column in target_columns(table, statement.columns)])
         decoder, user = self._codecs.of(table).decoder, request.session.user
         rows = await beside(data.num_rows, lambda: decoder.decode_table(named, user=user, sql=True))
@@ -121,15 +121,6 @@ class MergeStatements:
                     raise DuplicateKey(f"the key {shown_key(table, key)} is there already: table {table.name}")
                 seen.add(key)
         return rows
-
-    async def _read(self, query: QueryText, own: Own, request: Request) -> pa.Table:
-        wanted = Wanted(
-            user=request.session.user,
-            rows_max=self._settings.statement_rows_max,
-            bytes_max=self._settings.statement_change_bytes_max,
-        )
-        with bounds_named(self._settings):
-            return await self._queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
 
     async def _require(self, table: Table, command: Command, rows: Sequence[Row], request: Request) -> None:
         """Raise PermissionDenied where a row is not what the policies let the user write."""

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import replace
 
-from kalam.engine.insert_source import InsertSource, bounds_named
+from kalam.engine.bounded import read_within
+from kalam.engine.insert_source import InsertSource
 from kalam.engine.large_statements import picking
 from kalam.engine.result_columns import kept_places, result_columns
 from kalam.engine.returning import check_returning, returned
@@ -25,7 +26,6 @@ from kalam.engine.session import Request, Session
 from kalam.engine.upserts import existing_column, with_sign_of_zero
 from kalam.errors import DuplicateKey, TableNotFound, TooLarge, Unsupported
 from kalam.names import TEMPORARY_NAMESPACE
-from kalam.query.executor import Wanted
 from kalam.query.queries import Queries
 from kalam.query.results import Result
 from kalam.rows.assigned import assigned_rows
@@ -188,13 +188,7 @@ class TemporaryStatements:
         numbered = rows.append_column(SEQ, pa.array(np.arange(rows.num_rows)))
         names = [*(column.name for column in state.table.columns), SEQ]
         query, own = picking(state.table, numbered, names, statement, None)
-        wanted = Wanted(
-            user=request.session.user,
-            rows_max=self._settings.statement_rows_max,
-            bytes_max=self._settings.statement_change_bytes_max,
-        )
-        with bounds_named(self._settings):
-            return await self._queries.run_around(query, own, request.session.namespace, request.parameters, wanted)
+        return await read_within(self._queries, self._settings, query, own, request)
 
     async def _filled(
         self, space: TemporarySpace, state: TemporaryTable, pieces: AsyncIterator[pa.Table], request: Request
