@@ -68,7 +68,7 @@ class MergeStatements:
         return Result(row_count=rows, message=f"{rows} {'row' if rows == 1 else 'rows'} merged")
 
     async def _matched(self, table: Table, view: View, statement: Merge, request: Request) -> Matched:
-        """The rows that go with a source, and what they become; those that nothing is done with are only looked at."""
+        """The rows that go with a source, and what they become; none where nothing is done with them."""
         columns = [existing_column(table, assignment.column) for assignment in statement.assignments]
         command = Command.DELETE if statement.deletes else Command.UPDATE
         guard = self._policies.seen(request.session.user, table, command, Command.SELECT)
@@ -82,9 +82,13 @@ class MergeStatements:
             query, own = picking(table, view, queried_columns(table), change, guard, once=False)
             return await read_within(self._queries, self._settings, query, own, request)
 
+        nothing = Matched(olds=(), seqs=(), updated_us=(), news=(), seen_seq=view.last_seq)
+        changes = statement.deletes or bool(columns)
+        if not changes and statement.values is not None:  # whose query reads the sources, and ON as well
+            return nothing
         data = await naming_column([assignment.column for assignment in statement.assignments], run)
-        if not (statement.deletes or columns):
-            return Matched.of_query(table, data.slice(0, 0), view.last_seq, [])
+        if not changes:
+            return nothing
         if len(data.column(SEQ).unique()) < data.num_rows:
             raise InvalidValue(f"a row of {table.name} goes with several rows of the sources: MERGE changes a row once")
         if statement.deletes:

@@ -58,3 +58,25 @@ def test_statement_timeout_ends_a_large_change_and_nothing_is_changed(server: Se
         connection.execute("SET statement_timeout = 0")
         assert connection.execute("SELECT count(*), sum(n) FROM big.t").fetchone() == (ROWS, 0)
         assert connection.execute(text).rowcount == ROWS
+
+
+def test_a_merge_that_only_inserts_may_meet_any_number_of_rows(server: ServerProcess) -> None:
+    url = str(server.announcement["pg_url"]).replace("//", "//admin@") + "/kalam"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE NAMESPACE IF NOT EXISTS big")
+        connection.execute("CREATE TABLE big.met (id INT PRIMARY KEY, n INT)")
+        for start in (0, 300, 600):
+            rows = f"SELECT value, value FROM generate_series({start}, {start + 299})"
+            connection.execute(f"INSERT INTO big.met {rows}")  # type: ignore[arg-type] # the texts are the test's own
+        merged = "MERGE INTO big.met USING (SELECT value AS id FROM generate_series(0, 901)) AS s ON s.id = met.id "
+        inserts = "WHEN NOT MATCHED THEN INSERT (id, n) VALUES (s.id, -1)"
+        assert connection.execute(merged + "WHEN MATCHED THEN DO NOTHING " + inserts).rowcount == 2  # type: ignore[arg-type] # as above
+        assert connection.execute(merged + inserts).rowcount == 0  # type: ignore[arg-type] # as above
+        for text in (merged + "WHEN MATCHED THEN DELETE", merged + "WHEN MATCHED THEN UPDATE SET n = 1 " + inserts):
+            with pytest.raises(psycopg.Error, match="statement_rows_max"):
+                connection.execute(text)  # type: ignore[arg-type] # as above
+        for unknown in ("WHEN MATCHED THEN DO NOTHING", inserts):
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                connection.execute(merged.replace("met.id", "met.unknown") + unknown)  # type: ignore[arg-type] # as above
+        assert connection.execute("SELECT count(*), min(n) FROM big.met").fetchone() == (902, -1)
+        connection.execute("DROP TABLE big.met")
