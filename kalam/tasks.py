@@ -24,6 +24,23 @@ async def heeding(waiting: Awaitable[T]) -> T:
     return result
 
 
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Await work that cannot be cancelled, as a thread's; whoever is cancelled meanwhile is so when it has ended.
+
+    So what the work uses may be let go of behind it.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # which nobody asks for any more
+        raise
+
+
 class Tasks:
     """Tasks that were started and not waited for; the loop itself would let go of them."""
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kalam.backoff import Backoff, Backoffs
-from kalam.tasks import Tasks, heeding
+from kalam.tasks import Tasks, heeding, to_its_end
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,32 @@ async def test_a_cancellation_that_comes_with_the_result_is_heeded() -> None:
 
 async def test_what_was_not_cancelled_is_given() -> None:
     assert await heeding(asyncio.sleep(0, 7)) == 7
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_who_is_cancelled_again_and_again_waits_for_work_to_its_end(failing: bool) -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), False
+
+    async def work() -> int:
+        nonlocal ended
+        begun.set()
+        await may_end.wait()
+        ended = True
+        return 1 // (not failing)
+
+    waiting = asyncio.create_task(to_its_end(work()))
+    await begun.wait()
+    for _ in range(3):
+        waiting.cancel()
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended
+
+
+async def test_what_work_gives_or_raises_comes_through() -> None:
+    assert await to_its_end(asyncio.sleep(0, 7)) == 7
+    with pytest.raises(TimeoutError):
+        await to_its_end(asyncio.wait_for(asyncio.Event().wait(), 0))

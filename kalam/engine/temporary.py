@@ -45,6 +45,7 @@ from kalam.sql.text.statements import (
     Update,
 )
 from kalam.storage.log.temporary import TemporarySpace, TemporarySpaces, TemporaryTable
+from kalam.tasks import to_its_end
 from kalam.threads import Purpose, beside, in_thread, reading
 
 NO_SESSION: Final = "a temporary table lasts as long as a session, and only the PostgreSQL door has sessions"
@@ -203,8 +204,8 @@ class TemporaryStatements:
                 def take(piece: pa.Table = piece) -> None:
                     spill.add(decoder.decode_columns(piece, user=request.session.user, sql=True).table.cast(schema))
 
-                await in_thread(Purpose.ROWS, take)
-            filled = await in_thread(Purpose.FILES, partial(space.filled, state, spill))
+                await to_its_end(in_thread(Purpose.ROWS, take))
+            filled = await to_its_end(in_thread(Purpose.FILES, partial(space.filled, state, spill)))
             await in_thread(Purpose.ROWS, _check_key, filled)
             return filled, spill.rows
 
