@@ -179,6 +179,18 @@ def test_a_portal_that_has_ended_gives_nothing_more(raw: Raw) -> None:
     raw.query("COMMIT")
 
 
+@pytest.mark.parametrize(
+    "cut", [(b"D", b"P"), (b"D", b"S"), (b"D", b""), (b"E", b""), (b"E", b"\0\0"), (b"E", b"\0\0\0\0")]
+)
+def test_a_message_that_ends_too_early_is_refused_also_where_all_is_known(raw: Raw, cut: tuple[bytes, bytes]) -> None:
+    for whole in (True, False):
+        messages = asked("parsed each time", "SELECT v FROM again.t", 1, whole=whole)
+        for _ in range(3):
+            assert rows(answer(raw, messages)) == [row(b"here")]
+        at = next(place for place, each in enumerate(messages) if each[:1] == cut[0])
+        assert code(answer(raw, [*messages[:at], message(*cut), *messages[at:]])) == "08P01"
+
+
 def test_an_unnamed_statement_is_gone_behind_a_simple_query(raw: Raw) -> None:
     parse, *others = asked("parsed each time", "SELECT v FROM again.t", 1)
     simple = asked("simple", "SELECT v FROM again.t", 1)

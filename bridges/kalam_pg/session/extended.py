@@ -345,6 +345,6 @@ def _read_bind(data: bytes) -> Bound:
 
 def _name_in(data: bytes) -> str:
     """A name with its byte 0, and nothing else; raises ValueError."""
-    if data.find(b"\0") != len(data) - 1:
+    if not data or data.find(b"\0") != len(data) - 1:
         raise ValueError
     return data[:-1].decode()
