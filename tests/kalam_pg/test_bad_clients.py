@@ -195,6 +195,42 @@ def test_whoever_takes_nothing_of_an_answer_is_given_up_and_keeps_nobody_waiting
         server.kill()
 
 
+@pytest.mark.parametrize("form", ["simple", "extended"])
+def test_whoever_asks_for_row_after_row_and_takes_none_fills_no_memory(
+    raw: Raw, pg_server: ServerProcess, form: str
+) -> None:
+    many, size, ns = 300, 900_000, f"untaken_{form}"
+    text = f"SELECT v FROM {ns}.t WHERE id = 1\0".encode()
+    with psycopg.connect(url(pg_server), autocommit=True) as connection:
+        connection.execute(f"CREATE NAMESPACE {ns}")
+        connection.execute(f"CREATE TABLE {ns}.t (id INT PRIMARY KEY, v TEXT)")
+        connection.execute(f"INSERT INTO {ns}.t VALUES (1, %s)", ("x" * size,))
+        raw.send(b"P", b"s\0" + text + b"\0\0")
+        raw.send(b"S")
+        raw.until(b"Z")
+        asked = message(b"Q", text)
+        if form == "extended":
+            asked = message(b"B", b"\0s\0\0\0\0\0\0\0") + message(b"E", b"\0\0\0\0\0")
+        raw.socket.sendall(asked + message(b"S", b""))
+        raw.until(b"Z")
+        if form == "simple":
+            raw.until(b"Z")
+        _, _, memory = used(pg_server)
+        raw.socket.sendall(asked * many + message(b"S", b""))
+        for _ in range(50):  # by then the server has seen all of it
+            connection.execute("SELECT 1")
+        assert used(pg_server)[2] - memory < 64 << 20  # all of the rows together have 270 MB
+        found = raw.until(b"Z")
+        for _ in range(many if form == "simple" else 0):
+            found += raw.until(b"Z")
+        assert [len(body) for kind, body in found if kind == b"D"] == [size + 6] * many
+        connection.execute(f"DROP NAMESPACE {ns} CASCADE")
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack(">i", len(body) + 4) + body
+
+
 def url(server: ServerProcess) -> str:
     return str(server.announcement["pg_url"]).replace("//", "//admin@") + "/kalam"
 

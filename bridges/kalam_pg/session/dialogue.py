@@ -57,13 +57,13 @@ class Dialogue:
 
         So what drivers ask again and again, a row by its key, costs no turn of the session's task.
         """
-        taken = 0
+        taken, channel = 0, self._session.channel
         if not self._session.idle or self._extended.waits:
             return taken
         try:
             for message in messages:
                 carry_out = self._quick.get(message.kind)
-                if carry_out is None or not carry_out(message.data):
+                if carry_out is None or channel.full or not carry_out(message.data):
                     break
                 taken += 1
         except Exception:  # noqa: BLE001, S110 - the session's task meets the same, and tells it

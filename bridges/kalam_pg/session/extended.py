@@ -280,6 +280,8 @@ class Extended:
         if (found := self._executor.look(portal)) is not None:
             await portal.close()
             session.write(found.data)
+            if session.channel.full:  # many may be asked for before a Sync
+                await session.drain()
             return
         await self._rows(portal, max(rows_max, 0))
 

@@ -113,6 +113,11 @@ class Channel(asyncio.Protocol):
         """Whether it is closed."""
         return self._lost.done()
 
+    @property
+    def full(self) -> bool:
+        """Whether more is written than the client has taken: whoever can wait does so, by ``drain``."""
+        return self._full
+
     async def gone(self) -> None:
         """Wait until the client has left."""
         await asyncio.shield(self._lost)
