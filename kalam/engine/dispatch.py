@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from functools import partial
 from typing import Any, TypeVar, assert_never
 
 import msgspec
@@ -33,7 +32,7 @@ from kalam.engine.row_statements import RowStatements
 from kalam.engine.selects import SelectStatements
 from kalam.engine.session import Request, Session
 from kalam.engine.sql_counts import SqlCounts
-from kalam.engine.temporary import meant
+from kalam.engine.temporary import written_out
 from kalam.engine.texts import Texts
 from kalam.engine.views import ViewStatements
 from kalam.engine.work import WorkStatements
@@ -58,7 +57,6 @@ from kalam.sql.text import statements as sql
 from kalam.sql.text.named_places import locate
 from kalam.sql.text.passwords import without_password_in, without_passwords
 from kalam.sql.text.replaced import names_session, with_queries, with_session
-from kalam.sql.text.temporaries import with_temporaries
 from kalam.sql.text.view_statements import ShowViews
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.open_files import out_of_files
@@ -276,7 +274,7 @@ class Dispatch(msgspec.Struct, frozen=True):
         if session.postgresql_names and may_have_inner_names(text):
             statement = await reading(text, with_queries, statement, with_inner_names)
         if session.has_temporary or TEMPORARY_NAMESPACE in f"{session.namespace} {text}".lower():
-            statement = with_temporaries(statement, partial(meant, self.catalogue.temporary, session))
+            statement = await reading(text, written_out, statement, self.catalogue.temporary, session)
         return statement, session
 
     async def _dispatch(self, statement: sql.Statement, request: Request) -> Result:  # noqa: C901 - one case a statement

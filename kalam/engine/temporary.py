@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -44,10 +44,12 @@ from kalam.sql.text.statements import (
     TruncateTable,
     Update,
 )
+from kalam.sql.text.temporaries import with_temporaries
 from kalam.storage.log.temporary import TemporarySpace, TemporarySpaces, TemporaryTable
 from kalam.tasks import to_its_end
 from kalam.threads import Purpose, beside, in_thread, reading
 
+_Statement = TypeVar("_Statement")
 NO_SESSION: Final = "a temporary table lasts as long as a session, and only the PostgreSQL door has sessions"
 
 
@@ -65,6 +67,11 @@ def meant(spaces: TemporarySpaces, session: Session, ref: TableRef) -> TableRef:
     if namespace is not None and spaces.has(namespace):
         raise TableNotFound(f"there is no table {namespace}.{ref.table}")
     return ref
+
+
+def written_out(statement: _Statement, spaces: TemporarySpaces, session: Session) -> _Statement:
+    """A statement in which the names of the session's temporary tables are written out."""
+    return with_temporaries(statement, partial(meant, spaces, session))
 
 
 class TemporaryStatements:
