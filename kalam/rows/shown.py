@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from operator import attrgetter
-from typing import Any
+from operator import attrgetter, ne
+from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from kalam.rows.column_types import TYPES, Show
 from kalam.rows.types import Row
+from kalam.rows.values import Values
 from kalam.schema import Column, PayloadFormat, TypeName
 
 _JSON = msgspec.json.Encoder()
 _MSGPACK = msgspec.msgpack.Encoder()
+_FLOATS: Final = frozenset({TypeName.FLOAT, TypeName.DOUBLE})
 
 
 def show_in_json(name: TypeName, *, bigint_as_text: bool = False) -> Show | None:
@@ -54,9 +57,11 @@ class RowShower:
         self._width = len(columns) if hidden else None
         is_json = payload_format is PayloadFormat.JSON
         show = partial(show_in_json, bigint_as_text=bigint_as_text) if is_json else show_in_msgpack
-        self._shows = [(column.name, fix) for column in columns if (fix := show(column.type.name))]
-        self._names = [column.name for column in columns]
-        self._map: Any = msgspec.defstruct("Row", [*self._names, *constants], gc=False)
+        self._shows = [(place, fix) for place, column in enumerate(columns) if (fix := show(column.type.name))]
+        self._exact = [column.type.name not in _FLOATS for column in columns]
+        self._names = names = [column.name for column in columns]
+        self._map: Any = msgspec.defstruct("Row", [*names, *constants], gc=False)
+        self._part: Any = msgspec.defstruct("Part", [(name, Any, UNSET) for name in names], gc=False)
         self.is_json = is_json
         self.encode: Callable[[Any], bytes] = (_JSON if is_json else _MSGPACK).encode
 
@@ -64,7 +69,8 @@ class RowShower:
         """The rows as values that ``encode`` writes as maps, every column present."""
         make, rows = self._map, self._seen(rows)
         maps = [make(*row, *constants) for row in rows]
-        for name, show in self._shows:
+        for place, show in self._shows:
+            name = self._names[place]
             values = list(map(attrgetter(name), maps))
             shown = show(values)
             if shown is not values:
@@ -77,28 +83,38 @@ class RowShower:
         """The rows without what is hidden."""
         return rows if self._width is None else [row[: self._width] for row in rows]
 
-    def changed(self, olds: Sequence[Row | None], news: Sequence[Row]) -> list[dict[str, Any]]:
-        """For each row the former values of the columns that changed, as ``encode`` takes them."""
-        changed: list[dict[str, Any]] = [{} for _ in olds]
-        pairs = zip(self._former(olds), self._seen(news), changed, strict=True)
-        there = [(old, new, values) for old, new, values in pairs if old is not None]
-        if not there:
-            return changed
-        former, seen, into = zip(*there, strict=True)
-        shown = self.maps(former)
-        for name, was, now in zip(self._names, zip(*former, strict=True), zip(*seen, strict=True), strict=True):
-            for values, row, a, b in zip(into, shown, was, now, strict=True):
-                # Values that are equal and no zeros are the same; to ask of each would cost more than all the rest.
-                if a is not b and not (a == b and a and type(a) is type(b)) and differs(a, b):
-                    values[name] = getattr(row, name)
-        return changed
-
-    def _former(self, olds: Sequence[Row | None]) -> Sequence[Row | None]:
-        return olds if self._width is None else [None if old is None else old[: self._width] for old in olds]
+    def changed(self, olds: Sequence[Row], news: Sequence[Row]) -> list[Any]:
+        """For each row the former values of the columns that changed, as values that ``encode`` writes as maps."""
+        if not olds:
+            return []
+        columns: list[Values] = list(zip(*self._seen(olds), strict=True))
+        pairs = zip(columns, zip(*self._seen(news), strict=True), self._exact, strict=True)
+        wanted = [which_differ(was, now, exact=exact) for was, now, exact in pairs]
+        for place, show in self._shows:
+            columns[place] = show(columns[place])
+        return list(map(self._part, *map(_only, columns, wanted)))
 
     def each(self, rows: Sequence[Row]) -> list[bytes]:
         """Every row as a payload of its own."""
         return list(map(self.encode, self.maps(rows)))
+
+
+def _only(values: Values, wanted: Sequence[bool]) -> Values:
+    """The values that are wanted; what is UNSET is not written."""
+    if all(wanted):
+        return values
+    return [value if is_wanted else UNSET for value, is_wanted in zip(values, wanted, strict=True)]
+
+
+def which_differ(was: Values, now: Values, *, exact: bool) -> Sequence[bool]:
+    """Which values of a column are others, as ``differs`` tells it; ``exact`` ones do where they are not equal."""
+    if exact:
+        return list(map(ne, was, now))
+    # Of numbers that are not equal only two NaN are the same, and of equal ones only zeros may differ.
+    return [
+        a is not b and ((a == a or b == b) if a != b else not a and differs(a, b))
+        for a, b in zip(was, now, strict=True)
+    ]
 
 
 def differs(a: Any, b: Any) -> bool:
