@@ -19,7 +19,7 @@ from msgspec import UNSET
 from kalam.rows.column_types import TYPES, Show
 from kalam.rows.types import Row
 from kalam.rows.values import Values
-from kalam.schema import Column, PayloadFormat, TypeName
+from kalam.schema import Column, DataType, PayloadFormat, TypeName
 
 _JSON = msgspec.json.Encoder()
 _MSGPACK = msgspec.msgpack.Encoder()
@@ -58,7 +58,7 @@ class RowShower:
         is_json = payload_format is PayloadFormat.JSON
         show = partial(show_in_json, bigint_as_text=bigint_as_text) if is_json else show_in_msgpack
         self._shows = [(place, fix) for place, column in enumerate(columns) if (fix := show(column.type.name))]
-        self._exact = [column.type.name not in _FLOATS for column in columns]
+        self._types = [column.type for column in columns]
         self._names = names = [column.name for column in columns]
         self._map: Any = msgspec.defstruct("Row", [*names, *constants], gc=False)
         self._part: Any = msgspec.defstruct("Part", [(name, Any, UNSET) for name in names], gc=False)
@@ -88,8 +88,7 @@ class RowShower:
         if not olds:
             return []
         columns: list[Values] = list(zip(*self._seen(olds), strict=True))
-        pairs = zip(columns, zip(*self._seen(news), strict=True), self._exact, strict=True)
-        wanted = [which_differ(was, now, exact=exact) for was, now, exact in pairs]
+        wanted = list(map(which_differ, columns, zip(*self._seen(news), strict=True), self._types))
         for place, show in self._shows:
             columns[place] = show(columns[place])
         return list(map(self._part, *map(_only, columns, wanted)))
@@ -101,14 +100,16 @@ class RowShower:
 
 def _only(values: Values, wanted: Sequence[bool]) -> Values:
     """The values that are wanted; what is UNSET is not written."""
-    if all(wanted):
+    if False not in wanted:
         return values
+    if True not in wanted:
+        return [UNSET] * len(wanted)
     return [value if is_wanted else UNSET for value, is_wanted in zip(values, wanted, strict=True)]
 
 
-def which_differ(was: Values, now: Values, *, exact: bool) -> Sequence[bool]:
-    """Which values of a column are others, as ``differs`` tells it; ``exact`` ones do where they are not equal."""
-    if exact:
+def which_differ(was: Values, now: Values, kind: DataType) -> Sequence[bool]:
+    """Which values of a column of this type are others, as ``differs`` tells it."""
+    if kind.name not in _FLOATS:
         return list(map(ne, was, now))
     # Of numbers that are not equal only two NaN are the same, and of equal ones only zeros may differ.
     return [

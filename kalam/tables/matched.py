@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress, count
+from operator import itemgetter
+from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from kalam.rows.columns import from_arrow
-from kalam.rows.shown import differs
+from kalam.rows.shown import which_differ
 from kalam.rows.stored import pack_pieces, pack_rows, row_count
 from kalam.rows.types import Row
 from kalam.schema import SEQ, UPDATED, Table
 from kalam.storage.log.former_times import pack_times, to_us
 from kalam.storage.log.writes import Change
 from kalam.storage.segments.key_rows import KeyedRows
+
+T = TypeVar("T")
 
 
 class Matched(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +76,10 @@ def changes_of_old(table: Table, matched: Matched, packed: Sequence[bytes]) -> l
     A row whose key or SUBJECT_KEY changes is deleted and inserted: who hears the events of one SUBJECT_KEY alone is
     told that the row is gone, and nothing of what it has become.
     """
-    places, everything = _named_places(table), range(len(matched.olds))
+    everything = range(len(matched.olds))
     if matched.news is None:
         return list(_deletes(table, matched, everything))
-    pairs = enumerate(zip(matched.olds, matched.news, strict=True))
-    moved = [number for number, (old, new) in pairs if any(differs(old[place], new[place]) for place in places)]
+    moved = sorted(_moved(table, matched.olds, matched.news))
     if not moved:
         return list(_updates(table, matched, everything, packed))
     stayed = sorted(set(everything) - set(moved))
@@ -87,32 +91,38 @@ def changes_of_old(table: Table, matched: Matched, packed: Sequence[bytes]) -> l
     ]
 
 
-def _named_places(table: Table) -> tuple[int, ...]:
-    """The places of the columns by which a row is told: its key, and the last token of its events' subjects."""
-    named = {*table.key, table.options.subject_key}
-    return tuple(place for place, column in enumerate(table.columns) if column.name in named)
+def _moved(table: Table, olds: Sequence[Row], news: Sequence[Row]) -> set[int]:
+    """Which rows are told otherwise: their key is another, or the last token of their events' subjects."""
+    named, moved = {*table.key, table.options.subject_key}, set[int]()
+    for place, column in enumerate(table.columns):
+        if column.name in named:
+            value = itemgetter(place)
+            moved.update(compress(count(), which_differ(list(map(value, olds)), list(map(value, news)), column.type)))
+    return moved
 
 
 def _updates(table: Table, matched: Matched, places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[Change]:
     """The updates of the matched rows at these places, whose new rows are ``pieces``."""
     for part, packed in _parts(places, pieces):
-        olds = [matched.olds[place] for place in part]
+        olds, news = _at(matched.olds, part), _at(matched.news or (), part)
         seqs, times = _seqs_and_times(matched, part)
-        yield Change("update", list(map(table.key_of, olds)), packed, seqs, pack_rows(olds), times)
+        keys = list(map(table.key_of, olds))
+        yield Change("update", keys, packed, seqs, pack_rows(olds), times, rows=news, old_rows=olds)
 
 
 def _deletes(table: Table, matched: Matched, places: Sequence[int]) -> Iterator[Change]:
     """The deletes of the matched rows at these places."""
-    olds = [matched.olds[place] for place in places]
-    for part, packed in _parts(places, pack_pieces(olds)):
+    for part, packed in _parts(places, pack_pieces(_at(matched.olds, places))):
+        rows = _at(matched.olds, part)
         seqs, times = _seqs_and_times(matched, part)
-        yield Change("delete", [table.key_of(matched.olds[place]) for place in part], packed, seqs, old_updated=times)
+        yield Change("delete", list(map(table.key_of, rows)), packed, seqs, old_updated=times, rows=rows)
 
 
 def inserts(table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> Iterator[Change]:
     """The inserts of rows, which are packed as ``pieces``."""
     for part, packed in _parts(range(len(rows)), pieces):
-        yield Change("insert", [table.key_of(rows[place]) for place in part], packed)
+        fresh = _at(rows, part)
+        yield Change("insert", list(map(table.key_of, fresh)), packed, rows=fresh)
 
 
 def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:
@@ -124,5 +134,10 @@ def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Seq
         start = end
 
 
-def _seqs_and_times(matched: Matched, places: Sequence[int]) -> tuple[list[int], bytes]:
-    return [matched.seqs[place] for place in places], pack_times([matched.updated_us[place] for place in places])
+def _at(values: Sequence[T], places: Sequence[int]) -> Sequence[T]:
+    """The values at these places, which are in order and differ."""
+    return values if len(places) == len(values) else [values[place] for place in places]
+
+
+def _seqs_and_times(matched: Matched, places: Sequence[int]) -> tuple[Sequence[int], bytes]:
+    return _at(matched.seqs, places), pack_times(_at(matched.updated_us, places))

@@ -124,8 +124,9 @@ class Outbox:
             feed.behind_bytes += chunk.byte_count
             return
         # Rows are many times as large as their chunk, so only those are kept that the next turn takes.
-        rows = announcement.rows if feed.byte_count < TURN_BYTES_MAX else None
-        feed.pending.append(Unpublished(chunk, rows, announcement.traces))
+        at_hand = feed.byte_count < TURN_BYTES_MAX
+        pending = Unpublished.of(announcement) if at_hand else Unpublished(chunk, traces=announcement.traces)
+        feed.pending.append(pending)
         feed.byte_count += chunk.byte_count
 
     def _count(self, table: Table, chunk: Chunk) -> None:

@@ -24,7 +24,7 @@ from kalam.rows.subject_key import key_token
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.copies import Chunk, Op
-from kalam.storage.log.writes import Traces
+from kalam.storage.log.writes import Announcement, Traces
 from kalam.tables.ports import ChangeMessage
 
 RUN_ROWS_MAX = 1_000
@@ -37,6 +37,12 @@ class Unpublished(msgspec.Struct, frozen=True):
     chunk: Chunk
     rows: Sequence[Row] | None = None
     traces: Traces | None = None
+    old_rows: Sequence[Row] | None = None
+
+    @classmethod
+    def of(cls, announcement: Announcement) -> Unpublished:
+        """What was announced."""
+        return cls(announcement.chunk, announcement.rows, announcement.traces, announcement.old_rows)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -137,7 +143,10 @@ def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
         rows = codec.stored.unpack(chunk.payload)
     updated: Any = show_timestamp(chunk.updated) if codec.changes.is_json else chunk.updated
     shown = codec.changes.maps(rows, (updated, chunk.op == "delete"))
-    old = None if chunk.old is None else codec.events.changed(codec.stored.unpack(chunk.old), rows)
+    old_rows = unpublished.old_rows
+    if old_rows is None and chunk.old is not None:
+        old_rows = codec.stored.unpack(chunk.old)
+    old = None if old_rows is None else codec.events.changed(old_rows, rows)
     offset = 0
     for (key, trace), count in _alike(rows, unpublished.traces, codec.table):
         for start in range(offset, offset + count, RUN_ROWS_MAX):

@@ -99,7 +99,8 @@ class MemoryRows(Fitting):
         if not changes:
             return
         now = datetime.now(UTC)
-        chunks: list[Chunk] = []
+        told: list[Announcement] = []
+        copy = Copy(0, self.view.table_id, "")
         for change in changes:
             first = self.last_seq + 1 if self.begun else 0
             for place, key in enumerate(change.keys):
@@ -109,11 +110,11 @@ class MemoryRows(Fitting):
                     self._rows[key] = KeyedRow(news[key], first + place if self.begun else 0, now)
             if self.begun:
                 self.last_seq += len(change.keys)
-                chunks.append(_chunk(change, first, to_us(now), self.view.schema_version))
+                chunk = _chunk(change, first, to_us(now), self.view.schema_version)
+                told.append(Announcement(self.view, copy, chunk, rows=change.rows, old_rows=change.old_rows))
         self._arrow, self._changed = None, self._changed + 1
-        copy = Copy(0, self.view.table_id, "")
-        for chunk in chunks:
-            self._told(Announcement(self.view, copy, chunk))
+        for announcement in told:
+            self._told(announcement)
 
 
 def _chunk(change: Change, first_seq: int, updated_us: int, schema_version: int) -> Chunk:

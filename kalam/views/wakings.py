@@ -207,6 +207,6 @@ class Wakings:
         waking = self.of(announcement.table)
         if waking is not None and not is_nameless(waking.view):
             codec = self._codecs.of(announcement.table)
-            waiting = [Unpublished(announcement.chunk)]
+            waiting = [Unpublished.of(announcement)]
             messages = list(messages_of(waiting, codec, self._port.payload_bytes_max))
             self._port.tell(announcement.table, waking.rows.feed_id, messages)

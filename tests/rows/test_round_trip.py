@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import random
 import struct
 import uuid
 from collections.abc import Callable, Sequence
@@ -264,6 +265,30 @@ def test_rows_that_stay_columns_are_the_rows_that_they_would_be(
     assert exact(list(map(utc, codec.stored.unpack(pack_rows(part))))) == exact(list(map(utc, rows[1:])))
     of_rows = told(codec, rows[1:], rows[1:])
     assert told(codec, part, part) == told(codec, part, None) == of_rows
+
+
+@settings(deadline=None, max_examples=200)
+@given(given_rows=some_rows(), dice=st.randoms())
+def test_an_update_is_told_of_rows_at_hand_as_of_the_log(
+    codec_of: MakeCodec, given_rows: Rows, dice: random.Random
+) -> None:
+    codec = codec_of(given_rows.create)
+    olds = list(codec.decoder.decode(json.dumps(given_rows.shown()).encode(), user="ann"))
+    news = dice.sample(olds, len(olds))
+    chunk = Chunk(
+        first_seq=7,
+        row_count=len(news),
+        op="update",
+        updated_us=1_700_000_000_000_000,
+        schema_version=1,
+        superseding=True,
+        payload=pack_rows(news),
+        old=pack_rows(olds),
+    )
+    of_log, of_rows = (
+        list(messages_of([each], codec, 1 << 20)) for each in (Unpublished(chunk), Unpublished(chunk, news, None, olds))
+    )
+    assert of_rows == of_log
 
 
 def told(codec: Codec, rows: Sequence[tuple[Any, ...]], at_hand: Sequence[tuple[Any, ...]] | None) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.rows.codec import Codec
@@ -40,6 +40,7 @@ def test_values_differ_to_the_bit(a: Any, b: Any, different: bool) -> None:
     assert differs(b, a) is different
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES), max_size=20))
 def test_the_former_values_of_a_row_are_those_that_differ(
     codec_of: Callable[[str], Codec], pairs: list[tuple[tuple[Any, Any], tuple[Any, Any]]]

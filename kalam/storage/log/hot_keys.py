@@ -84,6 +84,10 @@ class HotKeys:
         seq = self.single.get(key)
         return self.runs.find(key) if seq is None and self.runs.runs else seq
 
+    def of(self, keys: Sequence[Key]) -> list[int | None]:
+        """The versions of these keys."""
+        return list(map(self.get if self.runs.runs else self.single.get, keys))
+
     def live_count(self) -> int:
         """How many rows live; for any thread."""
         runs, single = self.runs, list(self.single.items())

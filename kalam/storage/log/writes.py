@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from operator import neg
 from typing import Any
 
 import msgspec
@@ -39,8 +40,8 @@ class Stale(Conflict):
 class Announcement(msgspec.Struct, frozen=True):
     """A chunk that has been committed, for the event feed, live queries and the flusher.
 
-    ``rows`` are those of the chunk where they were at hand, which saves decoding them again; ``traces`` the traces that
-    they belong to, if any does.
+    ``rows`` and ``old_rows`` are those of the chunk where they were at hand, which saves decoding them again;
+    ``traces`` the traces that they belong to, if any does.
     """
 
     table: Table
@@ -48,6 +49,7 @@ class Announcement(msgspec.Struct, frozen=True):
     chunk: Chunk
     rows: Sequence[Row] | None = None
     traces: Traces | None = None
+    old_rows: Sequence[Row] | None = None
 
 
 def taken_keys(
@@ -94,6 +96,7 @@ class Change(msgspec.Struct):
 
     ``seqs`` are the versions that the statement saw, for an update or delete; ``packed`` holds the new rows (the
     deleted ones for a delete), ``old`` the former rows of an update, ``old_updated`` the times of the former versions.
+    ``rows`` and ``old_rows`` are what is packed.
     """
 
     op: Op
@@ -102,6 +105,8 @@ class Change(msgspec.Struct):
     seqs: Sequence[int] = ()
     old: bytes | None = None
     old_updated: bytes | None = None
+    rows: Sequence[Row] | None = None
+    old_rows: Sequence[Row] | None = None
 
 
 Remember = Callable[[sqlite3.Connection, int, int], None]
@@ -149,8 +154,8 @@ class ChangeTask(msgspec.Struct):
                 old_updated=change.old_updated,
             )
             write_chunk(conn, copy.copy_id, chunk)
-            sign = -1 if change.op == "delete" else 1
-            copy.versions.update((key, sign * seq) for seq, key in enumerate(change.keys, chunk.first_seq))
+            seqs = range(chunk.first_seq, chunk.last_seq + 1)
+            copy.versions.update(zip(change.keys, map(neg, seqs) if change.op == "delete" else seqs, strict=True))
             copy.append(chunk)
             self._chunks.append(chunk)
         self.last_seq = copy.last_seq
@@ -165,17 +170,18 @@ class ChangeTask(msgspec.Struct):
         for change in self.changes:
             if change.op == "insert":
                 continue
-            for key, seq in zip(change.keys, change.seqs, strict=True):
-                version = copy.versions.get(key)
-                if version is not None and version != seq:
-                    raise Stale(f"the row with {shown_key(self.table, key)} has changed")
+            versions = copy.versions.of(change.keys)
+            if versions != change.seqs:
+                for key, version, seq in zip(change.keys, versions, change.seqs, strict=True):
+                    if version is not None and version != seq:
+                        raise Stale(f"the row with {shown_key(self.table, key)} has changed")
             if change.op == "delete":
                 released.update(change.keys)
         keys = [key for change in self.changes if change.op == "insert" for key in change.keys]
         if keys and copy.segments and copy.epoch != self.epoch:
             raise Stale("segments have changed")
-        versions = {key: -1 if key in released else copy.versions.get(key) for key in keys}
-        taken = {key: version for key, version in versions.items() if version is not None}
+        found = {key: -1 if key in released else copy.versions.get(key) for key in keys}
+        taken = {key: version for key, version in found.items() if version is not None}
         return check_free(self.table, keys, HotKeys(taken), self.cold)
 
     def committed(self) -> None:
@@ -191,8 +197,14 @@ class ChangeTask(msgspec.Struct):
         """What was committed, in order."""
         if self._copy is None:
             return []
-        traced = self.trace is not None
         return [
-            Announcement(self.table, self._copy, chunk, traces=[(chunk.row_count, self.trace)] if traced else None)
-            for chunk in self._chunks
+            Announcement(
+                table=self.table,
+                copy=self._copy,
+                chunk=chunk,
+                rows=change.rows,
+                traces=None if self.trace is None else [(chunk.row_count, self.trace)],
+                old_rows=change.old_rows,
+            )
+            for chunk, change in zip(self._chunks, self.changes, strict=True)
         ]

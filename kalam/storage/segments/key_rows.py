@@ -193,7 +193,7 @@ class KeyRows:
 
 def _hot_versions(copy: Copy, view: View, keys: Sequence[Key]) -> tuple[list[int], list[Key]] | None:
     """The versions of those keys that live in the log, and the keys that are not there; None if it ran ahead."""
-    seqs = [copy.versions.get(key) for key in keys]
+    seqs = copy.versions.of(keys)
     if copy.epoch != view.epoch or any(seq is not None and abs(seq) > view.last_seq for seq in seqs):
         return None
     live = [seq for seq in seqs if seq is not None and seq > 0]
