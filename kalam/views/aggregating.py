@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
@@ -35,11 +34,11 @@ from kalam.table_options import How
 from kalam.tables.kinds import Source
 from kalam.tables.versions import ChangeBatch
 from kalam.threads import Purpose, in_thread
+from kalam.views.arrived import Arrived, Gathered
 from kalam.views.group_memory import GroupMemory
 from kalam.views.group_queries import SLOT_FIELD, GroupQueries
 from kalam.views.groups import GroupTable
 from kalam.views.groups.batch import Ints
-from kalam.views.groups.plain import unified
 from kalam.views.keys import hidden_key
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation
@@ -49,6 +48,7 @@ from kalam.views.shape import Grouped
 from kalam.views.shape.classified import PLACE, RELATION_NAMESPACE
 from kalam.views.sight import EVERYTHING, Sight
 from kalam.views.signed import Signed
+from kalam.views.stale_rows import Gathers, StaleRows
 
 FILL_ROWS = 8_192
 Gatherer = TypeVar("Gatherer", bound="Gathers")
@@ -87,10 +87,12 @@ class Aggregating:
         self._key_types = [] if self._hidden else [self._result.field(name).type for name in view.key]
         self._retention = Retention(view)
         self._groups: GroupTable | None = None
+        self._gathered: list[Gathered] = []
         self._failing: set[Key] = set()
 
     async def open(self) -> None:
         """Read the groups as they were written last; a view in memory has them, since it was filled."""
+        self._gathered.clear()
         if self._memory is not None:
             self._groups = await in_thread(Purpose.LIVE, self._remembered, self._memory)
 
@@ -111,6 +113,7 @@ class Aggregating:
             with _stopping():
                 groups, left_out = await self._filled(sources[self._source.name], groups)
         self._groups = groups
+        self._gathered.clear()
         self._failing.clear()
         slots = groups.all_slots()
         chunk: pa.RecordBatch | None = None
@@ -188,6 +191,15 @@ class Aggregating:
             async for part in parts:
                 yield part
 
+    async def gather(self, changes: Changes) -> None:
+        """Count changes of the source in; their groups are made rows of with those of the next ``change``."""
+        self._read_as(changes.source)
+        await in_thread(Purpose.LIVE, self._count, changes)
+
+    def _count(self, changes: Changes) -> None:
+        with _stopping():
+            self._gathered.append(self._taken(changes))
+
     async def change(self, changes: Sequence[Changes]) -> Outcome:
         """What follows from changes of the source."""
         [change] = changes
@@ -195,7 +207,7 @@ class Aggregating:
         followed = await in_thread(Purpose.LIVE, self._followed, change)
         if isinstance(followed, Outcome):
             return followed
-        arrived, touched, left_out = followed
+        arrived, touched, left_out = followed.arrived, followed.touched, followed.left_out
         stale = self._known.stale
         if len(stale):
             await self._remake(change.batch.last_seq)
@@ -204,15 +216,16 @@ class Aggregating:
             touched = np.union1d(touched, await in_thread(Purpose.LIVE, self._expired, touched))
         return await in_thread(Purpose.LIVE, self._of_touched, touched, left_out, arrived)
 
-    def _followed(self, change: Changes) -> Outcome | tuple[_Arrived, Ints, list[LeftOut]]:
+    def _followed(self, change: Changes) -> Outcome | Gathered:
         """What follows from changes, or what they bring to the groups where that is not all."""
-        with _stopping():
-            arrived, touched, left_out = self._taken(change)
+        self._count(change)
+        found = Gathered.of(self._gathered)
+        self._gathered.clear()
         if len(self._known.stale) or self._retention.is_due():
-            return arrived, touched, left_out
-        return self._of_touched(touched, left_out, arrived)
+            return found
+        return self._of_touched(found.touched, found.left_out, found.arrived)
 
-    def _of_touched(self, touched: Ints, left_out: list[LeftOut], arrived: _Arrived) -> Outcome:
+    def _of_touched(self, touched: Ints, left_out: list[LeftOut], arrived: Arrived) -> Outcome:
         """What follows where all is known of the groups that changed."""
         groups, chunk, whole = self._known, None, False
         if not len(touched):
@@ -233,16 +246,17 @@ class Aggregating:
         assert self._groups is not None
         return self._groups
 
-    def _taken(self, change: Changes) -> tuple[_Arrived, Ints, list[LeftOut]]:
+    def _taken(self, change: Changes) -> Gathered:
         versions, weights = change.signed.versions, change.signed.weights
         rows, failed = self._computed.rows(change.signed.rows(self._relation))
         places = rows[PLACE].to_numpy()
         slots, came = self._known.take(rows, weights[places]), weights[places] > 0
         new = [each for each in failed if weights[each.place] > 0]
-        return (
-            _Arrived(slots[came], places[came]),
+        return Gathered(
+            Arrived(slots[came], places[came]),
             np.unique(slots),
             [LeftOut(self._called(change, versions[each.place], each.place), each.reason) for each in new],
+            len(versions),
         )
 
     def _called(self, change: Changes, version: Row, place: int) -> str:
@@ -273,7 +287,7 @@ class Aggregating:
         slots: Ints,
         left_out: list[LeftOut],
         chunk: pa.RecordBatch | None,
-        arrived: _Arrived | None = None,
+        arrived: Arrived | None = None,
         *,
         whole: bool = False,
     ) -> Outcome:
@@ -340,18 +354,6 @@ class Aggregating:
         return fitted(result, schema)
 
 
-class _Arrived(msgspec.Struct, frozen=True):
-    """Rows of the source that came, by the slots of their groups and their places; one may come to many groups."""
-
-    slots: Ints
-    places: Ints
-
-    def count(self, slots: Mapping[Key, int], keys: Sequence[Key]) -> int:
-        """How many came to the groups with these keys."""
-        chosen = np.isin(self.slots, [slots[key] for key in keys])
-        return len(np.unique(self.places[chosen]))
-
-
 @contextmanager
 def _stopping() -> Iterator[None]:
     """A view that would grow past its bounds stops: that does not pass by itself."""
@@ -359,34 +361,6 @@ def _stopping() -> Iterator[None]:
         yield
     except TooLarge as exc:
         raise Stopped(f"{exc.detail}; {exc.fields.get('hint', '')}") from exc
-
-
-class Gathers(Protocol):
-    """Takes what rows bring to their groups."""
-
-    def take(self, rows: pa.Table) -> object:
-        """Take rows."""
-
-
-class StaleRows:
-    """Rows of the source that belong to groups that are stale; a Gathers."""
-
-    def __init__(self, groups: GroupTable) -> None:
-        self._groups = groups
-        self._rows: list[pa.Table] = []
-        self._weights: list[Ints] = []
-
-    def take(self, rows: pa.Table, weights: Ints | None = None) -> None:
-        """Take rows, each with its sign; without signs all are there."""
-        weights = np.ones(rows.num_rows, np.int64) if weights is None else weights
-        chosen = self._groups.is_stale(rows)
-        kept = rows.filter(pa.array(chosen))
-        self._rows.append(pa.table({name: unified(kept[name]) for name in kept.column_names if name != PLACE}))
-        self._weights.append(weights[chosen])
-
-    def remake(self) -> None:
-        """Make the groups anew of these rows."""
-        self._groups.remake(pa.concat_tables(self._rows), np.concatenate(self._weights))
 
 
 def _told(key: Key) -> str:

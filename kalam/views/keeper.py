@@ -42,6 +42,9 @@ from kalam.views.sight import Sight
 from kalam.views.writer import Progress, Written
 
 TAKEN_ROWS = 20_000
+"""About so many changes of a source are held in memory at once, or twice that."""
+GATHERED_PIECES_MAX = 8
+"""So many times ``TAKEN_ROWS`` become one refresh where so many wait: what a group has become is written once."""
 LOOK_S = 0.25
 """How often a source is asked that tells nothing by itself."""
 RETRY_PAUSE_S = (0.2, 5.0)
@@ -225,7 +228,7 @@ class Keeper:
         more = False
         taken: list[Taken] = []
         for source in self.sources:
-            found = await source.take(self.positions[source.table.table_id], TAKEN_ROWS)
+            found = await self._take(source)
             if found is not None:
                 taken.append(found)
                 more |= found.more
@@ -254,6 +257,22 @@ class Keeper:
             self._wake.set()
         else:
             self.kept.behind_since_s = time.monotonic() if self._wake.is_set() else None
+
+    async def _take(self, source: Followed) -> Taken | None:
+        """What came of a source. Where that is very much, the method has all but the last piece of it already."""
+        found = await source.take(self.positions[source.table.table_id], TAKEN_ROWS)
+        gather = self._method.gather
+        if gather is None:
+            return found
+        for _ in range(GATHERED_PIECES_MAX - 1):
+            if found is None or found.changes is None or not found.more:
+                break
+            following = await source.take(found.position, TAKEN_ROWS)
+            if following is None or following.changes is None:
+                break
+            await gather(await self.sight.seen(found.changes))
+            found = following
+        return found
 
     def _reached(self, positions: Sequence[Position], reached: Mapping[int, int]) -> list[Position]:
         """Positions of copies, further than what was taken."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -85,6 +85,10 @@ class Method(Protocol):
     def how(self) -> How:
         """Which."""
 
+    @property
+    def gather(self) -> Callable[[Changes], Awaitable[None]] | None:
+        """Takes changes in whose outcome is to be a part of that of the next ``change``; None: it does not."""
+
     async def open(self) -> None:
         """Be ready for changes: read what was remembered."""
 
@@ -95,7 +99,7 @@ class Method(Protocol):
         """
 
     async def change(self, changes: Sequence[Changes]) -> Outcome:
-        """What follows from changes."""
+        """What follows from changes, and from those gathered since the last one."""
 
     async def close(self) -> None:
         """Let go of what is held."""

@@ -40,6 +40,7 @@ class Rerun:
     """Keeps one view up; a Method."""
 
     how = How.RERUN
+    gather = None
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class RowWise:
     """Keeps one view up; a Method."""
 
     how = How.ROW_WISE
+    gather = None
 
     def __init__(self, view: Table, source: Table, query: QueryText, queries: Queries, process: ComputeProcess) -> None:
         self._view, self._query, self._queries, self._process = view, query, queries, process
