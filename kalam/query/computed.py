@@ -6,6 +6,7 @@ A row that fails the whole batch is found by asking the halves, so that it alone
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
 
@@ -20,7 +21,9 @@ from kalam.query.wire import Compute, Computed
 
 COMPUTE_S = 10.0
 """How long a query over one batch may take."""
-
+SCHEMAS_MAX = 256
+SCHEMA_TEXT_MAX = 32_768
+"""Bytes of a question for a schema of which the answer is kept."""
 
 Checked = Callable[[pa.Table], pa.Table]
 
@@ -41,6 +44,7 @@ class ComputeProcess:
         self._generation = 0
         self._known: set[int] = set()
         self._forgotten: list[int] = []
+        self.schemas: OrderedDict[Computed, pa.Schema] = OrderedDict()
         self.numbers = count(1)
 
     def open(self) -> None:
@@ -61,6 +65,25 @@ class ComputeProcess:
             answer = self._worker.ask(Compute(number=number, rows=data, told=new, forget=forget))
             self._known.add(number)
             return pa.ipc.open_stream(answer).read_all()
+
+    def schema(self, told: Computed) -> pa.Schema:
+        """The columns that a query gives; raises what it fails with. They follow from what is told, and are kept."""
+        with self._lock:
+            known = self.schemas.get(told)
+            if known is not None:
+                self.schemas.move_to_end(told)
+                return known
+        number = next(self.numbers)
+        try:
+            found = self.compute(number, told, pa.ipc.read_schema(pa.py_buffer(told.schema)).empty_table()).schema
+        finally:
+            self.forget(number)
+        if len(told.text) + len(told.schema) <= SCHEMA_TEXT_MAX:
+            with self._lock:
+                self.schemas[told] = found
+                if len(self.schemas) > SCHEMAS_MAX:
+                    self.schemas.popitem(last=False)
+        return found
 
     def forget(self, number: int) -> None:
         """Let go of a query."""
@@ -84,6 +107,10 @@ class ComputedQuery:
     def close(self) -> None:
         """Nobody asks any more."""
         self._process.forget(self._number)
+
+    def schema(self) -> pa.Schema:
+        """The columns of its results; raises what it fails with."""
+        return self._process.schema(self._told)
 
     def run(self, rows: pa.Table) -> pa.Table:
         """The result for these rows; raises what it fails with."""

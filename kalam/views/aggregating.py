@@ -88,12 +88,14 @@ class Aggregating:
         self._retention = Retention(view)
         self._groups: GroupTable | None = None
         self._gathered: list[Gathered] = []
+        self._just_filled = False
         self._failing: set[Key] = set()
 
     async def open(self) -> None:
-        """Read the groups as they were written last; a view in memory has them, since it was filled."""
+        """Read the groups as they were written last; who has just been filled has them, and a view in memory always."""
         self._gathered.clear()
-        if self._memory is not None:
+        just_filled, self._just_filled = self._just_filled, False
+        if self._memory is not None and not just_filled:
             self._groups = await in_thread(Purpose.LIVE, self._remembered, self._memory)
 
     def _remembered(self, memory: GroupMemory) -> GroupTable:
@@ -108,6 +110,7 @@ class Aggregating:
 
     async def fill(self, sources: Mapping[TableName, Source]) -> AsyncIterator[Outcome]:
         """The rows of the view over one state of the source; what was known of the groups is forgotten."""
+        self._just_filled = False
         groups, left_out = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max), list[LeftOut]()
         if self._source.name in sources:
             with _stopping():
@@ -123,6 +126,7 @@ class Aggregating:
             part = slots[start : start + FILL_ROWS]
             yield await in_thread(Purpose.LIVE, self._outcome, part, left_out, chunk, whole=chunk is not None)
             left_out, chunk = [], None
+        self._just_filled = True
 
     async def _filled(self, source: Source, groups: GroupTable) -> tuple[GroupTable, list[LeftOut]]:
         """The groups of a source, of which nothing is known yet, and the rows that fail.

@@ -19,10 +19,10 @@ from kalam.schema import SEQ, VIEW_KEY, Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.tables.ports import UnkeptPort
 from kalam.views.asleep import Asleep
-from kalam.views.keeper import Standing
 from kalam.views.making import Making
 from kalam.views.owners import PERMISSION, check_may_read, may_read
 from kalam.views.shown import row_asleep, row_of
+from kalam.views.standing import Standing
 from kalam.views.wakings import Hold, Wakings
 
 LOOK_S: Final = 1.0

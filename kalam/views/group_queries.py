@@ -96,15 +96,14 @@ class GroupQueries:
         return groups
 
     def _asked_types(self) -> GroupTypes:
-        rows = self._rows.run(self._schema.empty_table()).drop_columns([PLACE])
-        if self._copied_rows is not None and not self._schema_is_kept(self._copied_rows, rows.schema):
+        found = self._rows.schema()
+        rows = found.remove(found.get_field_index(PLACE))
+        if self._copied_rows is not None and not self._schema_is_kept(self._copied_rows, rows):
             self._copied_rows = None
-        schema = never_empty(rows.schema)
-        asked = ComputedQuery.of(self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), schema)
-        try:
-            return GroupTypes.of(self._grouped, rows.schema, asked.run(schema.empty_table()).schema)
-        finally:
-            asked.close()
+        asked = ComputedQuery.of(
+            self._process, RELATION_NAMESPACE, "rows", self._grouped.types_text(), never_empty(rows)
+        )
+        return GroupTypes.of(self._grouped, rows, asked.schema())
 
     def _schema_is_kept(self, copied: Mapping[str, str], found: pa.Schema) -> bool:
         """Whether the engine gives columns that are copied the types that they have."""

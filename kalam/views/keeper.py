@@ -7,13 +7,11 @@ away with all that memory holds of the view, and done again from the last positi
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-import msgspec
 import pyarrow as pa
 import structlog
 from msgspec.structs import replace
@@ -39,6 +37,7 @@ from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
 from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
 from kalam.views.sight import Sight
+from kalam.views.standing import Kept, Standing
 from kalam.views.writer import Progress, Written
 
 TAKEN_ROWS = 20_000
@@ -52,28 +51,6 @@ NOTICES_MAX = 100
 """So many rows that were left out of one refresh are told one by one."""
 DELETED_TOGETHER = 5_000
 log = structlog.get_logger(__name__)
-
-
-class Standing(enum.StrEnum):
-    """How it stands with a view."""
-
-    FILLING = "filling"
-    RUNNING = "running"
-    WAITING = "waiting"
-    ASLEEP = "asleep"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-class Kept(msgspec.Struct):
-    """How a view stands, and why; the ``error`` where it was one that it waits behind."""
-
-    standing: Standing = Standing.FILLING
-    reason: str = ""
-    error: KalamError | None = None
-    filled_rows: int = 0
-    cost_s: float = 0.0
-    behind_since_s: float | None = None
 
 
 def next_multiple(after: float, unit: float) -> float:
@@ -105,10 +82,10 @@ class Keeper:
         self.kept = Kept()
         self.state = ViewState()
         self.positions: dict[int, Position] = {}
-        self.begun = asyncio.Event()
+        self.begun, self.settled = asyncio.Event(), asyncio.Event()
         self._wake = asyncio.Event()
         self._refreshed_s = -math.inf
-        self._catches_up = False
+        self._catches_up, self._anew = False, False
         self._retention = Retention(view)
         self._hurry, self._hurry_bytes, self._came_bytes = asyncio.Event(), hurry_bytes, 0
 
@@ -137,7 +114,7 @@ class Keeper:
                     await self._follow(backoff)
                 except RefillNeeded as exc:
                     log.info("a view is filled anew", view=str(self.view.name), reason=str(exc))
-                    await self._begin_anew()
+                    self._anew = True
                 except Stopped as exc:
                     await self._stop(str(exc), exc.kind)
                     return
@@ -161,6 +138,10 @@ class Keeper:
         self.kept.standing, self.kept.reason, self.kept.error = standing, reason, error
         if standing is Standing.RUNNING:
             self.begun.set()
+        if standing is Standing.FILLING:
+            self.settled.clear()
+        else:
+            self.settled.set()
         self._tell_filled(self.state.filled and standing is not Standing.FILLING)
 
     def _fail(self, error: KalamError) -> None:
@@ -182,7 +163,7 @@ class Keeper:
         if self.state.stopped:
             self._stand(Standing.STOPPED, self.state.stopped)
             raise Stopped(self.state.stopped)
-        if not self.state.filled:
+        if self._anew or not self.state.filled:
             await self._fill()
         await self._method.open()
         self._catches_up = any(source.table.table_id not in self.positions for source in self.sources)
@@ -194,6 +175,8 @@ class Keeper:
         self._wake.set()
         while True:
             await self._wait_due()
+            if self._anew:
+                raise RefillNeeded("it was asked for")
             await self._refresh()
             backoff.reset()
 
@@ -283,7 +266,7 @@ class Keeper:
 
     def _recovered(self) -> None:
         """The view goes on, and has what there was when it began."""
-        if self.kept.standing is not Standing.RUNNING and not self._catches_up:
+        if self.kept.standing is not Standing.RUNNING and not self._catches_up and not self._anew:
             self._stand(Standing.RUNNING)
 
     async def _write(self, outcome: Outcome, progress: Progress) -> None:
@@ -322,36 +305,54 @@ class Keeper:
 
     # Filling.
 
-    async def _begin_anew(self) -> None:
+    def may_begin_anew(self, view: Table) -> bool:
+        """Whether it keeps the view as it is now, and can fill it where it is; else another keeper has to."""
+        is_plain = self.view.view_options.how is not How.RERUN and all(source.is_copy for source in self.sources)
+        return is_plain and self.kept.standing is Standing.RUNNING and self.view == view
+
+    def begin_anew(self) -> None:
         """Have the view filled from a snapshot."""
-        self.state = replace(self.state, filled=False)
-        await self._ledger.save(self.state)
+        self._anew = True
+        self._stand(Standing.FILLING)
+        self._wake.set()
+        self._hurry.set()
 
     async def _fill(self) -> None:
-        """Bring the view to what its query says over a snapshot, from which it is followed."""
+        """Bring the view to what its query says over a snapshot, from which it is followed.
+
+        What is made of it last goes with the positions; most views are made at once.
+        """
+        self.state = replace(self.state, filled=False, failed=0)
         self._stand(Standing.FILLING)
         self.kept.filled_rows = 0
-        self.state = replace(self.state, failed=0)
         crash_point("view.fill")
         positions, snapshot = await self._snapshot()
         former = not await self._writer.is_empty()
         seen: set[Key] = set()
-        tracks = former or bool(self.view.view_options.key)
+        last = Outcome()
         async for made in self._method.fill(snapshot):
-            outcome, _ = self._retention.kept(made)
-            keys = [self.view.key_of(row) for row in outcome.upserts]
-            if tracks:
-                for key, row in zip(keys, outcome.upserts, strict=True):
-                    if key in seen and outcome.fresh:
-                        raise duplicate(self.view, row)
-                seen.update(keys)
-            await self._write(replace(outcome, fresh=frozenset()), Progress((), self.state))
-            self.kept.filled_rows += len(keys)
+            if last.upserts or last.left_out or last.remember is not None:
+                await self._write(last, Progress((), self.state))
+                self.kept.filled_rows += len(last.upserts)
+            last = self._part(made, seen, tracks=former or bool(self.view.view_options.key))
             crash_point("view.filling")
         if former:
             await self._delete_where("true", lambda key: key not in seen)
-        await self._write(Outcome(), Progress(positions, replace(self.state, filled=True)))
+        await self._write(last, Progress(positions, replace(self.state, filled=True)))
+        self.kept.filled_rows += len(last.upserts)
         crash_point("view.filled")
+
+    def _part(self, made: Outcome, seen: set[Key], *, tracks: bool) -> Outcome:
+        """A part of what the view is filled with, as it is written; its keys are ``seen`` where that counts."""
+        outcome, _ = self._retention.kept(made)
+        if tracks:
+            keys = [self.view.key_of(row) for row in outcome.upserts]
+            if outcome.fresh and not seen.isdisjoint(keys):
+                raise duplicate(
+                    self.view, next(row for key, row in zip(keys, outcome.upserts, strict=True) if key in seen)
+                )
+            seen.update(keys)
+        return replace(outcome, fresh=frozenset())
 
     async def _snapshot(self) -> tuple[list[Position], Mapping[TableName, Source]]:
         """One moment of every source that is a copy, and where each goes on; the logs keep what follows."""
@@ -361,8 +362,8 @@ class Keeper:
             Position(source_id=table.table_id, seq=await self._last_seq(table), holds=holds[table.table_id])
             for table in copies
         ]
-        await self._ledger.begin(held)
-        self.positions = {}
+        await self._ledger.begin(held, self.state)
+        self.positions, self._anew = {}, False
         tables = {table.name: table for table in copies}
         for table in copies:
             await self._tables.of(table).wait_readable(table)

@@ -29,11 +29,8 @@ class Ledger(Protocol):
     async def load(self) -> tuple[ViewState, dict[int, Position]]:
         """What stands there."""
 
-    async def begin(self, positions: Sequence[Position]) -> None:
-        """Have it begin anew: what comes behind these is kept for it."""
-
-    async def save(self, state: ViewState) -> None:
-        """Store what became of it."""
+    async def begin(self, positions: Sequence[Position], state: ViewState) -> None:
+        """Have it begin anew, in this state: what comes behind these is kept for it."""
 
     async def stop(self, state: ViewState) -> None:
         """The same, and let go of what is kept for it."""
@@ -53,18 +50,15 @@ class DatabaseLedger:
         with self._database.reading() as conn:
             return read_state(conn, self._table_id), read_positions(conn, self._table_id)
 
-    async def begin(self, positions: Sequence[Position]) -> None:
+    async def begin(self, positions: Sequence[Position], state: ViewState) -> None:
         """Forget how far it was."""
 
         def hold(conn: sqlite3.Connection) -> None:
             forget_positions(conn, self._table_id)
             write_positions(conn, self._table_id, positions)
+            write_state(conn, self._table_id, state)
 
         await self._database.write(hold)
-
-    async def save(self, state: ViewState) -> None:
-        """Store the state."""
-        await self._database.write(lambda conn: write_state(conn, self._table_id, state))
 
     async def stop(self, state: ViewState) -> None:
         """Store the state; the logs of the sources keep nothing for it."""
@@ -86,11 +80,8 @@ class MemoryLedger:
         """The counts of this waking."""
         return replace(self.state, filled=False, stopped=""), {}
 
-    async def begin(self, positions: Sequence[Position]) -> None:
-        """Its sources keep what comes for it by themselves."""
-
-    async def save(self, state: ViewState) -> None:
-        """Take note of the state."""
+    async def begin(self, positions: Sequence[Position], state: ViewState) -> None:
+        """Take note of the state; its sources keep what comes for it by themselves."""
         self.state = state
 
     async def stop(self, state: ViewState) -> None:

@@ -34,10 +34,10 @@ from kalam.sql.text.lexer import Kind, fold, read_tokens
 from kalam.sql.text.statements import QueryText
 from kalam.tables.foreign.tables import ForeignTables
 from kalam.views.foreign_source import check_all_kept
-from kalam.views.keeper import Standing
 from kalam.views.plan import Plan, Planner
 from kalam.views.shown import standing_of
 from kalam.views.sight import Sight
+from kalam.views.standing import Standing
 from kalam.views.wakings import Waking, Wakings
 
 _NAMED_KEY: Final = (

@@ -9,7 +9,8 @@ from kalam.storage.log.writes import Announcement
 from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.ports import Acked
 from kalam.views.held_source import HeldSource
-from kalam.views.keeper import Keeper, Standing
+from kalam.views.keeper import Keeper
+from kalam.views.standing import Standing
 from kalam.views.stream_source import StreamSource
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from kalam.schema import Table
-from kalam.views.keeper import Keeper, Standing
+from kalam.views.keeper import Keeper
+from kalam.views.standing import Standing
 
 
 def row_of_unkept(view: Table, reason: str | None) -> tuple[Any, ...]:

@@ -23,18 +23,17 @@ from kalam.tables.streams import StreamTables
 from kalam.threads import Purpose, in_thread
 from kalam.views.ephemeral import Ephemeral
 from kalam.views.filled import Filled
-from kalam.views.keeper import Keeper, Standing
+from kalam.views.keeper import Keeper
 from kalam.views.making import Making
 from kalam.views.owners import PERMISSION, may_read
 from kalam.views.plan import depth_of
 from kalam.views.readers import Readers
 from kalam.views.shown import row_of, row_of_unkept
+from kalam.views.standing import Standing
 
 RIGHTS_S = 0.5
 """How often it is looked whether the owners of views may still read what these read."""
 BEGIN_S = 5.0
-FILLING_S = 0.003
-"""How often a REFRESH looks whether the view is filled."""
 log = structlog.get_logger(__name__)
 
 
@@ -206,18 +205,15 @@ class Views:
         if view.is_ephemeral:
             await self._ephemeral.refresh(view)
             return
-        await self.stop(view)
-        await self.resume(view, anew=True)
         running = self._running.get(view.table_id)
-        while running is not None and running.task is not None and not running.task.done():
-            kept = running.keeper.kept
-            if kept.standing is Standing.RUNNING:
-                return
-            if kept.standing is not Standing.FILLING:  # or whoever asked would wait as long as it fails
-                raise TooBusy(f"the materialized view {view.name} is filled as soon as it can be: {kept.reason}")
-            await asyncio.sleep(FILLING_S)
-        if running is not None:
-            raise Unsupported(f"the materialized view {view.name} has stopped: {running.keeper.kept.reason}")
+        if running is not None and running.task is not None and running.keeper.may_begin_anew(view):
+            running.keeper.begin_anew()
+        else:
+            await self.stop(view)
+            await self.resume(view, anew=True)
+            running = self._running.get(view.table_id)
+        if running is not None and running.task is not None:
+            await _wait_settled(running.keeper, running.task)
 
     async def _check_rights(self, view: Table) -> None:
         """Stop a view whose owner may not read its sources any more, and let one go on whose owner may again."""
@@ -247,3 +243,17 @@ class Views:
             else row_of_unkept(view, self._broken.get(view.table_id))
             for view in views
         ]
+
+
+async def _wait_settled(keeper: Keeper, task: asyncio.Task[None]) -> None:
+    """Wait until a view is filled; raises Unsupported and TooBusy where it comes to something else."""
+    settled = asyncio.ensure_future(keeper.settled.wait())
+    try:
+        await asyncio.wait((settled, task), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        settled.cancel()
+    kept, name = keeper.kept, keeper.view.name
+    if kept.standing is Standing.STOPPED or task.done():
+        raise Unsupported(f"the materialized view {name} has stopped: {kept.reason}")
+    if kept.standing is not Standing.RUNNING:  # or whoever asked would wait as long as it fails
+        raise TooBusy(f"the materialized view {name} is filled as soon as it can be: {kept.reason}")

@@ -22,12 +22,13 @@ from kalam.table_options import How
 from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.ports import UnkeptPort
 from kalam.tables.runs import Unpublished, messages_of
-from kalam.views.keeper import Keeper, Standing
+from kalam.views.keeper import Keeper
 from kalam.views.ledger import MemoryLedger
 from kalam.views.making import Making
 from kalam.views.memory import MemoryRows, RowsMax
 from kalam.views.readers import Readers
 from kalam.views.sight import EVERYTHING, Sight
+from kalam.views.standing import Standing
 
 
 class Waking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -126,6 +127,35 @@ def test_a_refresh_of_a_view_whose_select_fails_says_why_and_the_view_goes_on_la
     space.sql("DELETE FROM t WHERE id = 2")
     space.wait_state("state", lambda row: row == ["running"])
     space.wait_rows([[1, 2]])
+
+
+def test_a_view_that_is_refreshed_again_and_again_while_rows_come_and_go_is_its_select(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k BIGINT NOT NULL, v DOUBLE)")
+    space.sql("INSERT INTO t SELECT value, value % 7, value / 8.0 FROM range(1, 500)")
+    query = "SELECT k, count(*) AS n, sum(v) AS total, max(v) AS top FROM t GROUP BY k"
+    space.view(query)
+    failed: list[SqlFailed] = []
+
+    def write() -> None:
+        try:
+            for start in range(500, 1_500, 50):
+                space.sql(f"INSERT INTO t SELECT value, value % 9, value / 8.0 FROM range({start}, {start + 50})")
+                space.sql(f"DELETE FROM t WHERE id >= {start + 25} AND id < {start + 50}")
+        except SqlFailed as exc:
+            failed.append(exc)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while writing.is_alive():
+        space.sql("REFRESH MATERIALIZED VIEW v")
+    writing.join()
+    assert not failed
+    space.wait_rows(sorted(space.sql(query), key=repr))
+    space.sql("DELETE FROM t WHERE k >= 5; REFRESH MATERIALIZED VIEW v")
+    assert space.rows() == sorted(space.sql(query), key=repr)
+    space.sql("DELETE FROM t WHERE id > 1000")  # what it goes on from is what it was filled with
+    space.wait_rows(sorted(space.sql(query), key=repr))
+    assert space.state("state, failed") == ["running", 0]
 
 
 def test_group_columns_that_are_not_null_are_the_key_and_others_a_hidden_one(space: Space) -> None:
