@@ -160,8 +160,6 @@ async def _open_engine(
     background = open_background(stack, settings, storage, jobs)
     outbox = Outbox(database, storage.catalogue, storage.store, storage.codecs, broker.feeds, storage.troubles)
     broker.connection.on_connected(outbox.reconnected)
-    database.add_listener(outbox.announce)
-    database.add_listener(background.schedule.announce)
     await outbox.recover()
     stack.push_async_callback(outbox.drain, DRAIN_S)
     streams, foreign = await _open_streams(stack, settings, storage, broker, jobs)
@@ -172,6 +170,8 @@ async def _open_engine(
     await begin_access(settings, access)
     parts = (broker, background, lake, outbox, streams, foreign, opened.answered)
     engine, queries, delivery, views = Assembly(settings, storage, access, *parts).engine()
+    database.add_listener(outbox.announce)  # behind live queries, which somebody waits for
+    database.add_listener(background.schedule.announce)
     stack.push_async_callback(queries.close)
     await remove_garbage(database)
     await storage.unclaimed.settle()

@@ -199,6 +199,36 @@ async def test_a_writer_waits_for_a_broker_that_takes_nothing(nats_server):
         await client.flush()
 
 
+async def test_what_is_to_go_out_now_goes_behind_what_was_written_before_and_ahead_of_what_is_written_after(
+    nats_server, wait_until
+):
+    taken: Taken = []
+    asked: list[int] = []
+
+    def messages(number: int):
+        asked.append(number)
+        yield "a", "", b"NATS/1.0\r\nKalam-Live-Seq: %d\r\n\r\n" % number, b"%d" % number
+
+    async with broker_connection(nats_server.url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        await client.flush()
+        assert client.publish_batch_nowait([(b"a", b"", b"before")])
+        assert client.publish_headed_batch_now(messages(1))
+        assert client.publish_headed_batch_now([])
+        assert client.publish_batch_nowait([(b"a", b"", b"after")])
+        await wait_until(lambda: len(taken) == 3)
+        await client.publish("a", b"waits for the flusher")
+        assert not client.publish_headed_batch_now(messages(2))
+    assert [(payload, headers) for _, _, payload, headers in taken[:3]] == [
+        (b"before", None),
+        (b"1", {"Kalam-Live-Seq": "1"}),
+        (b"after", None),
+    ]
+    assert asked == [1], "what would have to wait was taken from its queue"
+    assert not client.publish_headed_batch_now(messages(3))
+
+
 async def test_a_batch_that_would_have_to_wait_is_not_sent_at_once(nats_server, wait_until):
     taken: Taken = []
     async with broker_connection(nats_server.url) as connection:

@@ -223,7 +223,7 @@ class GuardedClient(Client):
 
     def publish_batch_nowait(self, messages: Iterable[tuple[bytes, bytes, bytes]]) -> bool:
         """The same if it needs no waiting; False, and nothing is sent, where it does."""
-        if not self._writes_at_once() or not self.is_connected or self._unsent_bytes() >= UNSENT_BYTES_MAX:
+        if not self._takes_at_once():
             return False
         parts = _commands(messages)
         self._write(parts, len(parts) // 3)
@@ -234,12 +234,21 @@ class GuardedClient(Client):
 
         A header block is ``NATS/1.0``, the headers and an empty line; an empty one makes a message without headers.
         """
-        parts: list[bytes] = []
-        for subject, reply, header, payload in messages:
-            size = len(header) + len(payload)
-            command = f"HPUB {subject} {reply} {len(header)} {size}" if header else f"PUB {subject} {reply} {size}"
-            parts += (f"{command}\r\n".encode(), header, payload, b"\r\n")
+        parts = _headed_commands(messages)
         await self._send_batch(parts, len(parts) // 4)
+
+    def publish_headed_batch_now(self, messages: Iterable[tuple[str, str, bytes, bytes]]) -> bool:
+        """The same if it needs no waiting, and before whatever else is done in this turn of the loop.
+
+        False, and no message is asked for, where it does.
+        """
+        if not self._takes_at_once():
+            return False
+        parts = _headed_commands(messages)
+        if parts:
+            self._write(parts, len(parts) // 4)
+            self._write_held()
+        return True
 
     async def _send_batch(self, parts: Sequence[bytes], count: int) -> None:
         if not self.is_connected:
@@ -258,6 +267,9 @@ class GuardedClient(Client):
         with contextlib.suppress(OSError):
             async with asyncio.timeout(DRAIN_S):
                 await self._transport.drain()  # type: ignore[union-attr]
+
+    def _takes_at_once(self) -> bool:
+        return self._writes_at_once() and self.is_connected and self._unsent_bytes() < UNSENT_BYTES_MAX
 
     def _writes_at_once(self) -> bool:
         """Whether nothing waits that a write would overtake, so that nats-py's flusher need not be woken."""
@@ -329,6 +341,16 @@ def _commands(messages: Iterable[tuple[bytes, bytes, bytes]]) -> list[bytes]:
     parts: list[bytes] = []
     for subject, reply, payload in messages:
         parts += (b"PUB %b %b %d\r\n" % (subject, reply, len(payload)), payload, b"\r\n")
+    return parts
+
+
+def _headed_commands(messages: Iterable[tuple[str, str, bytes, bytes]]) -> list[bytes]:
+    """The same for messages with headers, each in four parts."""
+    parts: list[bytes] = []
+    for subject, reply, header, payload in messages:
+        size = len(header) + len(payload)
+        command = f"HPUB {subject} {reply} {len(header)} {size}" if header else f"PUB {subject} {reply} {size}"
+        parts += (f"{command}\r\n".encode(), header, payload, b"\r\n")
     return parts
 
 

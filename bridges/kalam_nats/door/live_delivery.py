@@ -83,6 +83,7 @@ class LiveDelivery:
         self._backlog = ReaderBacklog(connection)
         self._asking = Tasks()
         self._wake = asyncio.Event()
+        self._due = False
         self._inbox = ""
         self._echoes: dict[str, list[Delivery]] = {}
         self._echo_count = 0
@@ -102,10 +103,31 @@ class LiveDelivery:
             self._deliveries[query.id] = delivery
         if delivery.confirmed:
             self._noted[query.id] = delivery
-            self._wake.set()
+            self._send_soon()
         elif delivery.first is None:
             self._unconfirmed[query.id] = delivery
             self._new = True
+            self._wake.set()
+
+    def _send_soon(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._send_noted)
+
+    def _send_noted(self) -> None:
+        """Send what one turn of the loop has noted; where that would have to wait the loop that sends does it.
+
+        It goes out at once: what a commit gives the feed is made after it, and would take longer than this.
+        """
+        self._due = False
+        try:
+            sent = self._connection.client.publish_headed_batch_now(self._noted_messages(self._clock()))
+        except BrokerUnavailable:
+            sent = False
+        except Exception:
+            log.exception("live messages were not sent")
+            return
+        if not sent:
             self._wake.set()
 
     async def open(self) -> None:
@@ -256,7 +278,7 @@ class LiveDelivery:
         for delivery in more:
             self.note(delivery.query)
         if self._noted:
-            self._wake.set()
+            self._send_soon()
 
     def _hold(self, delivery: Delivery) -> None:
         """Send no more until what was sent is read: the query's own queue is bounded and dropped in its time."""
