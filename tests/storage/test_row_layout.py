@@ -64,8 +64,8 @@ PACKINGS = [PLAIN, QUICK, DENSE]
 
 def found_in(packed: Packed, blocks: Sequence[bytes], key: Any) -> list[tuple[Any, ...]]:
     """The rows with a key, as those who keep the blocks read them."""
-    read = packed.layout.reader(packed.layout.schema.names)
-    return [row for number in packed.blocks_with(key) for row in packed.rows_in(number, blocks[number], key, read)]
+    rows_in = packed.finder(packed.schema.names)
+    return [row for number in packed.blocks_with(key) for row in rows_in(number, blocks[number], key)]
 
 
 def test_every_type_has_a_place_in_a_record() -> None:
@@ -93,14 +93,14 @@ def test_a_row_comes_back_as_arrow_gives_it(data: st.DataObject, packing: Packin
     packed, blocks = pack(table, ["key"], msgspec.structs.replace(packing, rows_max=data.draw(st.integers(1, 41))))
     assert [len(block) for block in blocks] == [end - start for start, end in pairwise(packed.places)]
     order = data.draw(st.permutations(table.column_names))
-    read = packed.layout.reader(order)
+    rows_in = packed.finder(order)
     for key in range(-10, 11):
         found = found_in(packed, blocks, key)
         expected = [[column[at].as_py() for column in table.columns] for at in range(rows) if keys[at] == key]
         assert len(found) == len(expected)
         assert all(all(map(alike, *pair)) for pair in zip(found, expected, strict=True)), (found, expected)
         for number in packed.blocks_with(key):
-            for row in packed.rows_in(number, blocks[number], key, read):
+            for row in rows_in(number, blocks[number], key):
                 assert row[order.index("key")] == key
 
 
@@ -112,10 +112,34 @@ def test_blocks_hold_few_rows_where_these_are_large(text_bytes: int, packing: Pa
     table = pa.table({"id": range(rows), "text": texts})
     packed, blocks = pack(table, ["id"], packing)
     assert len(blocks) >= rows // packing.rows_max
-    assert max(int.from_bytes(block[4:8], "little") for block in blocks) < packing.bytes_max + 2 * (text_bytes + 50)
+    sizes = [len(block) if packing is PLAIN else int.from_bytes(block[4:8], "little") for block in blocks]
+    assert max(sizes) < packing.bytes_max + 2 * (text_bytes + 50)
     for key in range(rows):
         assert found_in(packed, blocks, key) == [(key, texts[key])]
     assert found_in(packed, blocks, -1) == found_in(packed, blocks, rows) == []
+
+
+KEYS = [name for name in sorted(VALUES) if TYPES[name].is_key]
+
+
+@settings(deadline=None)
+@given(data=st.data(), packing=st.sampled_from(PACKINGS))
+def test_rows_are_found_by_keys_of_every_type_and_of_several_columns(data: st.DataObject, packing: Packing) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3))
+    keys = data.draw(st.lists(st.tuples(*(VALUES[kind][1] for kind in kinds)), min_size=2, max_size=40))
+    missing = data.draw(st.sampled_from(keys))
+    there = sorted(own for own in keys if own != missing) or [missing]
+    names = [f"k{place}" for place in range(len(kinds))]
+    parts = zip(kinds, zip(*there, strict=True), strict=True)
+    columns = [pa.array(part, TYPES[kind].arrow(VALUES[kind][0])) for kind, part in parts]
+    table = pa.table([pa.array(range(len(there))), *columns], names=["place", *names])
+    packed, blocks = pack(table, names, msgspec.structs.replace(packing, rows_max=3))
+    for place, own in enumerate(there):
+        found = found_in(packed, blocks, own if len(own) > 1 else own[0])
+        assert (place, *own) in found
+        assert {row[1:] for row in found} == {own}
+    if missing not in there:
+        assert not found_in(packed, blocks, missing if len(missing) > 1 else missing[0])
 
 
 @settings(deadline=None, max_examples=200)
@@ -127,7 +151,7 @@ def test_a_flipped_byte_is_noticed(place: int, flipped: int, packing: Packing) -
     damaged[place % len(damaged)] ^= flipped
     for block in (damaged, damaged[:7], damaged[:-1]):
         with pytest.raises(Damaged):
-            packed.rows_in(number, block, 0, packed.layout.reader(["id"]))
+            packed.finder(["id"])(number, block, 0)
 
 
 @settings(deadline=None)

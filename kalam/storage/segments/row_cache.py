@@ -33,8 +33,8 @@ import structlog
 from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.log.open_files import NONE_LEFT
-from kalam.storage.segments.packed_rows import DENSE, PLAIN, QUICK, Damaged, Packed, Packing, pack
-from kalam.storage.segments.row_layout import Reader, RowLayout
+from kalam.storage.segments.packed_rows import DENSE, PLAIN, QUICK, Damaged, FindRows, Packed, Packing, pack
+from kalam.storage.segments.row_layout import RowLayout
 from kalam.storage.segments.segment_file import Stamp
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ PAGE_BYTES = 4_096
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 ENTRIES_MAX = 20_000
 HANDLES_MAX = 64
-READERS_MAX = 256
+FINDERS_MAX = 256
 PLAIN_SHARE, QUICK_SHARE = 16, 2
 """One part in so many of the cache is filled with plain blocks, and up to one in so many with quick ones."""
 WAITING_MAX = 4
@@ -124,18 +124,18 @@ class Entry:
         self.group, self.packed, self.path, self.is_dense = group, packed, path, is_dense
         self.asked, self.used = asked, 0
         self.byte_count = -(-packed.byte_count // PAGE_BYTES) * PAGE_BYTES
-        self.schema = packed.layout.schema
+        self.schema = packed.schema
         self.names = frozenset(self.schema.names)
         self.handle: Handle | None = None
-        self._readers: dict[tuple[str, ...], Reader] = {}
+        self._finders: dict[tuple[str, ...], FindRows] = {}
 
-    def reader(self, names: tuple[str, ...]) -> Reader | None:
-        """What reads these columns of the entry's rows; None if it lacks one."""
-        known = self._readers.get(names)
+    def finder(self, names: tuple[str, ...]) -> FindRows | None:
+        """What finds rows in the entry's blocks, of which these columns are wanted; None if it lacks one."""
+        known = self._finders.get(names)
         if known is None and self.names.issuperset(names):
-            if len(self._readers) >= READERS_MAX:
-                self._readers.clear()
-            known = self._readers[names] = self.packed.layout.reader(names)
+            if len(self._finders) >= FINDERS_MAX:
+                self._finders.clear()
+            known = self._finders[names] = self.packed.finder(names)
         return known
 
 
@@ -161,8 +161,8 @@ class RowCache:
         With ``nowait`` raises WouldWait where it would have to be waited for.
         """
         entry = self._entries.get(group)
-        read = None if entry is None else entry.reader(wanted.names)
-        if entry is None or read is None:
+        rows_in = None if entry is None else entry.finder(wanted.names)
+        if entry is None or rows_in is None:
             return None
         packed, rows = entry.packed, []
         try:
@@ -170,7 +170,7 @@ class RowCache:
             bring = handle.read_nowait if nowait else handle.read
             for number in packed.blocks_with(key):
                 block = bring(packed.places[number], packed.places[number + 1])
-                rows += packed.rows_in(number, block, key, read)
+                rows += rows_in(number, block, key)
         except (OSError, Damaged) as exc:
             if getattr(exc, "errno", None) not in NONE_LEFT:
                 self._drop_damaged(entry, exc)
@@ -191,7 +191,7 @@ class RowCache:
             return None
         with self._lock:
             known = self._entries.get(group)
-            if known is not None and known.reader(wanted.names):
+            if known is not None and known.finder(wanted.names):
                 return None
             self._counted += 1
             if self._counted >= max(COUNTED_MIN, 10 * len(self._entries)):

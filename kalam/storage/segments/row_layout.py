@@ -131,7 +131,7 @@ class RowLayout:
     def __init__(self, schema: pa.Schema, slots: Sequence[Slot]) -> None:
         self.schema = schema
         self._slots = dict(zip(schema.names, slots, strict=True))
-        self._types = {own.name: _read_as(own.type) for own in schema}
+        self._types = {own.name: read_as(own.type) for own in schema}
         self._begins = struct.Struct(f"<{sum(slot.text is not None for slot in slots)}I")
         self._plane_count = slots[-1].end
 
@@ -142,7 +142,7 @@ class RowLayout:
 
     def reader(self, names: Sequence[str]) -> Reader:
         """What reads these columns of a row; ``names`` are some of the schema's."""
-        head = bytes([ARRAY_16, *len(names).to_bytes(2, "big")])
+        head = array_head(len(names))
         types = tuple(self._types[name] for name in names)
         decode: Callable[[bytes], Row] = msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]
         reads, plane_count = _reads([self._slots[name] for name in names]), self._plane_count
@@ -182,6 +182,11 @@ class RowLayout:
         return key
 
 
+def array_head(count: int) -> bytes:
+    """What stands before the values of a row of so many columns."""
+    return bytes([ARRAY_16, *count.to_bytes(2, "big")])
+
+
 def _reads(slots: Sequence[Slot]) -> list[Read]:
     """The slices that bring columns in this order: columns that lie side by side come in one."""
     found: list[Read] = []
@@ -209,19 +214,28 @@ def _is_told(kind: pa.DataType) -> bool:
     return bool(pa.types.is_date32(kind) or pa.types.is_decimal128(kind))
 
 
-def _read_as(kind: pa.DataType) -> Any:
+def read_as(kind: pa.DataType) -> Any:
     """The msgspec type of a column's values."""
     if pa.types.is_date32(kind):
         return date | None
     return Decimal | None if pa.types.is_decimal128(kind) else Any
 
 
-def _written(column: pa.Array) -> tuple[Values, Texts | None]:
+def fixed_and_text(column: pa.Array) -> tuple[Values, pa.Array | None]:
+    """The part of each value in msgpack that is fixed in length, and the text behind it, empty for NULL."""
     if _is_told(column.type):
         column = column.cast(pa.string())
     if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         return _text(column)
     return _fixed(column), None
+
+
+def _written(column: pa.Array) -> tuple[Values, Texts | None]:
+    values, text = fixed_and_text(column)
+    if text is None:
+        return values, None
+    _, ends, data = text.buffers()
+    return values, Texts(np.frombuffer(ends, np.int32, len(text) + 1, 4 * text.offset), memoryview(data or b""))
 
 
 def _fixed(column: pa.Array) -> Values:
@@ -243,7 +257,7 @@ def _timestamps(micros: npt.NDArray[np.int64]) -> Values:
     return values
 
 
-def _text(column: pa.Array) -> tuple[Values, Texts]:
+def _text(column: pa.Array) -> tuple[Values, pa.Array]:
     """Heads with the lengths, and the texts or the bytes."""
     is_text = pa.types.is_string(column.type)
     filled = pc.fill_null(column, "" if is_text else b"")
@@ -252,5 +266,4 @@ def _text(column: pa.Array) -> tuple[Values, Texts]:
     values = np.empty(len(column), [("head", "u1"), ("length", "u1" if short else ">u4")])
     heads = (STR_8, STR_32) if is_text else (BIN_8, BIN_32)
     values["head"], values["length"] = heads[0] if short else heads[1], lengths
-    _, ends, data = filled.buffers()
-    return values, Texts(np.frombuffer(ends, np.int32, len(filled) + 1, 4 * filled.offset), memoryview(data or b""))
+    return values, filled
