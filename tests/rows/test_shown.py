@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalam.rows.codec import Codec
+from kalam.rows.lone_values import timestamp_text
 from kalam.rows.shown import differs
 
 NAN = math.nan
@@ -38,6 +40,32 @@ VALUES = st.tuples(FLOATS, st.sampled_from([None, "", "a", "b"]))
 def test_values_differ_to_the_bit(a: Any, b: Any, different: bool) -> None:
     assert differs(a, b) is different
     assert differs(b, a) is different
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), "2023-11-14T22:13:20.000000Z"),
+        (datetime(2023, 11, 14, 22, 13, 20, 1, UTC), "2023-11-14T22:13:20.000001Z"),
+        (datetime(1969, 12, 31, 23, 59, 59, 120_000, UTC), "1969-12-31T23:59:59.120000Z"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000000Z"),
+        (datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC), "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_a_timestamp_has_six_fractional_digits(codec_of: Callable[[str], Codec], moment: datetime, text: str) -> None:
+    codec = codec_of("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP)")
+    assert timestamp_text(moment) == text
+    assert codec.events.each([(1, moment), (2, None)]) == [
+        b'{"id":1,"at":"%b"}' % text.encode(),
+        b'{"id":2,"at":null}',
+    ]
+
+
+@settings(deadline=None)
+@given(st.datetimes(timezones=st.just(UTC)), st.booleans())
+def test_every_timestamp_is_shown_as_python_shows_it(moment: datetime, whole: bool) -> None:
+    moment = moment.replace(microsecond=0) if whole else moment
+    assert timestamp_text(moment) == moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 @settings(deadline=None)
