@@ -101,7 +101,7 @@ async def test_wherever_the_bytes_are_cut_the_same_messages_come_out(seed):
     taken: Taken = []
     client = GuardedClient()
     taps = client._taps  # noqa: SLF001 - as after `tap`, which needs a connection
-    taps[1] = lambda *message: taken.append(message)
+    taps[b"1"] = lambda *message: taken.append(message)
     parser = TappingParser(client, taps, client._headed)  # noqa: SLF001
     place = 0
     while place < len(stream):
@@ -127,7 +127,7 @@ async def test_headers_that_are_wanted_as_they_came_are_cut_off_likewise(seed):
     taken: list[tuple[bytes, ...]] = []
     client = GuardedClient()
     headed = client._headed  # noqa: SLF001 - as after `tap_headed`, which needs a connection
-    headed[1] = lambda *run: taken.extend(zip(*run, strict=True))
+    headed[b"1"] = lambda *run: taken.extend(zip(*run, strict=True))
     parser = TappingParser(client, {}, headed)
     place = 0
     while place < len(stream):

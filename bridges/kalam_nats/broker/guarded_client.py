@@ -28,6 +28,7 @@ HeadedTap = Callable[[list[bytes], list[bytes], list[bytes], list[bytes]], None]
 
 log = structlog.get_logger(__name__)
 
+NOT_TAKEN = "a message could not be taken"
 DRAIN_S = 10.0
 UNSENT_BYTES_MAX = 64 << 10
 """So much may wait for the socket before a writer waits, too; asyncio's own mark."""
@@ -55,9 +56,10 @@ class TappingParser(Parser):
 
     nats-py matches two expressions and moves its buffer twice for each message; here that is done once for all that
     came together. Whatever is not a tapped message goes nats-py's way, one at a time between those that are.
+    Who taps is found by the subscription's number as it comes, in digits.
     """
 
-    def __init__(self, client: Client, taps: Mapping[int, Tap], headed: Mapping[int, HeadedTap]) -> None:
+    def __init__(self, client: Client, taps: Mapping[bytes, Tap], headed: Mapping[bytes, HeadedTap]) -> None:
         super().__init__(client)
         self._taps, self._headed = taps, headed
 
@@ -91,16 +93,19 @@ class TappingParser(Parser):
             end = find(b"\r\n", place)
             if end < 0:
                 return place, size, size - place < HELD_BYTES_MAX
-            command, *words = data[place:end].split()
+            words = data[place:end].split()
             following = end + 4 + int(words[-1])
             if following > size:
                 return place, size, following - place < HELD_BYTES_MAX
-            sid = int(words[1])
-            if command == b"MSG" and (take := taps.get(sid)) is not None:
-                _hand_over(take, words[0], words[2] if len(words) == 4 else b"", data[end + 2 : following - 2], None)
+            sid = words[2]
+            if (take := taps.get(sid)) is not None and words[0] == b"MSG":
+                try:
+                    take(words[1], words[3] if len(words) == 5 else b"", data[end + 2 : following - 2], None)
+                except Exception:
+                    log.exception(NOT_TAKEN, subject=_shown(words[1]))
                 place = following
             elif (take_headed := headed.get(sid)) is not None:
-                place, run = _run(data, place, words[1])
+                place, run = _run(data, place, sid)
                 _hand_over_headed(take_headed, run)
             else:
                 return place, following, False
@@ -156,8 +161,8 @@ class GuardedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._taps: dict[int, Tap] = {}
-        self._headed: dict[int, HeadedTap] = {}
+        self._taps: dict[bytes, Tap] = {}
+        self._headed: dict[bytes, HeadedTap] = {}
         self._ps = TappingParser(self, self._taps, self._headed)
         self._held: list[bytes] = []  # what goes out together at the end of this turn of the loop
         self._held_bytes = 0
@@ -173,17 +178,18 @@ class GuardedClient(Client):
         For bulk: nats-py's parser, queue, task and message object cost several times as much.
         """
         subscription = await self.subscribe(subject, queue=queue, cb=_ignore)
-        self._taps[subscription._id] = take  # noqa: SLF001 - the broker answers to nothing of it before the next await
+        self._taps[b"%d" % subscription._id] = take  # noqa: SLF001 - the broker answers to nothing of it before the next await
         return subscription
 
     async def tap_headed(self, subject: str, take: HeadedTap) -> Subscription:
         """The same for messages that came in a row, with headers as they came: nothing is done for each of them."""
         subscription = await self.subscribe(subject, cb=_ignore)
-        self._headed[subscription._id] = take  # noqa: SLF001 - likewise
+        self._headed[b"%d" % subscription._id] = take  # noqa: SLF001 - likewise
         return subscription
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take, take_headed = self._taps.get(sid), self._headed.get(sid)
+        number = b"%d" % sid
+        take, take_headed = self._taps.get(number), self._headed.get(number)
         if take_headed is not None:
             _hand_over_headed(take_headed, ([subject], [reply], [bytes(headers or b"")], [data]))
         elif take is None:
@@ -200,8 +206,8 @@ class GuardedClient(Client):
         await super()._process_pong()
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self._taps.pop(sid, None)
-        self._headed.pop(sid, None)
+        self._taps.pop(b"%d" % sid, None)
+        self._headed.pop(b"%d" % sid, None)
         super()._remove_sub(sid, max_msgs)
 
     def publish(
@@ -359,14 +365,18 @@ def _hand_over(take: Tap, subject: bytes, reply: bytes, payload: bytes, headers:
     try:
         take(subject, reply, payload, headers)
     except Exception:
-        log.exception("a message could not be taken", subject=subject[:200].decode("utf-8", "replace"))
+        log.exception(NOT_TAKEN, subject=_shown(subject))
 
 
 def _hand_over_headed(take: HeadedTap, run: Run) -> None:
     try:
         take(*run)
     except Exception:
-        log.exception("messages could not be taken", subject=run[0][0][:200].decode("utf-8", "replace"))
+        log.exception(NOT_TAKEN, subject=_shown(run[0][0]))
+
+
+def _shown(subject: bytes) -> str:
+    return subject[:200].decode("utf-8", "replace")
 
 
 async def _ignore(_: Msg) -> None:
