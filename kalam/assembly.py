@@ -145,7 +145,7 @@ class Assembly(msgspec.Struct, frozen=True):
         filled: Filled,
         in_memory: EphemeralRows,
     ) -> Views:
-        settings, storage, rights, readers = self.settings, self.storage, self.access.rights, Readers()
+        settings, storage, rights = self.settings, self.storage, self.access.rights
         bounds = ViewBounds(
             view_backlog_bytes_max=settings.view_backlog_bytes_max,
             view_groups_max=settings.view_groups_max,
@@ -154,6 +154,7 @@ class Assembly(msgspec.Struct, frozen=True):
         )
         making = Making(storage, stored, tables, queries, self.streams, self.foreign, self.broker.notices, bounds)
         port, wait_s = self.broker.unkept, settings.query_time_s
+        readers = Readers(making.readings.at_hand)
         wakings = Wakings(storage.codecs, port, making, readers, [registry.announce], wait_s)
         asleep = Asleep(queries, settings.view_groups_max)
         ephemeral = Ephemeral(storage.catalogue, rights, port, making, wakings, asleep)

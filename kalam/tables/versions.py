@@ -52,29 +52,58 @@ class ChangeBatch(msgspec.Struct):
         self.news += news
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """The rows of a chunk of the log from its ``start`` on, and those before an update, without system columns."""
+
+    chunk: Chunk
+    start: int
+    rows: Sequence[Row]
+    old_rows: Sequence[Row] | None = None
+
+    @classmethod
+    def read(cls, chunk: Chunk, reader: StoredVersions, after_seq: int = 0) -> Logged:
+        """Those behind ``after_seq``, decoded."""
+        old = None
+        if chunk.op == "update" and chunk.old is not None:
+            old = reader.unpack(chunk.old, chunk.schema_version)
+        return cls.of(chunk, reader.unpack(chunk.payload, chunk.schema_version), old, after_seq)
+
+    @classmethod
+    def of(cls, chunk: Chunk, rows: Sequence[Row], old_rows: Sequence[Row] | None, after_seq: int = 0) -> Logged:
+        """Those behind ``after_seq`` of all of a chunk's."""
+        start = max(0, after_seq + 1 - chunk.first_seq)
+        if start:
+            rows, old_rows = rows[start:], None if old_rows is None else old_rows[start:]
+        return cls(chunk, start, rows, old_rows)
+
+    def add_to(self, batch: ChangeBatch) -> None:
+        """Add the changes, which follow those of a batch."""
+        chunk, updated = self.chunk, self.chunk.updated
+        seqs = range(chunk.first_seq + self.start, chunk.last_seq + 1)
+        if chunk.op == "delete":
+            batch.add(seqs, self._former(self.rows), [(*row, updated, True) for row in self.rows])
+            return
+        olds = [None] * len(self.rows) if self.old_rows is None else self._former(self.old_rows)
+        batch.add(seqs, olds, [(*row, updated, False) for row in self.rows])
+
+    def _former(self, rows: Sequence[Row]) -> list[Row | None]:
+        times = _former_times(self.chunk, self.start)
+        return [(*row, was, False) for row, was in zip(rows, times, strict=True)]
+
+
 def batch_of_chunks(chunks: Iterable[Chunk], reader: StoredVersions, after_seq: int = 0) -> ChangeBatch:
     """The changes behind ``after_seq`` in chunks of the log, which follow each other without a hole.
 
     A chunk may be of an older version than the columns that ``reader`` gives: its insert was sent before an ALTER.
     """
+    return batch_of(Logged.read(chunk, reader, after_seq) for chunk in chunks)
+
+
+def batch_of(logged: Iterable[Logged]) -> ChangeBatch:
+    """The changes of chunks, which follow each other."""
     batch = ChangeBatch()
-    for chunk in chunks:
-        start = max(0, after_seq + 1 - chunk.first_seq)
-        rows = reader.unpack(chunk.payload, chunk.schema_version)[start:]
-        seqs = range(chunk.first_seq + start, chunk.last_seq + 1)
-        updated = chunk.updated
-        if chunk.op == "delete":
-            before = [(*row, was, False) for row, was in zip(rows, _former_times(chunk, start), strict=True)]
-            batch.add(seqs, before, [(*row, updated, True) for row in rows])
-            continue
-        news = [(*row, updated, False) for row in rows]
-        if chunk.op == "update" and chunk.old is not None:
-            former = reader.unpack(chunk.old, chunk.schema_version)[start:]
-            batch.add(
-                seqs, [(*row, was, False) for row, was in zip(former, _former_times(chunk, start), strict=True)], news
-            )
-        else:
-            batch.add(seqs, [None] * len(news), news)
+    for each in logged:
+        each.add_to(batch)
     return batch
 
 

@@ -214,7 +214,7 @@ class Aggregating:
         arrived, touched, left_out = followed.arrived, followed.touched, followed.left_out
         stale = self._known.stale
         if len(stale):
-            await self._remake(change.batch.last_seq)
+            await self._remake(change.last_seq)
             touched = np.union1d(touched, stale)
         if self._retention.is_due():
             touched = np.union1d(touched, await in_thread(Purpose.LIVE, self._expired, touched))
@@ -251,16 +251,17 @@ class Aggregating:
         return self._groups
 
     def _taken(self, change: Changes) -> Gathered:
-        versions, weights = change.signed.versions, change.signed.weights
+        weights = change.signed.weights
         rows, failed = self._computed.rows(change.signed.rows(self._relation))
         places = rows[PLACE].to_numpy()
         slots, came = self._known.take(rows, weights[places]), weights[places] > 0
         new = [each for each in failed if weights[each.place] > 0]
+        versions = change.signed.versions if new else []
         return Gathered(
             Arrived(slots[came], places[came]),
             np.unique(slots),
             [LeftOut(self._called(change, versions[each.place], each.place), each.reason) for each in new],
-            len(versions),
+            len(weights),
         )
 
     def _called(self, change: Changes, version: Row, place: int) -> str:
@@ -281,7 +282,7 @@ class Aggregating:
 
     def _remade(self, stale: StaleRows, since: ChangeBatch) -> None:
         """Take away again what has come since."""
-        signed = Signed(since, retracts=True)
+        signed = Signed.of(since, retracts=True)
         rows, _ = self._computed.rows(signed.rows(self._relation))
         stale.take(rows, -signed.weights[rows[PLACE].to_numpy()])
         stale.remake()

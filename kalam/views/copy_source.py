@@ -10,7 +10,7 @@ positions come to stand at one, and what is behind it is read once for all of th
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -20,8 +20,9 @@ from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.view_positions import Position
+from kalam.storage.log.writes import Announcement
 from kalam.tables.stored import StoredTables
-from kalam.tables.versions import ChangeBatch, batch_of_chunks
+from kalam.tables.versions import Logged
 from kalam.views.followed import Lag, RefillNeeded, Taken
 from kalam.views.method import Changes
 from kalam.views.readings import Readings, Run
@@ -99,8 +100,11 @@ class CopySource:
         generation = position.generation
         run = Run(table.table_id, self._owner, table.schema_version, generation, position.seq, after.seq)
 
+        at_hand = [self._readings.at_hand.take(view.copy_id, chunk) for chunk in chosen]
+
         def read() -> Changes:
-            return Changes(table, self._decoded(table, chosen, position.seq), generation, retracts=True)
+            logged = self._logged(table, zip(chosen, at_hand, strict=True), position.seq)
+            return Changes(table, logged, generation, retracts=True)
 
         return Taken(await self._readings.changes(run, read), after, more=len(chosen) < len(waiting))
 
@@ -117,11 +121,18 @@ class CopySource:
         if sum(chunk.byte_count for chunk in waiting) > 2 * self._backlog_bytes_max:
             raise RefillNeeded(f"more than twice as much of {table.name} waits as view_backlog_bytes_max lets")
 
-    def _decoded(self, table: Table, chunks: Sequence[Chunk], after_seq: int) -> ChangeBatch:
+    def _logged(
+        self, table: Table, chunks: Iterable[tuple[Chunk, Announcement | None]], after_seq: int
+    ) -> list[Logged]:
         if self._reader is None or self._reader[0] != table.schema_version:
             reader = StoredVersions(table.columns, self._catalogue.history(table))
             self._reader = table.schema_version, reader
-        return batch_of_chunks(chunks, self._reader[1], after_seq)
+        return [
+            Logged.read(chunk, self._reader[1], after_seq)
+            if at_hand is None or at_hand.rows is None or chunk.schema_version != table.schema_version
+            else Logged.of(chunk, at_hand.rows, at_hand.old_rows, after_seq)
+            for chunk, at_hand in chunks
+        ]
 
     def lag(self, position: Position) -> Lag:
         """The changes that were committed and not taken in."""

@@ -91,7 +91,7 @@ class Making:
         self.stored, self._tables, self._queries = stored, tables, queries
         self._streams, self._foreign, self.bounds = streams, foreign, bounds
         self._named = Means(ComputeProcess(queries.pool.forks), RerunBudget(), notices)
-        self._nameless, self._readings = ComputeProcess(queries.pool.forks), Readings()
+        self._nameless, self.readings = ComputeProcess(queries.pool.forks), Readings()
         self._budgets: WeakValueDictionary[str, RerunBudget] = WeakValueDictionary()
 
     def open(self) -> None:
@@ -194,7 +194,7 @@ class Making:
         grouped = grouped_select(query, source)
         assert isinstance(grouped, Grouped)
         log: CopySource | None = followed if isinstance(followed, HeldSource) else None
-        log = log or CopySource(source, self.stored, self._catalogue, self._readings, sys.maxsize)
+        log = log or CopySource(source, self.stored, self._catalogue, self.readings, sys.maxsize)
         reread = Rereading(source, self.stored, log, sight)
         return Aggregating(
             view,
@@ -228,7 +228,7 @@ class Making:
         if view.view_options.how is How.RERUN:
             return NewsSource(source, self.stored, self._catalogue, user)
         of_copy = HeldSource if view.is_ephemeral else CopySource
-        return of_copy(source, self.stored, self._catalogue, self._readings, self.bounds.view_backlog_bytes_max, user)
+        return of_copy(source, self.stored, self._catalogue, self.readings, self.bounds.view_backlog_bytes_max, user)
 
     def _of_others(self, source: Table, view: Table) -> Followed:
         if source.is_bucket:

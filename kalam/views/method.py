@@ -16,7 +16,7 @@ from kalam.schema import Table
 from kalam.storage.log.copies import Key
 from kalam.table_options import How
 from kalam.tables.kinds import Source
-from kalam.tables.versions import ChangeBatch
+from kalam.tables.versions import ChangeBatch, Logged, batch_of
 from kalam.views.signed import Signed
 
 TWICE: Final = "key: two rows have one key"
@@ -24,22 +24,38 @@ Remembering = Callable[[sqlite3.Connection], None]
 """Writes what a method remembers, in the transaction of the rows."""
 
 
-class Changes(msgspec.Struct, frozen=True, dict=True, weakref=True):
+class Changes:
     """What came of one source, in order: versions are rows with the source's system columns behind them.
 
     Where the source ``retracts``, an old version is not there any more; of a stream nothing is taken back, and
-    ``generation`` counts how often it was made anew. Views share it, so nobody changes it.
+    ``generation`` counts how often it was made anew. Views share it, so nobody changes it. Of chunks of a log, whose
+    source retracts, both ways to see it are made when they are wanted, which is blocking.
     """
 
-    source: Table
-    batch: ChangeBatch
-    generation: int
-    retracts: bool
+    def __init__(
+        self, source: Table, found: ChangeBatch | Sequence[Logged], generation: int, *, retracts: bool
+    ) -> None:
+        self.source, self.generation, self.retracts = source, generation, retracts
+        self._found = found
+
+    @cached_property
+    def batch(self) -> ChangeBatch:
+        """The changes one by one."""
+        return self._found if isinstance(self._found, ChangeBatch) else batch_of(self._found)
 
     @cached_property
     def signed(self) -> Signed:
         """The same without an order, as columns."""
-        return Signed(self.batch, retracts=self.retracts)
+        if isinstance(self._found, ChangeBatch):
+            return Signed.of(self._found, retracts=self.retracts)
+        return Signed.of_logged(self._found)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last of them; 0 where there are none."""
+        if isinstance(self._found, ChangeBatch):
+            return self._found.last_seq
+        return self._found[-1].chunk.last_seq if self._found else 0
 
 
 class LeftOut(msgspec.Struct, frozen=True):

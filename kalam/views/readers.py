@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from kalam.schema import Table
 from kalam.storage.log.writes import Announcement
+from kalam.table_options import How
 from kalam.tables.ephemeral_rows import is_nameless
 from kalam.tables.ports import Acked
+from kalam.views.at_hand import AtHand
 from kalam.views.held_source import HeldSource
 from kalam.views.keeper import Keeper
 from kalam.views.standing import Standing
@@ -15,9 +17,10 @@ from kalam.views.stream_source import StreamSource
 
 
 class Readers:
-    """The keepers that run, by the ids of what they read. Told of every change, in order."""
+    """The keepers that run, by the ids of what they read. Told of every change, in order; has rows kept ``at_hand``."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_hand: AtHand) -> None:
+        self._at_hand = at_hand
         self._readers: dict[int, list[Keeper]] = {}
 
     def add(self, keeper: Keeper) -> None:
@@ -36,9 +39,11 @@ class Readers:
 
     def announce(self, announcement: Announcement) -> None:
         """A chunk was committed, for those that see its copy."""
-        for keeper in self._of(announcement.table.table_id):
-            if announcement.copy.user not in ("", keeper.sight.user):
-                continue
+        keepers = self._of(announcement.table.table_id)
+        told = [keeper for keeper in keepers if announcement.copy.user in ("", keeper.sight.user)]
+        if any(keeper.view.view_options.how is not How.RERUN for keeper in told):
+            self._at_hand.keep(announcement)
+        for keeper in told:
             for source in keeper.sources:
                 if isinstance(source, HeldSource) and source.table.table_id == announcement.table.table_id:
                     source.hold(announcement)

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from kalam.threads import Purpose, in_thread
+from kalam.views.at_hand import AtHand
 from kalam.views.method import Changes
 
 
@@ -29,9 +30,10 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Readings:
-    """The runs that views work on now."""
+    """The runs that views work on now, and the rows ``at_hand`` of which runs are made."""
 
     def __init__(self) -> None:
+        self.at_hand = AtHand()
         self._read: WeakValueDictionary[Run, Changes] = WeakValueDictionary()
         self._turns: WeakValueDictionary[Run, asyncio.Lock] = WeakValueDictionary()
 

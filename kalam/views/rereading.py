@@ -9,6 +9,7 @@ from kalam.storage.log.view_positions import Position
 from kalam.tables.kinds import Source
 from kalam.tables.stored import StoredTables
 from kalam.tables.versions import ChangeBatch
+from kalam.threads import Purpose, in_thread
 from kalam.views.copy_source import CopySource
 from kalam.views.sight import Sight
 
@@ -32,7 +33,8 @@ class Rereading:
         taken = await self._log.take(Position(source_id=self._source.table_id, seq=seq), sys.maxsize)
         batch = ChangeBatch()
         if taken is not None and taken.changes is not None:
-            table, batch = taken.changes.source, taken.changes.batch
+            changes = taken.changes
+            table, batch = changes.source, await in_thread(Purpose.LIVE, lambda: changes.batch)
         count = sum(each <= last_seq for each in batch.seqs)
         since = ChangeBatch(batch.seqs[:count], batch.olds[:count], batch.news[:count])
         return table, view, await self._sight.seen_batch(table, since)

@@ -13,6 +13,7 @@ from kalam.query.predicate import Predicate
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.tables.versions import ChangeBatch
+from kalam.threads import Purpose, in_thread
 from kalam.views.method import Changes
 
 
@@ -30,7 +31,8 @@ class Sight:
         """The changes as they are seen; raises InvalidValue where that cannot be said."""
         if self.guard(changes.source) is None:
             return changes  # which other views may have, too
-        batch = await self.seen_batch(changes.source, changes.batch)
+        whole = await in_thread(Purpose.LIVE, lambda: changes.batch)
+        batch = await self.seen_batch(changes.source, whole)
         return Changes(changes.source, batch, changes.generation, retracts=changes.retracts)
 
     async def seen_batch(self, source: Table, batch: ChangeBatch) -> ChangeBatch:

@@ -317,8 +317,9 @@ def test_what_waited_long_becomes_one_change_of_each_group(space: Space) -> None
         space.sql(f"INSERT INTO t {values}")
     space.sql("INSERT INTO t VALUES (-1, 0, 0), (-2, 9, 0), (-3, 8, 1)")
     space.sql("UPDATE t SET v = 7 WHERE v > 90; DELETE FROM t WHERE k = 3 OR k = 8; UPDATE t SET v = 0 WHERE id = 5")
+    [before] = space.state("refreshes")  # the first look of the view may have found the first rows
     space.sql("ALTER MATERIALIZED VIEW v SET (refresh = '0')")
     space.wait_rows(sorted(space.sql(query.replace("FROM t", "FROM t WHERE v > 0"))))
     refreshes, failed = space.state("refreshes, failed")
     assert failed == 3  # rows that were there at some time, each once
-    assert refreshes == 1
+    assert refreshes == before + 1

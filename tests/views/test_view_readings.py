@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kalam.names import TableName
+from kalam.rows.stored import pack_rows
+from kalam.rows.versions import StoredVersions
 from kalam.schema import Column, DataType, Table, TableKind, TypeName
-from kalam.storage.log.copies import Chunk
+from kalam.storage.log.copies import Chunk, Copy
+from kalam.storage.log.former_times import pack_times
+from kalam.storage.log.times import from_us
+from kalam.storage.log.writes import Announcement
 from kalam.table_options import StoredOptions
-from kalam.tables.versions import ChangeBatch
+from kalam.tables.versions import ChangeBatch, Logged, batch_of
+from kalam.views import at_hand
+from kalam.views.at_hand import AtHand
 from kalam.views.copy_source import first_chunks
 from kalam.views.keeper import next_multiple
 from kalam.views.method import Changes
@@ -108,7 +116,7 @@ def test_the_signed_versions_of_changes_are_columns_that_are_made_once() -> None
     rows = signed.rows(both)
     assert rows.to_pydict() == {"k": [1, 2, 2, 3], "v": ["a", "c", "b", "d"]}
     assert signed.rows(one)["v"].chunk(0).buffers()[2].address == rows["v"].chunk(0).buffers()[2].address
-    of_stream = Signed(ChangeBatch([1], [None], [(1, "a", "key")]), retracts=False)
+    of_stream = Signed.of(ChangeBatch([1], [None], [(1, "a", "key")]), retracts=False)
     assert np.array_equal(of_stream.weights, [1])
 
 
@@ -153,3 +161,63 @@ def test_views_of_one_refresh_fall_due_together(refreshed_s: float, refresh_s: f
     due_s = next_multiple(refreshed_s, refresh_s)
     assert refreshed_s <= due_s <= refreshed_s + refresh_s * (1 + 1e-6)
     assert next_multiple(refreshed_s // refresh_s * refresh_s, refresh_s) <= due_s
+
+
+def logged() -> list[Logged]:
+    """Two rows that come, one of which becomes another one, and one that goes."""
+    came, was, new = [(1, "a"), (2, "b")], [(2, "b")], [(2, "c")]
+    times = pack_times([1_000])
+    sizes = [2, 1, 1]
+    packed = [pack_rows(rows) for rows in (came, new, [(1, "a")])]
+    chunks = [
+        structs.replace(chunk, payload=payload, updated_us=2_000)
+        for chunk, payload in zip(chunks_of(sizes), packed, strict=True)
+    ]
+    update = structs.replace(chunks[1], op="update", old=pack_rows(was), old_updated=times)
+    delete = structs.replace(chunks[2], op="delete", old_updated=times)
+    reader = StoredVersions(TABLE.columns, {1: TABLE.columns})
+    return [Logged.read(chunk, reader) for chunk in (chunks[0], update, delete)]
+
+
+def test_chunks_are_the_same_versions_one_by_one_and_as_columns() -> None:
+    found = Changes(TABLE, logged(), 1, retracts=True)
+    of_batch = Signed.of(found.batch, retracts=True)
+    relation = Relation.of(TABLE, ("k", "v"))
+    assert found.signed.rows(relation) == of_batch.rows(relation)
+    assert found.signed.rows(relation).to_pydict() == {"k": [1, 2, 2, 2, 1], "v": ["a", "b", "c", "b", "a"]}
+    assert found.signed.versions == of_batch.versions
+    assert np.array_equal(found.signed.weights, of_batch.weights)
+    assert found.last_seq == found.batch.last_seq == 4
+    assert [row and row[1:] for row in found.batch.olds] == [
+        None, None, ("b", from_us(1_000), False), ("a", from_us(1_000), False)
+    ]  # fmt: skip
+
+
+def test_a_run_that_begins_within_a_chunk_has_what_is_behind_of_it() -> None:
+    [came, update, _] = logged()
+    assert Logged.of(came.chunk, came.rows, None, 1) == structs.replace(came, start=1, rows=[(2, "b")])
+    batch = batch_of([Logged.of(came.chunk, came.rows, None, 1), update])
+    assert (batch.seqs, [row and row[0] for row in batch.news]) == ([2, 3], [2, 2])
+
+
+def test_rows_are_at_hand_once_and_of_as_many_chunks_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    [came, update, gone] = logged()
+    copy, kept = Copy(7, 1, ""), AtHand()
+    monkeypatch.setattr(at_hand, "BYTES_MAX", came.chunk.byte_count + update.chunk.byte_count)
+    first = Announcement(TABLE, copy, came.chunk, came.rows)
+    kept.keep(first)
+    kept.keep(first)
+    kept.keep(Announcement(TABLE, copy, update.chunk, update.rows, old_rows=update.old_rows))
+    assert kept.take(8, came.chunk) is None
+    assert kept.take(7, structs.replace(came.chunk)) is None, "another chunk under its number"
+    assert kept.byte_count == update.chunk.byte_count
+    kept.keep(first)
+    assert kept.take(7, came.chunk) is first
+    assert kept.take(7, came.chunk) is None
+    kept.keep(first)
+    kept.keep(Announcement(TABLE, copy, gone.chunk, gone.rows))
+    assert kept.take(7, update.chunk) is None, "the oldest makes room"
+    assert kept.take(7, came.chunk) is first
+    kept.keep(Announcement(TABLE, copy, update.chunk, update.rows))  # whose former rows are not known
+    assert kept.take(7, update.chunk) is None
+    assert kept.byte_count == gone.chunk.byte_count
