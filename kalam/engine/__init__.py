@@ -9,6 +9,7 @@ from kalam.engine.departures import Departure
 from kalam.engine.described import Description
 from kalam.engine.engine import Engine
 from kalam.engine.health import Check
+from kalam.engine.lookups import Lookups
 from kalam.engine.session import Session
 from kalam.engine.shown import Shown, ShownRole
 from kalam.engine.stats import Stats
@@ -26,6 +27,7 @@ __all__ = [
     "Engine",
     "Identity",
     "InsertMessage",
+    "Lookups",
     "PointRow",
     "Session",
     "Shown",

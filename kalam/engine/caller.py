@@ -16,6 +16,7 @@ from kalam.access.model import Privilege
 from kalam.engine.departures import Departure, ended_by
 from kalam.engine.described import Description
 from kalam.engine.dispatch import Dispatch
+from kalam.engine.lookups import Lookups
 from kalam.engine.session import Session
 from kalam.engine.shown import Shown, shown
 from kalam.errors import TableNotFound
@@ -54,16 +55,17 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
     # SQL.
 
-    def look(self, text: str, params: Sequence[Any]) -> bytes | None:
-        """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
+    def lookups(self) -> Lookups:
+        """Answers texts that ask for one hot row by its key, as ones that were sent before did, in this turn."""
+        return Lookups(self._dispatch, self.session, self.door)
 
-        None for everything else, and for whatever is wrong: ``execute`` answers it.
-        """
-        return self._dispatch.look(text, Parameters.of(params), self.session, self.door)
+    def look(self, text: str, params: Sequence[Any]) -> bytes | None:
+        """The JSON answer to such a text; None for everything else, and for what is wrong: ``execute`` answers it."""
+        return self.lookups().answer(text, params)
 
     def look_row(self, text: str, params: Sequence[Any]) -> PointRow | None:
         """The same answer as Python values, for doors that do not speak JSON."""
-        return self._dispatch.look_row(text, Parameters.of(params), self.session, self.door)
+        return self.lookups().row(text, params)
 
     async def execute(self, text: str, params: Sequence[Any] = ()) -> list[Result]:
         """Run the statements of a text in order and return a result for each.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import msgspec
 import pyarrow as pa
@@ -44,7 +43,7 @@ from kalam.errors import (
     Unsupported,
 )
 from kalam.names import TEMPORARY_NAMESPACE
-from kalam.query.points import PointRow, Points
+from kalam.query.points import Points
 from kalam.query.queries import Queries
 from kalam.query.results import Result, list_result, rows_result
 from kalam.query.running import RunningQueries, RunningQuery, running_query
@@ -65,7 +64,6 @@ from kalam.tracing import span
 
 _SYSTEM = {sql.ShowJobs: "jobs", ShowSessions: "sessions", ShowViews: "views"}
 log = structlog.get_logger(__name__)
-_Answer = TypeVar("_Answer")
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -165,40 +163,6 @@ class Dispatch(msgspec.Struct, frozen=True):
             with self.audited.refusing(statement, asking):
                 self._check(statement, asking)
             return await self.describing.describe(statement, asking, types)
-
-    def look(self, text: str, params: Sequence[Any], session: Session, door: str) -> bytes | None:
-        """The JSON answer to a text that asks for one hot row by its key, as one that was sent before did.
-
-        None for everything else, and for whatever is wrong: ``execute`` answers it.
-        """
-        return None if session.bigint_as_text else self._look(self.points.answer_nowait, text, params, session, door)
-
-    def look_row(self, text: str, params: Sequence[Any], session: Session, door: str) -> PointRow | None:
-        """The same answer as Python values; with PostgreSQL's names, also to a text of nothing but literals."""
-        return self._look(self._row, text, params, session, door)
-
-    def _row(
-        self, query: sql.QueryText, user: str, namespace: str | None, params: Sequence[Any], reader: str | None
-    ) -> PointRow | None:
-        if query.literals:
-            return None if params else self.literal_rows.look(query)
-        return self.points.row_nowait(query, user, namespace, params, reader)
-
-    def _look(
-        self, answered: Callable[..., _Answer | None], text: str, params: Sequence[Any], session: Session, door: str
-    ) -> _Answer | None:
-        query = self.texts.known_query(text)
-        if query is None or session.has_temporary or (query.point is None and not query.literals):
-            return None
-        started = time.perf_counter()
-        try:
-            reader = self.gate.reader(session.identity)
-            answer = answered(query, session.user, session.namespace, params, reader)
-            if answer is not None:
-                self.sql_counts.note(door, time.perf_counter() - started)
-            return answer
-        except Exception:  # noqa: BLE001 - execute meets the same, tells it and logs it
-            return None
 
     async def stream(self, text: str, params: Sequence[Any], session: Session) -> AsyncGenerator[pa.Table, None]:
         """The rows of a text with one statement, as tables of one schema, at least one.

@@ -6,8 +6,8 @@ each column of the key, with a value of its own type. Everything else is left to
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -24,11 +24,13 @@ from kalam.query.row_answer import RowAnswer
 from kalam.rows.column_types import TYPES
 from kalam.rows.column_types.uuids import uuid_text
 from kalam.rows.columns import STORED_FIELDS, shown_field
+from kalam.rows.types import Row
 from kalam.schema import Column, Table, TypeName
 from kalam.sql.text.statements import Equality, Literal, Parameter, PointQuery, QueryText, TableUse
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Key
-from kalam.storage.segments.key_rows import KeyedRow
+from kalam.storage.segments.cold_keys import KeyedRow
+from kalam.storage.segments.key_rows import KeyLookup
 from kalam.tables.kinds import Rows, Tables
 from kalam.tables.stored import StoredTables
 
@@ -75,6 +77,7 @@ class Shape(msgspec.Struct, frozen=True):
     asked: tuple[tuple[str, str], ...]
     table: Table
     places: tuple[tuple[int, pa.DataType], ...]
+    pick: Callable[[Row], Row]
     schema: pa.Schema
     columns: tuple[ResultColumn, ...]
     answer: RowAnswer
@@ -108,6 +111,33 @@ class PointRow(msgspec.Struct, frozen=True):
 
     fields: pa.Schema
     row: tuple[Any, ...] | None
+
+
+class PointLookup(msgspec.Struct, frozen=True):
+    """Looks up the rows that a query asks for with different parameters, in one turn of the event loop."""
+
+    plan: Plan
+    point: PointQuery
+    guard: Predicate | None
+    found: KeyLookup
+
+    def rows(self, parameters: Sequence[Any]) -> list[list[Any]] | None:
+        """The row that is asked for, as it is shown, or none; None if memory cannot tell."""
+        key = self.plan.key_of(self.point, parameters)
+        found = None if key is None else self.found.find(key)
+        if found is None:
+            return None
+        if not found or not (self.guard is None or self.guard.may_match(found[0].row)):
+            return []
+        return [list(self.plan.shape.pick(_whole(found[0])))]
+
+    def answer(self, rows: list[list[Any]], took_ms: float) -> bytes:
+        """The JSON answer with these rows, whose values are changed in place."""
+        return self.plan.shape.answer.write(rows[0] if rows else None, took_ms)
+
+    def row(self, rows: list[list[Any]], _: float) -> PointRow:
+        """The same answer as Python values."""
+        return PointRow(self.plan.shape.schema, tuple(rows[0]) if rows else None)
 
 
 class Points:
@@ -163,74 +193,40 @@ class Points:
                 parameters[index] = known.get(index, field)
         return None if columns or len(parameters) != query.parameters else (parameters, shape.schema)
 
-    def answer_nowait(
-        self,
-        query: QueryText,
-        user: str,
-        namespace: str | None,
-        parameters: Sequence[Any],
-        reader: str | None = None,
-    ) -> bytes | None:
-        """The JSON answer to a query for one row that memory knows of; None for any other query.
+    def lookup(
+        self, query: QueryText, user: str, namespace: str | None, reader: str | None = None
+    ) -> PointLookup | None:
+        """Looks single rows up in memory, as a query asks for them; None for any other query.
 
-        And where the ``reader``, whose rights count, may not read the table.
+        And where the ``reader``, whose rights count, may not read the table. It is good while nothing else runs.
         """
-        started = time.perf_counter()
-        found = self._look(query, user, namespace, parameters, reader)
-        if found is None:
+        plan = self._plan_of(query, namespace)
+        if plan is None:
             return None
-        shape, values = found
-        return shape.answer.write(values, (time.perf_counter() - started) * 1e3)
-
-    def row_nowait(
-        self,
-        query: QueryText,
-        user: str,
-        namespace: str | None,
-        parameters: Sequence[Any],
-        reader: str | None = None,
-    ) -> PointRow | None:
-        """The same answer as Python values."""
-        found = self._look(query, user, namespace, parameters, reader)
-        if found is None:
-            return None
-        shape, values = found
-        return PointRow(shape.schema, None if values is None else tuple(values))
-
-    def _look(
-        self, query: QueryText, user: str, namespace: str | None, parameters: Sequence[Any], reader: str | None
-    ) -> tuple[Shape, list[Any] | None] | None:
-        """What the answer looks like, and its one row's values, None where there is no such row."""
-        asked = self._asked(query, namespace, parameters)
-        if asked is None:
-            return None
-        shape, key = asked
+        shape = plan.shape
         if reader is not None and not self._policies.rights.may(reader, Privilege.SELECT, shape.table):
             return None
         guard = self._policies.seen(user, shape.table)
         if guard is not None and guard.asks:
             return None
-        found = self._stored.row_by_key_nowait(shape.table, user, key, _wanted(shape, guard))
-        if found is None:
-            return None
-        values = None
-        if found.rows and (guard is None or guard.may_match(found.rows[0].row)):
-            row = _whole(found.rows[0])
-            values = [row[place] for place, _ in shape.places]
-        return shape, values
+        rows = self._stored.lookup(shape.table, user, _wanted(shape, guard))
+        return None if rows is None or query.point is None else PointLookup(plan, query.point, guard, rows)
 
     def _asked(self, query: QueryText, namespace: str | None, parameters: Sequence[Any]) -> tuple[Shape, Key] | None:
         """What is asked for, and the key of whose row; None for a query that has to be planned."""
+        plan = self._plan_of(query, namespace)
+        key = None if plan is None or query.point is None else plan.key_of(query.point, parameters)
+        return None if plan is None or key is None else (plan.shape, key)
+
+    def _plan_of(self, query: QueryText, namespace: str | None) -> Plan | None:
+        """What a query by key comes to; None for a query that has to be planned."""
         point = query.point
         if point is None:
             return None
         plan = self._plans.get((id(query.tables), namespace))
         if plan is None or plan.tables is not query.tables or plan.changes != self._catalogue.changes:
             plan = self._plan(query, point, namespace)
-        if plan is None or not plan.rows.is_readable(plan.shape.table):
-            return None
-        key = plan.key_of(point, parameters)
-        return None if key is None else (plan.shape, key)
+        return plan if plan is not None and plan.rows.is_readable(plan.shape.table) else None
 
     def _plan(self, query: QueryText, point: PointQuery, namespace: str | None) -> Plan | None:
         """What a query comes to now, which is kept; None for one that has to be planned otherwise."""
@@ -269,12 +265,18 @@ class Points:
         schema = pa.schema([fields[column].with_name(shown) for column, shown in names])
         columns = tuple(ResultColumn(field.name, sql_type(field)) for field in schema)
         places = tuple((order[column], fields[column].type) for column, _ in names)
+        # Of one place itemgetter gives no tuple.
+        pick = (
+            itemgetter(*[place for place, _ in places])
+            if len(places) > 1
+            else itemgetter(slice(places[0][0], places[0][0] + 1))
+        )
         types = {**{column.name: column.type.name for column in table.columns}, **table.system_columns}
         if len(self._shapes) >= SHAPES_MAX:
             self._shapes.clear()
         answer = RowAnswer(columns, [types[column] for column, _ in names])
         wanted = frozenset(column for column, _ in point.columns) or None
-        made = self._shapes[name] = Shape(point.columns, table, places, schema, columns, answer, wanted)
+        made = self._shapes[name] = Shape(point.columns, table, places, pick, schema, columns, answer, wanted)
         return made
 
 

@@ -42,8 +42,9 @@ from kalam.sql.text.recognised import counted_as
 from kalam.sql.text.statements import QueryText, TableRef
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import EMPTY_VIEW, Key, View
+from kalam.storage.segments.cold_keys import KeyedRow
 from kalam.storage.segments.folders import Folders, LinkFolders
-from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.foreign.tables import token_columns
 from kalam.tables.kinds import WHOLE_SCAN, Rows, Scan, Source, Tables
 from kalam.tables.matched import queried_columns

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kalam.query.results import ResultColumn
+from kalam.rows.lone_values import show_timestamp
 from kalam.rows.shown import show_in_json
 from kalam.schema import TypeName
 
@@ -24,12 +25,16 @@ class RowAnswer:
     def __init__(self, columns: Sequence[ResultColumn], types: Sequence[TypeName]) -> None:
         shown = [{"name": column.name, "type": column.type} for column in columns]
         self._head = b'{"results":[{"columns":' + _ENCODER.encode(shown) + b',"rows":['
-        self._shows = [(place, show) for place, name in enumerate(types) if (show := show_in_json(name))]
+        self._moments = [place for place, name in enumerate(types) if name is TypeName.TIMESTAMP]
+        shows = [(place, show_in_json(name)) for place, name in enumerate(types) if name is not TypeName.TIMESTAMP]
+        self._shows = [(place, show) for place, show in shows if show is not None]
 
     def write(self, values: list[Any] | None, took_ms: float) -> bytes:
         """The answer with these values, which are changed in place; None for an answer without a row."""
         if values is None:
             return b'%b],"row_count":0,"message":null}],"took_ms":%b}' % (self._head, _took(took_ms))
+        for place in self._moments:
+            values[place] = show_timestamp(values[place])
         for place, show in self._shows:
             values[place] = show((values[place],))[0]
         row = _ENCODER.encode(values)

@@ -30,7 +30,7 @@ from kalam.storage.log.inserts import InsertStatement, InsertTask, LoneRows, Out
 from kalam.storage.log.writes import Change, ChangeTask, ColdKeys, Remember, Stale, taken_keys
 from kalam.storage.segments.cold_keys import ColdKeyIndex, may_meet
 from kalam.storage.segments.folders import Folders
-from kalam.storage.segments.key_rows import KeyedRows, KeyRows
+from kalam.storage.segments.key_rows import KeyedRows, KeyLookup, KeyRows
 from kalam.tables.holds import Holds
 from kalam.tables.matched import Matched, changes_of_old, inserts
 from kalam.tables.outbox import Outbox
@@ -98,11 +98,9 @@ class StoredTables:
         """
         return await self._key_rows.find(table, table.owner(user), keys, columns)
 
-    def row_by_key_nowait(
-        self, table: Table, user: str, key: Key, columns: Collection[str] | None = None
-    ) -> KeyedRows | None:
-        """The same for one key; None also where memory alone cannot tell."""
-        return self._key_rows.find_nowait(table, table.owner(user), key, columns)
+    def lookup(self, table: Table, user: str, columns: Collection[str] | None = None) -> KeyLookup | None:
+        """The same for single keys that are looked up in memory, while nothing else runs; None where it has none."""
+        return self._key_rows.lookup(table, table.owner(user), columns)
 
     async def view(self, table: Table, user: str) -> View | None:
         """The newest state of the copy that ``user`` sees; None if it has never been written."""

@@ -19,7 +19,8 @@ from kalam.storage.log.copies import EMPTY_VIEW, Chunk, Copy, Key, View
 from kalam.storage.log.former_times import to_us
 from kalam.storage.log.view_positions import ViewState
 from kalam.storage.log.writes import Announcement, Change
-from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
+from kalam.storage.segments.cold_keys import KeyedRow
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Source
 from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables

@@ -24,7 +24,8 @@ from kalam.storage.log.copies import Key, View
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.view_positions import Position, ViewState, write_positions, write_state
-from kalam.storage.segments.key_rows import KeyedRow, KeyedRows
+from kalam.storage.segments.cold_keys import KeyedRow
+from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Source
 from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, InsertMessage, Session
+from kalam.engine import DEFAULT_USER, Caller, Engine, Identity, InsertMessage, Lookups, Session
 from kalam.errors import Internal, InvalidName, InvalidValue, KalamError, TooBusy, Unauthenticated
 from kalam.names import TableName
 from kalam.rows.door import ARROW_STREAM
@@ -63,7 +63,8 @@ class Waiting(msgspec.Struct):
 
 IncomingSql = tuple[bytes, bytes, bytes, str | None]
 """Subject, reply subject or nothing, payload, and the trace that it names."""
-
+SqlSession = tuple[bytes, str | None, str | None, str]
+"""What requests have in common that are of one session: subject, namespace, names and integers."""
 
 _TRACE = attrgetter("trace")
 
@@ -294,8 +295,9 @@ class Requests:
         batch, self._waiting_sql = self._waiting_sql, []
         started = time.perf_counter()
         replies: list[tuple[bytes, bytes, bytes]] = []
+        known: dict[SqlSession, Lookups] = {}
         for subject, reply, payload, trace in batch:
-            body = self._look(subject, payload)
+            body = self._look(subject, payload, known)
             if body is None:
                 self._start_sql(_text(subject), _text(reply), payload, trace)
             else:
@@ -307,15 +309,22 @@ class Requests:
         if not self._connection.client.publish_batch_nowait(answers):
             self._tasks.start(self._send_replies(answers))
 
-    def _look(self, subject: bytes, payload: bytes) -> bytes | None:
-        """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong."""
+    def _look(self, subject: bytes, payload: bytes, known: dict[SqlSession, Lookups]) -> bytes | None:
+        """The answer to a query for one hot row; None for what has to be run, which also tells what is wrong.
+
+        ``known`` is what looks rows up in this turn of the loop, to which is added.
+        """
         try:
-            sender = self._senders.get(subject) or self._sender(subject)
             request = decode_sql(payload)
+            session = (subject, request.namespace, request.names, request.integers)
+            lookups = known.get(session)
+            if lookups is None:
+                sender = self._senders.get(subject) or self._sender(subject)
+                lookups = known[session] = caller_of(self._engine, request.session(sender)).lookups()
             room = self._connection.client.max_payload - HEADER_BYTES
         except Exception:  # noqa: BLE001 - _run_sql meets the same, and tells it
             return None
-        body = request.look(caller_of(self._engine, request.session(sender)))
+        body = request.look(lookups)
         return body if body is not None and len(body) <= room else None  # a longer one is cut in pieces
 
     def _sender(self, subject: bytes) -> Identity:

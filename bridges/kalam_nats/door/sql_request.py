@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kalam.engine import ROWS_OR_PARAMS, Caller, Identity, Session
+from kalam.engine import ROWS_OR_PARAMS, Caller, Identity, Lookups, Session
 from kalam.errors import InvalidValue
 from kalam.query.results import encoded_answer
 from kalam.rows.judged import UNREADABLE
@@ -28,11 +28,11 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
         """Who asks, and what for."""
         return Session(sender, self.namespace, self.names == "postgresql", self.integers == "text")
 
-    def look(self, caller: Caller) -> bytes | None:
+    def look(self, lookups: Lookups) -> bytes | None:
         """The answer to a query for one hot row; None for what has to be run."""
         if self.describe or self.rows is not None:
             return None
-        return caller.look(self.sql, self.params)
+        return lookups.answer(self.sql, self.params)
 
     async def answer(self, caller: Caller, started: float) -> bytes:
         """The answer, as JSON, to what was ``started`` then."""

@@ -79,8 +79,8 @@ def _names(key: Sequence[Source]) -> list[str]:
     return names
 
 
-class ColdRow(msgspec.Struct, frozen=True):
-    """A row in a segment, in the table's columns."""
+class KeyedRow(msgspec.Struct, frozen=True):
+    """A row in the table's columns, with its place in the log and the time of its last change."""
 
     row: Row
     seq: int
@@ -136,15 +136,15 @@ class Reading(msgspec.Struct, frozen=True):
         fills = tuple(source.fill for source in found)
         return cls(table, wanted, places, fills, places == tuple(range(len(places))) and not widen, widen)
 
-    def row(self, read: Row) -> ColdRow:
+    def row(self, read: Row) -> KeyedRow:
         """A row of what was read."""
         if self.as_it_is:
-            return ColdRow(read[:-2], read[-1], read[-2])
+            return KeyedRow(read[:-2], read[-1], read[-2])
         pairs = zip(self.places, self.fills, strict=True)
         row = [fill if place is None else read[place] for place, fill in pairs]
         for at, widen in self.widen:
             [row[at]] = widen([row[at]])
-        return ColdRow(tuple(row), read[-1], read[-2])
+        return KeyedRow(tuple(row), read[-1], read[-2])
 
 
 class ColdKeyIndex:
@@ -184,12 +184,12 @@ class ColdKeyIndex:
         view: View,
         keys: Sequence[Key],
         columns: Collection[str] | None = None,
-    ) -> dict[Key, ColdRow]:
+    ) -> dict[Key, KeyedRow]:
         """The rows in segments that have one of ``keys`` and that nothing in segments hides.
 
         ``columns`` are those that are wanted, None for all; the others are left None.
         """
-        found: dict[Key, ColdRow] = {}
+        found: dict[Key, KeyedRow] = {}
         asked = Asked.of(keys)
         for segment in may_meet(view.segments, keys):
             if segment.deleted:
@@ -201,26 +201,26 @@ class ColdKeyIndex:
                     found[key] = row
         return found
 
-    def row_nowait(
-        self, table: Table, folder: str, view: View, key: Key, columns: Collection[str] | None = None
-    ) -> ColdRow | None:
-        """The row with one key, likewise; raises NotKept where something would have to be waited for."""
-        found = None
-        candidates = [own for own in view.segments if own.min_key <= key <= own.max_key and not own.deleted]
-        for segment in candidates:
-            if len(candidates) > 1 and not self._may_have(segment, key):
-                continue
-            stamp = self._checks.stamp_nowait(folder, segment)
-            if stamp is None:
-                raise NotKept
-            reading = self._reading(table, segment.schema_version, columns)
-            for read in self._reader.kept(stamp, reading.wanted, key):
-                row = reading.row(read)
-                if row.seq >= view.overrides.get(key, 0) and (found is None or row.seq > found.seq):
-                    found = row
-        return found
+    def lookup(
+        self, table: Table, folder: str | None, view: View, columns: Collection[str] | None = None
+    ) -> ColdLookup:
+        """Looks single keys up likewise, without waiting, while nothing else runs; a URL is no ``folder``."""
+        return ColdLookup(self, table, folder, view, columns)
 
-    def _may_have(self, segment: Segment, key: Key) -> bool:
+    def found_nowait(
+        self, table: Table, folder: str | None, segment: Segment, columns: Collection[str] | None
+    ) -> tuple[Stamp, Reading]:
+        """The file of a segment and how it is read; raises NotKept where it would have to be checked."""
+        stamp = None if folder is None else self._checks.stamp_nowait(folder, segment)
+        if stamp is None:
+            raise NotKept
+        return stamp, self._reading(table, segment.schema_version, columns)
+
+    def kept(self, stamp: Stamp, wanted: Wanted, key: Key) -> list[Row]:
+        """The rows with one key in a segment; raises NotKept where something would have to be waited for."""
+        return self._reader.kept(stamp, wanted, key)
+
+    def may_have(self, segment: Segment, key: Key) -> bool:
         """Whether a segment may have a key; raises NotKept where its key filter would have to be read."""
         if segment.segment_id not in self._filters:
             raise NotKept
@@ -233,7 +233,7 @@ class ColdKeyIndex:
         segment: Segment,
         keys: Sequence[Key],
         columns: Collection[str] | None,
-    ) -> list[ColdRow]:
+    ) -> list[KeyedRow]:
         if not keys:
             return []
         reading = self._reading(table, segment.schema_version, columns)
@@ -314,3 +314,32 @@ class ColdKeyIndex:
         with self._checks.reading(table, segment):
             rows = self._reader.read(folder / segment.path, stamp, wanted, keys)
         return list(zip(keys_of([row[:-1] for row in rows]), [row[-1] for row in rows], strict=True))
+
+
+class ColdLookup:
+    """Looks single keys up in the segments of a view, in one turn of the event loop: each file is looked at once."""
+
+    def __init__(
+        self, index: ColdKeyIndex, table: Table, folder: str | None, view: View, columns: Collection[str] | None
+    ) -> None:
+        self._index, self._table, self._folder, self._view, self._columns = index, table, folder, view, columns
+        self._found: dict[int, tuple[Stamp, Reading]] = {}
+
+    def row(self, key: Key) -> KeyedRow | None:
+        """The row with a key; raises NotKept where something would have to be waited for."""
+        newest, view = None, self._view
+        candidates = [own for own in view.segments if own.min_key <= key <= own.max_key and not own.deleted]
+        for segment in candidates:
+            if len(candidates) > 1 and not self._index.may_have(segment, key):
+                continue
+            stamp, reading = self._found.get(segment.segment_id) or self._find(segment)
+            for read in self._index.kept(stamp, reading.wanted, key):
+                row = reading.row(read)
+                if row.seq >= view.overrides.get(key, 0) and (newest is None or row.seq > newest.seq):
+                    newest = row
+        return newest
+
+    def _find(self, segment: Segment) -> tuple[Stamp, Reading]:
+        made = self._index.found_nowait(self._table, self._folder, segment, self._columns)
+        self._found[segment.segment_id] = made
+        return made

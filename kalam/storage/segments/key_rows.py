@@ -12,7 +12,6 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
 
@@ -28,7 +27,7 @@ from kalam.schema import Table
 from kalam.storage.log.copies import Chunk, Copy, Key, View
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.times import from_us
-from kalam.storage.segments.cold_keys import ColdKeyIndex, ColdRow, may_meet
+from kalam.storage.segments.cold_keys import ColdKeyIndex, ColdLookup, KeyedRow, may_meet
 from kalam.storage.segments.folders import Folders
 from kalam.storage.segments.key_reader import NotKept
 from kalam.storage.segments.remote import is_remote
@@ -43,14 +42,6 @@ PLACED_ROWS_MAX = 2_000_000
 """Rows of larger chunks whose places are remembered, at eight bytes each."""
 
 _FIRST_SEQ = attrgetter("first_seq")
-
-
-class KeyedRow(msgspec.Struct, frozen=True):
-    """A row with its place in the log and the time of its last change."""
-
-    row: Row
-    seq: int
-    updated: datetime
 
 
 class KeyedRows(msgspec.Struct, frozen=True):
@@ -71,23 +62,13 @@ class KeyRows:
         self._local: dict[tuple[int, str], tuple[Table, str | None]] = {}
         self._placing = threading.Lock()
 
-    def find_nowait(
-        self, table: Table, owner: str, key: Key, columns: Collection[str] | None = None
-    ) -> KeyedRows | None:
-        """The live row that has the key, if memory alone can tell; None where files or a query have to be asked.
+    def lookup(self, table: Table, owner: str, columns: Collection[str] | None = None) -> KeyLookup | None:
+        """Looks single keys up in what is in memory, while nothing else runs; None where files have to be asked.
 
         ``columns`` as for ``find``.
         """
         copy = self._store.loaded.get((table.table_id, owner))
-        if copy is None:
-            return None
-        view = copy.view
-        seq = copy.versions.get(key)
-        if copy.epoch != view.epoch or (seq is not None and abs(seq) > view.last_seq):
-            return None
-        if seq is None:
-            return self._kept_row(table, owner, view, key, columns)
-        return KeyedRows(self._hot_rows(table, view, [seq]) if seq > 0 else [], view.last_seq)
+        return None if copy is None else KeyLookup(self, table, owner, copy, columns)
 
     async def find(
         self, table: Table, owner: str, keys: Sequence[Key], columns: Collection[str] | None = None
@@ -105,29 +86,18 @@ class KeyRows:
         if hot is None:
             return None
         live, missing = hot
-        rows = await beside(len(live), self._hot_rows, table, view, live)
+        rows = await beside(len(live), self.hot_rows, table, view, live)
         if missing and await beside(len(missing), may_meet, view.segments, missing):
             if len(missing) > COLD_KEYS_MAX:
                 return None
             folder = self._folders.folder(table, owner)
             cold = await in_thread(Purpose.LOOKUPS, self._cold_keys.rows, table, folder, view, missing, columns)
-            rows += _keyed(cold.values())
+            rows += cold.values()
         return KeyedRows(rows, view.last_seq)
 
-    def _kept_row(
-        self, table: Table, owner: str, view: View, key: Key, columns: Collection[str] | None
-    ) -> KeyedRows | None:
-        """The row from what is kept in memory of segments."""
-        if not view.segments:
-            return KeyedRows([], view.last_seq)
-        folder = self._local_folder(table, owner)
-        if folder is None:
-            return None
-        try:
-            found = self._cold_keys.row_nowait(table, folder, view, key, columns)
-        except NotKept:
-            return None
-        return KeyedRows([] if found is None else _keyed([found]), view.last_seq)
+    def cold(self, table: Table, owner: str, view: View, columns: Collection[str] | None) -> ColdLookup:
+        """The same in what is kept of segments."""
+        return self._cold_keys.lookup(table, self._local_folder(table, owner), view, columns)
 
     def _local_folder(self, table: Table, owner: str) -> str | None:
         """Where a copy's segments lie; None if that is a URL."""
@@ -140,7 +110,7 @@ class KeyRows:
             known = self._local[name] = (table, None if remote else str(self._folders.folder(table, owner)))
         return known[1]
 
-    def _hot_rows(self, table: Table, view: View, seqs: Iterable[int]) -> list[KeyedRow]:
+    def hot_rows(self, table: Table, view: View, seqs: Iterable[int]) -> list[KeyedRow]:
         """The rows of these versions, in their order; those of one chunk are decoded together."""
         reader, wanted, start = self._reader(table), sorted(seqs), 0
         rows: list[KeyedRow] = []
@@ -208,5 +178,27 @@ def _rows_of_columns(reader: StoredVersions, chunk: Chunk, offsets: Sequence[int
     return [rows[offset] for offset in offsets]
 
 
-def _keyed(found: Iterable[ColdRow]) -> list[KeyedRow]:
-    return [KeyedRow(cold.row, cold.seq, cold.updated) for cold in found]
+class KeyLookup:
+    """Looks single keys of one copy up in memory, in one turn of the event loop: with its view as of the first one."""
+
+    def __init__(self, rows: KeyRows, table: Table, owner: str, copy: Copy, columns: Collection[str] | None) -> None:
+        self._rows, self._table, self._owner, self._copy, self._columns = rows, table, owner, copy, columns
+        self._view = copy.view
+        self._cold: ColdLookup | None = None
+
+    def find(self, key: Key) -> list[KeyedRow] | None:
+        """The live row that has the key, if there is one; None where files or a query have to be asked."""
+        view = self._view
+        seq = self._copy.versions.get(key)
+        if self._copy.epoch != view.epoch or (seq is not None and abs(seq) > view.last_seq):
+            return None
+        if seq is not None:
+            return self._rows.hot_rows(self._table, view, [seq]) if seq > 0 else []
+        if not view.segments:
+            return []
+        cold = self._cold = self._cold or self._rows.cold(self._table, self._owner, view, self._columns)
+        try:
+            found = cold.row(key)
+        except NotKept:
+            return None
+        return [] if found is None else [found]
