@@ -96,10 +96,18 @@ def last_seq(messages: Sequence[FeedMessage]) -> int:
     return messages[-1].seq + max(len(messages[-1].rows), 1) - 1 if messages else 0
 
 
-def replay(messages: Sequence[FeedMessage], *key: str) -> dict[Any, dict[str, Any]]:
+def check_old(old: dict[str, Any], former: dict[str, Any], row: dict[str, Any]) -> None:
+    """Fail where ``old`` is not what the columns that changed were; one that was added since says what it likes."""
+    known = {name: value for name, value in old.items() if name in former}
+    assert repr(known) == repr({name: former[name] for name in known})
+    own = [name for name in row if name in former and not name.startswith("_")]
+    assert {name for name in own if row[name] != former[name]} <= known.keys()
+
+
+def replay(messages: Sequence[FeedMessage], *key: str, with_old: bool = False) -> dict[Any, dict[str, Any]]:
     """The content of the table that these messages describe; fails on a hole, a repeat, or an impossible change.
 
-    By the value of the column ``key``, or by the values of several.
+    By the value of the column ``key``, or by the values of several. ``old`` is looked at ``with_old``.
     """
     rows: dict[Any, dict[str, Any]] = {}
     key_of = itemgetter(*key)
@@ -109,9 +117,12 @@ def replay(messages: Sequence[FeedMessage], *key: str) -> dict[Any, dict[str, An
         seq += max(len(message.rows), 1)
         if message.op == "truncate":
             rows.clear()
-        for row in message.rows:
+        for place, row in enumerate(message.rows):
             own = key_of(row)
             assert (own in rows) is (message.op != "insert"), f"{message.op} of {own}"
+            if with_old and message.op == "update":
+                assert message.old is not None
+                check_old(message.old[place], rows[own], row)
             if message.op == "delete":
                 del rows[own]
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import compress, count
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 import msgspec
@@ -20,13 +20,15 @@ from kalam.storage.log.writes import Change
 from kalam.storage.segments.key_rows import KeyedRows
 
 T = TypeVar("T")
+_ROW, _SEQ, _UPDATED = map(attrgetter, ("row", "seq", "updated"))
 
 
 class Matched(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that a statement picked, as the snapshot ``seen_seq`` had them, and the rows that they are to become.
 
     ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
-    the snapshot does not have; ``removed`` are rows that are deleted beside those that become others.
+    the snapshot does not have; ``removed`` are rows that are deleted beside those that become others. ``changes`` is
+    what all of it is in the log, where that has been made.
     """
 
     olds: Sequence[Row]
@@ -36,6 +38,7 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
     seen_seq: int
     inserts: Sequence[Row] = ()
     removed: Matched | None = None
+    changes: Sequence[Change] | None = None
 
     @property
     def count(self) -> int:
@@ -45,10 +48,12 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of_keyed(cls, found: KeyedRows, news: Sequence[Row] | None) -> Matched:
         """Rows that were found by their keys, and what they become."""
+        times = list(map(_UPDATED, found.rows))
+        times_us = {time: to_us(time) for time in set(times)}
         return cls(
-            olds=[found_row.row for found_row in found.rows],
-            seqs=[found_row.seq for found_row in found.rows],
-            updated_us=[to_us(found_row.updated) for found_row in found.rows],
+            olds=list(map(_ROW, found.rows)),
+            seqs=list(map(_SEQ, found.rows)),
+            updated_us=list(map(times_us.__getitem__, times)),
             news=news,
             seen_seq=found.seen_seq,
         )
@@ -107,7 +112,7 @@ def _updates(table: Table, matched: Matched, places: Sequence[int], pieces: Sequ
         olds, news = _at(matched.olds, part), _at(matched.news or (), part)
         seqs, times = _seqs_and_times(matched, part)
         keys = list(map(table.key_of, olds))
-        yield Change("update", keys, packed, seqs, pack_rows(olds), times, rows=news, old_rows=olds)
+        yield Change("update", keys, packed, news, seqs, pack_rows(olds), times, olds)
 
 
 def _deletes(table: Table, matched: Matched, places: Sequence[int]) -> Iterator[Change]:
@@ -115,14 +120,14 @@ def _deletes(table: Table, matched: Matched, places: Sequence[int]) -> Iterator[
     for part, packed in _parts(places, pack_pieces(_at(matched.olds, places))):
         rows = _at(matched.olds, part)
         seqs, times = _seqs_and_times(matched, part)
-        yield Change("delete", list(map(table.key_of, rows)), packed, seqs, old_updated=times, rows=rows)
+        yield Change("delete", list(map(table.key_of, rows)), packed, rows, seqs, old_updated=times)
 
 
 def inserts(table: Table, rows: Sequence[Row], pieces: Sequence[bytes]) -> Iterator[Change]:
     """The inserts of rows, which are packed as ``pieces``."""
     for part, packed in _parts(range(len(rows)), pieces):
         fresh = _at(rows, part)
-        yield Change("insert", list(map(table.key_of, fresh)), packed, rows=fresh)
+        yield Change("insert", list(map(table.key_of, fresh)), packed, fresh)
 
 
 def _parts(places: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[Sequence[int], bytes]]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
+from msgspec.structs import replace
 
 from kalam.errors import DuplicateKey, KalamError, TooBusy
 from kalam.names import TableName
@@ -281,7 +282,10 @@ class StoredTables:
                 rows = matched.count
                 if not rows:
                     return Changed(table)
-                changes = await beside(rows, self.changes, table, matched)
+                changes = matched.changes
+                if changes is None:
+                    changes = await beside(rows, self.changes, table, matched)
+                    matched = replace(matched, changes=changes)
                 new_keys = [key for change in changes if change.op == "insert" for key in change.keys]
                 cold, epoch = await self._look_up(table, owner, new_keys) if new_keys else (EMPTY, None)
                 remember = also if once is None else _remembering(table, matched, once)

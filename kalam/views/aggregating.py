@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
+from operator import add
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec.structs import replace
 
 from kalam.errors import InvalidValue, TooLarge
@@ -39,7 +41,7 @@ from kalam.views.group_memory import GroupMemory
 from kalam.views.group_queries import SLOT_FIELD, GroupQueries
 from kalam.views.groups import GroupTable
 from kalam.views.groups.batch import Ints
-from kalam.views.keys import hidden_key
+from kalam.views.keys import hidden_key, hidden_keys
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
 from kalam.views.relation import Relation
 from kalam.views.result_types import fitted
@@ -299,20 +301,21 @@ class Aggregating:
         """What becomes of the rows of these groups, and of what is remembered."""
         groups = self._known
         gone = groups.gone(slots)
-        keys = dict(zip(slots.tolist(), self._keys(slots), strict=True))
-        upserts, reasons = self._rows(np.setdiff1d(slots, gone))
-        failing = {keys[slot] for slot in reasons}
-        left_out = [
-            *left_out,
-            *(LeftOut(_told(keys[slot]), why) for slot, why in reasons.items() if keys[slot] not in self._failing),
-        ]
-        self._failing = (self._failing - set(keys.values())) | failing
+        there, rows, reasons = self._rows(_without(slots, gone))
+        if self._hidden:
+            rows = list(map(add, rows, zip(self._keys(there), strict=True)))
+        deletes = [] if len(there) == len(slots) else self._keys(_without(slots, there))
+        failing = dict(zip(self._keys(np.array(list(reasons), np.int64)), reasons.values(), strict=True))
+        new = [LeftOut(_told(key), why) for key, why in failing.items() if key not in self._failing]
+        if self._failing:
+            self._failing.difference_update(deletes, map(self._view.key_of, rows))
+        self._failing.update(failing)
         groups.forget(gone)
         outcome = Outcome(
-            upserts=[(*row, keys[slot]) if self._hidden else row for slot, row in upserts.items()],
-            deletes=[key for slot, key in keys.items() if slot not in upserts],
-            left_out=left_out,
-            came=None if arrived is None else partial(arrived.count, {key: slot for slot, key in keys.items()}),
+            upserts=rows,
+            deletes=deletes,
+            left_out=[*left_out, *new],
+            came=None if arrived is None else partial(self._came, arrived, there, rows),
         )
         if chunk is None or self._memory is None:
             return outcome
@@ -322,30 +325,39 @@ class Aggregating:
         )
         return replace(outcome, remember=remember, committed=committed)
 
-    def _rows(self, slots: Ints) -> tuple[dict[int, Row], dict[int, str]]:
-        """The view's rows of groups, without a hidden key, by slot; and why a group has none that should have one."""
+    def _came(self, arrived: Arrived, slots: Ints, rows: Sequence[Row], keys: Sequence[Key]) -> int:
+        """How many rows of the source came to those of these rows that have these keys."""
+        slot_of = dict(zip(map(self._view.key_of, rows), slots.tolist(), strict=True))
+        return arrived.count([slot_of[key] for key in keys])
+
+    def _rows(self, slots: Ints) -> tuple[Ints, list[Row], dict[int, str]]:
+        """The slots of the groups that are shown, their rows without a hidden key, and why a group fails, by slot."""
         values = self._known.values(slots)
         parts, failed = self._computed.results(values.rows, self._checked)
-        there = values.rows[PLACE].to_pylist()
-        rows: dict[int, Row] = {}
+        there = [slots[:0]]
+        rows: list[Row] = []
         for part in parts:
-            shown = part.filter(part["_shown"])
-            found = from_arrow(shown.drop_columns(["_shown", PLACE]))
-            rows |= dict(zip(shown[PLACE].to_pylist(), found, strict=True))
-        return rows, values.failed | {there[each.place]: each.reason for each in failed}
+            every = pc.all(part["_shown"], skip_nulls=False).as_py()
+            shown = part if every else part.filter(part["_shown"])
+            there.append(shown[PLACE].to_numpy())
+            rows += from_arrow(shown.drop_columns(["_shown", PLACE]))
+        places = values.rows[PLACE]
+        return np.concatenate(there), rows, values.failed | {places[each.place].as_py(): each.reason for each in failed}
 
     def _expired(self, touched: Ints) -> Ints:
         """Groups whose time is over: they are empty now. One that was touched is told as late first."""
         groups = self._known
-        rows, _ = self._rows(np.setdiff1d(groups.all_slots(), touched))
-        past = np.array([slot for slot, row in rows.items() if self._retention.is_past(row)], np.int64)
+        there, rows, _ = self._rows(_without(groups.all_slots(), touched))
+        past = there[np.fromiter(map(self._retention.is_past, rows), np.bool_, len(rows))]
         groups.empty(past)
         return past
 
     def _keys(self, slots: Ints) -> list[Key]:
         """The keys of the view's rows that are made of these groups."""
+        if not len(slots):
+            return []
         if self._hidden:
-            return [hidden_key(key) for key in self._known.keys_of(slots)]
+            return hidden_keys(self._known.keys_of(slots))
         columns = self._known.key_columns(slots)
         values = [
             columns[f"_k{number}"].cast(kind).to_pylist()
@@ -366,6 +378,11 @@ def _stopping() -> Iterator[None]:
         yield
     except TooLarge as exc:
         raise Stopped(f"{exc.detail}; {exc.fields.get('hint', '')}") from exc
+
+
+def _without(slots: Ints, some: Ints) -> Ints:
+    """The slots without some of them."""
+    return slots[~np.isin(slots, some)] if len(some) else slots
 
 
 def _told(key: Key) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 import msgspec
 import numpy as np
 
-from kalam.schema import Key
 from kalam.views.groups.batch import Ints
 from kalam.views.method import LeftOut
 
@@ -19,9 +18,9 @@ class Arrived(msgspec.Struct, frozen=True):
     slots: Ints
     places: Ints
 
-    def count(self, slots: Mapping[Key, int], keys: Sequence[Key]) -> int:
-        """How many came to the groups with these keys."""
-        chosen = np.isin(self.slots, [slots[key] for key in keys])
+    def count(self, slots: Sequence[int]) -> int:
+        """How many came to these groups."""
+        chosen = np.isin(self.slots, slots)
         return len(np.unique(self.places[chosen]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -23,6 +24,13 @@ def key_column(column_id: int) -> Column:
 def hidden_key(values: Sequence[Any]) -> str:
     """The key of a row that these values of some columns tell from others; different values give different keys."""
     return _ENCODER.encode([repr(value) if isinstance(value, float) else value for value in values]).decode()
+
+
+def hidden_keys(keys: Sequence[Sequence[Any]]) -> list[str]:
+    """The same for many."""
+    if float in set(map(type, chain.from_iterable(keys))):
+        return list(map(hidden_key, keys))
+    return _ENCODER.encode_lines(keys).decode().split("\n")[:-1]
 
 
 def key_of_source(key: Key) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 
 import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.rows.columns import SEQ_FIELD, changed_rows
-from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.copies import EMPTY_VIEW, Chunk, Copy, Key, View
 from kalam.storage.log.former_times import to_us
@@ -22,12 +22,13 @@ from kalam.storage.log.writes import Announcement, Change
 from kalam.storage.segments.cold_keys import KeyedRow
 from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Source
-from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables
-from kalam.threads import Purpose, beside, in_thread
+from kalam.threads import Purpose, in_thread
+from kalam.views.known_rows import Former
 from kalam.views.ledger import MemoryLedger
+from kalam.views.matching import Matching
 from kalam.views.method import Outcome, Stopped
-from kalam.views.writer import Fitting, Matching, Progress
+from kalam.views.writer import Fitting, Progress
 
 Told = Callable[[Announcement], None]
 RowsMax = Callable[[], int]
@@ -82,35 +83,39 @@ class MemoryRows(Fitting):
 
     async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
         state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
-        matched = await Matching(self.view, outcome, self).match(self.view, EMPTY_VIEW)
+        matched = await Matching(self.view, outcome, self, self._stored.changes).match(self.view, EMPTY_VIEW)
         if matched.inserts and len(self._rows) + len(matched.inserts) > (rows_max := self._rows_max()):
             raise Stopped(f"the view would have more than {max(rows_max, 0):,} rows; raise view_groups_max")
-        changes = await beside(matched.count, self._stored.changes, self.view, matched) if matched.count else []
         self.ledger.state = state
-        self._apply(changes, _news(self.view, matched))
+        self._apply(matched.changes or ())
         if outcome.committed is not None:
             outcome.committed()
         return state
+
+    def known(self, view: View, keys: Sequence[Key]) -> list[Former]:
+        """The rows that have these keys; all is known."""
+        return list(map(self._rows.get, keys))
 
     async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
         """The rows that have these keys now."""
         return KeyedRows([self._rows[key] for key in keys if key in self._rows], self.last_seq)
 
-    def _apply(self, changes: Sequence[Change], news: dict[Key, Row]) -> None:
+    def _apply(self, changes: Sequence[Change]) -> None:
         if not changes:
             return
         now = datetime.now(UTC)
         told: list[Announcement] = []
         copy = Copy(0, self.view.table_id, "")
         for change in changes:
-            first = self.last_seq + 1 if self.begun else 0
-            for place, key in enumerate(change.keys):
-                if change.op == "delete":
+            first, count = self.last_seq + 1 if self.begun else 0, len(change.keys)
+            if change.op == "delete":
+                for key in change.keys:
                     del self._rows[key]
-                else:
-                    self._rows[key] = KeyedRow(news[key], first + place if self.begun else 0, now)
+            else:
+                seqs = range(first, first + count) if self.begun else repeat(0, count)
+                self._rows.update(zip(change.keys, map(KeyedRow, change.rows, seqs, repeat(now)), strict=True))
             if self.begun:
-                self.last_seq += len(change.keys)
+                self.last_seq += count
                 chunk = _chunk(change, first, to_us(now), self.view.schema_version)
                 told.append(Announcement(self.view, copy, chunk, rows=change.rows, old_rows=change.old_rows))
         self._arrow, self._changed = None, self._changed + 1
@@ -130,12 +135,6 @@ def _chunk(change: Change, first_seq: int, updated_us: int, schema_version: int)
         old=change.old,
         old_updated=change.old_updated,
     )
-
-
-def _news(view: Table, matched: Matched) -> dict[Key, Row]:
-    """The rows that are there from now on, by their keys."""
-    rows = [*(matched.news or ()), *matched.inserts]
-    return dict(zip(map(view.key_of, rows), rows, strict=True))
 
 
 def _as_arrow(view: Table, rows: Sequence[KeyedRow]) -> pa.Table:

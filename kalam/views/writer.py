@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -17,21 +17,23 @@ from msgspec.structs import replace
 from kalam.errors import InvalidValue, KalamError, TooLarge
 from kalam.query.queries import Queries
 from kalam.rows.keys import shown_key
-from kalam.rows.shown import differs
 from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.copies import Key, View
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.view_positions import Position, ViewState, write_positions, write_state
-from kalam.storage.segments.cold_keys import KeyedRow
 from kalam.storage.segments.key_rows import KeyedRows
+from kalam.table_options import How
 from kalam.tables.kinds import Source
-from kalam.tables.matched import Matched
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
+from kalam.views.known_rows import Former, KnownRows
+from kalam.views.matching import Matching
 from kalam.views.method import LeftOut, Outcome
-from kalam.views.row_wise import duplicate
+
+KNOWN_BYTES_MAX: Final = 8 << 20
+"""What a view that is kept by its groups knows of its rows, which other ones change again less often."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ class Writer(Fitting):
     def __init__(self, view: Table, stored: StoredTables, store: CopyStore, queries: Queries) -> None:
         super().__init__(view, stored)
         self._store, self._queries = store, queries
+        self.known_rows = KnownRows(KNOWN_BYTES_MAX if view.view_options.how is How.AGGREGATING else 0)
 
     async def rows(self) -> Source:
         """A view of the copy."""
@@ -120,66 +123,27 @@ class Writer(Fitting):
                 outcome.remember(conn)
 
         crash_point("view.before_write")
-        changed = await self._stored.change(self._view, "", Matching(self._view, outcome, self).match, also=also)
+        matching = Matching(self._view, outcome, self, self._stored.changes)
+        changed = await self._stored.change(self._view, "", matching.match, also=also)
         if changed.matched is None:
             await self._store.database.write(also)
+        else:
+            self.known_rows.wrote(changed.matched.changes or (), changed.last_seq, changed.updated_us)
         crash_point("view.after_write")
         if outcome.committed is not None:
             outcome.committed()
         return state
 
-    async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
-        """The rows that have these keys now."""
-        return await self._queries.rows_by_key(self._stored, self._view, "", view, keys)
-
-
-class There(Protocol):
-    """Finds rows."""
+    def known(self, view: View, keys: Sequence[Key]) -> list[Former]:
+        """The rows that have these keys in this state of the copy, as far as they were written or read last."""
+        return self.known_rows.find(view.last_seq, keys)
 
     async def there(self, view: View, keys: Sequence[Key]) -> KeyedRows:
         """The rows that have these keys now."""
+        found = await self._queries.rows_by_key(self._stored, self._view, "", view, keys)
+        await beside(len(keys), self._learn, keys, found)
+        return found
 
-
-class Matching:
-    """Finds what an outcome changes; the second look, after others have changed rows, takes nothing for granted."""
-
-    def __init__(self, table: Table, outcome: Outcome, writer: There) -> None:
-        self._table, self._outcome, self._writer = table, outcome, writer
-        self._looked = False
-
-    async def match(self, table: Table, view: View) -> Matched:
-        """The rows that are there, and what they become."""
-        outcome = self._outcome
-        appends, self._looked = outcome.appends and not self._looked, True
-        if appends:
-            return _matched([], None, view.last_seq, outcome.upserts)
-        news, keys = await beside(len(outcome.upserts) + len(outcome.deletes), self._wanted)
-        found = await self._writer.there(view, keys)
-        return await beside(len(news) + len(found.rows), self._changed, news, found)
-
-    def _wanted(self) -> tuple[dict[Key, Row], list[Key]]:
-        """The rows that are to be there, by their keys, and every key that is concerned."""
-        news = {self._table.key_of(row): row for row in self._outcome.upserts}
-        return news, [*news, *(key for key in self._outcome.deletes if key not in news)]
-
-    def _changed(self, news: dict[Key, Row], found: KeyedRows) -> Matched:
-        updated: list[KeyedRow] = []
-        removed: list[KeyedRow] = []
-        rows: list[Row] = []
-        for there in found.rows:
-            key = self._table.key_of(there.row)
-            new = news.pop(key, None)
-            if new is None:
-                removed.append(there)
-                continue
-            if key in self._outcome.fresh:
-                raise duplicate(self._table, there.row)
-            if any(map(differs, there.row, new)):
-                updated.append(there)
-                rows.append(new)
-        of_removed = _matched(removed, None, found.seen_seq, ()) if removed else None
-        return replace(_matched(updated, rows, found.seen_seq, list(news.values())), removed=of_removed)
-
-
-def _matched(olds: Sequence[KeyedRow], news: Sequence[Row] | None, seen_seq: int, inserts: Sequence[Row]) -> Matched:
-    return replace(Matched.of_keyed(KeyedRows(list(olds), seen_seq), news), inserts=inserts)
+    def _learn(self, keys: Sequence[Key], found: KeyedRows) -> None:
+        there = {self._view.key_of(each.row): each for each in found.rows}
+        self.known_rows.learn(found.seen_seq, dict.fromkeys(keys) | there)

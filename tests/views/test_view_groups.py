@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kalam.errors import DuplicateKey, TooLarge
 from kalam.views.groups import GroupTable, KeptCall, difference
 from kalam.views.groups.gathering import ROWS_MAX
+from kalam.views.keys import hidden_key, hidden_keys
 from kalam.views.shape.classified import AggregateKind as Kind
 
 NAN, INF = math.nan, math.inf
@@ -368,3 +369,11 @@ def test_the_difference_of_two_results_is_what_changed() -> None:
 def test_a_result_with_a_key_twice_is_refused_by_the_key() -> None:
     with pytest.raises(DuplicateKey, match="the key 1"):
         difference({}, [(1, "a"), (1, "b")], lambda row: row[0])
+
+
+PARTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.decimals(allow_nan=False)
+
+
+@given(st.lists(st.lists(PARTS, max_size=3).map(tuple), max_size=5))
+def test_many_hidden_keys_are_those_that_each_would_be(keys: list[tuple[Any, ...]]) -> None:
+    assert hidden_keys(keys) == list(map(hidden_key, keys))

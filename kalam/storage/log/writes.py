@@ -102,10 +102,10 @@ class Change(msgspec.Struct):
     op: Op
     keys: Sequence[Key]
     packed: bytes
+    rows: Sequence[Row]
     seqs: Sequence[int] = ()
     old: bytes | None = None
     old_updated: bytes | None = None
-    rows: Sequence[Row] | None = None
     old_rows: Sequence[Row] | None = None
 
 
@@ -173,7 +173,7 @@ class ChangeTask(msgspec.Struct):
             versions = copy.versions.of(change.keys)
             if versions != change.seqs:
                 for key, version, seq in zip(change.keys, versions, change.seqs, strict=True):
-                    if version is not None and version != seq:
+                    if version != seq and (version is not None or seq > copy.flushed_seq):
                         raise Stale(f"the row with {shown_key(self.table, key)} has changed")
             if change.op == "delete":
                 released.update(change.keys)

@@ -79,7 +79,7 @@ def _names(key: Sequence[Source]) -> list[str]:
     return names
 
 
-class KeyedRow(msgspec.Struct, frozen=True):
+class KeyedRow(msgspec.Struct, frozen=True, gc=False):
     """A row in the table's columns, with its place in the log and the time of its last change."""
 
     row: Row

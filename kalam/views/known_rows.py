@@ -1,0 +1,106 @@
+"""The rows of a view as they were written last, by their keys: who changes them need not read them.
+
+Law: what is known is how these keys stood at one change of the view's copy. It counts where the copy stands at that
+change, and whoever finds it elsewhere has all of it forgotten. So neither a failure nor a restart nor another writer
+has to tell, and flushes and compactions, which change no row, take nothing away.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Final
+
+import msgspec
+
+from kalam.rows.stored import pack_rows
+from kalam.storage.log.copies import Key
+from kalam.storage.log.times import from_us
+from kalam.storage.log.writes import Change
+from kalam.storage.segments.cold_keys import KeyedRow
+
+ENTRY_BYTES: Final = 200
+"""What a row takes beside its values, as they are packed."""
+
+
+class Unknown(enum.Enum):
+    """Stands for a row of which nobody knows whether it is there."""
+
+    ROW = enum.auto()
+
+
+Former = KeyedRow | Unknown | None
+"""What was there under a key; None for nothing."""
+
+
+class _Written(msgspec.Struct, frozen=True):
+    changes: Sequence[Change]
+    last_seq: int
+    updated_us: int
+
+
+class KnownRows:
+    """The rows of one view that were written or read last, as far as they take ``bytes_max``.
+
+    They are kept in two halves: where the newer one is full, the older one goes.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._seq = -1
+        self._newer: dict[Key, KeyedRow | None] = {}
+        self._older: dict[Key, KeyedRow | None] = {}
+        self._newer_bytes = 0
+        self._written: _Written | None = None
+
+    def find(self, seq: int, keys: Sequence[Key]) -> list[Former]:
+        """What was there under these keys at change ``seq``, at which the copy stands."""
+        self._take_in()
+        if seq != self._seq:
+            self._forget(seq)
+        found: list[Former] = list(map(self._newer.get, keys, repeat(Unknown.ROW)))
+        if self._older and Unknown.ROW in found:
+            older = self._older.get
+            found = [
+                older(key, Unknown.ROW) if row is Unknown.ROW else row for key, row in zip(keys, found, strict=True)
+            ]
+        return found
+
+    def learn(self, seq: int, found: Mapping[Key, KeyedRow | None]) -> None:
+        """Take note of what was read of the copy as it stood at change ``seq``."""
+        if seq == self._seq:
+            packed = pack_rows([each.row for each in found.values() if each is not None])
+            self._add(found.keys(), found.values(), len(packed))
+
+    def wrote(self, changes: Sequence[Change], last_seq: int, updated_us: int) -> None:
+        """Take note of changes that were committed, the last of them as ``last_seq``."""
+        self._written = _Written(changes, last_seq, updated_us)
+
+    def _take_in(self) -> None:
+        """Make rows of what was written; that is for whoever looks for some, in whose thread it is done."""
+        written, self._written = self._written, None
+        if written is None or not self._bytes_max:
+            return
+        first_seq = written.last_seq + 1 - sum(len(change.keys) for change in written.changes)
+        if first_seq != self._seq + 1:
+            self._forget(first_seq - 1)
+        updated = from_us(written.updated_us)
+        for change in written.changes:
+            rows = map(KeyedRow, change.rows, range(first_seq, first_seq + len(change.keys)), repeat(updated))
+            self._add(change.keys, repeat(None) if change.op == "delete" else rows, len(change.packed))
+            first_seq += len(change.keys)
+        self._seq = written.last_seq
+
+    def _add(self, keys: Collection[Key], rows: Iterable[KeyedRow | None], byte_count: int) -> None:
+        byte_count += ENTRY_BYTES * len(keys)
+        if self._newer_bytes + byte_count > self._bytes_max // 2:
+            self._newer, self._older, self._newer_bytes = {}, self._newer, 0
+        if byte_count > self._bytes_max // 2:  # even a half has no room, and what was known of them is not so any more
+            self._older = {}
+            return
+        self._newer.update(zip(keys, rows))  # noqa: B905 - the rows may be one for all
+        self._newer_bytes += byte_count
+
+    def _forget(self, seq: int) -> None:
+        self._newer, self._older, self._newer_bytes, self._seq = {}, {}, 0, seq
