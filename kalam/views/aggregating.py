@@ -150,6 +150,8 @@ class Aggregating:
         """Have the engine gather the rows of a source; False where there are too many in a group for this way."""
         gathering, rest = groups.gathering(many=many), dict[int, int]()
         async for part in self._stream(self._rows_text, source, gathering.groups_text()):
+            if not part.num_rows:  # which tells only the columns
+                continue
             if not gathering.is_exact(part):
                 return False
             rest |= await in_thread(Purpose.LIVE, groups.merge, part)

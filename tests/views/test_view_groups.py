@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -139,6 +140,54 @@ def test_an_extreme_that_is_taken_away_leaves_its_group_stale_until_it_is_made_a
     groups.remake(rows, np.array([1, 1, 1, 1, 1, -1]))  # 8 came after what is to be known
     assert groups.stale.tolist() == []
     assert shown(groups) == {"a": 4, "c": 9}
+
+
+DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+# A type, and values of it in their order.
+ORDERED: list[tuple[pa.DataType, list[Any]]] = [
+    (pa.int8(), [-128, 0, 127]),
+    (pa.uint16(), [0, 1, 65_535]),
+    (pa.float32(), [-INF, -1.5, 2.5]),
+    (F8, [-INF, 0.0, INF]),
+    (F8, [1.0, INF, NAN]),
+    (pa.date32(), [day.date() for day in DAYS]),
+    (pa.timestamp("us", "UTC"), DAYS),
+    (pa.decimal128(12, 2), [Decimal("-1.00"), Decimal("0.01"), Decimal("10.00")]),
+    (TEXT, ["", "a", "b"]),
+    (pa.binary(), [b"", b"a", b"ab"]),
+]
+
+
+def as_text(found: dict[str, Any]) -> dict[str, str]:
+    """Values that are compared; NaN is equal to itself."""
+    return {key: str(value) for key, value in found.items()}
+
+
+@pytest.mark.parametrize(("kind", "values"), ORDERED, ids=[f"{kind}-{values[-1]}" for kind, values in ORDERED])
+@pytest.mark.parametrize("greatest", [True, False])
+def test_extremes_of_every_type_come_go_and_are_remembered(
+    kind: pa.DataType, values: list[Any], greatest: bool
+) -> None:
+    call = Kind.MAX if greatest else Kind.MIN
+    far, middle, near = values[::-1] if greatest else values
+    groups = table_of(call, kind, kind)
+    take(groups, kind, [("a", middle, 1), ("b", None, 1), ("a", near, 1)])
+    take(groups, kind, [("a", far, 1), ("a", near, -1), ("c", near, 1)])
+    assert as_text(shown(groups)) == as_text({"a": far, "b": None, "c": near})
+    loaded = table_of(call, kind, kind)
+    take(loaded, kind, [("a", near, 1), ("d", far, 1)])
+    loaded.load(groups.dump(groups.all_slots()))
+    assert as_text(shown(loaded)) == as_text({"a": far, "d": far, "b": None, "c": near})
+    for number in range(200):  # for which there is no room yet
+        take(loaded, kind, [(f"more {number % 90}", middle, 1)])
+    take(loaded, kind, [("a", far, -1), ("c", near, -1), ("d", far, -1)])
+    assert loaded.keys_of(loaded.stale) == [("a",)]
+    rows = pa.table({"_k0": ["a", "a"], "_a0": pa.array([None, middle], kind)})
+    loaded.remake(rows, np.array([1, 1]))
+    assert loaded.stale.tolist() == []
+    found = as_text(shown(loaded))
+    assert (found["a"], found["more 89"]) == (str(middle), str(middle))
+    assert found.keys().isdisjoint({"c", "d"})
 
 
 def test_a_greater_value_takes_the_place_of_one_that_is_not_known() -> None:

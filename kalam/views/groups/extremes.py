@@ -19,27 +19,38 @@ from kalam.views.groups.accumulators import Counts, Values, none_fails
 from kalam.views.groups.batch import Batch, Flags, Ints, present
 from kalam.views.groups.plain import as_numbers, from_plain, is_above, to_plain, unified
 
+Found = npt.NDArray[Any]
+
 
 class Extremes:
-    """``max`` or ``min``: the value, and how many values there are; a value that is gone leaves its group stale."""
+    """``max`` or ``min``: the value, and how many values there are; a value that is gone leaves its group stale.
+
+    Values are kept as numbers where they are numbers or times, else as Python has them.
+    """
 
     def __init__(self, kind: pa.DataType, capacity: int, *, greatest: bool) -> None:
         self.stale: set[int] = set()
         self._kind, self._greatest = kind, greatest
         self._counts = Counts(capacity)
-        self._found: list[Any] = [None] * capacity
+        numbers = as_numbers(unified(pa.array([], kind)))
+        self._found: Found = np.zeros(capacity, object if numbers is None else numbers.dtype)
+        self._there: Flags = np.zeros(capacity, np.bool_)
 
     def grow(self, capacity: int) -> None:
         """Make room for so many slots."""
         self._counts.grow(capacity)
-        self._found += [None] * (capacity - len(self._found))
+        more = capacity - len(self._found)
+        self._found = np.append(self._found, np.zeros(more, self._found.dtype))
+        self._there = np.append(self._there, np.zeros(more, np.bool_))
 
     def clear(self, slots: Ints) -> None:
         """Forget what these slots have."""
         self._counts.clear(slots)
-        for slot in slots.tolist():
-            self._found[slot] = None
-            self.stale.discard(slot)
+        self._forget(slots)
+
+    def _forget(self, slots: Ints) -> None:
+        self._found[slots], self._there[slots] = 0, False
+        self.stale.difference_update(slots.tolist())
 
     def add(self, batch: Batch, values: pa.Array) -> None:
         """Count the values of a batch's rows in."""
@@ -47,13 +58,12 @@ class Extremes:
         batch, values = _net(batch, values)
         self._take(batch, values)
         gone = batch.weights < 0
-        for slot, value in self._extremes(batch, values, gone) if gone.any() else ():
-            here = self._found[slot]
-            if here is None or not self._is_beyond(here, value):
-                self.stale.add(slot)
-        for slot in [slot for slot in self.stale if not self._counts.counts[slot]]:
-            self._found[slot] = None
-            self.stale.discard(slot)
+        if gone.any():
+            slots, found = self._extremes(batch, values, gone)
+            self.stale.update(slots[~self._here_is_beyond(slots, found)].tolist())
+        if self.stale:
+            stale = np.fromiter(self.stale, np.int64, len(self.stale))
+            self._forget(stale[self._counts.counts[stale] == 0])
 
     def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
         """Count in how many were gathered, and the extreme of them."""
@@ -66,25 +76,34 @@ class Extremes:
 
     def remake(self, batch: Batch, values: pa.Array, stale: Ints) -> None:
         """Find the values of these groups among all of their rows; how many there are is known."""
-        for slot in stale.tolist():
-            self._found[slot] = None
-            self.stale.discard(slot)
+        self._forget(stale)
         self._take(*_net(batch, values))
 
     def _take(self, batch: Batch, values: pa.Array) -> None:
-        for slot, value in self._extremes(batch, values, batch.weights > 0):
-            here = self._found[slot]
-            if here is None or self._is_beyond(value, here):
-                self._found[slot] = value
-                self.stale.discard(slot)
+        slots, found = self._extremes(batch, values, batch.weights > 0)
+        beyond = ~self._there[slots]
+        known = np.flatnonzero(~beyond)
+        beyond[known] = self._is_beyond(found[known], self._found[slots[known]])
+        slots = slots[beyond]
+        self._found[slots], self._there[slots] = found[beyond], True
+        if self.stale:
+            self.stale.difference_update(slots.tolist())
 
-    def _is_beyond(self, value: Any, other: Any) -> bool:
-        return is_above(value, other) if self._greatest else is_above(other, value)
+    def _here_is_beyond(self, slots: Ints, values: Found) -> Flags:
+        """Where what is kept of slots is beyond these values."""
+        beyond = self._there[slots]
+        known = np.flatnonzero(beyond)
+        beyond[known] = self._is_beyond(self._found[slots[known]], values[known])
+        return beyond
 
-    def _extremes(self, batch: Batch, values: pa.Array, chosen: Flags) -> list[tuple[int, Any]]:
-        """For each group of the chosen rows its slot and its own extreme."""
+    def _is_beyond(self, values: Found, others: Found) -> Flags:
+        above = is_above(values, others) if self._greatest else is_above(others, values)
+        return np.asarray(above, np.bool_)
+
+    def _extremes(self, batch: Batch, values: pa.Array, chosen: Flags) -> tuple[Ints, Found]:
+        """The slots of the groups of the chosen rows, and of each its own extreme."""
         if not chosen.any():
-            return []
+            return batch.slots[:0], self._found[:0]
         numbers = as_numbers(values)
         if numbers is not None:
             return self._extreme_numbers(batch, numbers, chosen)
@@ -94,9 +113,9 @@ class Extremes:
         codes = table["code"].take(order).to_numpy()
         firsts = np.flatnonzero(np.diff(codes, prepend=-1))
         found = unified(table["value"].take(order.take(pa.array(firsts))))
-        return list(zip(batch.slots[codes[firsts]].tolist(), to_plain(found), strict=True))
+        return batch.slots[codes[firsts]], _objects(to_plain(found))
 
-    def _extreme_numbers(self, batch: Batch, numbers: npt.NDArray[Any], chosen: Flags) -> list[tuple[int, Any]]:
+    def _extreme_numbers(self, batch: Batch, numbers: Found, chosen: Flags) -> tuple[Ints, Found]:
         """The same of numbers, among which NaN is the greatest."""
         codes = batch.codes[chosen]
         there = np.flatnonzero(np.bincount(codes, minlength=len(batch.slots)))
@@ -110,12 +129,15 @@ class Extremes:
         found = np.full(len(batch.slots), start, numbers.dtype)
         with np.errstate(invalid="ignore"):  # NaN
             beyond.at(found, codes, numbers[chosen])
-        return list(zip(batch.slots[there].tolist(), to_plain(pa.array(found[there])), strict=True))
+        return batch.slots[there], found[there]
 
     def values(self, slots: Ints) -> Values:
         """The aggregate's values of these slots."""
-        found = [self._found[slot] for slot in slots.tolist()]
-        return from_plain(found, self._kind), none_fails(slots)
+        found, there = self._found[slots], self._there[slots]
+        if found.dtype != object:
+            return pa.array(found, mask=~there).cast(self._kind), none_fails(slots)
+        plain = [value if known else None for value, known in zip(found, there.tolist(), strict=True)]
+        return from_plain(plain, self._kind), none_fails(slots)
 
     def dump(self, slots: Ints) -> list[pa.Array]:
         """What is kept of these slots, as columns."""
@@ -124,16 +146,25 @@ class Extremes:
     def load(self, slots: Ints, columns: Sequence[pa.Array]) -> None:
         """Take over what ``dump`` gave."""
         self._counts.load(slots, columns[:1])
-        for slot, value in zip(slots.tolist(), to_plain(unified(columns[1])), strict=True):
-            self._found[slot] = value
-            self.stale.discard(slot)
+        self._forget(slots)
+        column = unified(columns[1])
+        slots, column = slots[present(column)], column.drop_null()
+        numbers = as_numbers(column)
+        self._found[slots] = _objects(to_plain(column)) if numbers is None else numbers
+        self._there[slots] = True
+
+
+def _objects(values: list[Any]) -> Found:
+    """Values as an array, each as it is."""
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
 
 
 def _net(batch: Batch, values: pa.Array) -> tuple[Batch, pa.Array]:
     """The values that are there, once for each group, without those that came and went in the same batch."""
     if values.null_count:
         batch, values = batch.part(present(values)), values.drop_null()
-    values = unified(values)
     if not len(values) or not (batch.weights < 0).any():
         return batch, values
     coded = values.dictionary_encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,6 +85,9 @@ def from_plain(values: list[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def is_above(value: Any, other: Any) -> bool:
-    """Whether a value comes after another one, as ORDER BY has it: NaN is the greatest number."""
-    return bool(value > other or (value != value and other == other))
+def is_above(values: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Which values come after others, as ORDER BY has it: NaN is the greatest number."""
+    above: npt.NDArray[Any] = values > others
+    if values.dtype.kind == "f":
+        above |= np.isnan(values) & ~np.isnan(others)
+    return above

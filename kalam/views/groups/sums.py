@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalam.views.groups.batch import Batch, Flags, Ints, grown, present
+from kalam.views.groups.batch import Batch, Flags, Ints, grown
 
 _LIMB = 32
 _MASK = (1 << _LIMB) - 1
@@ -216,7 +216,7 @@ def _floats(limbs: Ints, lowest: int) -> Floats:
 def _limbs_of(values: pa.Array, count: int) -> list[npt.NDArray[Any]]:
     """The values in limbs, of which the last has the sign."""
     if count == 2:
-        words = values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        words = _as(values, pa.int64()).to_numpy(zero_copy_only=False)
         return [words & _MASK, words >> _LIMB]
     wide = values.cast(pa.decimal128(38, values.type.scale))
     words = np.frombuffer(wide.buffers()[1], np.int64)[2 * wide.offset : 2 * (wide.offset + len(wide))]
@@ -236,8 +236,13 @@ def _units(values: Floats, power: int) -> Ints:
 
 def doubles(values: pa.Array) -> Floats:
     """The values, none of them NULL, as DOUBLEs."""
-    assert present(values).all()
-    return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    assert not values.null_count
+    return np.asarray(_as(values, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Values in a type; a cast to the type that they have costs, too."""
+    return values if values.type == kind else values.cast(kind)
 
 
 def _packed(numbers: Ints) -> pa.Array:
