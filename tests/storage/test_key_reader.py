@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -23,7 +25,7 @@ from server_process import ServerProcess, SqlFailed
 from small_disk import fill, small_disk
 
 from kalam.storage.segments import row_cache
-from kalam.storage.segments.key_reader import FEW_KEYS, Footer, KeyReader, NotKept
+from kalam.storage.segments.key_reader import FEW_KEYS, Footer, KeyReader, NotKept, Opened
 from kalam.storage.segments.packed_rows import pack
 from kalam.storage.segments.row_cache import WAITING_MAX, RowCache, Wanted
 from kalam.storage.segments.segment_file import stamp_of
@@ -176,6 +178,30 @@ def test_row_groups_that_wait_to_be_packed_answer_and_are_few(tmp_path: Path, mo
     opened.set()
     reads.cache.wait_packed()
     assert len(reads.files()) == WAITING_MAX
+
+
+@pytest.mark.parametrize("bytes_max", [MIB, 0], ids=["kept", "not kept"])
+def test_those_who_miss_a_row_group_together_decode_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_max: int
+) -> None:
+    table = write(tmp_path / "segment", pa.int64(), range(1_000), group_rows=1_000)
+    reads = Reads(tmp_path / "segment", table.schema, bytes_max)
+    decoded, patience = Opened.decoded, time.monotonic() + 30
+    begun: list[tuple[str, ...]] = []
+
+    def counted(opened: Opened, group: int, names: Sequence[str]) -> pa.Table:
+        begun.append(tuple(names))
+        while len(begun) == 1 and [own.sharing for own in reads.reader.decoding.values()] != [7]:
+            assert time.monotonic() < patience
+            time.sleep(0.001)
+        return decoded(opened, group, names)
+
+    monkeypatch.setattr(Opened, "decoded", counted)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(reads.read, range(8)))
+    assert [rows[0][0] for rows in found] == list(range(8))
+    assert begun[0] not in begun[1:]
+    assert not reads.reader.decoding
 
 
 def test_what_waits_goes_with_its_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -124,11 +125,23 @@ class Opened(msgspec.Struct, frozen=True):
             return file.read_row_group(group, columns=list(names)).select(list(names))
 
 
+class Decoding:
+    """A row group that a thread decodes; ``sharing`` are so many others, which wait for what it gets."""
+
+    def __init__(self) -> None:
+        self.rows: Future[pa.Table] = Future()
+        self.sharing = 0
+
+
 class KeyReader:
-    """Reads by key. For any thread; ``read`` blocks."""
+    """Reads by key. For any thread; ``read`` blocks.
+
+    ``decoding`` are the row groups that are being decoded: whoever wants the same columns of one waits for them.
+    """
 
     def __init__(self, cache: RowCache) -> None:
         self._cache = cache
+        self.decoding: dict[tuple[Group, tuple[str, ...]], Decoding] = {}
         self._footers: OrderedDict[Stamp, Footer] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -199,20 +212,42 @@ class KeyReader:
     def _missed(self, opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
         """The rows of a row group that is not packed, and is from now on if there is room."""
         if opened.stamp is None:
-            return _decoded(opened, group, wanted, ordered)
+            return _found(partial(opened.decoded, group), wanted, ordered)
         name = (opened.stamp, group)
         rows = self._cache.waiting(name, wanted)
         schema = self._cache.missed(name, wanted) if rows is None else None
+        decoded = partial(self._decoded, opened, name)
         if schema is not None:
-            rows = opened.decoded(group, schema.names).cast(schema)
+            rows = decoded(schema.names).cast(schema)
             self._cache.pack(name, rows, wanted.key)
-        return _decoded(opened, group, wanted, ordered) if rows is None else _rows_of(rows, wanted, ordered)
+        return _found(decoded, wanted, ordered) if rows is None else _rows_of(rows, wanted, ordered)
+
+    def _decoded(self, opened: Opened, group: Group, names: Sequence[str]) -> pa.Table:
+        """Columns of a row group; those who want the same ones at the same time share what one of them decodes."""
+        name = (group, tuple(names))
+        with self._lock:
+            running = self.decoding.get(name)
+            if running is not None:
+                running.sharing += 1
+            else:
+                own = self.decoding[name] = Decoding()
+        if running is not None:
+            return running.rows.result()
+        try:
+            own.rows.set_result(opened.decoded(group[1], names))
+        except BaseException as exc:
+            own.rows.set_exception(exc)
+            raise
+        finally:
+            with self._lock:
+                del self.decoding[name]
+        return own.rows.result()
 
 
-def _decoded(opened: Opened, group: int, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
+def _found(decoded: Callable[[Sequence[str]], pa.Table], wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
     """The rows of a row group from the file; of columns other than the key's only if there is one."""
-    places = _places(opened.decoded(group, wanted.key), wanted, ordered)
-    return _taken(opened.decoded(group, wanted.names), wanted, places) if len(places) else []
+    places = _places(decoded(wanted.key), wanted, ordered)
+    return _taken(decoded(wanted.names), wanted, places) if len(places) else []
 
 
 def _rows_of(rows: pa.Table, wanted: Wanted, ordered: Sequence[Key]) -> list[Row]:
