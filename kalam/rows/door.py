@@ -7,10 +7,12 @@ has one bad row, so the first bad value ends the work and becomes the error that
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -234,9 +236,7 @@ class RowDecoder:
             values = list(map(attrgetter(column.name), structs))
             fixed = self._fixed(column, default, fix, values, user, now)
             if fixed is not values:
-                for struct, value, old in zip(structs, fixed, values, strict=True):
-                    if value is not old:
-                        setattr(struct, column.name, value)
+                deque(map(setattr, structs, repeat(column.name), fixed), maxlen=0)
         rows = list(map(msgspec.structs.astuple, structs))
         if self._taking.ignore_unknown:
             rows = self._without_server_columns(rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Self, overload
 
 import numpy as np
@@ -90,5 +90,5 @@ def together(parts: Sequence[Sequence[Key]]) -> Sequence[Key]:
         return parts[0]
     growing = [part for part in parts if isinstance(part, GrowingKeys)]
     if len(growing) < len(parts) or any(before.last >= after.first for before, after in pairwise(growing)):
-        return [key for part in parts for key in part]
+        return list(chain.from_iterable(parts))
     return GrowingKeys.of_numbers(np.concatenate([np.asarray(part) for part in growing]))

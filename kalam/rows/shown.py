@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from operator import attrgetter, ne
+from itertools import repeat
+from operator import ne
 from typing import Any, Final
 
 import msgspec
@@ -67,17 +68,13 @@ class RowShower:
 
     def maps(self, rows: Sequence[Row], constants: tuple[Any, ...] = ()) -> list[Any]:
         """The rows as values that ``encode`` writes as maps, every column present."""
-        make, rows = self._map, self._seen(rows)
-        maps = [make(*row, *constants) for row in rows]
+        if not rows:
+            return []
+        columns: list[Values] = [*zip(*rows, strict=True)]
+        del columns[len(self._names) :]  # what is hidden
         for place, show in self._shows:
-            name = self._names[place]
-            values = list(map(attrgetter(name), maps))
-            shown = show(values)
-            if shown is not values:
-                for row_map, value, old in zip(maps, shown, values, strict=True):
-                    if value is not old:
-                        setattr(row_map, name, value)
-        return maps
+            columns[place] = show(columns[place])
+        return list(map(self._map, *columns, *map(repeat, constants)))
 
     def _seen(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows without what is hidden."""

@@ -7,6 +7,7 @@ decoded, committed and published together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 
 import msgspec
@@ -126,7 +127,7 @@ def _together(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
     columns = [part for part in parts if isinstance(part, ColumnRows)]
     if columns and sum(map(len, columns)) == sum(map(len, parts)):
         return joined(columns)
-    return [row for part in parts for row in part]
+    return list(chain.from_iterable(parts))
 
 
 class Tally:

@@ -81,3 +81,16 @@ def test_the_former_values_of_a_row_are_those_that_differ(
         {name: row[name] for name, a, b in zip(("id", "a", "b"), old, new, strict=True) if differs(a, b)}
         for old, new, row in zip(olds, news, shown, strict=True)
     ]
+
+
+@given(st.lists(st.sampled_from([0, 1, 999_999]), max_size=30))
+def test_every_whole_second_among_others_has_its_six_digits(
+    codec_of: Callable[[str], Codec], fractions: list[int]
+) -> None:
+    codec = codec_of("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP)")
+    rows = [(7, datetime(2026, 1, 2, 3, 4, 5, micros, UTC)) for micros in fractions]
+    shown = msgspec.json.decode(codec.changes.encode(codec.changes.maps(rows, ("now", False))))
+    assert shown == [
+        {"id": 7, "at": f"2026-01-02T03:04:05.{micros:06}Z", "_updated": "now", "_deleted": False}
+        for micros in fractions
+    ]

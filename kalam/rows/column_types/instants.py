@@ -152,13 +152,15 @@ def _default(value: Any, kind: DataType) -> str:
 
 def _show(values: Values) -> Values:
     try:
-        whole = [place for place, micros in enumerate(map(_MICROSECOND, values)) if not micros]
+        micros = list(map(_MICROSECOND, values))
     except AttributeError:  # of a NULL
         return [show_timestamp(value) for value in values]
+    whole = micros.count(0)
     if not whole:
         return values
-    shown = list(values)
-    for place in whole:
+    shown, place = list(values), -1
+    for _ in range(whole):
+        place = micros.index(0, place + 1)
         shown[place] = timestamp_text(values[place])
     return shown
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 
 import msgspec
@@ -246,7 +247,7 @@ def _chunks_of(statements: Sequence[InsertStatement]) -> Iterator[tuple[Sequence
     """The rows, payload and traces of each chunk: small statements together, the blobs of a large one by itself."""
     small = [each for each in statements if len(each.packed) <= 1 and not isinstance(each.rows, ColumnRows)]
     if len(small) == len(statements) and small:
-        rows = small[0].rows if len(small) == 1 else [row for each in small for row in each.rows]
+        rows = small[0].rows if len(small) == 1 else list(chain.from_iterable(each.rows for each in small))
         payload = join_packed([blob for statement in small for blob in statement.packed], len(rows))
         yield rows, payload, [(len(each.rows), each.trace) for each in small] if any(map(_TRACE, small)) else None
         return
