@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 from sqlglot import exp
-from sqlglot.tokenizer_core import TokenType
 
 from kalam.query.exact.arithmetic import quotient_scale
 from kalam.query.exact.float_programs import BOUNDED, BOUNDED_NAMES
@@ -21,6 +20,8 @@ _SUM_DIGITS = 28
 """Digits of a DECIMAL of which 10^10 can be added up in 38."""
 _PARTS = (exp.Filter, exp.Window, exp.IgnoreNulls, exp.RespectNulls, exp.WithinGroup)
 _SPREADS = (exp.Variance, exp.VariancePop, exp.Stddev, exp.StddevPop, exp.StddevSamp)
+_FINITE = {16: "65504", 32: "3.4028234663852886e38", 64: "1.7976931348623157e308"}
+"""The largest finite number by the bits of its type."""
 AGGREGATES = (exp.Sum, exp.Avg, exp.Max, exp.Min, *_SPREADS)
 
 
@@ -135,24 +136,33 @@ def _bounded(scope: Scope, whole: exp.Expr, argument: exp.Expr) -> None:
 def _extreme(scope: Scope, whole: exp.Expr, argument: exp.Expr, kind: pa.DataType, *, greatest: bool) -> None:
     """NaN is the greatest number; within groups DataFusion keeps whichever comes first.
 
-    There it begins with the largest finite number for a least one, and with the smallest for a greatest one, so values
-    that are all infinite are looked for apart.
+    There it begins with the largest finite number for a least one, and with the smallest for a greatest one: a result
+    that is this number, and none of the values, stands for values that all lie beyond it. What is counted are rows that
+    hardly any group has, for a FILTER that nothing passes costs a third of an aggregate of conditions.
     """
     work = scope.work
     span = work.span(whole)
-    opening = next(token for token in work.tree.between(*span) if token.token_type == TokenType.L_PAREN)
-    behind = work.edits.part((work.span(argument)[1], span[1]))
-    value = work.edits.part(work.span(argument))
+    first, last = work.span(argument)
+    value = work.edits.part((first, last))
+    before, behind = work.edits.part((span[0], first)), work.edits.part((last, span[1]))
     sql_type = "REAL" if kind.bit_width == 32 else "DOUBLE"
-    infinite = f"CAST('{'-' if greatest else ''}Infinity' AS {sql_type})"
-    whole_infinite = f"({value}) = {infinite}" if greatest else f"nanvl({value}, {infinite}) = {infinite}"
-    if not greatest:
-        work.enclose(argument, "nanvl(", f", {infinite})")
-    test = "bool_or" if greatest else "bool_and"
-    assert opening is not None
-    opened = (
-        f"CASE WHEN {test}(isnan({value}){behind} THEN CAST('NaN' AS {sql_type})"
-        f" WHEN bool_and({whole_infinite}{behind} THEN {infinite} ELSE "
-    )
+    infinity, nan = f"CAST('Infinity' AS {sql_type})", f"CAST('NaN' AS {sql_type})"
+    begun = f"CAST('{'-' if greatest else ''}{_FINITE[kind.bit_width]}' AS {sql_type})"
+
+    def some(condition: str) -> str:
+        if isinstance(whole, exp.Filter):
+            return f"count(nullif({condition}, FALSE){behind} > 0"
+        return f"count(*) FILTER (WHERE {condition}) > 0"
+
+    if greatest:
+        found = f"{before}{value}{behind}"
+        beyond = f"CAST('-Infinity' AS {sql_type})"
+        opened = f"CASE WHEN {some(f'isnan({value})')} THEN {nan} WHEN "
+    else:
+        found = f"{before}nanvl({value}, {infinity}){behind}"
+        beyond = f"CASE WHEN {some(f'({value}) = {infinity}')} THEN {infinity} ELSE {nan} END"
+        work.enclose(argument, "nanvl(", f", {infinity})")
+        opened = "CASE WHEN "
+    opened += f"{found} = {begun} AND NOT {some(f'({value}) = {begun}')} THEN {beyond} ELSE "
     work.enclose(whole, opened, " END")
     work.known[id(whole)] = kind
