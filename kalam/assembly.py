@@ -123,7 +123,7 @@ class Assembly(msgspec.Struct, frozen=True):
         queries = Queries(settings, storage.catalogue, storage.folders, tables, system, self.access.rights)
         background.compactor.listeners.append(queries.release)
         registry = self._registry(tables, queries)
-        storage.database.add_listener(registry.announce)
+        storage.database.add_group_listener(registry.announce_all)
         delivery = LiveDelivery(self.broker.connection, self.broker.subjects, registry)
         views = self._views(stored, tables, queries, registry, filled, ephemeral)
         dispatch = self._dispatch(stored, tables, queries, registry, delivery, views, ephemeral)

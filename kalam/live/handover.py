@@ -55,8 +55,8 @@ async def resume(query: LiveQuery, watch: Watch, replay: Replay) -> None:
 async def _tell_replay(query: LiveQuery, watch: Watch, replay: Replay) -> None:
     async for batch in replay.batches:
         picks = await in_thread(Purpose.LIVE, watch.picks, batch, query.predicate)
-        texts = query.shape.changes(batch, picks, {})
-        shown = [(batch.seqs[place], text) for (_, place), text in zip(picks, texts, strict=True) if text is not None]
+        texts = query.shape.changes(batch, picks)
+        shown = [(batch.seqs[place], text) for (_, place), text in texts.items() if text is not None]
         for part in _messages(shown):
             payload = query.shape.changes_message([text for _, text in part])
             await query.offer(payload, "changes", part[-1][0], len(part))

@@ -21,7 +21,7 @@ from kalam.errors import (
 )
 from kalam.live.bounds import LiveBounds
 from kalam.live.bucket_follower import AnyForeignFollower, follower_of_others
-from kalam.live.commits import take_chunk
+from kalam.live.commits import take_commits
 from kalam.live.follower import Follower
 from kalam.live.handover import hand_over, resume
 from kalam.live.held import Held, Holding, Keeping, Nameless, check_resumed, unchanged
@@ -64,7 +64,7 @@ Follow = Callable[[Watch], None]
 
 
 class Registry:
-    """Keeps live queries. ``announce`` and ``announce_events`` are told of every change, in order."""
+    """Keeps live queries. ``announce``, ``announce_all`` and ``announce_events`` are told of every change, in order."""
 
     def __init__(
         self,
@@ -326,9 +326,11 @@ class Registry:
 
     def announce(self, announcement: Announcement) -> None:
         """Take in a chunk that was committed."""
-        watch = self._watches.get((announcement.table.table_id, announcement.copy.user))
-        if watch is not None:
-            take_chunk(watch, announcement.chunk)
+        self.announce_all([announcement])
+
+    def announce_all(self, announcements: Sequence[Announcement]) -> None:
+        """Take in what was committed together, in order."""
+        take_commits(self._watches, announcements)
 
     def announce_events(self, table: Table, payloads: Sequence[bytes], acked: Acked) -> None:
         """Take in events that the broker has stored."""

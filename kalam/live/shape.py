@@ -46,17 +46,10 @@ class Shape:
     def _chosen(self, version: Row) -> Row:
         return version if self._whole else tuple(version[place] for place in self._places)
 
-    def changes(self, batch: ChangeBatch, picks: Sequence[Pick], known: dict[Pick, bytes | None]) -> list[bytes | None]:
-        """Each pick as the text of one change; None for an update that changes nothing that is shown.
-
-        ``known`` holds what has been encoded of this batch, and is added to.
-        """
-        missing = [pick for pick in picks if pick not in known]
-        if missing:
-            versions = [self._chosen(_shown(batch, pick)) for pick in missing]
-            for pick, row in zip(missing, self._shower.maps(versions), strict=True):
-                known[pick] = self._change(batch, pick, row)
-        return [known[pick] for pick in picks]
+    def changes(self, batch: ChangeBatch, picks: Sequence[Pick]) -> dict[Pick, bytes | None]:
+        """Each pick as the text of one change; None for an update that changes nothing that is shown."""
+        rows = self._shower.maps([self._chosen(_shown(batch, pick)) for pick in picks])
+        return {pick: self._change(batch, pick, row) for pick, row in zip(picks, rows, strict=True)}
 
     def _change(self, batch: ChangeBatch, pick: Pick, row: Any) -> bytes | None:
         op, place = pick

@@ -16,6 +16,8 @@ def transitions(batch: ChangeBatch, news: Collection[int], olds: Collection[int]
 
     A deleted version is in no result, unless the WHERE itself speaks of deleted rows.
     """
+    if not olds:
+        return [("insert", place) for place in sorted(news) if sees_deleted or not is_deletion(batch, place)]
     picks: list[Pick] = []
     for place in sorted({*news, *olds}):
         entered = place in news and (sees_deleted or not is_deletion(batch, place))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -32,6 +32,7 @@ from kalam.tables.versions import ChangeBatch
 from kalam.threads import Purpose, in_thread
 
 INLINE_ROWS_MAX = 256
+"""More rows are worked off in a thread."""
 BATCH_ROWS_MAX = 20_000
 
 log = structlog.get_logger(__name__)
@@ -232,18 +233,19 @@ class Watch:
 
     def match(self, batch: ChangeBatch) -> Outcome:
         """Who gets what of a batch."""
-        shares: list[Share] = []
         failures: list[tuple[Predicate, KalamError]] = []
-        encoded: dict[Shape, dict[Pick, bytes | None]] = {}
+        found: list[tuple[list[Pick], Shape, tuple[LiveQuery, ...]]] = []
+        shown: dict[Shape, dict[Pick, None]] = {}
         for predicate, verdict in self._verdicts(batch, None).items():
             if isinstance(verdict, KalamError):
                 failures.append((predicate, verdict))
                 continue
-            for shape, queries in self._audiences.get(predicate, {}).items():
-                share = _share(batch, verdict, shape, queries, encoded.setdefault(shape, {}))
-                if share is not None:
-                    shares.append(share)
-        return shares, failures
+            for shape, queries in self._audiences.get(predicate, {}).items() if verdict else ():
+                found.append((verdict, shape, queries))
+                shown.setdefault(shape, {}).update(dict.fromkeys(verdict))
+        texts = {shape: shape.changes(batch, list(picks)) for shape, picks in shown.items()}
+        shares = [_share(batch, picks, queries, texts[shape]) for picks, shape, queries in found]
+        return [share for share in shares if share is not None], failures
 
     def picks(self, batch: ChangeBatch, predicate: Predicate) -> list[Pick]:
         """What a batch does to the result of one predicate; raises why that cannot be said."""
@@ -379,17 +381,10 @@ def _wanted(versions: Sequence[Row | None], hits: dict[Predicate, list[int]] | N
 
 
 def _share(
-    batch: ChangeBatch,
-    picks: Sequence[Pick],
-    shape: Shape,
-    queries: tuple[LiveQuery, ...],
-    known: dict[Pick, bytes | None],
+    batch: ChangeBatch, picks: Sequence[Pick], queries: tuple[LiveQuery, ...], texts: Mapping[Pick, bytes | None]
 ) -> Share | None:
-    if not picks:
-        return None
-    texts = shape.changes(batch, picks, known)
-    shown = [(batch.seqs[place], text) for (_, place), text in zip(picks, texts, strict=True) if text is not None]
+    shown = [(batch.seqs[pick[1]], text) for pick in picks if (text := texts[pick]) is not None]
     if not shown:
         return None
-    changes = [text for _, text in shown]
-    return Share(queries, [seq for seq, _ in shown], changes, sum(map(len, changes)))
+    seqs, changes = zip(*shown, strict=True)
+    return Share(queries, seqs, changes, sum(map(len, changes)))

@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
+from kalam.live.commits import take_chunks
 from kalam.live.live_query import LiveQuery
 from kalam.live.shape import Shape
+from kalam.live.watch import INLINE_ROWS_MAX, Watch
 from kalam.names import TableName
 from kalam.query.predicate import Predicate
+from kalam.rows.stored import pack_rows
+from kalam.rows.versions import StoredVersions
 from kalam.schema import PayloadFormat, Table
 from kalam.sql import parse_statement, split, table_options
 from kalam.sql.text.statements import CreateTable
+from kalam.storage.log.copies import Chunk, Op
 from kalam.tables.versions import version_columns
 
 BOUND = 10_000
@@ -132,3 +137,39 @@ async def test_the_end_is_the_last_message_and_comes_once(query: LiveQuery) -> N
     assert [message.get("reason") for message in taken(query)] == ["killed"]
     assert not query.waiting
     assert query.queued == 0
+
+
+def chunk(first_seq: int, rows: int, op: Op = "insert") -> Chunk:
+    """A chunk of rows whose keys are their numbers."""
+    return Chunk(
+        first_seq=first_seq,
+        row_count=rows,
+        op=op,
+        updated_us=0,
+        schema_version=1,
+        superseding=False,
+        payload=pack_rows([(seq,) for seq in range(first_seq, first_seq + rows)]),
+    )
+
+
+async def test_what_was_committed_together_is_told_in_order_and_small_chunks_with_one_look(query: LiveQuery) -> None:
+    table, sink = query.table, query.sink
+    assert isinstance(sink, Listener)
+    watch = Watch(table, "", version_columns(table), StoredVersions(table.columns, {1: table.columns}), _failed)
+    watch.add(query)
+    query.start(0)
+    take_chunks(watch, [chunk(seq, 1) for seq in range(1, 6)])
+    assert sink.told == 1
+    assert seqs_of(taken(query)) == [1, 2, 3, 4, 5]
+    take_chunks(watch, [chunk(6, 2), chunk(8, 1, "truncate"), chunk(9, 1), chunk(10, 2)])
+    messages = taken(query)
+    assert [message["type"] for message in messages] == ["changes", "resync", "changes"]
+    assert seqs_of(messages) == [6, 7, 9, 10, 11]
+    assert messages[1]["seq"] == 8
+    told = sink.told
+    take_chunks(watch, [chunk(12, INLINE_ROWS_MAX - 1), chunk(11 + INLINE_ROWS_MAX, 2)])
+    assert (sink.told - told, watch.progress.seq) == (2, 12 + INLINE_ROWS_MAX), "together they are not small"
+
+
+def _failed(query: LiveQuery, reason: str) -> None:
+    raise AssertionError(f"{query.id} was ended: {reason}")

@@ -157,6 +157,19 @@ async def test_the_loop_hears_of_a_commit_before_whoever_waits_for_it(database: 
     assert heard == ["a", "a done"]
 
 
+async def test_what_is_committed_together_is_told_of_with_one_call_before_each_is_by_itself(database: Database) -> None:
+    heard: list[Any] = []
+
+    def fail(together: Any) -> None:
+        raise RuntimeError(f"told of {together}")
+
+    database.add_listener(heard.append)
+    database.add_group_listener(fail)
+    database.add_group_listener(lambda together: heard.append(tuple(together)))
+    assert await gather(database, *(Note(name, []) for name in "abc")) == ["a", "b", "c"]
+    assert heard == [("a", "b", "c"), "a", "b", "c"]
+
+
 async def test_a_function_that_raises_leaves_no_trace_of_what_it_wrote(database: Database) -> None:
     def write_and_refuse(conn: sqlite3.Connection) -> None:
         conn.execute("INSERT INTO meta VALUES ('half', '')")

@@ -52,6 +52,7 @@ class Database:
         self.commit_latency = Latency()
         self.failure: str | None = None
         self._listeners: list[Callable[[Any], None]] = []
+        self._group_listeners: list[Callable[[Sequence[Any]], None]] = []
         self._commit_rows_max = commit_rows_max
         self._conn = connect(path)
         self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
@@ -64,6 +65,10 @@ class Database:
     def add_listener(self, listener: Callable[[Any], None]) -> None:
         """Have somebody told, on the loop, of each announcement of what was committed, in order, before its sender."""
         self._listeners.append(listener)
+
+    def add_group_listener(self, listener: Callable[[Sequence[Any]], None]) -> None:
+        """The same, but first of all and with one call for all that was committed together."""
+        self._group_listeners.append(listener)
 
     def begin(self, data_id: str, generation: int, *, after_loss: bool = False) -> None:
         """Begin a generation, before ``start``; blocking. ``after_loss`` says that the catalogue is an older one."""
@@ -243,6 +248,8 @@ class Database:
             loop.call_soon_threadsafe(self._resolve, outcomes, announcements)
 
     def _resolve(self, outcomes: Sequence[Outcome], announcements: list[Any]) -> None:
+        for together in self._group_listeners if announcements else ():
+            judged("announcements", partial(together, announcements))
         for announcement in announcements:
             for listener in self._listeners:  # what one raises is kept from the others and from the senders
                 judged("announcement", partial(listener, announcement))
