@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from operator import ne
 from typing import Any, Final
 
@@ -84,8 +84,8 @@ class RowShower:
         """For each row the former values of the columns that changed, as values that ``encode`` writes as maps."""
         if not olds:
             return []
-        columns: list[Values] = list(zip(*self._seen(olds), strict=True))
-        wanted = list(map(which_differ, columns, zip(*self._seen(news), strict=True), self._types))
+        columns: list[Values] = list(islice(zip(*olds, strict=True), self._width))
+        wanted = list(map(which_differ, columns, zip(*news, strict=True), self._types))
         for place, show in self._shows:
             columns[place] = show(columns[place])
         return list(map(self._part, *map(_only, columns, wanted)))
@@ -97,9 +97,9 @@ class RowShower:
 
 def _only(values: Values, wanted: Sequence[bool]) -> Values:
     """The values that are wanted; what is UNSET is not written."""
-    if False not in wanted:
+    if all(wanted):
         return values
-    if True not in wanted:
+    if not any(wanted):
         return [UNSET] * len(wanted)
     return [value if is_wanted else UNSET for value, is_wanted in zip(values, wanted, strict=True)]
 

@@ -117,6 +117,6 @@ class Matching:
         for place in sorted(set(range(len(self._table.columns))) - set(self._table.key_places), reverse=True):
             was, now = (list(map(itemgetter(place), rows)) for rows in (olds, news))
             different = list(map(or_, different, which_differ(was, now, self._table.columns[place].type)))
-            if False not in different:
+            if all(different):
                 break
         return different
