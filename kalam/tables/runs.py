@@ -8,6 +8,7 @@ of one key. Chunks of one kind that follow each other share a message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -142,17 +143,20 @@ def _runs(unpublished: Unpublished, codec: Codec) -> Iterator[Run]:
     if rows is None:
         rows = codec.stored.unpack(chunk.payload)
     updated: Any = show_timestamp(chunk.updated) if codec.changes.is_json else chunk.updated
-    shown = codec.changes.maps(rows, (updated, chunk.op == "delete"))
+    show = partial(codec.changes.maps, constants=(updated, chunk.op == "delete"))
     old_rows = unpublished.old_rows
     if old_rows is None and chunk.old is not None:
         old_rows = codec.stored.unpack(chunk.old)
     old = None if old_rows is None else codec.events.changed(old_rows, rows)
-    offset = 0
-    for (key, trace), count in _alike(rows, unpublished.traces, codec.table):
+    offset, alike = 0, list(_alike(rows, unpublished.traces, codec.table))
+    # Short runs are made together; long ones one by one, while their rows are in the processor's cache.
+    together = show(rows) if len(alike) > 1 else None
+    for (key, trace), count in alike:
         for start in range(offset, offset + count, RUN_ROWS_MAX):
             end = min(start + RUN_ROWS_MAX, offset + count)
             part = None if old is None else old[start:end]
-            yield Run(chunk.op, key, chunk.first_seq + start, shown[start:end], part, trace)
+            shown = show(rows[start:end]) if together is None else together[start:end]
+            yield Run(chunk.op, key, chunk.first_seq + start, shown, part, trace)
         offset += count
 
 
