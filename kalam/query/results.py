@@ -278,6 +278,21 @@ def widely_known(table: pa.Table) -> pa.Table:
 
 
 def _known_type(kind: pa.DataType) -> pa.DataType:
+    match kind:
+        case pa.ListType():
+            return pa.list_(_known_field(kind.value_field))
+        case pa.LargeListType():
+            return pa.large_list(_known_field(kind.value_field))
+        case pa.FixedSizeListType():
+            return pa.list_(_known_field(kind.value_field), kind.list_size)
+        case pa.StructType():
+            return pa.struct([_known_field(field) for field in kind])
+        case pa.MapType():
+            return pa.map_(_known_field(kind.key_field), _known_field(kind.item_field), kind.keys_sorted)
     if pa.types.is_string_view(kind):
         return pa.string()
     return pa.binary() if pa.types.is_binary_view(kind) else kind
+
+
+def _known_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_known_type(field.type))

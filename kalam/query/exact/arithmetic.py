@@ -22,6 +22,7 @@ from kalam.query.exact.types import (
     fits,
     is_decimal,
     is_float,
+    is_text,
     is_whole,
     product_bounds,
     sum_bounds,
@@ -79,9 +80,7 @@ def _float_of(left: pa.DataType | None, right: pa.DataType | None) -> pa.DataTyp
     if not any(map(is_float, kinds)):
         return None
     others = [kind for kind in kinds if not is_float(kind)]
-    if any(
-        kind is not None and not (is_whole(kind) or is_decimal(kind) or pa.types.is_string(kind)) for kind in others
-    ):
+    if any(kind is not None and not (is_whole(kind) or is_decimal(kind) or is_text(kind)) for kind in others):
         return None  # NULL, an interval
     single = all(is_whole(kind) or is_decimal(kind) or kind == pa.float32() for kind in kinds)
     return pa.float32() if single else pa.float64()

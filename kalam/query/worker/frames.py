@@ -3,11 +3,15 @@
 A copy is ``segments ANTI JOIN hidden keys UNION ALL hot rows``. The anti-join is there only where something is hidden,
 so a table that is only inserted into reads at the speed of its files. A window function over all versions would be
 shorter and takes twenty times as long.
+
+A query may have the texts of segments as views (``Utf8View``): a group or a comparison copies no text then. What stands
+beside segments is brought to the same type within the plan, so that only what a query reads is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import msgspec
 import pyarrow as pa
@@ -35,8 +39,8 @@ class Frames:
         self._contexts = contexts
         self._rows: dict[int, pa.Table] = {}
         self._told: dict[int, Told] = {}
-        self._frames: dict[tuple[int, bool], Frame] = {}
-        self._registered: set[tuple[int, bool]] = set()
+        self._frames: dict[tuple[int, bool, bool], Frame] = {}
+        self._registered: set[tuple[int, bool, bool]] = set()
 
     def take_rows(self, number: int, rows: pa.Table) -> None:
         """Keep rows that came as Arrow."""
@@ -50,20 +54,25 @@ class Frames:
         """Let go of what has this number."""
         self._rows.pop(number, None)
         self._told.pop(number, None)
-        for in_order, ctx in self._contexts.items():
-            self._frames.pop((number, in_order), None)
-            if (number, in_order) in self._registered:
-                self._registered.discard((number, in_order))
-                ctx.catalog().schema(SEGMENTS_SCHEMA).deregister_table(_name(number))
+        for (in_order, ctx), views in product(self._contexts.items(), (False, True)):
+            self._frames.pop((number, in_order, views), None)
+            if (number, in_order, views) in self._registered:
+                self._registered.discard((number, in_order, views))
+                ctx.catalog().schema(SEGMENTS_SCHEMA).deregister_table(_name(number, views=views))
 
-    def frame(self, number: int, *, in_order: bool) -> Frame:
-        """What a relation stands for."""
-        known = self._frames.get((number, in_order))
+    def frame(self, number: int, *, in_order: bool, views: bool = False) -> Frame:
+        """What a relation stands for; with ``views`` the texts of segments, and what is beside these, are views."""
+        told = self._told[number]
+        views = views and isinstance(told, Copy) and bool(told.parts)
+        known = self._frames.get((number, in_order, views))
         if known is not None:
             return known
-        told, ctx = self._told[number], self._contexts[in_order]
-        frame = self._copy(told, ctx, in_order) if isinstance(told, Copy) else arrow_frame(ctx, self._table(number))
-        made = self._frames[number, in_order] = Frame(frame, frame.schema())
+        ctx = self._contexts[in_order]
+        if isinstance(told, Copy):
+            frame = self._copy(told, ctx, in_order=in_order, views=views)
+        else:
+            frame = arrow_frame(ctx, self._table(number))
+        made = self._frames[number, in_order, views] = Frame(frame, frame.schema())
         return made
 
     def _table(self, number: int) -> pa.Table:
@@ -72,7 +81,7 @@ class Frames:
         schema = pa.ipc.read_schema(pa.py_buffer(told.schema))
         return pa.concat_tables([schema.empty_table(), *(self._rows[piece] for piece in told.pieces)])
 
-    def _copy(self, copy: Copy, ctx: SessionContext, in_order: bool) -> DataFrame:
+    def _copy(self, copy: Copy, ctx: SessionContext, *, in_order: bool, views: bool) -> DataFrame:
         schema = pa.ipc.read_schema(pa.py_buffer(copy.schema))
         own = [field for field in schema if field.name not in (UPDATED, DELETED, SEQ)]
         seq = [col(SEQ)] if copy.with_seq else []
@@ -84,35 +93,61 @@ class Frames:
             if field.name not in copy.without
         ]
         frames: list[DataFrame] = []
+        typed = _with_views if views else _as_it_is
         for part in copy.parts:
-            files = self._files(part.files, ctx, in_order)
-            frame = files.select(*_as_now(part, own, files.schema()), col(UPDATED), col(SEQ))
+            files = self._files(part.files, ctx, in_order=in_order, views=views)
+            frame = typed(files.select(*_as_now(part, own, files.schema()), col(UPDATED), col(SEQ)))
             if part.hidden and copy.hidden is not None:
-                hidden = arrow_frame(ctx, self._table(copy.hidden))
+                hidden = typed(arrow_frame(ctx, self._table(copy.hidden)))
                 frame = frame.join_on(hidden, *_is_hidden(copy.key, part), how="anti")
             frames.append(frame.select(*shown, col(UPDATED), lit(part.deleted).alias(DELETED), *seq))
         if copy.rows is not None:
             rows = self._table(copy.rows).cast(schema)
             left_out = [*copy.without, *([] if copy.with_seq else [SEQ])]
-            frames.append(arrow_frame(ctx, rows.drop_columns(left_out) if left_out else rows))
+            frames.append(typed(arrow_frame(ctx, rows.drop_columns(left_out) if left_out else rows)))
         union = frames[0]
         for frame in frames[1:]:
             union = union.union(frame)
         return union
 
-    def _files(self, number: int, ctx: SessionContext, in_order: bool) -> DataFrame:
+    def _files(self, number: int, ctx: SessionContext, *, in_order: bool, views: bool) -> DataFrame:
         """The segments of a folder, registered until they are forgotten."""
-        name = f"{SEGMENTS_SCHEMA}.{_name(number)}"
-        if (number, in_order) not in self._registered:
+        name = f"{SEGMENTS_SCHEMA}.{_name(number, views=views)}"
+        if (number, in_order, views) not in self._registered:
             files = self._told[number]
             assert isinstance(files, Files)
-            ctx.register_parquet(name, f"{files.folder}/", schema=pa.ipc.read_schema(pa.py_buffer(files.schema)))
-            self._registered.add((number, in_order))
+            schema = pa.ipc.read_schema(pa.py_buffer(files.schema))
+            read = pa.schema(map(_view_field, schema)) if views else schema
+            ctx.register_parquet(name, f"{files.folder}/", schema=read)
+            self._registered.add((number, in_order, views))
         return ctx.table(name)
 
 
-def _name(number: int) -> str:
-    return f"c{number}"
+def _name(number: int, *, views: bool) -> str:
+    return f"v{number}" if views else f"c{number}"
+
+
+def _view_field(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string_view()) if pa.types.is_string(field.type) else field
+
+
+def _as_it_is(frame: DataFrame) -> DataFrame:
+    return frame
+
+
+def _with_views(frame: DataFrame) -> DataFrame:
+    """A frame with its texts as views; one that has them so stays as it is, for the sake of what is pruned by it."""
+    columns = [(field, col(f'"{field.name}"')) for field in frame.schema()]
+    if not any(pa.types.is_string(field.type) for field, _ in columns):
+        return frame
+    return frame.select(
+        *(
+            column.cast(pa.string_view()).alias(field.name, _text_metadata(field))
+            if pa.types.is_string(field.type)
+            else column
+            for field, column in columns
+        )
+    )
 
 
 def _text_metadata(field: pa.Field) -> dict[str, str]:

@@ -9,6 +9,7 @@ they are taken away again; a plan holds what it was made from. A worker plans on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,11 @@ from kalam.query.worker.arrow_frames import arrow_frame
 from kalam.query.worker.frames import SEGMENTS_SCHEMA, Frame, Frames
 from kalam.query.worker.guarding import guarded, named_columns, set_aside
 from kalam.query.worker.limits import Limits
+
+_GATHERS = re.compile(r"\b(?:GROUP\s+BY|ORDER\s+BY|DISTINCT|COUNT\s*\(|MAX\s*\(|MIN\s*\()", re.IGNORECASE)
+
+_JOINS = re.compile(r"\b(?:JOIN|WITH)\b", re.IGNORECASE)
+"""By WITH a table that is mentioned once may be joined with itself."""
 
 
 class Planning(msgspec.Struct, frozen=True):
@@ -88,12 +94,26 @@ class Planner:
         return [(bound, self._relation(planning, bound, ask)) for bound in ask.bound]
 
     def _relation(self, planning: Planning, bound: Bound, ask: Ask) -> Frame:
-        frame = self.frames.frame(bound.number, in_order=ask.in_order)
+        frame = self.frames.frame(bound.number, in_order=ask.in_order, views=_profits_from_views(ask))
         if bound.guard is None:
             return frame
         columns = named_columns(ask.text, frame.schema.names)
         found = set_aside(bound, lambda: plan(planning, guarded(bound, columns), [(bound, frame)], {}), frame, columns)
         return Frame(arrow_frame(planning.ctx, found), found.schema)
+
+
+def _profits_from_views(ask: Ask) -> bool:
+    """Whether the texts of segments are better read as views: where rows of one table are grouped, ordered or counted.
+
+    Rows that are shown as they are would be copied once more for it, and a join counts what its views point into as
+    often as it has batches of them, until there is no memory left.
+    """
+    if ask.in_order or len(ask.bound) != 1 or ask.bound[0].guard is not None:
+        return False
+    [bound] = ask.bound
+    if ask.text.count(f'"{bound.namespace}"."{bound.table}"') != 1 or _JOINS.search(ask.text) is not None:
+        return False
+    return _GATHERS.search(ask.text) is not None
 
 
 def plan(
