@@ -116,6 +116,17 @@ def test_columns_that_leave_a_source_and_come_to_it_change_no_groups(space: Spac
     assert space.state("state, failed") == ["running", 0]
 
 
+@pytest.mark.parametrize("kind", ["DECIMAL(2,1)", "DECIMAL(10,2)", "DECIMAL(18,6)", "DECIMAL(38,4)"])
+def test_a_view_of_decimals_is_made_of_rows_that_are_there(space: Space, kind: str) -> None:
+    space.sql(f"CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k BIGINT, v {kind})")
+    space.sql("INSERT INTO t VALUES (1, 1, 1.5), (2, 1, -0.5), (3, 2, NULL), (4, 3, 9.9)")
+    query = "SELECT k, sum(v) AS total, avg(v) AS mean, min(v) AS low, count(DISTINCT v) AS n FROM t GROUP BY k"
+    space.view(query)
+    space.wait_rows(sorted(space.sql(query), key=repr))
+    space.sql("UPDATE t SET v = 0.1 WHERE id = 3; REFRESH MATERIALIZED VIEW v")
+    assert space.rows() == sorted(space.sql(query), key=repr)
+
+
 def test_a_refresh_of_a_view_whose_select_fails_says_why_and_the_view_goes_on_later(space: Space) -> None:
     space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, v BIGINT); INSERT INTO t VALUES (1, 5)")
     space.view("SELECT id, 10 / v AS part FROM t ORDER BY id LIMIT 5", "refresh = '0', key = 'id'")

@@ -358,6 +358,23 @@ def told(groups: GroupTable) -> dict[str, str]:
     return found | {names[slot]: why for slot, why in values.failed.items()} | stale
 
 
+@pytest.mark.parametrize(("digits", "scale"), [(1, 0), (1, 1), (4, 2), (10, 2), (18, 18), (28, 0), (28, 28), (38, 38)])
+def test_an_engine_gathers_sums_of_decimals_of_every_size(digits: int, scale: int) -> None:
+    kind, most, least = pa.decimal128(digits, scale), Decimal((0, (9,) * digits, -scale)), Decimal((0, (1,), -scale))
+    total, mean = pa.decimal128(min(38, digits + 10), scale), pa.decimal128(min(38, digits + 4), min(38, scale + 4))
+    calls = [KeptCall(Kind.SUM, kind, total), KeptCall(Kind.AVG, kind, mean)]
+    together, one_by_one = (GroupTable([TEXT], calls, 9) for _ in range(2))
+    values = [most, most, most.copy_negate(), None, None, least]
+    rows = pa.table({"_k0": list("aaabbb"), **{f"_a{place}": pa.array(values, kind) for place in range(2)}})
+    nothing = rows.slice(3, 1)  # a group of which every value is NULL
+    for part in (rows, nothing.set_column(0, "_k0", [["c"]])):
+        gathered(together, part)
+        one_by_one.take(part)
+    assert told(together) == told(one_by_one)
+    sums = {row["_k0"]: row["_v0"] for row in together.values(together.all_slots()).rows.to_pylist()}
+    assert sums == {"a": most, "b": least, "c": None}
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_an_engine_gathers_sums_of_doubles_exactly_and_few_of_them_one_by_one(*, many: bool) -> None:
     groups = GroupTable([], [KeptCall(Kind.SUM, F8, F8)], 1)

@@ -9,6 +9,7 @@ slot but the last are within 0 … 2^32 - 1, and the last has the sign.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class WholeSums:
             parts = [low & _MASK, (low >> _LIMB) + high]
         else:
             [values] = columns
-            parts = _limbs_of(values.fill_null(pa.scalar(0).cast(values.type)), len(self.limbs))
+            parts = _limbs_of(values.fill_null(pa.scalar(Decimal(0), values.type)), len(self.limbs))
         for place, part in enumerate(parts):
             np.add.at(self.limbs[place], batch.slots[batch.codes], part)
         _settle(self.limbs, batch.slots)
