@@ -14,7 +14,7 @@ import pyarrow as pa
 import structlog
 
 from kalam.access.rights import Rights
-from kalam.errors import TooBusy
+from kalam.errors import TooBusy, Unsupported
 from kalam.schema import SEQ, VIEW_KEY, Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.tables.ports import UnkeptPort
@@ -23,7 +23,7 @@ from kalam.views.making import Making
 from kalam.views.owners import PERMISSION, check_may_read, may_read
 from kalam.views.shown import row_asleep, row_of
 from kalam.views.standing import Standing
-from kalam.views.wakings import Hold, Wakings
+from kalam.views.wakings import Hold, Waking, Wakings
 
 LOOK_S: Final = 1.0
 """How often it is asked who subscribes."""
@@ -86,16 +86,24 @@ class Ephemeral:
         """Stop those whose owner may not read the sources any more, and let those go on whose owner may again."""
         for waking in self._wakings.all():
             view = self._catalogue.by_id.get(waking.view.table_id)
-            if view is None or waking.keeper is None:
+            if view is None or view.table_id not in self._views or waking.keeper is None:
                 continue
             kept = waking.keeper.kept
             if waking.task is not None and not self._may_read(view):
                 await self._wakings.pause(waking)
-                kept.standing, kept.reason = Standing.STOPPED, PERMISSION
-                waking.stood()
+                self._begin(waking, view)
             elif waking.task is None and kept.reason == PERMISSION and self._may_read(view):
-                waking.rows.view = view
-                self._wakings.begin(waking)
+                self._begin(waking, view)
+
+    def _begin(self, waking: Waking, view: Table) -> None:
+        """Have one kept up, as it is now, whose owner may read what it reads; another one has stopped."""
+        if self._may_read(view):
+            waking.rows.view = view
+            self._wakings.begin(waking)
+        elif waking.keeper is not None and waking.task is None:
+            kept = waking.keeper.kept
+            kept.standing, kept.reason = Standing.STOPPED, PERMISSION
+            waking.stood()
 
     # One view.
 
@@ -108,8 +116,7 @@ class Ephemeral:
         if waking is None:
             return
         if waking.view.columns == view.columns and waking.task is None:
-            waking.rows.view = view
-            self._wakings.begin(waking)
+            self._begin(waking, view)
         else:
             self._wakings.forget(waking)
 
@@ -128,13 +135,17 @@ class Ephemeral:
             self._wakings.forget(waking)
 
     async def refresh(self, view: Table) -> None:
-        """Fill it anew where it is awake; returns when it is filled."""
+        """Fill it anew where it is awake; returns when it is filled. Raises Unsupported where it has stopped."""
         waking = self._wakings.of(view)
         if waking is None:
             return
         await self._wakings.pause(waking)
-        self._wakings.begin(waking)
+        if view.table_id not in self._views:
+            raise TooBusy(_being_altered(view))
+        self._begin(waking, view)
         await self._wakings.wait_filled(waking)
+        if waking.standing is Standing.STOPPED and waking.keeper is not None:  # which shows the rows that it had
+            raise Unsupported(f"{waking.called} has stopped: {waking.keeper.kept.reason}")
 
     # For whoever reads.
 
@@ -149,7 +160,7 @@ class Ephemeral:
         waking = self._wakings.of(table)
         if waking is None:
             if table.table_id not in self._views:
-                raise TooBusy(f"the materialized view {table.name} is being altered; try again")
+                raise TooBusy(_being_altered(table))
             check_may_read(table, self._making.sources_of(table), self._rights)
             waking = self._wakings.wake(table)
         hold = Hold(waking)
@@ -199,3 +210,7 @@ class Ephemeral:
         if waking is None or waking.keeper is None:
             return row_asleep(view, None if self._may_read(view) else PERMISSION)
         return row_of(waking.keeper)
+
+
+def _being_altered(view: Table) -> str:
+    return f"the materialized view {view.name} is being altered; try again"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -63,6 +64,7 @@ class Views:
         self._running: dict[int, _Running] = {}
         self._broken: dict[int, str] = {}
         self._changing = asyncio.Lock()
+        self._refreshing: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Keep every view up; runs until cancelled."""
@@ -194,14 +196,20 @@ class Views:
     async def refresh(self, view: Table) -> None:
         """Fill a view anew; returns when it is filled. Raises Unsupported for one whose past would go, or that stops.
 
-        Raises TooBusy where it cannot be filled now, which the view tries again.
+        Raises TooBusy where it cannot be filled now, which the view tries again. Of several one is done after another.
         """
+        async with self._refreshing.setdefault(view.table_id, asyncio.Lock()):
+            await self._refresh(self._catalogue.newest(view))
+
+    async def _refresh(self, view: Table) -> None:
         sources = self._making.sources_of(view)
         streams = [source for source in sources if not source.is_stored and not source.is_bucket]
         if view.view_options.how is How.ROW_WISE and streams:
             raise Unsupported(
                 f"REFRESH of {view.name}: it keeps what the stream of {streams[0].name} may not hold any more"
             )
+        if not may_read(view, sources, self._rights):  # its rows stay readable as they are
+            raise Unsupported(f"the materialized view {view.name} has stopped: {PERMISSION}")
         if view.is_ephemeral:
             await self._ephemeral.refresh(view)
             return
@@ -212,8 +220,9 @@ class Views:
             await self.stop(view)
             await self.resume(view, anew=True)
             running = self._running.get(view.table_id)
-        if running is not None and running.task is not None:
-            await _wait_settled(running.keeper, running.task)
+        if running is None:
+            raise TooBusy(_ended(view))
+        await _wait_settled(running.keeper, running.task)
 
     async def _check_rights(self, view: Table) -> None:
         """Stop a view whose owner may not read its sources any more, and let one go on whose owner may again."""
@@ -245,15 +254,22 @@ class Views:
         ]
 
 
-async def _wait_settled(keeper: Keeper, task: asyncio.Task[None]) -> None:
+async def _wait_settled(keeper: Keeper, task: asyncio.Task[None] | None) -> None:
     """Wait until a view is filled; raises Unsupported and TooBusy where it comes to something else."""
     settled = asyncio.ensure_future(keeper.settled.wait())
     try:
-        await asyncio.wait((settled, task), return_when=asyncio.FIRST_COMPLETED)
+        if task is not None:
+            await asyncio.wait((settled, task), return_when=asyncio.FIRST_COMPLETED)
     finally:
         settled.cancel()
     kept, name = keeper.kept, keeper.view.name
-    if kept.standing is Standing.STOPPED or task.done():
+    if kept.standing is Standing.STOPPED:
         raise Unsupported(f"the materialized view {name} has stopped: {kept.reason}")
+    if kept.standing is Standing.FILLING:
+        raise TooBusy(_ended(keeper.view))
     if kept.standing is not Standing.RUNNING:  # or whoever asked would wait as long as it fails
         raise TooBusy(f"the materialized view {name} is filled as soon as it can be: {kept.reason}")
+
+
+def _ended(view: Table) -> str:
+    return f"the materialized view {view.name} was altered or dropped meanwhile; try again"

@@ -136,7 +136,9 @@ class Wakings:
         return waking
 
     def begin(self, waking: Waking) -> None:
-        """Have it kept up, from a fill on."""
+        """Have it kept up, from a fill on, where nobody has done so meanwhile and it has not ended."""
+        if waking.task is not None or waking.ended:
+            return
         keeper: Keeper | None = None
 
         def stood(filled: bool) -> None:

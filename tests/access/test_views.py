@@ -39,6 +39,8 @@ def test_a_view_stops_without_its_owner_s_right_and_goes_on_with_it(world: World
     assert until(world, "made.w", "stopped")["reason"] == "permission"
     world.admin.rows("INSERT INTO made.t VALUES (2, 'two'); FLUSH TABLE made.t")
     assert viewer.rows("SELECT v FROM made.w") == [["one"]]
+    assert "has stopped: permission" in world.admin.answer("REFRESH MATERIALIZED VIEW made.w").json()["detail"]
+    assert viewer.rows("SELECT v FROM made.w") == [["one"]]
     world.admin.rows("GRANT SELECT ON TABLE made.t TO maker")
     until(world, "made.w", "running")
     deadline = time.monotonic() + PATIENCE_S
@@ -82,7 +84,12 @@ async def test_a_view_in_memory_is_its_owner_s_and_shows_each_listener_what_they
         admin.rows("REVOKE SELECT ON TABLE ram.t FROM owner_m")
         assert until(world, "ram.w", "stopped")["reason"] == "permission"
         assert bob.rows("SELECT who, n FROM ram.w") == [["bob_m", 2]]
-        admin.rows("INSERT INTO ram.t VALUES (5, 'bob_m'); GRANT SELECT ON TABLE ram.t TO owner_m")
+        admin.rows("INSERT INTO ram.t VALUES (5, 'bob_m')")
+        assert "has stopped: permission" in admin.answer("REFRESH MATERIALIZED VIEW ram.w").json()["detail"]
+        admin.rows("ALTER MATERIALIZED VIEW ram.w SET (refresh = '1ms')")
+        assert until(world, "ram.w", "stopped")["reason"] == "permission"
+        assert bob.rows("SELECT who, n FROM ram.w") == [["bob_m", 2]], "nothing was read for whoever may not read it"
+        admin.rows("GRANT SELECT ON TABLE ram.t TO owner_m")
         assert [change["row"]["n"] for change in await of_bob.wait_changes(2)] == [2, 3]
         maker.rows("REVOKE SELECT ON TABLE ram.w FROM bob_m")
         await of_bob.wait(lambda: of_bob.of("closed"))

@@ -140,6 +140,29 @@ def test_a_refresh_of_a_view_whose_select_fails_says_why_and_the_view_goes_on_la
     space.wait_rows([[1, 2]])
 
 
+def test_refreshes_that_are_asked_for_together_are_all_done(space: Space) -> None:
+    space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k BIGINT NOT NULL)")
+    space.sql("INSERT INTO t SELECT value, value % 9000 FROM range(0, 20000)")
+    query = "SELECT k, count(*) AS n FROM t GROUP BY k"
+    space.view(query)
+    space.wait_state("state", lambda row: row == ["running"])
+    answers: list[Any] = []
+
+    def refresh() -> None:
+        try:
+            answers.append(space.sql("REFRESH MATERIALIZED VIEW v"))
+        except SqlFailed as exc:
+            answers.append(exc)
+
+    together = [threading.Thread(target=refresh) for _ in range(4)]
+    for each in together:
+        each.start()
+    for each in together:
+        each.join()
+    assert answers == 4 * [f"materialized view {space.name}.v filled anew"]
+    assert space.rows() == sorted(space.sql(query), key=repr)
+
+
 def test_a_view_that_is_refreshed_again_and_again_while_rows_come_and_go_is_its_select(space: Space) -> None:
     space.sql("CREATE SHARED TABLE t (id BIGINT PRIMARY KEY, k BIGINT NOT NULL, v DOUBLE)")
     space.sql("INSERT INTO t SELECT value, value % 7, value / 8.0 FROM range(1, 500)")

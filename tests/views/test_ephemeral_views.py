@@ -300,6 +300,22 @@ async def test_alter_refresh_and_drop(
     shared_server.sql(f"DROP TABLE {namespace}.t")
 
 
+async def test_refreshes_that_are_asked_for_together_leave_one_that_keeps_it_up(
+    shared_server: ServerProcess, view: str, namespace: str
+) -> None:
+    async with connected(shared_server.nats_url) as client:
+        live = await subscribe(client, f"SELECT * FROM {view}")
+        refresh = f"REFRESH MATERIALIZED VIEW {view}"
+        answers = await asyncio.gather(*(asyncio.to_thread(shared_server.sql, refresh) for _ in range(4)))
+        assert answers == 4 * [f"materialized view {view} filled anew"]
+        shared_server.sql(f"TRUNCATE TABLE {namespace}.t")
+        assert {change["op"] for change in await live.wait_changes(2)} == {"delete"}
+        shared_server.sql(f"INSERT INTO {namespace}.t VALUES (9,'c',1)")
+        assert len(await live.wait_changes(3)) == 3
+    told = [line for line in shared_server.log_text().splitlines() if f"view={view}" in line]
+    assert len([line for line in told if "truncated" in line]) == 1, "each that keeps it up says so"
+
+
 async def test_many_listeners_share_one_waking(shared_server: ServerProcess, view: str, namespace: str) -> None:
     async with connected(shared_server.nats_url) as client:
         lives = await asyncio.gather(*(subscribe(client, f"SELECT * FROM {view}", user=f"u{n}") for n in range(5)))
