@@ -20,9 +20,9 @@ from kalam.schema import Table
 from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.copies import Chunk
 from kalam.storage.log.view_positions import Position
-from kalam.storage.log.writes import Announcement
 from kalam.tables.stored import StoredTables
 from kalam.tables.versions import Logged
+from kalam.views.at_hand import KeptRows
 from kalam.views.followed import Lag, RefillNeeded, Taken
 from kalam.views.method import Changes
 from kalam.views.readings import Readings, Run
@@ -121,15 +121,13 @@ class CopySource:
         if sum(chunk.byte_count for chunk in waiting) > 2 * self._backlog_bytes_max:
             raise RefillNeeded(f"more than twice as much of {table.name} waits as view_backlog_bytes_max lets")
 
-    def _logged(
-        self, table: Table, chunks: Iterable[tuple[Chunk, Announcement | None]], after_seq: int
-    ) -> list[Logged]:
+    def _logged(self, table: Table, chunks: Iterable[tuple[Chunk, KeptRows | None]], after_seq: int) -> list[Logged]:
         if self._reader is None or self._reader[0] != table.schema_version:
             reader = StoredVersions(table.columns, self._catalogue.history(table))
             self._reader = table.schema_version, reader
         return [
             Logged.read(chunk, self._reader[1], after_seq)
-            if at_hand is None or at_hand.rows is None or chunk.schema_version != table.schema_version
+            if at_hand is None or chunk.schema_version != table.schema_version
             else Logged.of(chunk, at_hand.rows, at_hand.old_rows, after_seq)
             for chunk, at_hand in chunks
         ]

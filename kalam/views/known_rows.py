@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from kalam.rows.stored import pack_rows
+from kalam.rows.types import Row
 from kalam.storage.log.copies import Key
 from kalam.storage.log.times import from_us
 from kalam.storage.log.writes import Change
@@ -34,8 +35,14 @@ Former = KeyedRow | Unknown | None
 """What was there under a key; None for nothing."""
 
 
+class _Change(msgspec.Struct, frozen=True):
+    keys: Sequence[Key]
+    rows: Sequence[Row] | None
+    byte_count: int
+
+
 class _Written(msgspec.Struct, frozen=True):
-    changes: Sequence[Change]
+    changes: Sequence[_Change]
     last_seq: int
     updated_us: int
 
@@ -69,31 +76,37 @@ class KnownRows:
 
     def learn(self, seq: int, found: Mapping[Key, KeyedRow | None]) -> None:
         """Take note of what was read of the copy as it stood at change ``seq``."""
-        if seq == self._seq:
+        if seq == self._seq and self._bytes_max:
             packed = pack_rows([each.row for each in found.values() if each is not None])
-            self._add(found.keys(), found.values(), len(packed))
+            self._add(found.keys(), found.values(), len(packed) + ENTRY_BYTES * len(found))
 
     def wrote(self, changes: Sequence[Change], last_seq: int, updated_us: int) -> None:
-        """Take note of changes that were committed, the last of them as ``last_seq``."""
-        self._written = _Written(changes, last_seq, updated_us)
+        """Take note of changes that were committed, the last of them as ``last_seq``, where there is room for them."""
+        sizes = [len(change.packed) + ENTRY_BYTES * len(change.keys) for change in changes]
+        self._written = None
+        if sum(sizes) <= self._bytes_max:
+            rows = [None if change.op == "delete" else change.rows for change in changes]
+            keys = [change.keys for change in changes]
+            self._written = _Written(list(map(_Change, keys, rows, sizes)), last_seq, updated_us)
 
     def _take_in(self) -> None:
         """Make rows of what was written; that is for whoever looks for some, in whose thread it is done."""
         written, self._written = self._written, None
-        if written is None or not self._bytes_max:
+        if written is None:
             return
         first_seq = written.last_seq + 1 - sum(len(change.keys) for change in written.changes)
         if first_seq != self._seq + 1:
             self._forget(first_seq - 1)
         updated = from_us(written.updated_us)
         for change in written.changes:
-            rows = map(KeyedRow, change.rows, range(first_seq, first_seq + len(change.keys)), repeat(updated))
-            self._add(change.keys, repeat(None) if change.op == "delete" else rows, len(change.packed))
+            rows: Iterable[KeyedRow | None] = repeat(None)
+            if change.rows is not None:
+                rows = map(KeyedRow, change.rows, range(first_seq, first_seq + len(change.keys)), repeat(updated))
+            self._add(change.keys, rows, change.byte_count)
             first_seq += len(change.keys)
         self._seq = written.last_seq
 
     def _add(self, keys: Collection[Key], rows: Iterable[KeyedRow | None], byte_count: int) -> None:
-        byte_count += ENTRY_BYTES * len(keys)
         if self._newer_bytes + byte_count > self._bytes_max // 2:
             self._newer, self._older, self._newer_bytes = {}, self._newer, 0
         if byte_count > self._bytes_max // 2:  # even a half has no room, and what was known of them is not so any more

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from server_process import ServerProcess
 from kalam.errors import StorageFull
 from kalam.names import TableName
 from kalam.query.queries import Queries
+from kalam.rows.stored import pack_rows
 from kalam.rows.types import Row
 from kalam.schema import Column, DataType, Table, TableDefinition, TableKind, TypeName
 from kalam.settings import Settings
@@ -26,7 +28,7 @@ from kalam.storage.log.copies import Key, View
 from kalam.storage.log.data_dir import prepare_database
 from kalam.storage.log.database import Database, make_directory, now_us
 from kalam.storage.log.view_positions import ViewState
-from kalam.storage.log.writes import Announcement
+from kalam.storage.log.writes import Announcement, Change
 from kalam.storage.segments.cold_keys import KeyedRow
 from kalam.storage.segments.key_rows import KeyedRows
 from kalam.storage.work.flush import FlushRecord, Step, rename_files
@@ -250,6 +252,23 @@ async def test_each_change_of_a_view_is_told_from_what_there_was(
         return sorted([row["k"], row["n"], row["part"]] for row in told) == server.sql(expected)
 
     await wait_until(is_told)
+
+
+class Rows(list[Row]):
+    """Rows of which one can tell whether anybody holds them."""
+
+
+@pytest.mark.parametrize(("room", "is_held"), [(0, False), (1_000, False), (1_000_000, True)])
+def test_what_was_written_is_held_only_where_it_has_room(room: int, is_held: bool) -> None:
+    known, rows = KnownRows(room), Rows([(number,) for number in range(100)])
+    held = weakref.ref(rows)
+    known.find(0, [])
+    known.wrote([Change("insert", list(range(100)), pack_rows(rows), rows)], 100, 1)
+    del rows
+    assert (held() is not None) == is_held
+    found = known.find(100, list(range(100)))
+    assert [isinstance(row, KeyedRow) for row in found] == 100 * [is_held]
+    assert held() is None
 
 
 def test_what_is_known_stays_within_its_bound() -> None:

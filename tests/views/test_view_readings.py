@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -25,7 +26,7 @@ from kalam.storage.log.writes import Announcement
 from kalam.table_options import StoredOptions
 from kalam.tables.versions import ChangeBatch, Logged, batch_of
 from kalam.views import at_hand
-from kalam.views.at_hand import AtHand
+from kalam.views.at_hand import CHUNK_BYTES, AtHand, KeptRows
 from kalam.views.copy_source import first_chunks
 from kalam.views.keeper import next_multiple
 from kalam.views.method import Changes
@@ -203,21 +204,33 @@ def test_a_run_that_begins_within_a_chunk_has_what_is_behind_of_it() -> None:
 def test_rows_are_at_hand_once_and_of_as_many_chunks_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     [came, update, gone] = logged()
     copy, kept = Copy(7, 1, ""), AtHand()
-    monkeypatch.setattr(at_hand, "BYTES_MAX", came.chunk.byte_count + update.chunk.byte_count)
+    monkeypatch.setattr(at_hand, "BYTES_MAX", came.chunk.byte_count + update.chunk.byte_count + 2 * CHUNK_BYTES)
     first = Announcement(TABLE, copy, came.chunk, came.rows)
     kept.keep(first)
     kept.keep(first)
     kept.keep(Announcement(TABLE, copy, update.chunk, update.rows, old_rows=update.old_rows))
     assert kept.take(8, came.chunk) is None
     assert kept.take(7, structs.replace(came.chunk)) is None, "another chunk under its number"
-    assert kept.byte_count == update.chunk.byte_count
+    assert kept.byte_count == update.chunk.byte_count + CHUNK_BYTES
     kept.keep(first)
-    assert kept.take(7, came.chunk) is first
+    assert kept.take(7, came.chunk) == KeptRows(came.chunk, came.rows, None)
     assert kept.take(7, came.chunk) is None
     kept.keep(first)
     kept.keep(Announcement(TABLE, copy, gone.chunk, gone.rows))
     assert kept.take(7, update.chunk) is None, "the oldest makes room"
-    assert kept.take(7, came.chunk) is first
+    assert kept.take(7, came.chunk) == KeptRows(came.chunk, came.rows, None)
     kept.keep(Announcement(TABLE, copy, update.chunk, update.rows))  # whose former rows are not known
     assert kept.take(7, update.chunk) is None
-    assert kept.byte_count == gone.chunk.byte_count
+    assert kept.byte_count == gone.chunk.byte_count + CHUNK_BYTES
+
+
+def test_rows_at_hand_hold_nothing_of_their_table_and_are_few_where_each_came_by_itself() -> None:
+    kept, copy = AtHand(), Copy(7, 1, "")
+    lone, holders = structs.replace(chunks_of([1])[0], payload=pack_rows([(1, "a")])), sys.getrefcount(copy)
+    chunks = [structs.replace(lone, first_seq=seq) for seq in range(1, 20_001)]
+    for chunk in chunks:
+        kept.keep(Announcement(TABLE, copy, chunk, [(1, "a")]))
+    assert sys.getrefcount(copy) == holders, "which would keep all of its hot rows in memory"
+    count = sum(kept.take(7, chunk) is not None for chunk in chunks)
+    assert 1_000 < count <= at_hand.BYTES_MAX // CHUNK_BYTES
+    assert kept.byte_count == 0
