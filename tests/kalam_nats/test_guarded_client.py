@@ -10,7 +10,8 @@ import pytest
 from held_process import held
 
 from kalam_nats.broker.connection import broker_connection
-from kalam_nats.broker.guarded_client import GuardedClient, TappingParser
+from kalam_nats.broker.guarded_client import GuardedClient
+from kalam_nats.broker.tapping_parser import TappingParser
 
 Taken = list[tuple[bytes, bytes, bytes, object]]
 
@@ -135,6 +136,79 @@ async def test_headers_that_are_wanted_as_they_came_are_cut_off_likewise(seed):
         await parser.parse(stream[place : place + size])
         place += size
     assert taken == wanted
+
+
+BLANKS = [b"\x0b", b"\x0c", b"\x0c2\x0c", b"\x1c", b"\xc2\x85"]
+"""What a subject may have though some take it for a blank."""
+
+
+@pytest.mark.parametrize("payload", [b"small", b"x" * 300_000], ids=["small", "large"])
+async def test_a_subject_does_not_say_whose_message_it_is(nats_url, wait_until, payload):
+    taken: dict[bytes, Taken] = {b"a": [], b"b": []}
+    plain: list[tuple[str, str, bytes, object]] = []
+
+    async def take(msg):
+        plain.append((msg.subject, msg.reply, msg.data, msg.headers))
+
+    names = [b"x%b%d" % (blank, number) for blank in BLANKS for number in (1, 2, 3)]
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a.*", lambda *message: taken[b"a"].append(message))
+        await client.tap("b.*", lambda *message: taken[b"b"].append(message))
+        await client.subscribe("c.*", cb=take)
+        await client.flush()
+        _, writer = await asyncio.open_connection(*nats_url.removeprefix("nats://").split(":"))
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        for name in names:
+            for head in (b"a", b"b", b"c"):
+                for reply in (b"", b" r." + name):
+                    command = b"PUB %b.%b%b %d\r\n%b\r\n"
+                    writer.write(command % (head, name, reply, len(payload), payload))
+                headed = HEADER + payload
+                writer.write(b"HPUB %b.%b %d %d\r\n%b\r\n" % (head, name, len(HEADER), len(headed), headed))
+                await writer.drain()
+        await wait_until(lambda: len(plain) == 3 * len(names))
+        writer.close()
+    for head in (b"a", b"b"):
+        wanted = [
+            (b"%b.%b" % (head, name), reply, payload, headers)
+            for name in names
+            for reply, headers in ((b"", None), (b"r." + name, None), (b"", {"Nats-Msg-Id": "7"}))
+        ]
+        assert taken[head] == wanted
+    assert [subject.encode() for subject, *_ in plain[::3]] == [b"c." + name for name in names]
+    assert [reply.encode() for _, reply, *_ in plain[1::3]] == [b"r." + name for name in names]
+
+
+@pytest.mark.parametrize("head", [b"tapped", b"plain"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"PUB %b.\xff 1\r\n1\r\n",
+        b"PUB %b.x \xff 1\r\n1\r\n",
+        b"HPUB %b.x 1 2\r\nX1\r\n",
+        b"HPUB %b.x 8 9\r\nNATS/1.01\r\n",
+        b"HPUB %b.x 14 15\r\nNATS/1.0 \xff\r\n\r\n1\r\n",
+        b"HPUB %b.x 15 16\r\nNATS/1.0\r\n\xff\r\n\r\n1\r\n",
+    ],
+)
+async def test_what_cannot_be_read_does_not_end_the_reading(nats_url, wait_until, head, bad):
+    heard: list[bytes] = []
+
+    async def take(msg):
+        heard.append(msg.data)
+
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("tapped.*", lambda _, reply, payload, headers: heard.append(payload))
+        await client.subscribe("plain.*", cb=take)
+        await client.flush()
+        _, writer = await asyncio.open_connection(*nats_url.removeprefix("nats://").split(":"))
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + bad % head + b"PUB %b.y 4\r\nlast\r\n" % head)
+        await wait_until(lambda: b"last" in heard)
+        writer.close()
+        assert heard in ([b"last"], [b"1", b"last"])
+        assert connection.losses == 0
 
 
 async def test_what_is_published_one_by_one_and_in_batches_stays_in_order(nats_url, wait_until):

@@ -1,41 +1,41 @@
 """nats-py's client, with what Kalam needs beside it: a refusal to buffer, and a short way in and out for bulk.
 
-This is the one place that leans on the inside of nats-py (its parser, ``_send_command``, ``_process_msg``); tests hold
-what is relied on.
+This and ``tapping_parser`` are the one place that leans on the inside of nats-py (its parser, ``_send_command``,
+``_process_msg``); tests hold what is relied on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from kalam.errors import BrokerUnavailable
 from kalam.tasks import heeding
 from kalam.tracing import TRACEPARENT
-
-Tap = Callable[[bytes, bytes, bytes, Mapping[str, str] | None], None]
-"""Takes the subject, the reply subject or nothing, the payload and the headers of a message."""
-HeadedTap = Callable[[list[bytes], list[bytes], list[bytes], list[bytes]], None]
-"""Takes messages that came in a row: subjects, reply subjects or nothing, header blocks or nothing, and payloads."""
+from kalam_nats.broker.tapping_parser import (
+    NOT_TAKEN,
+    HeadedTap,
+    Tap,
+    TappingParser,
+    hand_over,
+    hand_over_headed,
+    shown,
+)
 
 log = structlog.get_logger(__name__)
 
-NOT_TAKEN = "a message could not be taken"
 DRAIN_S = 10.0
 UNSENT_BYTES_MAX = 64 << 10
 """So much may wait for the socket before a writer waits, too; asyncio's own mark."""
 JOINED_BYTES_MAX = 1 << 20
 """More is written piece by piece, which the system takes without a copy of it all."""
-HELD_BYTES_MAX = 64 << 10
-"""A message that has come in part is held back for the short way up to this size."""
 
 
 def header_block(headers: Mapping[str, str]) -> bytes:
@@ -49,111 +49,6 @@ def with_trace(block: bytes, trace: str | None) -> bytes:
         return block
     head = block[:-2] if block else b"NATS/1.0\r\n"
     return b"%b%b: %b\r\n\r\n" % (head, TRACEPARENT.encode(), trace.encode())
-
-
-class TappingParser(Parser):
-    """nats-py's parser, with a short way for messages that somebody taps, and with headers where these are wanted raw.
-
-    nats-py matches two expressions and moves its buffer twice for each message; here that is done once for all that
-    came together. Whatever is not a tapped message goes nats-py's way, one at a time between those that are.
-    Who taps is found by the subscription's number as it comes, in digits.
-    """
-
-    def __init__(self, client: Client, taps: Mapping[bytes, Tap], headed: Mapping[bytes, HeadedTap]) -> None:
-        super().__init__(client)
-        self._taps, self._headed = taps, headed
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Parse what came, and dispatch it."""
-        if not (self._taps or self._headed) or self.state != AWAITING_CONTROL_LINE:
-            await super().parse(data)
-            return
-        if self.buf:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-        place, size = 0, len(data)
-        while place < size:
-            place, following, held = self._dispatch(data, place)
-            if held:
-                self.buf.extend(data[place:])
-                return
-            await super().parse(data[place:following])
-            if self.state != AWAITING_CONTROL_LINE or self.buf:
-                await super().parse(data[following:])
-                return
-            place = following
-
-    def _dispatch(self, data: bytes, place: int) -> tuple[int, int, bool]:
-        """Hand over the tapped messages from ``place`` on.
-
-        Where something else begins, where that ends as far as can be told, and whether it is the start of a message.
-        """
-        size, taps, headed, find = len(data), self._taps, self._headed, data.find
-        while data.startswith(b"MSG ", place) or (headed and data.startswith(b"HMSG ", place)):
-            end = find(b"\r\n", place)
-            if end < 0:
-                return place, size, size - place < HELD_BYTES_MAX
-            words = data[place:end].split()
-            following = end + 4 + int(words[-1])
-            if following > size:
-                return place, size, following - place < HELD_BYTES_MAX
-            sid = words[2]
-            if (take := taps.get(sid)) is not None and words[0] == b"MSG":
-                try:
-                    take(words[1], words[3] if len(words) == 5 else b"", data[end + 2 : following - 2], None)
-                except Exception:
-                    log.exception(NOT_TAKEN, subject=_shown(words[1]))
-                place = following
-            elif (take_headed := headed.get(sid)) is not None:
-                place, run = _run(data, place, sid)
-                _hand_over_headed(take_headed, run)
-            else:
-                return place, following, False
-        return place, _end_of_command(data, place), place == size
-
-
-Run = tuple[list[bytes], list[bytes], list[bytes], list[bytes]]
-"""What a HeadedTap takes."""
-
-
-def _run(data: bytes, place: int, sid: bytes) -> tuple[int, Run]:
-    """The whole messages in a row that one subscription has from ``place`` on, and where they end.
-
-    This is all that is done for each message of a read in bulk: a call more for each would be felt.
-    """
-    run: Run = ([], [], [], [])
-    add_subject, add_reply, add_headers, add_payload = (part.append for part in run)
-    find, size = data.find, len(data)
-    while (end := find(b"\r\n", place)) >= 0:
-        words = data[place:end].split()
-        count = len(words)
-        if count < 4 or words[2] != sid:
-            break
-        begin = end + 2
-        if words[0] == b"MSG":
-            replies = count == 5
-        elif words[0] == b"HMSG":
-            replies = count == 6
-            begin += int(words[-2])
-        else:
-            break
-        following = end + 4 + int(words[-1])
-        if following > size:
-            break
-        add_subject(words[1])
-        add_reply(words[3] if replies else b"")
-        add_headers(data[end + 2 : begin])
-        add_payload(data[begin : following - 2])
-        place = following
-    return place, run
-
-
-def _end_of_command(data: bytes, place: int) -> int:
-    """Where what begins at ``place`` ends: a message with headers, or a command of one line."""
-    end = data.find(b"\r\n", place)
-    if end >= 0 and data.startswith(b"HMSG ", place):
-        return end + 4 + int(data[place:end].rsplit(maxsplit=1)[-1])
-    return len(data) if end < 0 else end + 2
 
 
 class GuardedClient(Client):
@@ -191,11 +86,17 @@ class GuardedClient(Client):
         number = b"%d" % sid
         take, take_headed = self._taps.get(number), self._headed.get(number)
         if take_headed is not None:
-            _hand_over_headed(take_headed, ([subject], [reply], [bytes(headers or b"")], [data]))
-        elif take is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            _hand_over(take, subject, reply, data, await self._process_headers(headers) if headers else None)
+            hand_over_headed(take_headed, ([subject], [reply], [bytes(headers or b"")], [data]))
+            return
+        try:  # what cannot be read, of subjects that are no UTF-8 or of headers, would end nats-py's reading for good
+            if take is None:
+                await super()._process_msg(sid, subject, reply, data, headers)
+                return
+            read = await self._process_headers(headers) if headers else None
+        except Exception as exc:  # noqa: BLE001 - as above
+            log.warning(NOT_TAKEN, subject=shown(subject), error=f"{type(exc).__name__}: {exc}")
+            return
+        hand_over(take, subject, reply, data, read)
 
     async def _process_pong(self) -> None:
         """Take the answer to a ping; nats-py's reading ends for good over one that nobody waits for any more."""
@@ -358,25 +259,6 @@ def _headed_commands(messages: Iterable[tuple[str, str, bytes, bytes]]) -> list[
         command = f"HPUB {subject} {reply} {len(header)} {size}" if header else f"PUB {subject} {reply} {size}"
         parts += (f"{command}\r\n".encode(), header, payload, b"\r\n")
     return parts
-
-
-def _hand_over(take: Tap, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
-    """Hand a message over: one that cannot be taken must not end the reading of those behind it."""
-    try:
-        take(subject, reply, payload, headers)
-    except Exception:
-        log.exception(NOT_TAKEN, subject=_shown(subject))
-
-
-def _hand_over_headed(take: HeadedTap, run: Run) -> None:
-    try:
-        take(*run)
-    except Exception:
-        log.exception(NOT_TAKEN, subject=_shown(run[0][0]))
-
-
-def _shown(subject: bytes) -> str:
-    return subject[:200].decode("utf-8", "replace")
 
 
 async def _ignore(_: Msg) -> None:
