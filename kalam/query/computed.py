@@ -6,7 +6,7 @@ A row that fails the whole batch is found by asking the halves, so that it alone
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 
@@ -36,14 +36,14 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class ComputeProcess:
-    """The process, and what it was told. Its methods are for threads."""
+    """The process, and what it was told. Its methods are for threads, but for ``forget``, which waits for nobody."""
 
     def __init__(self, forks: Forks) -> None:
         self._worker = LoneWorker(forks, COMPUTE_S, "view")
         self._lock = threading.Lock()
         self._generation = 0
         self._known: set[int] = set()
-        self._forgotten: list[int] = []
+        self._forgotten: deque[int] = deque()
         self.schemas: OrderedDict[Computed, pa.Schema] = OrderedDict()
         self.numbers = count(1)
 
@@ -58,10 +58,9 @@ class ComputeProcess:
             if generation != self._generation:
                 self._generation = generation
                 self._known.clear()
-                self._forgotten.clear()
-            data, forget = stream_bytes(rows).to_pybytes(), self._forgotten
+            data, forget = stream_bytes(rows).to_pybytes(), taken(self._forgotten)
+            self._known.difference_update(forget)
             new = told if number not in self._known else None
-            self._forgotten = []
             answer = self._worker.ask(Compute(number=number, rows=data, told=new, forget=forget))
             self._known.add(number)
             return pa.ipc.open_stream(answer).read_all()
@@ -86,10 +85,16 @@ class ComputeProcess:
         return found
 
     def forget(self, number: int) -> None:
-        """Let go of a query."""
-        with self._lock:
-            self._known.discard(number)
-            self._forgotten.append(number)
+        """Let go of a query, with the next question.
+
+        It takes no lock: the event loop calls it, and who holds the lock may wait for the loop to make the process.
+        """
+        self._forgotten.append(number)
+
+
+def taken(numbers: deque[int]) -> list[int]:
+    """What waits in a queue to which others add meanwhile; it is taken out."""
+    return [numbers.popleft() for _ in range(len(numbers))]
 
 
 class ComputedQuery:

@@ -7,6 +7,7 @@ the halves of what was asked together, each in a new process, and ends its live 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from weakref import WeakKeyDictionary, finalize
@@ -17,6 +18,7 @@ import pyarrow as pa
 from kalam.errors import KalamError
 from kalam.names import TableName
 from kalam.query.arrow_streams import schema_bytes, stream_bytes
+from kalam.query.computed import taken
 from kalam.query.forks import Forks
 from kalam.query.lone_worker import LoneWorker
 from kalam.query.predicate import Predicate
@@ -43,7 +45,7 @@ class JudgeProcess:
         self._numbers: WeakKeyDictionary[Predicate, int] = WeakKeyDictionary()
         self._next = count(1)
         self._known: set[int] = set()
-        self._gone: list[int] = []
+        self._gone: deque[int] = deque()
 
     def open(self) -> None:
         """Take note of the event loop's thread, in which processes are made."""
@@ -75,8 +77,8 @@ class JudgeProcess:
             self._generation = generation
             self._known.clear()
         told = [_condition(number, each) for number, each in by_number.items() if number not in self._known]
-        forget, self._gone = self._gone, []
-        self._known -= set(forget)
+        forget = taken(self._gone)
+        self._known.difference_update(forget)
         question = JudgeQuestion(
             namespace=table.namespace,
             table=table.table,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from patience import PATIENCE_S
 
 from kalam.errors import ColumnNotFound
 from kalam.query import computed
 from kalam.query.computed import ComputedQuery, ComputeProcess
-from kalam.query.forks import Forks
+from kalam.query.forks import Fork, Forks
+from kalam.query.lone_worker import LoneWorker
+from kalam.query.wire import Compute
 from kalam.query.worker.limits import Limits
 from kalam.threads import Purpose, in_thread
 
@@ -58,3 +65,49 @@ async def test_columns_are_kept_of_so_many_queries_and_of_none_that_fails(
         with pytest.raises(ColumnNotFound):
             await in_thread(Purpose.LIVE, asked, "SELECT nothing FROM a.t")
     assert len(process.schemas) == 2
+
+
+async def test_a_query_is_let_go_of_while_another_waits_for_its_process(
+    process: ComputeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop makes the process: it must not wait for one that waits for that."""
+    waits = threading.Event()
+    threadsafe = asyncio.run_coroutine_threadsafe
+
+    def spied(work: Coroutine[Any, Any, Fork], loop: asyncio.AbstractEventLoop) -> Future[Fork]:
+        asked = threadsafe(work, loop)
+        waits.set()
+        return asked
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", spied)
+    waiting, leaving = (query(process, f"SELECT v + {number} AS w FROM a.t", SMALL) for number in (1, 2))
+    rows = pa.table({"v": [1]}, SMALL)
+    running = asyncio.ensure_future(in_thread(Purpose.LIVE, waiting.run, rows))
+    await asyncio.sleep(0)
+    assert waits.wait(PATIENCE_S)
+    closing = threading.Thread(target=leaving.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE_S)  # the loop is held up meanwhile: the process cannot be there yet
+    assert not closing.is_alive()
+    assert (await running).to_pylist() == [{"w": 2}]
+
+
+async def test_what_is_let_go_of_is_told_to_the_process_once(
+    process: ComputeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, int]] = []
+    ask = LoneWorker.ask
+
+    def spied(worker: LoneWorker, question: Compute) -> bytes:
+        told.append((question.told is not None, len(question.forget)))
+        return ask(worker, question)
+
+    monkeypatch.setattr(LoneWorker, "ask", spied)
+    staying, leaving = (query(process, f"SELECT v + {number} AS w FROM a.t", SMALL) for number in (1, 2))
+    rows = pa.table({"v": [1]}, SMALL)
+    for each in (leaving, staying, leaving):
+        await in_thread(Purpose.LIVE, each.run, rows)
+    leaving.close()
+    for _ in range(2):
+        assert (await in_thread(Purpose.LIVE, staying.run, rows)).to_pylist() == [{"w": 2}]
+    assert told == [(True, 0), (True, 0), (False, 0), (False, 1), (False, 0)]
