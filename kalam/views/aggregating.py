@@ -9,7 +9,7 @@ that is over.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from operator import add
@@ -18,7 +18,6 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec.structs import replace
 
 from kalam.errors import InvalidValue, TooLarge
 from kalam.names import TableName
@@ -309,23 +308,26 @@ class Aggregating:
         deletes = [] if len(there) == len(slots) else self._keys(_without(slots, there))
         failing = dict(zip(self._keys(np.array(list(reasons), np.int64)), reasons.values(), strict=True))
         new = [LeftOut(_told(key), why) for key, why in failing.items() if key not in self._failing]
-        if self._failing:
-            self._failing.difference_update(deletes, map(self._view.key_of, rows))
-        self._failing.update(failing)
+        right = [*deletes, *map(self._view.key_of, rows)] if self._failing else []
         groups.forget(gone)
-        outcome = Outcome(
+        memory = self._memory
+        return Outcome(
             upserts=rows,
             deletes=deletes,
             left_out=[*left_out, *new],
+            remember=None if chunk is None or memory is None else memory.written(chunk, whole=whole),
             came=None if arrived is None else partial(self._came, arrived, there, rows),
+            committed=partial(self._committed, failing, right, chunk, whole=whole),
         )
-        if chunk is None or self._memory is None:
-            return outcome
-        remember, committed = (
-            self._memory.written(chunk, whole=whole),
-            partial(self._memory.committed, chunk, whole=whole),
-        )
-        return replace(outcome, remember=remember, committed=committed)
+
+    def _committed(
+        self, failing: Collection[Key], right: Sequence[Key], chunk: pa.RecordBatch | None, *, whole: bool
+    ) -> None:
+        """Take note of what is written: which groups fail, for what was not written is told again."""
+        self._failing.difference_update(right)
+        self._failing.update(failing)
+        if chunk is not None and self._memory is not None:
+            self._memory.committed(chunk, whole=whole)
 
     def _came(self, arrived: Arrived, slots: Ints, rows: Sequence[Row], keys: Sequence[Key]) -> int:
         """How many rows of the source came to those of these rows that have these keys."""

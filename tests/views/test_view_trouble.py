@@ -157,6 +157,28 @@ def test_a_full_disk_makes_a_view_wait_which_goes_on_when_there_is_room(
         server.kill()
 
 
+def test_a_group_that_fails_while_the_disk_is_full_is_counted_when_there_is_room(
+    start_kalam: Callable[..., ServerProcess], nats_server: NatsServer, tmp_path: Path, wait_for: WaitFor
+) -> None:
+    with small_disk(tmp_path / "small", 24) as disk:
+        server = start_kalam("small/data", flags=[f"--nats-url={nats_server.url}"])
+        server.sql("CREATE NAMESPACE k; CREATE STREAM TABLE k.t (g BIGINT NOT NULL, v BIGINT, s TEXT)")
+        query = "SELECT g, 10 / sum(v) AS part, max(s) AS s FROM k.t GROUP BY g"
+        server.sql(f"CREATE MATERIALIZED VIEW k.w WITH (refresh = '0') AS {query}")
+        server.sql("INSERT INTO k.t VALUES (-1, 1, '')")
+        wait_for(lambda: server.sql("SELECT count(*) FROM k.w") == [[1]])
+        fill(disk / "filler")
+        server.sql("INSERT INTO k.t SELECT value, value, repeat('x', 1000) FROM range(0, 500)")
+        wait_for(lambda: standing(server, "k.w")["state"] == "waiting")
+        (disk / "filler").unlink()
+        wait_for(lambda: server.sql("SELECT count(*) FROM k.w") == [[500]])
+        assert standing(server, "k.w")["failed"] == 1
+        server.sql("INSERT INTO k.t VALUES (0, 0, ''); INSERT INTO k.t VALUES (-2, 1, '')")
+        wait_for(lambda: server.sql("SELECT count(*) FROM k.w") == [[501]])
+        assert standing(server, "k.w")["failed"] == 1, "it was told already"
+        server.stop()
+
+
 async def test_a_stream_that_somebody_deletes_costs_the_view_of_its_table_nothing(
     shared_server: ServerProcess, namespace: str, wait_for: WaitFor
 ) -> None:
