@@ -250,3 +250,30 @@ async def test_what_a_trusted_service_left_delivers_nothing_when_it_is_trusted_n
         assert left["consumers"] == ["adas"]
         await world.sql("INSERT INTO app.logs VALUES (1)")
         assert json.loads((await heard.next_msg(10)).data) == {"id": 1}
+
+
+BAD = [
+    b"PUB kalam.api.ben.live.\xff.close 2\r\n{}\r\n",
+    b"PUB kalam.api.ben.live.\x0cx.close 2\r\n{}\r\n",
+    b"PUB kalam.api.ben.insert.app.notes\x0cx 2\r\n{}\r\n",
+    b"PUB kalam.api.ben.insert.app.\xff 2\r\n{}\r\n",
+    b"PUB kalam.api.ben.live _INBOX.ben.\xff 2\r\n{}\r\n",
+    b"PUB kalam.api.ben.info _INBOX.ben.\x0b1 2\r\n{}\r\n",
+    *(b"HPUB %b 1 3\r\nX{}\r\n" % subject.format("ben").encode() for subject in REQUESTS.values()),
+    *(
+        b"HPUB %b 14 16\r\nNATS/1.0 \xff\r\n\r\n{}\r\n" % subject.format("ben").encode()
+        for subject in REQUESTS.values()
+    ),
+]
+"""What the broker takes of a user who was granted nothing, and nobody can read."""
+
+
+async def test_what_nobody_can_read_holds_up_nobody(world: World) -> None:
+    async with world.client("ada") as ada, world.client("ben") as ben:
+        for number, bad in enumerate(BAD):
+            ben.client._transport.write(bad)  # noqa: SLF001 - no client library would send it
+            await ben.settle()
+            assert (await ask(ada, "kalam.api.ada.insert.app.notes", {"id": number}))[0]["rows"] == 1, bad
+        assert ben.client.is_connected
+        answer, _ = await ask(ada, "kalam.api.ada.sql", {"sql": "SELECT COUNT(*) FROM app.notes"})
+        assert answer["results"][0]["rows"] == [[len(BAD)]]
