@@ -232,12 +232,13 @@ class Dispatch(msgspec.Struct, frozen=True):
         elif isinstance(statement, sql.OnAccess) and session.identity.actor is not None:
             raise Unsupported(ONESELF)
         text = parsed.texts[place].text
-        if names_session(text) and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
+        whose = await reading(text, names_session, text)
+        if whose and not isinstance(statement, sql.CreateSelect):  # which is for whoever reads the view
             roles = self.gate.rights.roles(session.user)
             statement = await reading(text, with_session, statement, session.user, roles)
-        if session.postgresql_names and may_have_inner_names(text):
+        if session.postgresql_names and await reading(text, may_have_inner_names, text):
             statement = await reading(text, with_queries, statement, with_inner_names)
-        if session.has_temporary or TEMPORARY_NAMESPACE in f"{session.namespace} {text}".lower():
+        if session.has_temporary or await reading(text, _may_name_temporary, session.namespace, text):
             statement = await reading(text, written_out, statement, self.catalogue.temporary, session)
         return statement, session
 
@@ -360,3 +361,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     def _shown_queries(self, identity: Identity) -> list[RunningQuery]:
         """The running requests that somebody may see."""
         return [each for each in self.running if self.gate.may_end(identity, each.user)]
+
+
+def _may_name_temporary(namespace: str | None, text: str) -> bool:
+    """Whether a text may name temporary tables by their namespace."""
+    return TEMPORARY_NAMESPACE in f"{namespace} {text}".lower()

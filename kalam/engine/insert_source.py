@@ -63,18 +63,18 @@ class InsertSource:
             return self._rows_of_table(statement, _given(source, request.many), request)
         if isinstance(source, QueryText):
             return self._rows_of_table(statement, await self._selected(source, request), request)
-        source = as_columns_take(source, targets)
-        if request.many is not None and not all_plain(source):
+        values, expressions = await beside(len(source), _prepared, source, targets)
+        if request.many is not None and expressions:
             raise Unsupported(MANY_PLAIN, hint="run the statement for each row")
-        evaluated = await self._evaluated(source, targets, request)
+        evaluated = await self._evaluated(expressions, request)
         user = request.session.user
 
         def convert(newest: Table) -> list[Row]:
-            values = self._values(source, target_columns(newest, statement.columns), evaluated, request)
-            return self._codecs.of(newest).decoder.convert(values, user=user)
+            converted = self._values(values, target_columns(newest, statement.columns), evaluated, request)
+            return self._codecs.of(newest).decoder.convert(converted, user=user)
 
         async def rows_of(newest: Table) -> list[Row]:
-            return await beside(len(source) * len(request.parameter_rows), convert, newest)
+            return await beside(len(values) * len(request.parameter_rows), convert, newest)
 
         return rows_of
 
@@ -108,16 +108,8 @@ class InsertSource:
         named = data.rename_columns(_matched(columns, data))
         return self._codecs.of(table).decoder.decode_table(named, user=request.session.user, sql=True)
 
-    async def _evaluated(
-        self, rows: Sequence[Sequence[Value]], columns: Sequence[Column], request: Request
-    ) -> list[Any]:
+    async def _evaluated(self, expressions: Sequence[tuple[QueryText, str]], request: Request) -> list[Any]:
         """The values of the expressions in a VALUES list, in order; evaluated together by DataFusion."""
-        expressions = [
-            (value, columns[place].name if place < len(columns) else f"{place + 1}")
-            for row in rows
-            for place, value in enumerate(row)
-            if isinstance(value, QueryText)
-        ]
 
         async def run(places: Sequence[int]) -> list[Any]:
             return await self._evaluate_expressions([expressions[place][0] for place in places], request)
@@ -196,6 +188,20 @@ def _matched(columns: Sequence[Column], data: pa.Table) -> list[str]:
     if data.num_columns != len(columns):
         raise InvalidValue(f"the query gives {data.num_columns} columns, the INSERT names {len(columns)}")
     return [column.name for column in columns]
+
+
+def _prepared(
+    rows: Sequence[Sequence[Value]], columns: Sequence[Column]
+) -> tuple[tuple[tuple[Value, ...], ...], list[tuple[QueryText, str]]]:
+    """The rows of a VALUES list as their columns take them, and the expressions in it, each with its column."""
+    rows = as_columns_take(rows, columns)
+    names = [column.name for column in columns]
+    return rows, [
+        (value, names[place] if place < len(names) else f"{place + 1}")
+        for row in rows
+        for place, value in enumerate(row)
+        if isinstance(value, QueryText)
+    ]
 
 
 def as_columns_take(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> tuple[tuple[Value, ...], ...]:

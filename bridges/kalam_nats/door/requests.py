@@ -37,6 +37,8 @@ from kalam_nats.subjects import Subjects
 log = structlog.get_logger(__name__)
 
 SQL_INFLIGHT_MAX = 1_024
+LOOKUPS_TOGETHER_MAX: Final = 100
+"""Requests that are looked up in one turn of the loop, which is kept for three milliseconds by them."""
 ASKING: Final = frozenset(WORDS)
 """Headers by which a message asks for another taking than the rule."""
 
@@ -110,7 +112,8 @@ class Requests:
     async def drain(self) -> None:
         """Take no more requests, and finish those that came."""
         await drained(self._subscriptions)
-        self._answer_sql()
+        while self._waiting_sql:
+            self._answer_sql()
         await self._tasks.wait()
 
     def _take_insert(self, subject: bytes, reply: bytes, payload: bytes, headers: Mapping[str, str] | None) -> None:
@@ -291,8 +294,14 @@ class Requests:
         await self._rejections.message(name, self._engine.known(name), user, message.payload, error)
 
     def _answer_sql(self) -> None:
-        """Of what has come by now, answer together what needs no more than a look; start the work on the rest."""
-        batch, self._waiting_sql = self._waiting_sql, []
+        """Of what has come by now, answer together what needs no more than a look; start the work on the rest.
+
+        What is too much for one turn of the loop is left for the next, before what comes meanwhile.
+        """
+        batch = self._waiting_sql[:LOOKUPS_TOGETHER_MAX]
+        del self._waiting_sql[:LOOKUPS_TOGETHER_MAX]
+        if self._waiting_sql:
+            asyncio.get_running_loop().call_soon(self._answer_sql)
         started = time.perf_counter()
         replies: list[tuple[bytes, bytes, bytes]] = []
         known: dict[SqlSession, Lookups] = {}

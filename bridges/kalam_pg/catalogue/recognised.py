@@ -6,13 +6,14 @@ A text in which none of their names occurs is not read at all.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 from sqlglot import exp
 
-from kalam.errors import SyntaxFault, Unsupported
+from kalam.errors import KalamError, SyntaxFault, Unsupported
 from kalam.sql.text.dialect import FOREIGN_ERRORS
 from kalam_pg.catalogue import pg_types, relations
 from kalam_pg.catalogue.calls import RETURNED
@@ -27,6 +28,8 @@ KEPT_CHARACTERS_MAX: Final = 20_000
 """Longer texts are not kept, so that what is kept is bounded: they are put into words where they are recognised."""
 CHARACTERS_MAX: Final = 1 << 17
 """No tool's question is longer."""
+_KNOWN: Final[dict[str, bool]] = {}
+"""Whether texts are about the catalogue; at most ``KEPT`` of them."""
 
 _TELLING: Final = re.compile(
     r"pg_|information_schema|current_|session_user|version\s*\(|has_\w+_privilege|_description\s*\(|\breg\w+|to_reg|"
@@ -77,16 +80,39 @@ def recognise(text: str) -> CatalogueText | None:
     """What a statement about the catalogue is; None for one that is the engine's.
 
     Raises Unsupported for one that names relations of the catalogue and tables, and what is wrong with a long one. That
-    may take a second, so texts of more than INLINE_CHARACTERS_MAX are for a thread.
+    takes milliseconds, and for a long text a second, so it is for a thread unless the text ``is_known``.
     """
-    if len(text) > CHARACTERS_MAX or _TELLING.search(text) is None or _BEGINNING.match(text) is None:
+    if not _may_be_ours(text):
         return None
-    if len(text) <= KEPT_CHARACTERS_MAX:
-        return CatalogueText(text) if _is_ours(text) else None
-    return CatalogueText(text, _put.__wrapped__(text, ())) if _is_ours.__wrapped__(text) else None
+    if len(text) > KEPT_CHARACTERS_MAX:
+        return CatalogueText(text, _put.__wrapped__(text, ())) if _is_ours(text) else None
+    ours = _KNOWN.get(text)
+    if ours is None:
+        ours = _is_ours(text)
+        if len(_KNOWN) >= KEPT:
+            _KNOWN.clear()
+        _KNOWN[text] = ours
+    return CatalogueText(text) if ours else None
 
 
-@lru_cache(maxsize=KEPT)
+def is_known(text: str) -> bool:
+    """Whether ``recognise`` says without reading a text whether it is about the catalogue."""
+    return text in _KNOWN or not _may_be_ours(text)
+
+
+def recognise_and_put(text: str, declared: tuple[int, ...]) -> CatalogueText | None:
+    """``recognise``, and put the statement into SQLite's words too, which is kept; for a thread."""
+    found = recognise(text)
+    if found is not None:
+        with suppress(KalamError):  # told when the statement is described or answered
+            found.put(declared)
+    return found
+
+
+def _may_be_ours(text: str) -> bool:
+    return len(text) <= CHARACTERS_MAX and _TELLING.search(text) is not None and _BEGINNING.match(text) is not None
+
+
 def _is_ours(text: str) -> bool:
     try:
         return is_about_catalogue(read(text))

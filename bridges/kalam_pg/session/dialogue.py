@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,6 +22,8 @@ from kalam_pg.wire.payload import Payload
 QUERY, FUNCTION_CALL, SYNC, FLUSH, TERMINATE, PASSWORD = (ord(kind) for kind in "QFSHXp")
 COPY_MESSAGES: Final = frozenset(b"dcf")
 """Outside of a COPY they are what a client still sent that does not know of its error yet."""
+MESSAGES_TOGETHER_MAX: Final = 64
+"""Messages of a pipeline that are carried out before others of the event loop have their turn."""
 
 
 class Dialogue:
@@ -40,6 +43,7 @@ class Dialogue:
         session = self._session
         session.ready()
         session.channel.at_once = self._at_once
+        taken = 0
         try:
             while True:
                 session.idle = True
@@ -48,6 +52,9 @@ class Dialogue:
                 if message.kind == TERMINATE:
                     return
                 await self._take(message)
+                taken += 1
+                if taken % MESSAGES_TOGETHER_MAX == 0:  # what has come already is read without waiting
+                    await asyncio.sleep(0)
         finally:
             session.idle, session.channel.at_once = False, None
             self._listening.unlisten(None)

@@ -20,9 +20,9 @@ from kalam.query.points import PointRow
 from kalam.query.results import Result
 from kalam.sql import StatementText, split
 from kalam.sql.parsed import CHARACTERS_MAX, by_parameter
-from kalam.threads import reading
+from kalam.threads import Purpose, in_thread, reading
 from kalam_pg import types as pg
-from kalam_pg.catalogue import Catalogue, Field, recognise
+from kalam_pg.catalogue import Catalogue, CatalogueText, Field, is_known, recognise, recognise_and_put
 from kalam_pg.errors import OutdatedPlan, SqlError
 from kalam_pg.session.answers import Ahead, Answer
 from kalam_pg.session.command_reader import command_of
@@ -85,7 +85,7 @@ class Executor:
         command = None if statement is None else _command(statement)
         prepared = Prepared(text, statement, command, declared)
         if statement is not None and prepared.reads:
-            prepared.question = await reading(statement.text, recognise, statement.text)
+            prepared.question = await _recognised(statement.text, tuple(declared))
         return prepared
 
     async def keep(self, prepared: Prepared) -> None:
@@ -284,6 +284,13 @@ class Executor:
 @lru_cache(maxsize=TEXTS_MAX)
 def _split(text: str) -> Sequence[StatementText]:
     return split(text)
+
+
+async def _recognised(text: str, declared: tuple[int, ...]) -> CatalogueText | None:
+    """A statement about the catalogue; in a thread where it has to be read, for what tools ask takes milliseconds."""
+    if is_known(text):
+        return recognise(text)
+    return await in_thread(Purpose.TEXTS, recognise_and_put, text, declared)
 
 
 def _command(statement: StatementText) -> Command | None:
