@@ -90,6 +90,7 @@ class Aggregating:
         self._groups: GroupTable | None = None
         self._gathered: list[Gathered] = []
         self._just_filled = False
+        self._careful = False
         self._failing: set[Key] = set()
 
     async def open(self) -> None:
@@ -136,18 +137,20 @@ class Aggregating:
         itself.
         """
         try:
-            if await self._gather(source, groups, many=False):
-                return groups, []
-            groups = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max)
-            await self._gather(source, groups, many=True)
+            if not self._careful:
+                if await self._gather(source, groups, careful=False):
+                    return groups, []
+                self._careful = True  # from now on, for it will be so again
+                groups = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max)
+            await self._gather(source, groups, careful=True)
         except (InvalidValue, TooLarge):
             groups = await in_thread(Purpose.LIVE, self._computed.table, self._groups_max)
             return groups, await self._each_of(source, groups)
         return groups, []
 
-    async def _gather(self, source: Source, groups: GroupTable, *, many: bool) -> bool:
-        """Have the engine gather the rows of a source; False where there are too many in a group for this way."""
-        gathering, rest = groups.gathering(many=many), dict[int, int]()
+    async def _gather(self, source: Source, groups: GroupTable, *, careful: bool) -> bool:
+        """Have the engine gather the rows of a source; False where the plain way is not exact."""
+        gathering, rest = groups.gathering(careful=careful), dict[int, int]()
         async for part in self._stream(self._rows_text, source, gathering.groups_text()):
             if not part.num_rows:  # which tells only the columns
                 continue

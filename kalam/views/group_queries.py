@@ -40,8 +40,9 @@ class GroupTypes(msgspec.Struct, frozen=True):
             None if call.argument is None else rows.field(f"_a{number}").type
             for number, call in enumerate(grouped.calls)
         ]
+        texts = [call.argument for call in grouped.calls]
         calls = tuple(
-            KeptCall(call.kind, kind, values.field(f"_v{number}").type)
+            KeptCall(call.kind, kind, values.field(f"_v{number}").type, texts.index(call.argument))
             for number, (call, kind) in enumerate(zip(grouped.calls, arguments, strict=True))
         )
         return cls(keys, calls)

@@ -12,25 +12,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-import pyarrow as pa
 import structlog
 from msgspec.structs import replace
 
 from kalam.backoff import Backoff
 from kalam.errors import KalamError
 from kalam.names import TableName
-from kalam.query.composed import quoted
-from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries
-from kalam.rows.keys import keys_in
 from kalam.schema import Key, Table
-from kalam.sql.text.statements import QueryText
 from kalam.storage.log.crash import crash_point
 from kalam.storage.log.view_positions import Position, ViewState
 from kalam.table_options import How
 from kalam.tables.kinds import Rows, Source, Tables
 from kalam.tables.ports import NoticePort
-from kalam.threads import beside
 from kalam.views.followed import Followed, RefillNeeded, Taken
 from kalam.views.ledger import Ledger
 from kalam.views.method import LeftOut, Method, Outcome, SelectFailed, Stopped
@@ -38,7 +32,7 @@ from kalam.views.retention import Retention
 from kalam.views.row_wise import duplicate
 from kalam.views.sight import Sight
 from kalam.views.standing import Kept, Standing
-from kalam.views.writer import Progress, Written
+from kalam.views.writer import Progress, Written, keys_where
 
 TAKEN_ROWS = 20_000
 """About so many changes of a source are held in memory at once, or twice that."""
@@ -207,7 +201,9 @@ class Keeper:
         """Take in what came, and let go of what has had its time."""
         self._refreshed_s = time.monotonic()
         if self._retention.is_due():
-            await self._delete_where(self._retention.condition(), lambda key: True)
+            rows, condition = await self._writer.rows(), self._retention.condition()
+            gone, _ = await keys_where(self._queries, self.view, rows, condition)
+            await self._delete(gone)
         more = False
         taken: list[Taken] = []
         for source in self.sources:
@@ -337,7 +333,7 @@ class Keeper:
             last = self._part(made, seen, tracks=former or bool(self.view.view_options.key))
             crash_point("view.filling")
         if former:
-            await self._delete_where("true", lambda key: key not in seen)
+            await self._delete(await self._writer.others(seen))
         await self._write(last, Progress(positions, replace(self.state, filled=True)))
         self.kept.filled_rows += len(last.upserts)
         crash_point("view.filled")
@@ -381,20 +377,6 @@ class Keeper:
     async def _last_seq(self, table: Table) -> int:
         return await self._tables.stored.last_seq(table, self.sight.user)
 
-    async def _delete_where(self, condition: str, is_gone: Callable[[Key], bool]) -> None:
-        """Delete the rows for which a condition holds, if their keys are gone."""
-        name = self.view.name
-        view = await self._writer.rows()
-        text = f'SELECT {quoted(self.view.key)} FROM "{name.namespace}"."{name.table}" WHERE {condition}'  # noqa: S608 - ours
-        relations = {(name, False): self._queries.relation(self.view, "", view)}
-        gone: list[Key] = []
-        async for part in self._queries.stream_bound(
-            BoundQuery(QueryText(text), [], relations), Wanted(user=self.view.owned_by)
-        ):
-            gone += await beside(part.num_rows, _keys_that, is_gone, part)
+    async def _delete(self, gone: Sequence[Key]) -> None:
         for start in range(0, len(gone), DELETED_TOGETHER):
             await self._write(Outcome(deletes=gone[start : start + DELETED_TOGETHER]), Progress((), self.state))
-
-
-def _keys_that(is_gone: Callable[[Key], bool], part: pa.Table) -> list[Key]:
-    return [key for key in keys_in(part.columns) if is_gone(key)]

@@ -2,7 +2,8 @@
 
 Law: what is known is how these keys stood at one change of the view's copy. It counts where the copy stands at that
 change, and whoever finds it elsewhere has all of it forgotten. So neither a failure nor a restart nor another writer
-has to tell, and flushes and compactions, which change no row, take nothing away.
+has to tell, and flushes and compactions, which change no row, take nothing away. How many rows there are is known
+likewise: where as many are known, they are all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from kalam.rows.stored import pack_rows
 from kalam.rows.types import Row
-from kalam.storage.log.copies import Key
+from kalam.storage.log.copies import Key, Op
 from kalam.storage.log.times import from_us
 from kalam.storage.log.writes import Change
 from kalam.storage.segments.cold_keys import KeyedRow
@@ -36,6 +37,7 @@ Former = KeyedRow | Unknown | None
 
 
 class _Change(msgspec.Struct, frozen=True):
+    op: Op
     keys: Sequence[Key]
     rows: Sequence[Row] | None
     byte_count: int
@@ -59,6 +61,7 @@ class KnownRows:
         self._newer: dict[Key, KeyedRow | None] = {}
         self._older: dict[Key, KeyedRow | None] = {}
         self._newer_bytes = 0
+        self._count: int | None = None
         self._written: _Written | None = None
 
     def find(self, seq: int, keys: Sequence[Key]) -> list[Former]:
@@ -80,6 +83,19 @@ class KnownRows:
             packed = pack_rows([each.row for each in found.values() if each is not None])
             self._add(found.keys(), found.values(), len(packed) + ENTRY_BYTES * len(found))
 
+    def counted(self, seq: int, count: int) -> None:
+        """Take note of how many rows the copy had at change ``seq``."""
+        if seq == self._seq:
+            self._count = count
+
+    def others(self, seq: int, keys: Collection[Key]) -> list[Key] | None:
+        """The keys of all rows but these at change ``seq``, at which the copy stands; None if not all are known."""
+        self._take_in()
+        if seq != self._seq:
+            self._forget(seq)
+        there = [key for key, row in (self._older | self._newer).items() if row is not None]
+        return [key for key in there if key not in keys] if len(there) == self._count else None
+
     def wrote(self, changes: Sequence[Change], last_seq: int, updated_us: int) -> None:
         """Take note of changes that were committed, the last of them as ``last_seq``, where there is room for them."""
         sizes = [len(change.packed) + ENTRY_BYTES * len(change.keys) for change in changes]
@@ -87,7 +103,8 @@ class KnownRows:
         if sum(sizes) <= self._bytes_max:
             rows = [None if change.op == "delete" else change.rows for change in changes]
             keys = [change.keys for change in changes]
-            self._written = _Written(list(map(_Change, keys, rows, sizes)), last_seq, updated_us)
+            ops = [change.op for change in changes]
+            self._written = _Written(list(map(_Change, ops, keys, rows, sizes)), last_seq, updated_us)
 
     def _take_in(self) -> None:
         """Make rows of what was written; that is for whoever looks for some, in whose thread it is done."""
@@ -104,6 +121,8 @@ class KnownRows:
                 rows = map(KeyedRow, change.rows, range(first_seq, first_seq + len(change.keys)), repeat(updated))
             self._add(change.keys, rows, change.byte_count)
             first_seq += len(change.keys)
+            if self._count is not None:
+                self._count += len(change.keys) * {"insert": 1, "update": 0, "delete": -1}[change.op]
         self._seq = written.last_seq
 
     def _add(self, keys: Collection[Key], rows: Iterable[KeyedRow | None], byte_count: int) -> None:
@@ -117,3 +136,4 @@ class KnownRows:
 
     def _forget(self, seq: int) -> None:
         self._newer, self._older, self._newer_bytes, self._seq = {}, {}, 0, seq
+        self._count = None if seq else 0  # for change 0 is before the first one

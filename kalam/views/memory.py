@@ -6,7 +6,7 @@ number. What the view is filled with takes no number and is told to nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
 
@@ -80,6 +80,10 @@ class MemoryRows(Fitting):
     async def is_empty(self) -> bool:
         """Whether it was not filled yet."""
         return not self._rows and not self.last_seq
+
+    async def others(self, keys: Collection[Key]) -> list[Key]:
+        """The keys of all rows but these."""
+        return [key for key in self._rows if key not in keys]
 
     async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
         state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 import msgspec
+import pyarrow as pa
 from msgspec.structs import replace
 
 from kalam.errors import InvalidValue, KalamError, TooLarge
+from kalam.query.composed import quoted
+from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries
-from kalam.rows.keys import shown_key
+from kalam.rows.keys import keys_in, shown_key
 from kalam.rows.types import Row
 from kalam.schema import Table
+from kalam.sql.text.statements import QueryText
 from kalam.storage.log.copies import Key, View
 from kalam.storage.log.copy_store import CopyStore
 from kalam.storage.log.crash import crash_point
@@ -54,6 +58,9 @@ class Written(Protocol):
 
     async def is_empty(self) -> bool:
         """Whether nothing was ever written."""
+
+    async def others(self, keys: Collection[Key]) -> list[Key]:
+        """The keys of all rows but these."""
 
 
 class Fitting(ABC):
@@ -113,6 +120,18 @@ class Writer(Fitting):
         view = await self._stored.view(self._view, "")
         return view is None or not view.last_seq
 
+    async def others(self, keys: Collection[Key]) -> list[Key]:
+        """The keys of all rows but these; they are asked for where they are not known."""
+        view = await self._stored.view(self._view, "")
+        if view is None:
+            return []
+        known = await beside(len(keys), self.known_rows.others, view.last_seq, keys)
+        if known is not None:
+            return known
+        found, count = await keys_where(self._queries, self._view, view, "true", without=keys)
+        self.known_rows.counted(view.last_seq, count)
+        return found
+
     async def _write(self, outcome: Outcome, progress: Progress) -> ViewState:
         state = replace(progress.state, failed=progress.state.failed + len(outcome.left_out))
 
@@ -147,3 +166,22 @@ class Writer(Fitting):
     def _learn(self, keys: Sequence[Key], found: KeyedRows) -> None:
         there = {self._view.key_of(each.row): each for each in found.rows}
         self.known_rows.learn(found.seen_seq, dict.fromkeys(keys) | there)
+
+
+async def keys_where(
+    queries: Queries, view: Table, rows: Source, condition: str, without: Collection[Key] = ()
+) -> tuple[list[Key], int]:
+    """The keys of the rows of a view for which a condition holds, without some; and how many rows these are in all."""
+    name = view.name
+    text = f'SELECT {quoted(view.key)} FROM "{name.namespace}"."{name.table}" WHERE {condition}'  # noqa: S608 - ours
+    relations = {(name, False): queries.relation(view, "", rows)}
+    keys: list[Key] = []
+    count = 0
+    async for part in queries.stream_bound(BoundQuery(QueryText(text), [], relations), Wanted(user=view.owned_by)):
+        count += part.num_rows
+        keys += await beside(part.num_rows, _keys_without, part, without)
+    return keys, count
+
+
+def _keys_without(part: pa.Table, without: Collection[Key]) -> list[Key]:
+    return [key for key in keys_in(part.columns) if key not in without]

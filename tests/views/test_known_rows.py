@@ -186,7 +186,38 @@ async def test_rows_are_those_that_were_written_whatever_comes_between(lab: Lab,
         for key in deletes:
             rows.pop(key, None)
         assert repr(sorted(lab.told.items())) == repr(sorted(rows.items()))  # which tells the zeros apart
+        await check_others(lab, keys[:3], rows)
         assert repr(sorted((await lab.rows()).items())) == repr(sorted(rows.items()))
+
+
+async def check_others(lab: Lab, keys: Collection[Key], rows: Collection[Key]) -> None:
+    """Where all rows are known they are those that are there; else their number is told, as by who has asked for it."""
+    view, known = await lab.stored.view(lab.view, ""), lab.writer.known_rows
+    seq = 0 if view is None else view.last_seq
+    found = known.others(seq, keys)
+    if found is None:
+        known.counted(seq, len(rows))
+        found = known.others(seq, keys)
+    assert found is None or sorted(found) == sorted(set(rows) - set(keys))
+
+
+async def test_all_rows_are_known_from_the_beginning_or_from_when_they_were_counted(lab: Lab) -> None:
+    await lab.write([(key, 1, 0.0) for key in range(6)])
+    await lab.write([(6, 1, 0.0), (0, 2, 0.0)], [1, 2])
+    assert await lab.writer.others({0, 3}) == [4, 5, 6], "which nothing is asked for"
+    mine, lab.writer = lab.writer, lab.another_writer()
+    await lab.write([(7, 1, 0.0)], [3])
+    view = await lab.stored.view(lab.view, "")
+    assert view is not None
+    known = lab.writer.known_rows
+    for writer in (mine, lab.writer):
+        assert writer.known_rows.others(view.last_seq, []) is None, "who has not seen all changes"
+    known.counted(view.last_seq, 5)
+    assert known.others(view.last_seq, []) is None, "a part of them"
+    await lab.write([(0, 3, 0.0), (4, 3, 0.0), (5, 3, 0.0), (6, 3, 0.0)])
+    assert sorted(await lab.writer.others({0, 4, 5})) == [6, 7]
+    await lab.write([], [0, 4, 5, 6, 7])
+    assert await lab.writer.others(set()) == []
 
 
 async def test_what_was_written_is_not_read_again_be_it_flushed_or_gone(lab: Lab) -> None:

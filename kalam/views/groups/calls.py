@@ -10,11 +10,15 @@ from kalam.views.shape.classified import AggregateKind
 
 
 class KeptCall(msgspec.Struct, frozen=True):
-    """An aggregate with the types of what it gathers (None for ``count(*)``) and of its value."""
+    """An aggregate with the types of what it gathers (None for ``count(*)``) and of its value.
+
+    ``column`` is the number of the aggregate whose argument is the same, None for its own: it is gathered once.
+    """
 
     kind: AggregateKind
     argument: pa.DataType | None
     value: pa.DataType
+    column: int | None = None
 
     @property
     def unkept(self) -> str | None:

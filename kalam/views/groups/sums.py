@@ -23,7 +23,7 @@ _MASK = (1 << _LIMB) - 1
 _LEAST = -1_088
 """The power of two of the lowest limb that there can be: below 2^-1074, and a multiple of 32."""
 UNITS = (12, -20, -52, -84)
-"""The powers of two in whole numbers of which sums of DOUBLEs are gathered."""
+"""The powers of two in whole numbers of which sums of any DOUBLEs are gathered."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -141,9 +141,13 @@ class FloatSums:
         _settle(self.limbs, batch.slots)
 
     def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
-        """Add sums that are whole numbers of ``UNITS``, as they are or by how many units that is."""
+        """Add sums: DOUBLEs as they are, whole numbers of each of ``UNITS`` as these."""
+        if pa.types.is_floating(columns[0].type):
+            for column in columns:
+                self.add(batch, doubles(column.fill_null(0)))
+            return
         for power, column in zip(UNITS, columns, strict=True):
-            whole = _whole(column) if pa.types.is_integer(column.type) else _units(doubles(column.fill_null(0)), power)
+            whole = _whole(column)
             if not whole.any():
                 continue
             place, shift = divmod(power - _LEAST, _LIMB)
@@ -228,11 +232,6 @@ def _limbs_of(values: pa.Array, count: int) -> list[npt.NDArray[Any]]:
 def _whole(column: pa.Array) -> Ints:
     """Whole numbers, 0 where nothing was added up."""
     return np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
-
-
-def _units(values: Floats, power: int) -> Ints:
-    """How many units of a power of two there are in each value, all of them whole numbers of at most 53 bits."""
-    return np.ldexp(values, -power).astype(np.int64)
 
 
 def doubles(values: pa.Array) -> Floats:

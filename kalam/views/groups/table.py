@@ -50,9 +50,9 @@ class GroupTable:
     def __len__(self) -> int:
         return len(self._index)
 
-    def gathering(self, *, many: bool = False) -> Gathering:
-        """The texts for what ``merge`` takes, for groups of very ``many`` rows or of fewer."""
-        return Gathering(len(self._keys), self._calls, many=many)
+    def gathering(self, *, careful: bool = False) -> Gathering:
+        """The texts for what ``merge`` takes; ``careful`` ones take any values and groups of any size."""
+        return Gathering(len(self._keys), self._calls, careful=careful)
 
     @property
     def stale(self) -> Ints:
