@@ -9,7 +9,7 @@ that is over.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from operator import add
@@ -42,7 +42,8 @@ from kalam.views.groups import GroupTable
 from kalam.views.groups.batch import Ints
 from kalam.views.keys import hidden_key, hidden_keys
 from kalam.views.method import Changes, LeftOut, Outcome, Stopped
-from kalam.views.relation import Relation
+from kalam.views.parts import together
+from kalam.views.relation import Relation, names_read
 from kalam.views.result_types import fitted
 from kalam.views.retention import Retention
 from kalam.views.shape import Grouped
@@ -78,7 +79,7 @@ class Aggregating:
         self._view, self._source, self._grouped = view, source, grouped
         self._queries, self._memory, self._reread, self._groups_max = queries, memory, reread, groups_max
         self._sight = sight
-        self._relation = Relation.of(source, _read(view, source))
+        self._relation = Relation.of(source, names_read(view, source))
         self._rows_text = grouped.rows_text(with_place=False)
         self._computed = GroupQueries(grouped, source, self._relation, process)
         self._hidden = VIEW_KEY in view.key
@@ -121,14 +122,14 @@ class Aggregating:
         self._gathered.clear()
         self._failing.clear()
         slots = groups.all_slots()
-        chunk: pa.RecordBatch | None = None
-        if self._memory is not None:
-            chunk = await in_thread(Purpose.LIVE, groups.dump, slots)
         for start in range(0, max(len(slots), 1), FILL_ROWS):
-            part = slots[start : start + FILL_ROWS]
-            yield await in_thread(Purpose.LIVE, self._outcome, part, left_out, chunk, whole=chunk is not None)
-            left_out, chunk = [], None
+            yield await in_thread(Purpose.LIVE, self._of_filled, slots, start, [] if start else left_out)
         self._just_filled = True
+
+    def _of_filled(self, slots: Ints, start: int, left_out: list[LeftOut]) -> Outcome:
+        """The rows of some of the groups; with the first ones goes what is remembered of all."""
+        chunk = None if start or self._memory is None else self._known.dump(slots)
+        return self._outcome(slots[start : start + FILL_ROWS], left_out, chunk, whole=True)
 
     async def _filled(self, source: Source, groups: GroupTable) -> tuple[GroupTable, list[LeftOut]]:
         """The groups of a source, of which nothing is known yet, and the rows that fail.
@@ -151,12 +152,13 @@ class Aggregating:
     async def _gather(self, source: Source, groups: GroupTable, *, careful: bool) -> bool:
         """Have the engine gather the rows of a source; False where the plain way is not exact."""
         gathering, rest = groups.gathering(careful=careful), dict[int, int]()
-        async for part in self._stream(self._rows_text, source, gathering.groups_text()):
-            if not part.num_rows:  # which tells only the columns
-                continue
-            if not gathering.is_exact(part):
-                return False
-            rest |= await in_thread(Purpose.LIVE, groups.merge, part)
+        async with aclosing(
+            together(self._stream(self._rows_text, source, gathering.groups_text()), FILL_ROWS)
+        ) as parts:
+            async for part in parts:
+                if not gathering.is_exact(part):
+                    return False
+                rest |= await in_thread(Purpose.LIVE, groups.merge, part)
         texts = [gathering.distinct_text(number) for number in gathering.distinct]
         texts += [gathering.rest_text(rest)] if rest else []
         for text in texts:
@@ -192,7 +194,7 @@ class Aggregating:
         keys = keys_in([part.column(name) for name in self._source.key])
         return [LeftOut(shown_key(self._source, keys[each.place]), each.reason) for each in failed]
 
-    async def _stream(self, text: str, source: Source, around: str | None = None) -> AsyncIterator[pa.Table]:
+    async def _stream(self, text: str, source: Source, around: str | None = None) -> AsyncGenerator[pa.Table, None]:
         guard = self._sight.guard(self._source)
         relation = self._queries.relation(self._source, self._sight.user, source, guard=guard)
         asked = None if around is None else Around(RELATION_NAMESPACE, "rows", around)
@@ -248,7 +250,7 @@ class Aggregating:
     def _read_as(self, source: Table) -> None:
         """Read versions of the source as it is now: an ALTER may have put its columns elsewhere."""
         if source.schema_version != self._source.schema_version:
-            self._source, self._relation = source, Relation.of(source, _read(self._view, source))
+            self._source, self._relation = source, Relation.of(source, names_read(self._view, source))
             self._computed.read_anew(source, self._relation)
 
     @property
@@ -394,10 +396,3 @@ def _without(slots: Ints, some: Ints) -> Ints:
 
 def _told(key: Key) -> str:
     return key if isinstance(key, str) else hidden_key(key if isinstance(key, tuple) else (key,))
-
-
-def _read(view: Table, source: Table) -> tuple[str, ...]:
-    """The columns of the source that the view reads."""
-    return tuple(
-        name for reads in view.view_options.reads if reads.table_id == source.table_id for name in reads.columns
-    )

@@ -48,3 +48,10 @@ def bound_text(query: QueryText, sources: Sequence[Table]) -> str:
     """The text of a query whose tables are these, as a worker takes it."""
     formed, _ = with_own_forms(query, [columns_of(source) for source in sources])
     return bind_names(formed, [source.name for source in sources])
+
+
+def names_read(view: Table, source: Table) -> tuple[str, ...]:
+    """The columns of a source that a view reads."""
+    return tuple(
+        name for reads in view.view_options.reads if reads.table_id == source.table_id for name in reads.columns
+    )

@@ -143,8 +143,9 @@ class FloatSums:
     def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
         """Add sums: DOUBLEs as they are, whole numbers of each of ``UNITS`` as these."""
         if pa.types.is_floating(columns[0].type):
-            for column in columns:
-                self.add(batch, doubles(column.fill_null(0)))
+            values = np.concatenate([doubles(column.fill_null(0)) for column in columns])
+            codes, weights = (np.tile(each, len(columns)) for each in (batch.codes, batch.weights))
+            self.add(Batch(codes, batch.slots, weights), values)
             return
         for power, column in zip(UNITS, columns, strict=True):
             whole = _whole(column)
