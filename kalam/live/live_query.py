@@ -163,20 +163,19 @@ class LiveQuery:
         if self.waiting:
             self.sink.note(self)
 
-    def push(self, seqs: Sequence[int], changes: Sequence[bytes], byte_count: int) -> None:
-        """Queue changes that match; ``byte_count`` is their size."""
+    def push(self, changes: Sequence[tuple[int, bytes]], byte_count: int) -> None:
+        """Queue numbered changes that match; ``byte_count`` is the size of what they say."""
         if self.closed is not None or self._overflown:
             return
-        if self._live and seqs[0] <= self._start_seq:
-            pairs = [(seq, change) for seq, change in zip(seqs, changes, strict=True) if seq > self._start_seq]
-            seqs, changes = [seq for seq, _ in pairs], [change for _, change in pairs]
-            byte_count = sum(map(len, changes))
+        if self._live and changes[0][0] <= self._start_seq:
+            changes = [numbered for numbered in changes if numbered[0] > self._start_seq]
+            byte_count = sum(len(change) for _, change in changes)
         size = byte_count + CHANGE_OVERHEAD_BYTES * len(changes)
         bound = self._queue_bytes_max if self._live else self._held_bytes_max
         if self._changes and self._bytes + size > bound:
             self._overflow()
         else:
-            self._changes.extend(zip(seqs, changes, strict=True))
+            self._changes.extend(changes)
             self._bytes += size
         if self._live:
             self.sink.note(self)

@@ -44,11 +44,10 @@ WatchName = tuple[int, str]
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What a batch gave for some live queries."""
+    """What a batch gave for some live queries: numbered changes, which all of them hold as they are here."""
 
     queries: tuple[LiveQuery, ...]
-    seqs: Sequence[int]
-    changes: Sequence[bytes]
+    changes: Sequence[tuple[int, bytes]]
     byte_count: int
 
 
@@ -225,7 +224,7 @@ class Watch:
         shares, failures = outcome
         for share in shares:
             for query in share.queries:
-                query.push(share.seqs, share.changes, share.byte_count)
+                query.push(share.changes, share.byte_count)
         for predicate, error in failures:
             for queries in self._audiences.get(predicate, {}).values():
                 for query in queries:
@@ -386,5 +385,4 @@ def _share(
     shown = [(batch.seqs[pick[1]], text) for pick in picks if (text := texts[pick]) is not None]
     if not shown:
         return None
-    seqs, changes = zip(*shown, strict=True)
-    return Share(queries, seqs, changes, sum(map(len, changes)))
+    return Share(queries, shown, sum(len(text) for _, text in shown))

@@ -70,7 +70,7 @@ def query() -> LiveQuery:
 
 def push(query: LiveQuery, *seqs: int, size: int = 50) -> None:
     changes = [json.dumps({"seq": seq, "filler": "x" * size}).encode() for seq in seqs]
-    query.push(seqs, changes, sum(map(len, changes)))
+    query.push(list(zip(seqs, changes, strict=True)), sum(map(len, changes)))
     query.progress.seq = seqs[-1]
 
 
