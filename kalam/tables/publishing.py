@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
@@ -12,9 +13,12 @@ from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.storage.log.answers import MessageName
 from kalam.tables.insert_batch import NO_ROWS, Answer, Batch, Tally, answer_json
+from kalam.tables.joined import Joined
 from kalam.tables.sifted import Sifted
 from kalam.tables.streams import Published, StreamTables
+from kalam.tasks import to_its_end
 
+JOINED_ROWS_MAX = 10_000
 _MSG_ID = attrgetter("msg_id")
 
 
@@ -26,11 +30,48 @@ class Publishing:
         self._tally = tally
 
     async def run(self) -> list[Answer]:
-        """Publish what can be; the answer or the error of each message, in order."""
+        """Publish what can be; the answer or the error of each message, in order.
+
+        Messages with ids that wait for their turn are published together, whichever batches they came in.
+        """
         if not any(map(_MSG_ID, self._batch.messages)):
             return await self._publish(self._users, self._batch)
-        async with self._streams.turn(self._table):  # held until the answers are kept: a repeat waits for them
-            return await self._publish_once()
+        joined = self._streams.joinable.get(self._table.table_id)
+        if joined is not None and joined.row_count + len(self._batch.rows) <= JOINED_ROWS_MAX:
+            place = joined.add(self._users, self._batch)
+            return (await asyncio.shield(joined.answers))[place : place + len(self._users)]
+        joined = self._streams.joinable[self._table.table_id] = Joined()
+        joined.add(self._users, self._batch)
+        return (await self._run_joined(joined))[: len(self._batch.messages)]
+
+    async def _run_joined(self, joined: Joined) -> list[Answer]:
+        """Wait for the turn, and publish what waits by then; whoever is cancelled meanwhile does it for the others."""
+        turn, cancelled = self._streams.turn(self._table), False
+        while not cancelled or joined.others:
+            try:
+                await turn.acquire()  # here and in no task: others are behind it from now on
+                break
+            except asyncio.CancelledError:
+                cancelled = True
+        self._streams.end_joining(self._table, joined)
+        if cancelled and not joined.others:
+            raise asyncio.CancelledError
+        try:  # held until the answers are kept: a repeat waits for them
+            whole = Publishing(self._streams, self._table, joined.users, joined.batch(), self._tally)
+            await to_its_end(whole.answer(joined))
+        finally:
+            turn.release()
+        if cancelled:
+            raise asyncio.CancelledError
+        return joined.answers.result()
+
+    async def answer(self, joined: Joined) -> None:
+        """Publish what was joined, in its turn, and tell all who wait for it."""
+        try:
+            joined.answers.set_result(await self._publish_once())
+        except Exception as exc:  # noqa: BLE001 - whoever waits raises it
+            joined.answers.set_exception(exc)
+            joined.answers.exception()  # which whoever has gone does not ask for
 
     async def _publish_once(self) -> list[Answer]:
         """Publish what is no repeat, and keep the answers; a repeat gets the answer of the first one.

@@ -22,6 +22,7 @@ from kalam.storage.log.catalogue import Catalogue
 from kalam.storage.log.database import Database, now_us
 from kalam.tables.evictions import Evictions
 from kalam.tables.flights import Flights
+from kalam.tables.joined import Joined
 from kalam.tables.ports import Acked, Events, StreamPort
 from kalam.tables.room import Room
 from kalam.tables.runs import subject_keys
@@ -85,6 +86,8 @@ class StreamTables:
         self._windows: dict[int, Window] = {}
         self._logged: dict[int, tuple[float, int]] = {}
         self._turns: dict[int, asyncio.Lock] = {}
+        self.joinable: dict[int, Joined] = {}
+        """What waits for its turn and may be joined, by the table's id: nothing else waits behind it."""
         self.flights = Flights()
         self._listeners: list[EventListener] = []
         self.room = Room()
@@ -108,10 +111,16 @@ class StreamTables:
         """Held, by one insert after another, until its events are on their way: nobody overtakes one that asks."""
         return self._turns.setdefault(table.table_id, asyncio.Lock())
 
+    def end_joining(self, table: Table, joined: Joined) -> None:
+        """Nobody joins these any more."""
+        if self.joinable.get(table.table_id) is joined:
+            del self.joinable[table.table_id]
+
     async def publish(self, table: Table, events: Events, *, in_turn: bool = False) -> Published:
         """Publish events in order; of an EPHEMERAL table those that somebody listens for."""
         if in_turn:
             return await self._publish(table, events, lambda: None)
+        self.joinable.pop(table.table_id, None)  # who comes later does not overtake these
         turn = self.turn(table)
         await turn.acquire()
         with ExitStack() as stack:

@@ -69,3 +69,32 @@ async def test_an_ephemeral_insert_that_asks_is_not_overtaken_by_one_that_need_n
         last = await program.insert(table, many)
     assert last.code is None
     assert steps_back(stored(program, table)) == []
+
+
+async def test_inserts_with_ids_that_wait_for_their_turn_are_published_together(
+    program: Program, namespace: str
+) -> None:
+    """Each has its own answer, also where another one beside it is a repeat or no row."""
+    table = f"{namespace}.t"
+    program.server.sql(f"CREATE STREAM TABLE {table} (id BIGINT)")
+    acked: dict[int, dict[str, Any]] = {}
+
+    async def insert(first: int) -> None:
+        for number in range(first, 400, 20):
+            headers = {"Nats-Msg-Id": f"m{number}"}
+            answer = await program.insert(table, {"id": number}, headers=headers)
+            acked[number] = answer.json
+            repeat, wrong, many = await asyncio.gather(
+                program.insert(table, {"id": number}, headers=headers),
+                program.insert(table, {"id": "x"}, headers={"Nats-Msg-Id": f"w{number}"}),
+                program.insert(table, [{"id": 1_000 + number}] * 3, headers={"Nats-Msg-Id": f"n{number}"}),
+            )
+            assert (repeat.json, wrong.code, many.json["rows"]) == (answer.json, "invalid_value", 3)
+            acked[1_000 + number] = many.json
+
+    await asyncio.gather(*map(insert, range(20)))
+    numbers = stored(program, table)
+    assert sorted(numbers) == sorted([*range(400), *[*range(1_000, 1_400)] * 3])
+    assert {number: answer["seq"] for number, answer in acked.items()} == {
+        number: seq for seq, number in enumerate(numbers, 1)
+    }
