@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from kalam.schema import Table
 from kalam.tables.insert_batch import Answer, Batch
 
 
 class Joined:
-    """Batches that are published as one; ``answers`` are those of all their messages, in order."""
+    """Batches of one version of a table that are published as one; ``answers`` are those of all messages, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table) -> None:
+        self.table = table
         self.users: list[str] = []
         self.row_count = 0
         self.answers: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()

@@ -36,11 +36,11 @@ class Publishing:
         """
         if not any(map(_MSG_ID, self._batch.messages)):
             return await self._publish(self._users, self._batch)
-        joined = self._streams.joinable.get(self._table.table_id)
-        if joined is not None and joined.row_count + len(self._batch.rows) <= JOINED_ROWS_MAX:
+        joined, rows = self._streams.joinable.get(self._table.table_id), len(self._batch.rows)
+        if joined is not None and joined.table is self._table and joined.row_count + rows <= JOINED_ROWS_MAX:
             place = joined.add(self._users, self._batch)
             return (await asyncio.shield(joined.answers))[place : place + len(self._users)]
-        joined = self._streams.joinable[self._table.table_id] = Joined()
+        joined = self._streams.joinable[self._table.table_id] = Joined(self._table)
         joined.add(self._users, self._batch)
         return (await self._run_joined(joined))[: len(self._batch.messages)]
 
