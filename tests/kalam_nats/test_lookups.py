@@ -9,7 +9,10 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.msg import Msg
+from patience import PATIENCE_S
 from server_process import ServerProcess
+
+from kalam_nats.door.requests import LOOKUPS_TOGETHER_MAX, WAITING_LOOKUPS_MAX, taken_in_a_turn
 
 TABLE = "lookups.t"
 
@@ -37,7 +40,7 @@ async def together(server: ServerProcess, requests: list[tuple[str, dict[str, An
     for place, (user, body) in enumerate(requests):
         await client.publish(f"kalam.api.{user}.sql", json.dumps(body).encode(), reply=f"{inbox}.{place}")
     await client.flush()
-    await asyncio.wait_for(done.wait(), 20)
+    await asyncio.wait_for(done.wait(), PATIENCE_S)
     await client.close()
     return [answers[place] for place in range(len(requests))]
 
@@ -71,6 +74,7 @@ async def test_what_comes_together_is_answered_as_what_comes_alone(server: Serve
     ]
     alone = [answer for request in requests for answer in await together(server, [request])]
     assert await together(server, requests) == alone
+    assert await together(server, requests * 5) == alone * 5  # more than one turn of the loop looks up
     rows = [answer[0]["rows"] for answer in alone[:43]]
     gone = {7, 41, -1} if state == "flushed" else {40, 41, -1}
     assert [not found for found in rows] == [key in gone for key in (*range(42), -1)]
@@ -78,3 +82,18 @@ async def test_what_comes_together_is_answered_as_what_comes_alone(server: Serve
     texts = [answer if isinstance(answer, str) else answer[0]["rows"] for answer in alone[43:]]
     assert texts[4:10] == [[["ada"]], [["ben"]], [], [["ada"]], [["ben"]], [["ada"]]]
     assert all(isinstance(text, str) for text in (texts[10], *texts[13:14], *texts[15:]))
+
+
+@pytest.mark.parametrize("coming", [1, LOOKUPS_TOGETHER_MAX, LOOKUPS_TOGETHER_MAX + 1, 5_000])
+def test_however_many_requests_come_in_each_turn_of_the_loop_only_so_many_are_left_for_a_later_one(coming: int) -> None:
+    waiting = 0
+    for _ in range(2_000):
+        waiting = max(0, waiting + coming - taken_in_a_turn(waiting + coming))
+        assert waiting <= (WAITING_LOOKUPS_MAX if coming > LOOKUPS_TOGETHER_MAX else 0)
+
+
+async def test_more_requests_than_wait_for_a_turn_are_all_answered(server: ServerProcess) -> None:
+    server.sql(f"INSERT INTO {TABLE} VALUES (1000, 'here', NULL) ON CONFLICT DO NOTHING")
+    request = ("ada", {"sql": f"SELECT v FROM {TABLE} WHERE id = $1", "params": [1_000]})
+    answers = await together(server, [request] * 5_000)
+    assert [answer[0]["rows"] for answer in answers] == [[["here"]]] * 5_000

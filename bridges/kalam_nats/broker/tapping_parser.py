@@ -76,7 +76,7 @@ class TappingParser(Parser):
                 return end + 2, size, False
             sid = words[2]
             if (take := taps.get(sid)) is not None and words[0] == b"MSG":
-                try:
+                try:  # as hand_over, whose call would be felt here
                     take(words[1], words[3] if len(words) == 5 else b"", data[end + 2 : following - 2], None)
                 except Exception:
                     log.exception(NOT_TAKEN, subject=shown(words[1]))

@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 SQL_INFLIGHT_MAX = 1_024
 LOOKUPS_TOGETHER_MAX: Final = 100
 """Requests that are looked up in one turn of the loop, which is kept for three milliseconds by them."""
+WAITING_LOOKUPS_MAX: Final = 1_000
+"""So many are left for a later turn at most: whoever sends faster keeps the loop for longer, and fills no memory."""
 ASKING: Final = frozenset(WORDS)
 """Headers by which a message asks for another taking than the rule."""
 
@@ -69,6 +71,11 @@ SqlSession = tuple[bytes, str | None, str | None, str]
 """What requests have in common that are of one session: subject, namespace, names and integers."""
 
 _TRACE = attrgetter("trace")
+
+
+def taken_in_a_turn(waiting: int) -> int:
+    """Of how many waiting requests the rows are looked up in one turn of the loop."""
+    return max(LOOKUPS_TOGETHER_MAX, waiting - WAITING_LOOKUPS_MAX)
 
 
 class Requests:
@@ -298,8 +305,9 @@ class Requests:
 
         What is too much for one turn of the loop is left for the next, before what comes meanwhile.
         """
-        batch = self._waiting_sql[:LOOKUPS_TOGETHER_MAX]
-        del self._waiting_sql[:LOOKUPS_TOGETHER_MAX]
+        count = taken_in_a_turn(len(self._waiting_sql))
+        batch = self._waiting_sql[:count]
+        del self._waiting_sql[:count]
         if self._waiting_sql:
             asyncio.get_running_loop().call_soon(self._answer_sql)
         started = time.perf_counter()
