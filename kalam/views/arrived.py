@@ -37,13 +37,13 @@ class Gathered(msgspec.Struct, frozen=True):
         """All of these, as if they had come at once."""
         if len(pieces) == 1:
             return pieces[0]
-        starts = accumulate((piece.versions for piece in pieces), initial=0)
+        *starts, versions = accumulate((piece.versions for piece in pieces), initial=0)
         return cls(
             Arrived(
                 np.concatenate([piece.arrived.slots for piece in pieces]),
-                np.concatenate([piece.arrived.places + start for piece, start in zip(pieces, starts)]),  # noqa: B905
+                np.concatenate([piece.arrived.places + start for piece, start in zip(pieces, starts, strict=True)]),
             ),
             np.unique(np.concatenate([piece.touched for piece in pieces])),
             [left_out for piece in pieces for left_out in piece.left_out],
-            sum(piece.versions for piece in pieces),
+            versions,
         )

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 from small_disk import fill, small_disk
 
@@ -186,7 +187,7 @@ def test_those_who_miss_a_row_group_together_decode_it_once(
 ) -> None:
     table = write(tmp_path / "segment", pa.int64(), range(1_000), group_rows=1_000)
     reads = Reads(tmp_path / "segment", table.schema, bytes_max)
-    decoded, patience = Opened.decoded, time.monotonic() + 30
+    decoded, patience = Opened.decoded, time.monotonic() + PATIENCE_S
     begun: list[tuple[str, ...]] = []
 
     def counted(opened: Opened, group: int, names: Sequence[str]) -> pa.Table:
