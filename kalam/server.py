@@ -193,9 +193,9 @@ async def _open_engine(
     stack.push_async_callback(_finish, background.schedule, engine, flush=settings.flush_at_shutdown)
     senders = senders_of(broker.subjects, access, opened.logins)
     requests = Requests(broker.connection, broker.subjects, engine, broker.rejections, senders)
-    await requests.open()
-    stack.push_async_callback(requests.drain)
-    await _open_live(stack, broker, engine, requests, delivery, senders, identity)
+    await _open_requests(stack, broker, engine, requests, delivery, senders, identity)
+    if opened.logins is not None:
+        opened.logins.before_cuts(delivery.say_last_words)
     await begin_logins(opened, broker.jetstream, access, storage.catalogue, broker.subjects, queries.policies.keys)
     return engine, requests, queries, access
 
@@ -209,7 +209,7 @@ async def _last_look(storage: Storage, broker: Broker) -> None:
     await broker.streams.last_look(storage.catalogue.streams())
 
 
-async def _open_live(
+async def _open_requests(
     stack: AsyncExitStack,
     broker: Broker,
     engine: Engine,
@@ -218,6 +218,8 @@ async def _open_live(
     senders: Senders,
     identity: dict[str, str],
 ) -> None:
+    await requests.open()
+    stack.push_async_callback(requests.drain)
     await delivery.open()
     await stack.enter_async_context(running(delivery.run(), "live delivery"))
     live = LiveRequests(broker.connection, broker.subjects, engine, delivery, senders)

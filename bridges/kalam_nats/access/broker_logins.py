@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -63,6 +63,11 @@ class BrokerLogins:
     ) -> None:
         self._connection, self._keys, self._options, self._timeout_s = connection, keys, options, timeout_s
         self.callout = callout
+        self._before_cuts: Callable[[], Awaitable[None]] | None = None
+
+    def before_cuts(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Have this done before connections end, for what is still to be told on them."""
+        self._before_cuts = wait
 
     def answered(self) -> bool:
         """Whether the broker can ask about a login at this moment."""
@@ -99,6 +104,8 @@ class BrokerLogins:
         async def narrowed(what: Narrowed) -> None:
             found = cuts_of(what, catalogue, subjects)
             if found:
+                if self._before_cuts is not None:
+                    await self._before_cuts()
                 log.info("connections_ended", count=await cuts.cut(*found), reason=what.reason)
             await trusted.sweep()
 

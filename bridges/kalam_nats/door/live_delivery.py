@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
@@ -43,6 +43,8 @@ TURN_BYTES_MAX = 16 << 20
 """Bytes of all live queries that are handed to the connection at once."""
 UNPROVEN_BYTES_MAX = 4 << 20
 """Bytes of one live query after which the broker is asked whether they are read."""
+LAST_WORDS_S = 0.2
+"""How long connections that are about to end are kept for the last words of live queries on them."""
 SUBSCRIBER_GONE = "no subscriber"
 TOO_LARGE = "a row is larger than a message of this NATS may be (max_payload)"
 log = structlog.get_logger(__name__)
@@ -324,11 +326,21 @@ class LiveDelivery:
         self._registry.close(query.id, None, TOO_LARGE)
         return query.shape.message({"type": "snapshot", "rows": []})
 
+    async def say_last_words(self) -> None:
+        """Send what live queries that are closed have still to say; who ends their connections waits for it."""
+        await self._send_while(lambda: any(d.query.closed is not None for d in self._noted.values()), LAST_WORDS_S)
+
     async def drain(self, timeout_s: float) -> None:
         """Send what waits, the last words of closed live queries above all, as far as the time allows."""
+        await self._send_while(
+            lambda: bool(self._noted) or any(d.query.waiting for d in self._deliveries.values() if d.confirmed),
+            timeout_s,
+        )
+
+    async def _send_while(self, wanting: Callable[[], bool], timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                while self._noted or any(d.query.waiting for d in self._deliveries.values() if d.confirmed):
+                while wanting():
                     await self._turn()
                     await asyncio.sleep(0)
         except (TimeoutError, BrokerUnavailable, nats_errors.Error, OSError) as exc:
