@@ -2,7 +2,8 @@
 
 Law: who has not logged in within LOGIN_S is closed, and counts among those who wait and not among the sessions. A
 session ends when its login does: it is told so, what it reads is cancelled, and a commit goes on. What it has read
-and not given yet is dropped with the right to read it.
+and not given yet is dropped with the right to read it. It counts until its connection is closed, which is when the
+client has taken the last words, or takes nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ MESSAGE_BYTES: Final = 64 << 10
 EVERY_S: Final = 0.5
 """How often it is asked whether a login has ended by itself."""
 BACKLOG: Final = 1_024
+LAST_WORDS_S: Final = 5.0
+"""How long the server's end waits for clients to take what was written for them."""
 _SERVED: ContextVar[int] = ContextVar("served", default=0)
 """The session that is served; who listens to the book is run in the context of whoever changed it."""
 log = structlog.get_logger(__name__)
@@ -97,13 +100,17 @@ class Door:
         task.add_done_callback(self._tasks.pop)
 
     async def close(self) -> None:
-        """Show everybody out."""
+        """Show everybody out; whoever has to take the last words yet is waited for, for at most LAST_WORDS_S."""
+        channels = list(self._tasks.values())
         for session in self._sessions.values():
             self._show_out(session, Told(ADMIN_SHUTDOWN, "terminating connection due to administrator command"))
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await asyncio.gather(*(channel.gone() for channel in channels))
         await self._catalogue.aclose()
 
     async def run(self) -> None:
@@ -149,6 +156,7 @@ class Door:
             channel.write(messages.error(told(Exception()), "FATAL"))
         finally:
             channel.close()
+        await channel.taken(self._settings.http_stall_s)
 
     async def _log_in(self, channel: Channel) -> Session | None:
         self._waiting += 1
@@ -199,11 +207,11 @@ class Door:
 
     async def _talk(self, session: Session) -> None:
         self._sessions[session.backend_pid] = session
+        session.channel.when_gone(lambda: self._sessions.pop(session.backend_pid))
         _SERVED.set(session.backend_pid)
         try:
             await Dialogue(session, self._settings, self._catalogue).run()
         finally:
-            del self._sessions[session.backend_pid]
             with suppress(Gone):
                 session.flush()
                 await session.close()

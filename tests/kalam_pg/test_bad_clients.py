@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import socket
 import struct
+import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +31,8 @@ VALID = {
 }
 """A message of each kind that has a body, as it should be."""
 MARKS = count(1)
+LISTENS = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
 
 
 @pytest.fixture
@@ -165,7 +171,7 @@ def test_a_server_that_ends_says_so_to_whoever_waits_for_an_answer(tmp_path_fact
         with psycopg.connect(url(server), autocommit=True) as watching:
             running = "SELECT count(*) FROM system.queries WHERE sql LIKE '%FROM generate_series%'"
             wait_for(watching, lambda: (watching.execute(running).fetchone() or (0,))[0] >= len(asked) + 1)
-        with ThreadPoolExecutor() as readers:  # who does not read is not waited for
+        with ThreadPoolExecutor() as readers:  # who does not read is not waited for long
             heard = {name: readers.submit(client.until, b"E") for name, client in clients.items()}
             assert server.stop() == 0
             assert {name: kinds(told.result())[-1:] for name, told in heard.items()} == dict.fromkeys(clients, b"E")
@@ -190,6 +196,43 @@ def test_whoever_takes_nothing_of_an_answer_is_given_up_and_keeps_nobody_waiting
             wait_for(connection, lambda: sessions(server) == 1.0)
             assert connection.execute("SELECT count(*) FROM system.queries").fetchone() == (1,)
         for client in slow:
+            client.close()
+    finally:
+        server.kill()
+
+
+def test_whoever_reads_slowly_hears_that_the_server_ends(tmp_path_factory: pytest.TempPathFactory) -> None:
+    server = ServerProcess(tmp_path_factory.mktemp("slowly") / "data", flags=("--pg-port=0",)).start()
+    try:
+        client = Raw(server)
+        client.send(b"Q", b"SELECT a.value FROM generate_series(1, 100000) a, generate_series(1, 100000) b\0")
+        with psycopg.connect(url(server), autocommit=True) as watching:
+            wait_for(watching, lambda: stands_still(client, watching))
+        with ThreadPoolExecutor() as readers:
+            heard = readers.submit(read_slowly, client)
+            assert server.stop() == 0
+            assert b"C57P01\0" in heard.result()
+        client.close()
+    finally:
+        server.kill()
+
+
+def test_whoever_leaves_and_takes_nothing_of_the_answers_leaves_no_connection(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("leaving") / "data"
+    server = ServerProcess(folder, ("--pg-port=0",), {"KALAM_HTTP_STALL_S": "0.5"}).start()
+    try:
+        server.sql("CREATE NAMESPACE ns; CREATE TABLE ns.t (id INT PRIMARY KEY, v TEXT)")
+        server.sql("INSERT INTO ns.t VALUES (1, $1)", "x" * 15_000)
+        asked, clients = message(b"Q", b"SELECT v FROM ns.t WHERE id = 1\0"), []
+        for answers in range(12, 400, 12):  # of one the system takes all but the end, and the server holds that
+            clients.append(Raw(server))
+            clients[-1].socket.sendall(asked * answers + message(b"X", b""))
+        with psycopg.connect(url(server), autocommit=True) as connection:
+            wait_for(connection, lambda: sessions(server) == 1.0)
+            wait_for(connection, lambda: held(server) == 1)
+        for client in clients:
             client.close()
     finally:
         server.kill()
@@ -247,6 +290,34 @@ def used(server: ServerProcess) -> tuple[int, int, int]:
     process = Path(f"/proc/{server.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
     return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir())), pages * 4_096
+
+
+def held(server: ServerProcess) -> int:
+    """How many connections of the door are still the server's, and not of the system alone, which sends their rest."""
+    port = int(str(server.announcement["pg_url"]).rpartition(":")[2])
+    entries = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(at[1].endswith(f":{port:04X}") and at[3] != LISTENS and at[9] != "0" for at in entries)
+
+
+def stands_still(client: Raw, watching: psycopg.Connection) -> bool:
+    """Whether no more comes, as nothing is taken."""
+
+    def come() -> int:
+        return int.from_bytes(fcntl.ioctl(client.socket, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    before = come()
+    for _ in range(20):
+        watching.execute("SELECT 1")
+    return 0 < before == come()
+
+
+def read_slowly(client: Raw) -> bytes:
+    """Read to the end; the last bytes."""
+    last = b""
+    while data := client.socket.recv(65_536):
+        last = (last + data)[-1_000:]
+        time.sleep(0.05)
+    return last
 
 
 def wait_for(connection: psycopg.Connection, come: Callable[[], bool]) -> None:

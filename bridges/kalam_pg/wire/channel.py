@@ -2,7 +2,8 @@
 
 Law: nothing here grows with what a client does. A message has a length that is known before it is taken; while many
 wait, nothing more is read; what waits to be written is bounded by ``drain``, which gives a client up that takes nothing
-for ``stall_s``. The data of a COPY comes in the pieces in which it arrives, whatever its messages' lengths say.
+for ``stall_s``, as ``taken`` does at the end. The data of a COPY comes in the pieces in which it arrives, whatever its
+messages' lengths say.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, cast
 
 from kalam_pg.errors import PROTOCOL, SqlError
@@ -121,6 +123,25 @@ class Channel(asyncio.Protocol):
     async def gone(self) -> None:
         """Wait until the client has left."""
         await asyncio.shield(self._lost)
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Call it once the connection is closed."""
+        self._lost.add_done_callback(lambda _: call())
+
+    async def taken(self, stall_s: float) -> None:
+        """Behind ``close``: wait until the client has taken what was written; one that takes nothing of it is given up.
+
+        Args:
+            stall_s: how long it may take nothing, in seconds.
+        """
+        while not self.lost:
+            left = self._unsent()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(stall_s):
+                    await self.gone()
+            if not self.lost and self._unsent() == left:
+                self.abort()
+                return
 
     async def read(self) -> Message:
         """The next message, in order; raises Gone, and SqlError for what cannot be read on from."""
