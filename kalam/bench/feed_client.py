@@ -19,7 +19,6 @@ from kalam.bench.rows import payloads
 from kalam.bench.task import answer, read_task, run, say_ready, wait_go_async
 
 LATE_S: Final = 10.0
-TICK_S: Final = 0.0005
 
 
 class FeedClientTask(msgspec.Struct, kw_only=True):
@@ -70,7 +69,7 @@ class FeedClient:
         subject = f"kalam.api.{task.user}.insert.{task.table}"
         rows = payloads(0, task.messages * task.rows_per_message, task.rows_per_message)
         frames = [frame(subject, payload, f"{self._inbox}.{number}") for number, payload in enumerate(rows)]
-        async for numbers in due(task.messages, task.per_s / task.rows_per_message, TICK_S):
+        async for numbers in due(task.messages, task.per_s / task.rows_per_message):
             for number in numbers:
                 await self._client.write(frames[number])
         try:

@@ -22,7 +22,6 @@ from kalam.bench.task import answer, read_task, run, say_ready, wait_go_async
 OPENINGS_AT_ONCE: Final = 100
 OPEN_S: Final = 60.0
 LATE_S: Final = 10.0
-TICK_S: Final = 0.0005
 BARE_SUBJECT: Final = "bench.live"
 
 
@@ -110,7 +109,7 @@ class LiveClient:
     async def pace(self) -> None:
         """Insert each row when it is due, and wait for the last delivery."""
         framed = self._framed()
-        async for numbers in due(self._task.inserts, self._task.per_s, TICK_S):
+        async for numbers in due(self._task.inserts, self._task.per_s):
             for number in numbers:
                 self._sent_ns.append(time.perf_counter_ns())
                 await self._client.write(framed(number))

@@ -18,7 +18,6 @@ WINDOW_EVENTS: Final = 500
 WINDOWS_IN_FLIGHT: Final = 8
 UNSEEN_MAX: Final = 20_000
 STALL_S: Final = 60.0
-TICK_S: Final = 0.001
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 
 
@@ -119,7 +118,7 @@ class Producer:
     async def pace(self) -> None:
         """Send each event when it is due; a turn of the clock sends all that are."""
         subjects = [self._task.subject, *self._task.more_subjects]
-        async for numbers in due(self._task.events, self._task.per_s, TICK_S):
+        async for numbers in due(self._task.events, self._task.per_s):
             for number in numbers:
                 subject = subjects[number % len(subjects)]
                 await self._client.publish(subject, paced_payload(time.perf_counter_ns()))

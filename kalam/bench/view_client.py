@@ -25,7 +25,6 @@ SELECT: Final = """
     SELECT url, count(*) AS n, sum(status) AS total, avg(latency) AS mean, max(id) AS last FROM {} GROUP BY url
 """
 LATE_S: Final = 30.0
-TICK_S: Final = 0.0005
 
 
 class ViewClientTask(msgspec.Struct, kw_only=True):
@@ -102,7 +101,7 @@ class ViewClient:
     async def pace(self) -> None:
         """Send each message when it is due, and wait until the last row is counted."""
         each = self._task.each
-        async for numbers in due(self._task.messages, self._task.per_s, TICK_S):
+        async for numbers in due(self._task.messages, self._task.per_s):
             for number in numbers:
                 now = time.perf_counter_ns()
                 for key in range(number * each, (number + 1) * each):

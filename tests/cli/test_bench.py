@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from uuid import UUID
 import msgspec
 import pyarrow as pa
 import pytest
+import uvloop
 from cli_process import environment
 from running_processes import processes_that_name
 from warm_start import may_be_warm, run_kalam_command
@@ -22,6 +24,7 @@ from kalam.bench.asker import AskerTask, Asking, requests
 from kalam.bench.command import MEASUREMENTS
 from kalam.bench.figures import Figure, Unit
 from kalam.bench.listeners import Pattern
+from kalam.bench.pace import TICK_S, due
 from kalam.bench.real_postgres import NoPostgres, find_postgres
 from kalam.bench.rows import Encoding, paced_payload, payloads
 from kalam.bench.sizes import Sizes
@@ -268,3 +271,16 @@ def test_a_request_names_no_key_twice_and_none_beyond_the_table(asking):
         keys = [int(key) for key in re.findall(r"\((\d+),", request["sql"])] or request["params"][:1]
         assert len(set(keys)) == len(keys) == each
         assert all(0 <= key < 1_000 for key in keys)
+
+
+def test_a_paced_sender_sends_all_in_order_and_sleeps_between_its_looks():
+    count, per_s = 20, 1_000
+
+    async def looks():
+        return [list(numbers) async for numbers in due(count, per_s)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(looks())
+    assert [number for numbers in found for number in numbers] == list(range(count))
+    # One look a tick; the clock of the loop may be a part of a tick early. Without a pause there are thousands.
+    assert len(found) <= 2 * round(count / per_s / TICK_S)
