@@ -25,6 +25,7 @@ from kalam.errors import InvalidValue, NotFound
 from kalam.live import LiveQuery, Message
 from kalam.rows.timestamp_text import read_utc_timestamp
 from kalam_http.accept import check_accepts
+from kalam_http.departures import until_left
 from kalam_http.identity import USER_PARAMETER, caller_of
 from kalam_http.routes import Routes
 
@@ -149,17 +150,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the live query is closed or the client is gone."""
         try:
-            gone = asyncio.create_task(_wait_gone(receive), name=f"live reader {self._query.id}")
-            sending = asyncio.create_task(self._send_all(send), name=f"live events {self._query.id}")
-            try:
-                await asyncio.wait((gone, sending), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                gone.cancel()
-                sending.cancel()
-                results = await asyncio.gather(gone, sending, return_exceptions=True)
-            for failure in results:
-                if isinstance(failure, Exception) and not isinstance(failure, OSError):
-                    raise failure
+            await until_left(receive, self._send_all(send))
         finally:
             with contextlib.suppress(NotFound):  # closed already
                 self._caller.unfollow(self._query.id, "client gone")
@@ -191,8 +182,3 @@ class EventStream(Response):
     def _event(self, message: Message) -> bytes:
         place = b"" if message.seq is None else b"id: %d-%d\n" % (self._query.feed_id, message.seq)
         return place + b"data: " + message.payload + b"\n\n"
-
-
-async def _wait_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

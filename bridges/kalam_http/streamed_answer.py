@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 import structlog
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kalam.errors import Internal, KalamError
@@ -22,6 +22,7 @@ from kalam.query.results import problem_json, widely_known
 from kalam.query.row_text import csv, ndjson
 from kalam.rows.door import ARROW_STREAM
 from kalam.threads import Purpose, in_thread
+from kalam_http.departures import until_left
 from kalam_http.edge import BrokenOff
 from kalam_http.rows_body import CSV, NDJSON
 
@@ -30,11 +31,12 @@ STREAMED: Final = (NDJSON, CSV, ARROW_STREAM, PARQUET)
 log = structlog.get_logger(__name__)
 
 
-class StreamedAnswer(StreamingResponse):
+class StreamedAnswer(Response):
     """A body that is made while it is sent, and let go of when the client has left or is cut off."""
 
     def __init__(self, body: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str]) -> None:
-        super().__init__(body, media_type=media_type, headers=headers)
+        super().__init__(media_type=media_type, headers=headers)
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         self._body = body
 
     @classmethod
@@ -46,9 +48,15 @@ class StreamedAnswer(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
         try:
-            await super().__call__(scope, receive, send)
+            await until_left(receive, self._send_all(send))
         finally:
             await self._body.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
@@ -266,6 +266,12 @@ class LiveQuery:
         return Message(self._number, payload, kind, seq)
 
     def _take_changes(self) -> Message:
+        if self._bytes <= MESSAGE_BYTES_MAX and len(self._changes) <= MESSAGE_ROWS_MAX:
+            waiting = [change for _, change in self._changes]
+            if None not in waiting:  # all of it, as a rule, which need not be weighed one by one
+                seq, size = self._changes[-1][0], self._bytes - CHANGE_OVERHEAD_BYTES * len(waiting)
+                self._changes.clear()
+                return self._told(cast("list[bytes]", waiting), size, seq)
         taken: list[bytes] = []
         size, seq = 0, 0
         while self._changes and len(taken) < MESSAGE_ROWS_MAX:
@@ -276,6 +282,9 @@ class LiveQuery:
             taken.append(change)
             seq = at
             size += len(change)
+        return self._told(taken, size, seq)
+
+    def _told(self, taken: Sequence[bytes], size: int, seq: int) -> Message:
         self._bytes -= size + CHANGE_OVERHEAD_BYTES * len(taken)
         self.delivered += len(taken)
         self.last_seq = seq

@@ -117,8 +117,9 @@ class Watch:
             return
         self.keyed.pop(query.id, None)
         audience = dict(self._audiences[query.predicate])
-        left = tuple(other for other in audience[query.shape] if other is not query)
-        if left:
+        queries = audience[query.shape]
+        place = queries.index(query)
+        if left := queries[:place] + queries[place + 1 :]:
             audience[query.shape] = left
         else:
             del audience[query.shape]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 
 import pytest
+from patience import PATIENCE_S
 
 from kalam import __version__
 
@@ -50,6 +52,11 @@ def test_a_server_does_without_what_libraries_import_if_it_is_there(start_kalam)
     server.sql("CREATE NAMESPACE a; CREATE TABLE a.t (id BIGINT PRIMARY KEY, v TEXT); INSERT INTO a.t VALUES (1, 'x')")
     server.sql("UPDATE a.t SET v = v || 'y' WHERE id = 1")
     assert server.sql("SELECT v, count(*) FROM a.t GROUP BY v") == [["xy", 1]]
+    headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+    request = urllib.request.Request(f"{server.http_url}/v1/sql", b'{"sql": "SELECT v FROM a.t"}', headers)
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        assert answer.read() == b'{"v":"xy"}\n'
+    assert "anyio._backends" not in server.log_text()  # with the first answer in pieces it would hold up the event loop
     assert not imported_packages(server.log_text()) & NEVER_IN_A_SERVER
 
 

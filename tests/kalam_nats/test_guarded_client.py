@@ -303,6 +303,25 @@ async def test_what_is_to_go_out_now_goes_behind_what_was_written_before_and_ahe
     assert not client.publish_headed_batch_now(messages(3))
 
 
+async def test_what_goes_behind_a_part_that_was_sent_does_not_wait_for_the_socket(nats_server, wait_until):
+    taken: Taken = []
+    async with broker_connection(nats_server.url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *message: taken.append(message))
+        await client.flush()
+        sent = 0
+        with held(nats_server.pid):
+            while client.publish_headed_batch_now([("a", "", b"", b"%d" % sent + bytes(100_000))]):
+                sent += 1
+            assert client.publish_headed_batch_now([("a", "", b"", b"%d" % sent)], behind=True)
+        await client.flush()
+        await wait_until(lambda: len(taken) == sent + 1)
+        await client.publish("a", b"waits for the flusher")
+        assert not client.publish_headed_batch_now([("a", "", b"", b"would overtake it")], behind=True)
+    assert [payload.rstrip(b"\0") for _, _, payload, _ in taken[: sent + 1]] == [b"%d" % n for n in range(sent + 1)]
+    assert not client.publish_headed_batch_now([("a", "", b"", b"late")], behind=True)
+
+
 async def test_a_batch_that_would_have_to_wait_is_not_sent_at_once(nats_server, wait_until):
     taken: Taken = []
     async with broker_connection(nats_server.url) as connection:

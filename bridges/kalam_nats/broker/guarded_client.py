@@ -144,12 +144,15 @@ class GuardedClient(Client):
         parts = _headed_commands(messages)
         await self._send_batch(parts, len(parts) // 4)
 
-    def publish_headed_batch_now(self, messages: Iterable[tuple[str, str, bytes, bytes]]) -> bool:
+    def publish_headed_batch_now(
+        self, messages: Iterable[tuple[str, str, bytes, bytes]], *, behind: bool = False
+    ) -> bool:
         """The same if it needs no waiting, and before whatever else is done in this turn of the loop.
 
-        False, and no message is asked for, where it does.
+        False, and no message is asked for, where it does. What goes ``behind`` a part that was sent does not wait until
+        the socket has taken that; the caller bounds how much it may be.
         """
-        if not self._takes_at_once():
+        if not (self._writes_at_once() and self.is_connected if behind else self._takes_at_once()):
             return False
         parts = _headed_commands(messages)
         if parts:

@@ -6,7 +6,8 @@ subject until it does not come back, and so is every heartbeat. What did not com
 to ourselves behind the others on the same connection, which the broker therefore answers after them.
 
 One loop sends for all live queries, a bounded part of each at a time, so that a slow socket holds up nobody's share for
-longer than anybody else's. While the broker takes nothing, the queries' own bounded queues fill, and overflow as their
+longer than anybody else's, and some milliseconds' worth in one turn of the event loop, whose next turn goes on with the
+rest. While the broker takes nothing, the queries' own bounded queues fill, and overflow as their
 law says.
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from time import perf_counter
 
 import msgspec
 import structlog
@@ -40,7 +43,9 @@ TICK_S = 0.05
 ROUND_BYTES_MAX = 1 << 20
 """Bytes of one live query that are sent before the next one has its turn."""
 TURN_BYTES_MAX = 16 << 20
-"""Bytes of all live queries that are handed to the connection at once."""
+"""Bytes of all live queries that are handed to the connection before it has to have sent them."""
+TURN_S = 0.002
+"""How long messages are made and handed over in one turn of the event loop, which has others to serve."""
 UNPROVEN_BYTES_MAX = 4 << 20
 """Bytes of one live query after which the broker is asked whether they are read."""
 LAST_WORDS_S = 0.2
@@ -81,7 +86,8 @@ class LiveDelivery:
         self._connection, self._subjects, self._registry = connection, subjects, registry
         self._deliveries: dict[str, Delivery] = {}
         self._unconfirmed: dict[str, Delivery] = {}
-        self._noted: dict[str, Delivery] = {}
+        self._noted: OrderedDict[str, Delivery] = OrderedDict()
+        self._left = 0  # of the bytes of a round that was begun
         self._backlog = ReaderBacklog(connection)
         self._asking = Tasks()
         self._wake = asyncio.Event()
@@ -119,11 +125,14 @@ class LiveDelivery:
     def _send_noted(self) -> None:
         """Send what one turn of the loop has noted; where that would have to wait the loop that sends does it.
 
-        It goes out at once: what a commit gives the feed is made after it, and would take longer than this.
+        It goes out at once: what a commit gives the feed is made after it, and would take longer than this. What the
+        time of a turn was too short for goes on in the next one, however much the connection has still to send: a
+        queue that is not emptied before the next commit may overflow.
         """
         self._due = False
         try:
-            sent = self._connection.client.publish_headed_batch_now(self._noted_messages(self._clock()))
+            messages = self._noted_messages(self._clock(), perf_counter() + TURN_S)
+            sent = self._connection.client.publish_headed_batch_now(messages, behind=self._left > 0)
         except BrokerUnavailable:
             sent = False
         except Exception:
@@ -162,6 +171,7 @@ class LiveDelivery:
                 return
             if delivery.confirmed:
                 self._end(delivery)
+                await asyncio.sleep(0)  # thousands may leave at once, and nats-py has the next message at hand
             else:
                 delivery.refused = True
             return
@@ -209,18 +219,19 @@ class LiveDelivery:
             await self._wake.wait()
             tick.cancel()
             self._wake.clear()
+            await asyncio.sleep(0)  # others first, also where nothing had to be waited for
 
     async def _turn(self) -> None:
         client = self._connection.client  # raises while the connection is down, before anything is taken
-        now = self._clock()
+        now, end_s = self._clock(), perf_counter() + TURN_S
         outgoing: list[Outgoing] = []
-        if self._unconfirmed and (self._new or now >= self._next_try_s):
-            self._new, self._next_try_s = False, now + FIRST_TRY_PAUSE_S
-            outgoing += self._first_tries(now)
-        outgoing += self._noted_messages(now)
         if now >= self._next_scan_s:
             self._next_scan_s = now + SCAN_S
-            outgoing += self._heartbeats(now)
+            outgoing += self._heartbeats(now, end_s)  # first of all, for there always is time for some of the others
+        if self._unconfirmed and (self._new or now >= self._next_try_s):
+            self._new, self._next_try_s = False, now + FIRST_TRY_PAUSE_S
+            outgoing += self._first_tries(now, end_s)
+        outgoing += self._noted_messages(now, end_s)
         if outgoing:
             try:
                 await client.publish_headed_batch(outgoing)
@@ -228,12 +239,13 @@ class LiveDelivery:
                 self._give_up_tries()
                 raise
 
-    def _first_tries(self, now: float) -> Iterator[Outgoing]:
+    def _first_tries(self, now: float, end_s: float) -> Iterator[Outgoing]:
         tried: list[Delivery] = []
         size = 0
         for delivery in list(self._unconfirmed.values()):
-            if size >= TURN_BYTES_MAX:
+            if size >= TURN_BYTES_MAX or (tried and perf_counter() >= end_s):
                 self._new = True  # the others in the next turn
+                self._wake.set()
                 break
             if delivery.first is None:
                 delivery.first, delivery.opened_s = delivery.query.take(), now
@@ -252,35 +264,41 @@ class LiveDelivery:
             self._echoes[token] = tried
             yield f"{self._inbox}.{token}", "", b"", b""
 
-    def _noted_messages(self, now: float) -> Iterator[Outgoing]:
-        noted, self._noted = self._noted, {}
+    def _noted_messages(self, now: float, end_s: float) -> Iterator[Outgoing]:
+        if self._left <= 0:
+            self._left = TURN_BYTES_MAX
         more: list[Delivery] = []
-        left = TURN_BYTES_MAX
-        for query_id, delivery in noted.items():
+        for _ in range(len(self._noted)):
+            _, delivery = self._noted.popitem(last=False)
             if not delivery.confirmed or (delivery.held and delivery.query.closed is None):
                 continue
-            if left <= 0:
-                self._noted[query_id] = delivery  # before those that had their turn
-                continue
-            size = 0
-            while size < ROUND_BYTES_MAX and (message := delivery.query.take()) is not None:
-                size += len(message.payload)
-                overdue = now > delivery.beat_s + OVERDUE_S  # so much waits that no heartbeat comes between
-                if overdue:
-                    delivery.beat_s = now + HEARTBEAT_S
-                yield self._message(delivery, message, ask=overdue)
-            left -= size
-            delivery.unproven += size
-            if delivery.unproven >= UNPROVEN_BYTES_MAX and not delivery.held:
-                self._hold(delivery)
+            yield from self._share(delivery, now)
             if delivery.query.waiting:
-                more.append(delivery)
+                more.append(delivery)  # behind those that wait for their turn
             elif delivery.query.closed is not None:
                 self._deliveries.pop(delivery.query.id, None)
+            if self._left <= 0 or perf_counter() >= end_s:
+                break
         for delivery in more:
             self.note(delivery.query)
         if self._noted:
             self._send_soon()
+        else:
+            self._left = 0
+
+    def _share(self, delivery: Delivery, now: float) -> Iterator[Outgoing]:
+        """What one live query may send before the next one has its turn."""
+        size = 0
+        while size < ROUND_BYTES_MAX and (message := delivery.query.take()) is not None:
+            size += len(message.payload)
+            overdue = now > delivery.beat_s + OVERDUE_S  # so much waits that no heartbeat comes between
+            if overdue:
+                delivery.beat_s = now + HEARTBEAT_S
+            yield self._message(delivery, message, ask=overdue)
+        self._left -= size
+        delivery.unproven += size
+        if delivery.unproven >= UNPROVEN_BYTES_MAX and not delivery.held:
+            self._hold(delivery)
 
     def _hold(self, delivery: Delivery) -> None:
         """Send no more until what was sent is read: the query's own queue is bounded and dropped in its time."""
@@ -293,8 +311,12 @@ class LiveDelivery:
         if delivery.query.waiting and self._deliveries.get(delivery.query.id) is delivery:  # it may have ended
             self.note(delivery.query)
 
-    def _heartbeats(self, now: float) -> Iterator[Outgoing]:
+    def _heartbeats(self, now: float, end_s: float) -> Iterator[Outgoing]:
         for delivery in list(self._deliveries.values()):
+            if perf_counter() >= end_s:
+                self._next_scan_s = now  # whose turn has not come yet has it in the next one
+                self._wake.set()
+                break
             returns = delivery.returns and delivery.first is None
             if now < delivery.beat_s or not (delivery.confirmed or returns):
                 continue
