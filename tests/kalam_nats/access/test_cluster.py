@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,17 @@ async def test_users_of_each_server_of_a_cluster_are_let_in_and_out(
             name: [await connected(stack, server.url, name) for server in cluster for _ in range(EACH)]
             for name in ("ada", "ben")
         }
-        heard: list[str] = []
+        heard: set[Plain] = set()
         for plain in people["ada"]:
-            await plain.client.subscribe("kalam.shared.lab.t.>", cb=taker(heard))
+            await plain.client.subscribe("kalam.shared.lab.t.>", cb=taker(heard, plain))
             await plain.settle()
-        await caller.execute("INSERT INTO lab.t VALUES (1)")
-        await wait_until(lambda: len(heard) == 3 * EACH)
+        ids = count(1)
+
+        async def all_hear() -> bool:  # a server tells the others of a subscription some time after it has taken it
+            await caller.execute(f"INSERT INTO lab.t VALUES ({next(ids)})")
+            return len(heard) == 3 * EACH
+
+        await wait_until(all_hear)
         await caller.execute("ALTER USER ada LOCK")
         await wait_until(lambda: all(plain.client.is_closed for plain in people["ada"]))
         assert all(plain.client.is_connected for plain in people["ben"])
@@ -105,8 +111,8 @@ async def connected(stack: AsyncExitStack, url: str, name: str) -> Plain:
     return plain
 
 
-def taker(heard: list[str]) -> Any:
-    async def take(message: Any) -> None:
-        heard.append(message.subject)
+def taker(heard: set[Plain], plain: Plain) -> Any:
+    async def take(_: Any) -> None:
+        heard.add(plain)
 
     return take
