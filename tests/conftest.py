@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 pytest.register_assert_rewrite(
@@ -24,6 +26,8 @@ from patience import PATIENCE_S  # noqa: E402
 from server_process import ServerProcess  # noqa: E402
 
 from kalam_nats.broker.embedded import find_nats_server  # noqa: E402
+
+nats.connect = partial(nats.connect, connect_timeout=PATIENCE_S)  # 2 s are too few on a machine that is busy
 
 
 class NatsServer:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 from small_disk import fill
 
@@ -164,7 +165,7 @@ class Rounds:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.server.http_url}/readyz", timeout=60) as response:
+            with urllib.request.urlopen(f"{self.server.http_url}/readyz", timeout=PATIENCE_S) as response:
                 return bool(json.load(response)["ready"])
         except urllib.error.HTTPError as exc:
             exc.close()

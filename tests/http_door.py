@@ -11,6 +11,7 @@ from typing import Any, cast
 import httpx
 from login_book import CHEAP, Clock, open_database
 from msgspec.structs import replace
+from patience import PATIENCE_S
 from prometheus_client import CollectorRegistry
 
 from kalam.access.audit import Audit
@@ -166,7 +167,7 @@ async def open_door(folder: Path, **settings: Any) -> AsyncIterator[Door]:
         async with (
             running(guard.run(), "guard"),
             serve_http(app, whole) as listening,
-            httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
+            httpx.AsyncClient(base_url=listening.url, timeout=PATIENCE_S, trust_env=False) as client,
         ):
             door.client = client
             yield door

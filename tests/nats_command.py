@@ -14,6 +14,7 @@ from typing import Any
 
 import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from patience import PATIENCE_S
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
 NOTHING_MORE_S = 2.0
@@ -47,7 +48,7 @@ def show(data: bytes, subject: str | None = None) -> None:
 
 
 async def request(client: nats.NATS, given: argparse.Namespace) -> None:
-    reply = await client.request(given.subject, given.payload.encode(), timeout=10)
+    reply = await client.request(given.subject, given.payload.encode(), timeout=PATIENCE_S)
     if reply.headers:
         raise SystemExit(f"{reply.headers}: {reply.data.decode()}")
     show(reply.data)

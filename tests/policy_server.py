@@ -12,6 +12,7 @@ import httpx
 import nats
 import nats.aio.client
 import pytest
+from patience import PATIENCE_S
 
 from kalam.server import Running, open_server
 from kalam.settings import Settings
@@ -97,5 +98,5 @@ async def policy_server(folder: Path, **settings: Any) -> AsyncIterator[PolicySe
         with pytest.MonkeyPatch.context() as patch:  # no later than the start, or other tests' servers have it too
             patch.setenv("KALAM_ADMIN_PASSWORD", PASSWORD)
             running = await stack.enter_async_context(open_server(wanted))
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE_S))
         yield PolicyServer(running, client)

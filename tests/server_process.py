@@ -141,7 +141,7 @@ class ServerProcess:
         headers = {"Content-Type": "application/json", **self.named(user)}
         request = urllib.request.Request(f"{self.http_url}/v1/sql", json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 results: list[dict[str, Any]] = json.load(response)["results"]
                 return results
         except urllib.error.HTTPError as exc:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 from kalam import __version__
@@ -126,7 +127,7 @@ def test_it_brings_nothing_of_the_server(python: Path) -> None:
 
 def test_the_command_says_what_brings_it(python: Path) -> None:
     for command in ([str(python), "-m", "kalam", "serve"], [str(python.parent / "kalam"), "sql", "SELECT 1"]):
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=PATIENCE_S)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "error: the command kalam is not part of kalam-client: pip install kalam-server\n"
 

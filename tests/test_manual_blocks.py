@@ -17,6 +17,7 @@ from guarded_server import PASSWORD, TEAM, GuardedServer, free_port
 from lake_readers import duckdb_connection
 from manual_blocks import Block, every_block, missing_line, read_blocks, serve_lines
 from manual_reader import NoNode, Reader
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 from kalam.settings import NO_SETTINGS, Settings
@@ -146,7 +147,9 @@ def heard_of(later: list[Block]) -> list[str]:
 
 @pytest.mark.parametrize(("origin", "status"), [(ORIGIN, 101), ("https://another.example", 403)])
 def test_a_page_of_a_named_origin_may_open_a_web_socket(reader: Reader, origin: str, status: int) -> None:
-    connection = HTTPConnection(str(reader.server.announcement["nats_ws_url"]).removeprefix("ws://"), timeout=10)
+    connection = HTTPConnection(
+        str(reader.server.announcement["nats_ws_url"]).removeprefix("ws://"), timeout=PATIENCE_S
+    )
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     connection.request("GET", "/", headers={**upgrade, "Sec-WebSocket-Key": "x" * 22 + "==", "Origin": origin})
     assert connection.getresponse().status == status

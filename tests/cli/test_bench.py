@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import uvloop
 from cli_process import environment
+from patience import PATIENCE_S
 from running_processes import processes_that_name
 from warm_start import may_be_warm, run_kalam_command
 
@@ -215,7 +216,7 @@ def test_a_bench_that_is_interrupted_cleans_up(start, temporary, number):
     assert any(b"watching for 10 s" in line for line in process.stderr)
     assert processes_that_name(str(temporary))
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert list(temporary.iterdir()) == []

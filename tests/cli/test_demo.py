@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import pytest
+from patience import PATIENCE_S
 from running_processes import processes_that_name
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,7 +59,7 @@ def test_a_demo_that_is_interrupted_cleans_up(start, temporary, number):
     assert any(b"what the subscriber sees" in line for line in process.stdout)
     assert processes_that_name(str(temporary))
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert list(temporary.iterdir()) == []

@@ -10,6 +10,7 @@ import threading
 
 import nats
 import pytest
+from patience import PATIENCE_S
 
 from kalam.cli.loading.row_sender import IN_FLIGHT_MAX
 
@@ -147,7 +148,7 @@ def test_a_lost_connection_leaves_what_was_sent_unknown(start, nats_server, tmp_
     process = start(
         "insert", TABLE, str(file), "--batch-rows", "10", "--nats-url", nats_server.url, stderr=subprocess.PIPE
     )
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     thread.join(30)
     text = err.decode()
     assert process.returncode == 1
@@ -207,7 +208,7 @@ def test_an_interrupt_says_what_is_stored(start, kalam_server, table):
             break
         pause.wait(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert b"interrupted" in err
     assert b"lines 1-2: stored" in err

@@ -259,7 +259,7 @@ def test_an_interrupt_ends_without_a_traceback(start, kalam_server):
     process.stdin.flush()
     wait_until(lambda: not waiting_bytes(process.stdin))  # it reads when the pipe is empty
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"Traceback" not in err
 

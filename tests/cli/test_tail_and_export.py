@@ -16,6 +16,7 @@ import nats
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 from warm_start import run_kalam
 
@@ -33,7 +34,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 def stopped(process: subprocess.Popen[str]) -> str:
     """What it said on stderr after ^C."""
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
@@ -310,7 +311,7 @@ def test_interrupted_it_says_what_is_in_the_file(bounded_server: ServerProcess, 
         while not (part.exists() and part.stat().st_size > 100_000):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert re.fullmatch(rf"interrupted: {re.escape(str(file))} {left}; [\d,]+ rows had come\n", said), said
     assert (list(tmp_path.iterdir()), old.read_text()) == ([old], "mine")
@@ -320,7 +321,7 @@ def test_interrupted_it_says_what_is_in_the_file(bounded_server: ServerProcess, 
     while output.stat().st_size < 100_000:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     told = re.fullmatch(r"interrupted: the output has ([\d,]+) rows, which are not all\n", said)
     assert told is not None, said
@@ -389,7 +390,7 @@ def test_a_snapshot_goes_into_the_folder_one_is_in_and_not_where_a_file_is(
     command = [sys.executable, "-m", "kalam", "export", numbers, f"--url={bounded_server.http_url}", "--snapshot"]
     here = tmp_path / "here"
     here.mkdir()
-    done = subprocess.run([*command, "."], cwd=here, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "."], cwd=here, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert [file.name for file in here.iterdir()] == ["part-00000.parquet"]
     assert [file.name for file in tmp_path.iterdir()] == ["here"]
@@ -405,7 +406,7 @@ def test_what_is_to_be_exported_is_run_once_and_changes_nothing(bounded_server: 
     for what, status in (("SELECT 1 AS a) ; DROP TABLE exported.stays; SELECT (1", 1), ("exported.stays", 0)):
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "kalam", "export", what, str(tmp_path / "rows.csv")]
-        done = subprocess.run([*command, f"--url={bounded_server.http_url}"], stderr=theirs, timeout=60)
+        done = subprocess.run([*command, f"--url={bounded_server.http_url}"], stderr=theirs, timeout=PATIENCE_S)
         os.close(theirs)
         os.close(ours)
         assert done.returncode == status

@@ -8,6 +8,7 @@ import re
 import urllib.request
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 PASSWORD = "a right good password"
@@ -21,7 +22,7 @@ def ask(server, sql, *params, user="admin"):
         json.dumps({"sql": sql, "params": params}).encode(),
         {"Content-Type": "application/json", "Authorization": f"Basic {secret}"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return json.load(answer)["results"][-1]
 
 

@@ -57,7 +57,7 @@ def test_the_rail_leads_to_each_page(console, name):
     console.page.get_by_role("link", name=name, exact=True).click()
     console.page.wait_for_url(f"**/#/{name.lower()}")
     assert console.page.title().endswith(" \N{EN DASH} Kalam")
-    assert console.page.locator("[aria-current=page]").first.inner_text() == name
+    console.page.locator("[aria-current=page]", has_text=name).first.wait_for()
 
 
 def test_the_theme_is_switched_and_kept(console):

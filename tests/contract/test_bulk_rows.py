@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgpack
 import pyarrow as pa
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
@@ -46,7 +47,7 @@ def post(
     server: ServerProcess, table: str, content_type: str | None, body: Any, **headers: str
 ) -> tuple[int, dict[str, Any]]:
     """The status and the decoded answer; an iterator is sent in pieces of its own."""
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     try:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if content_type is not None:
@@ -361,7 +362,7 @@ def test_a_dry_run_judges_rows_and_keys_and_stores_nothing(shared_server):
         url = f"{shared_server.http_url}/v1/tables/trial/{table}/rows?dry_run=true"
         request = urllib.request.Request(url, body, {"Content-Type": "application/x-ndjson"})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as exc:
             with exc:

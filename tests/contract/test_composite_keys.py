@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from foreign_program import Program
 from live_subscriber import subscribe
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 CREATE = "CREATE {} TABLE {}.t (v INT, day DATE, sensor TEXT, n BIGINT, note TEXT, PRIMARY KEY (sensor, n, day))"
@@ -137,7 +138,7 @@ async def test_messages_meet_rows_by_the_whole_key(program: Program, table: str,
 
 
 def post(server: ServerProcess, table: str, payload: object, headers: dict[str, str]) -> Any:
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     try:
         path = f"/v1/tables/{table.replace('.', '/')}/rows"
         connection.request("POST", path, json.dumps(payload), {"Content-Type": "application/json", **headers})

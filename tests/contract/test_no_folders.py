@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from foreign_program import Program
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import Internal, InvalidOption, without_folders
@@ -73,7 +74,7 @@ async def test_a_damaged_segment_is_told_without_its_folder_at_every_door(progra
     ]
     assert all("internal" in text or "corrupt_segment" in text for text in texts), texts
     reply = await program.broker.request(
-        "kalam.api.ann.sql", json.dumps({"sql": f"SELECT * FROM {table}"}).encode(), timeout=10
+        "kalam.api.ann.sql", json.dumps({"sql": f"SELECT * FROM {table}"}).encode(), timeout=PATIENCE_S
     )
     texts += [str(reply.headers), str(reply.data)]
     for statement in (f"COMPACT TABLE {table}", f"UPDATE {table} SET v = 'y'", f"DELETE FROM {table} WHERE k = 0"):

@@ -22,6 +22,7 @@ import nats
 import pytest
 from foreign_program import Program
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 Start = Callable[..., ServerProcess]
@@ -31,7 +32,7 @@ WaitUntil = Callable[[Callable[[], Any]], Awaitable[None]]
 
 def status_of(url: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=20) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as exc:
         with exc:
@@ -91,7 +92,7 @@ def test_a_second_server_on_a_data_directory_is_refused(start_kalam: Start) -> N
         [sys.executable, "-m", "kalam", "serve", "--data-dir", str(first.data_dir), "--http-port=0", "--nats-port=0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert (second.returncode, second.stdout) == (1, "")
     assert str(first.data_dir) in second.stderr
@@ -141,7 +142,7 @@ def test_wrong_settings_are_told_by_name(tmp_path: Path, toml: str) -> None:
         [sys.executable, "-m", "kalam", "serve", "--data-dir", str(tmp_path / "data"), "--config", str(config)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert ("kalam.toml" if toml == "= broken" else toml.split(" ", 1)[0]) in done.stderr
@@ -265,7 +266,7 @@ def test_a_broker_that_refuses_the_login_ends_the_start(
     broker = start_nats_server(authorization={"user": "user", "password": "right"})
     url = broker.url.replace("nats://", f"nats://{login}")
     command = [sys.executable, "-m", "kalam", "serve", f"--data-dir={tmp_path / 'data'}", f"--nats-url={url}"]
-    done = subprocess.run([*command, "--http-port=0"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "--http-port=0"], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert "error [broker_unavailable]" in done.stderr
     assert "Authorization Violation" in done.stderr
@@ -353,7 +354,7 @@ async def test_the_prefix_is_the_head_of_every_subject_and_stream(
     server.sql("CREATE NAMESPACE a; CREATE STREAM TABLE a.s (k INT); CREATE TABLE a.t (k INT)")
     heard = await nats_client.subscribe("shop.shared.a.t.insert")
     for table in ("s", "t"):
-        reply = await nats_client.request(f"shop.api.ann.insert.a.{table}", b'{"k": 1}', timeout=20)
+        reply = await nats_client.request(f"shop.api.ann.insert.a.{table}", b'{"k": 1}', timeout=PATIENCE_S)
         assert json.loads(reply.data) == {"rows": 1, "seq": 1}
     assert json.loads((await heard.next_msg(20)).data)["op"] == "insert"
     with pytest.raises(nats.errors.NoRespondersError):

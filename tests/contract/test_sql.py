@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from foreign_program import Program
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 Sql = Callable[..., Any]
@@ -638,7 +639,7 @@ def test_a_query_is_explained_whatever_names_are_asked_for(
     request = urllib.request.Request(
         f"{shared_server.http_url}/v1/sql", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         [result] = json.load(response)["results"]
     assert [column["name"] for column in result["columns"]] == ["plan_type", "plan"]
     assert "Exec" in result["rows"][-1][1]

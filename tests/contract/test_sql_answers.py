@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 COLUMNS = (
@@ -232,7 +233,7 @@ def test_a_query_that_the_end_of_the_server_cuts_off_gets_a_problem(start_kalam:
     assert server.sql("SELECT count(*) FROM range(0, 1)") == [[1]]  # what the first query imports is imported
     before = server.cpu_s()
     where = urlsplit(server.http_url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE_S)
     connection.request("POST", "/v1/sql", json.dumps({"sql": endless}), {"Content-Type": "application/json"})
     server.wait_cpu(before + 0.3)
     assert server.process is not None

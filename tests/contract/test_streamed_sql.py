@@ -40,7 +40,7 @@ def many(server: ServerProcess) -> str:
 
 
 def begin(server: ServerProcess, sql: str, accept: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     sent = {"Content-Type": "application/json", "Accept": accept}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request("POST", "/v1/sql", json.dumps({"sql": sql}), sent)
@@ -119,7 +119,7 @@ def test_arrow_has_the_types_of_the_columns_in_layouts_that_everybody_reads(serv
 def test_csv_that_was_selected_is_inserted_again_as_the_same_rows(server) -> None:
     server.sql("CREATE TABLE s.copy (id BIGINT PRIMARY KEY, t TEXT)")
     body = ask(server, "SELECT id, CASE WHEN id % 3 = 0 THEN NULL ELSE t END AS t FROM s.t", CSV)[1]
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     connection.request("POST", "/v1/tables/s/copy/rows", body, {"Content-Type": "text/csv"})
     with closing(connection.getresponse()) as response:
         assert json.load(response)["rows"] == 1_000
@@ -192,7 +192,7 @@ def test_a_failure_half_way_breaks_the_transfer_off(server, accept) -> None:
 
 
 def cancel(server: ServerProcess, query_id: str) -> int:
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     connection.request("DELETE", f"/v1/queries/{query_id}")
     with closing(connection.getresponse()) as response:
         response.read()

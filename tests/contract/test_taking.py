@@ -17,6 +17,7 @@ import msgpack  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 from foreign_program import Program
+from patience import PATIENCE_S
 
 JSON, NDJSON, CSV, MSGPACK = "application/json", "application/x-ndjson", "text/csv", "application/msgpack"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -81,7 +82,7 @@ def send(program: Program) -> Send:
 
 
 def post(program: Program, table: str, query: str, payload: bytes, headers: dict[str, str]) -> Any:
-    connection = http.client.HTTPConnection(urlsplit(program.server.http_url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(program.server.http_url).netloc, timeout=PATIENCE_S)
     try:
         connection.request("POST", f"/v1/tables/{table.replace('.', '/')}/rows?{query}", payload, headers)
         response = connection.getresponse()

@@ -10,6 +10,7 @@ import msgpack  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 from foreign_program import Program
+from patience import PATIENCE_S
 
 SECOND = 1_700_000_000
 SHOWN = "2023-11-14T22:13:20"
@@ -187,7 +188,7 @@ def kalam_rows(program: Program) -> Callable[[str, str, str], Awaitable[tuple[in
     def post(table: str, text: str, query: str) -> tuple[int, Any]:
         url = f"{program.server.http_url}/v1/tables/{table.replace('.', '/')}/rows{query}"
         request = urllib.request.Request(url, text.encode(), {"Content-Type": "text/csv"})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return response.status, json.loads(response.read())
 
     return lambda *given: asyncio.to_thread(post, *given)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import nats
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 PASSWORD = "a right good password"
@@ -27,11 +28,11 @@ class Asker:
 
     def answer(self, sql: str, params: list[Any] | None = None, **headers: str) -> httpx.Response:
         body = {"sql": sql, "params": params or []}
-        return httpx.post(f"{self._url}/v1/sql", json=body, headers=self._headers | headers, timeout=30)
+        return httpx.post(f"{self._url}/v1/sql", json=body, headers=self._headers | headers, timeout=PATIENCE_S)
 
     def stream(self, method: str, path: str, **asked: Any) -> AbstractContextManager[httpx.Response]:
         headers = self._headers | asked.pop("headers", {})
-        return httpx.stream(method, f"{self._url}{path}", headers=headers, timeout=30, **asked)
+        return httpx.stream(method, f"{self._url}{path}", headers=headers, timeout=PATIENCE_S, **asked)
 
     def rows(self, sql: str, params: list[Any] | None = None, **headers: str) -> list[list[Any]]:
         answer = self.answer(sql, params, **headers)
@@ -282,7 +283,7 @@ async def test_the_broker_knows_grants_too(guarded: ServerProcess) -> None:
         guarded.announcement["nats_url"], user="ben", password=PASSWORD, inbox_prefix=b"_INBOX.ben"
     )
     heard = await ben.subscribe("kalam.shared.lab.t.>")
-    reply = await ben.request("kalam.api.ben.insert.lab.t", b'{"id": 90, "v": "x"}', timeout=10)
+    reply = await ben.request("kalam.api.ben.insert.lab.t", b'{"id": 90, "v": "x"}', timeout=PATIENCE_S)
     assert b"permission_denied" in reply.data
     asker(guarded, "ada").rows("INSERT INTO lab.t VALUES (91, 'heard')")
     assert b"heard" in (await heard.next_msg(timeout=10)).data

@@ -239,5 +239,5 @@ def test_a_column_that_an_open_live_query_uses_cannot_be_dropped(shared_server: 
 async def open_live(server: ServerProcess, sql: str) -> None:
     """Open a live query and go away; it ends some seconds later."""
     async with connected(server.nats_url) as client:
-        answer = await client.request("kalam.api.admin.live", json.dumps({"sql": sql}).encode(), timeout=10)
+        answer = await client.request("kalam.api.admin.live", json.dumps({"sql": sql}).encode(), timeout=PATIENCE_S)
         assert "subject" in json.loads(answer.data), answer.data

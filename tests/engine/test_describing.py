@@ -8,6 +8,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.engine.described import ANSWERS, HISTORY_FIELDS, fixed_fields
@@ -32,7 +33,7 @@ def asked(server: ServerProcess, text: str, **members: Any) -> dict[str, Any]:
     body = json.dumps({"sql": text, "names": "postgresql", **members}).encode()
     request = urllib.request.Request(f"{server.http_url}/v1/sql", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return dict(json.load(response))
     except urllib.error.HTTPError as exc:
         raise SqlFailed(exc.code, json.load(exc)) from None

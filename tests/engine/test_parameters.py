@@ -16,6 +16,7 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 from asking import asking
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.engine import Caller, PointRow, position_of
@@ -116,7 +117,7 @@ def many(server: ServerProcess, text: str, rows: list[list[Any]], **members: Any
     body = json.dumps({"sql": text, "rows": rows, **members}).encode()
     request = urllib.request.Request(f"{server.http_url}/v1/sql", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             [result] = json.load(response)["results"]
             return result
     except urllib.error.HTTPError as exc:

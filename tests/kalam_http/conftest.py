@@ -9,6 +9,7 @@ from typing import Any, cast
 import httpx
 import pyarrow
 import pytest
+from patience import PATIENCE_S
 from prometheus_client import CollectorRegistry
 
 from kalam.engine import Check, Departure, Engine, Session
@@ -100,7 +101,7 @@ async def http(
     )
     async with (
         serve_http(app, settings) as listening,
-        httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
+        httpx.AsyncClient(base_url=listening.url, timeout=PATIENCE_S, trust_env=False) as client,
     ):
         yield client
 

@@ -70,7 +70,7 @@ async def test_a_page_of_an_allowed_origin_reads_the_answers_and_their_errors(en
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
     async with (
         serve_http(app, settings) as listening,
-        httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
+        httpx.AsyncClient(base_url=listening.url, timeout=PATIENCE_S, trust_env=False) as client,
     ):
         preflight = await client.options("/v1/sql", headers=page | asks)
         answers = [await client.post("/v1/sql", json={"sql": sql}, headers=page) for sql in ("SELECT 1", "missing")]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 _numbers = itertools.count(1)
@@ -20,7 +21,7 @@ _numbers = itertools.count(1)
 def events(server: ServerProcess, sql: str, **asked: str) -> Iterator[Iterator[tuple[str | None, dict[str, Any]]]]:
     """The events of a live query, each with its id; ``last_event_id`` is sent as a browser does."""
     headers = {"Last-Event-ID": asked.pop("last_event_id")} if "last_event_id" in asked else {}
-    connection = http.client.HTTPConnection(server.http_url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.http_url.removeprefix("http://"), timeout=PATIENCE_S)
     connection.request("GET", "/v1/live?" + urllib.parse.urlencode({"sql": sql, **asked}), headers=headers)
     response = connection.getresponse()
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 from prometheus_client import CollectorRegistry
 
 from kalam.errors import TooBusy
@@ -97,7 +98,7 @@ async def test_a_page_behind_a_trusted_proxy_is_the_servers_own(engine, settings
     }
     async with (
         serve_http(app, settings) as listening,
-        httpx.AsyncClient(base_url=listening.url, timeout=20, trust_env=False) as client,
+        httpx.AsyncClient(base_url=listening.url, timeout=PATIENCE_S, trust_env=False) as client,
     ):
         answers = [await client.post("/v1/sql", json={"sql": "SELECT 1"}, headers=headers) for _ in range(3)]
         foreign = await client.post("/v1/sql", json={"sql": "SELECT 1"}, headers=headers | {HOST: "evil.example"})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nats
 from asking import asking
+from patience import PATIENCE_S
 
 from kalam.errors import KalamError
 from kalam.server import open_server
@@ -33,7 +34,7 @@ async def test_no_error_outlives_its_answer(data_dir: Path) -> None:
         gc.disable()  # what it would find is what this test looks for
         try:
             for subject, asked in REFUSED * 20:
-                answer = await client.request(subject, json.dumps(asked).encode(), timeout=60)
+                answer = await client.request(subject, json.dumps(asked).encode(), timeout=PATIENCE_S)
                 assert answer.headers is not None
                 assert "Nats-Service-Error" in answer.headers, (subject, asked)
             kept = [kept.code for kept in gc.get_objects() if isinstance(kept, KalamError)]

@@ -8,6 +8,7 @@ import random
 import nats
 import pytest
 from held_process import held
+from patience import PATIENCE_S
 
 from kalam_nats.broker.connection import broker_connection
 from kalam_nats.broker.guarded_client import GuardedClient
@@ -47,7 +48,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_not_forgotten(nats_u
     async with broker_connection(nats_url) as connection:
         client = connection.client
         asked = await client.subscribe("q")
-        task = asyncio.create_task(client.request("q", b"", timeout=5))
+        task = asyncio.create_task(client.request("q", b"", timeout=PATIENCE_S))
         question = await asked.next_msg(5)
         [answer] = client._resp_map.values()  # noqa: SLF001 - which waits for it inside
         answer.set_result(question)

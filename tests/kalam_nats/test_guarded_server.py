@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from guarded_broker import PASSWORD, Plain, refused
 from msgspec.structs import replace
+from patience import PATIENCE_S
 
 from kalam import server
 from kalam.access.model import Grant, Narrowed, Privilege, User
@@ -82,7 +83,7 @@ async def world(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def ask(plain: Plain, subject: str, body: Any, **options: Any) -> tuple[Any, dict[str, str]]:
-    reply = await plain.client.request(subject, json.dumps(body).encode(), timeout=10, **options)
+    reply = await plain.client.request(subject, json.dumps(body).encode(), timeout=PATIENCE_S, **options)
     return json.loads(reply.data), dict(reply.headers or {})
 
 

@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from certificates import Authority
 from guarded_server import PASSWORD, GuardedServer
+from patience import PATIENCE_S
 
 from kalam.access.scram import BadExchange, Exchange, make_verifier, saslprep
 
@@ -225,7 +226,9 @@ def who_is_let_in_by_tls(server: GuardedServer, authority: Authority) -> list[st
     environment = {**os.environ, "PGPASSWORD": PASSWORD}
     by_psql = "admin"  # where there is none
     if shutil.which("psql"):
-        by_psql = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60).stdout.strip()
+        by_psql = subprocess.run(
+            program, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+        ).stdout.strip()
     engine = sa.create_engine(
         address.replace("postgresql:", "postgresql+psycopg:"), connect_args={"password": PASSWORD}
     )

@@ -34,7 +34,7 @@ def psql(pg_url: str, text: str, *flags: str) -> str:
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -132,7 +132,7 @@ def test_the_place_of_an_error_is_pointed_at(pg_url: str) -> None:
         [str(PSQL), "-X", pg_url, "-c", "SELECT nothing_here FROM psq.people"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert "nothing_here" in run.stderr
     assert run.returncode == 1

@@ -21,14 +21,14 @@ WHERES = ("id = {}", "u LIKE 'x{}%'", "id IN ({0}, -{0}) AND u > 'a'")
 
 
 def gauges(server: ServerProcess) -> dict[str, float]:
-    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=PATIENCE_S) as answer:
         lines = [line.split() for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line for line in lines if len(line) == 2)}
 
 
 async def kalams_subscriptions(client: Client) -> int:
     """How many subscriptions the broker has of everybody but this client."""
-    msg = await client.request("$SYS.REQ.ACCOUNT.PING.CONNZ", b"{}", timeout=10)
+    msg = await client.request("$SYS.REQ.ACCOUNT.PING.CONNZ", b"{}", timeout=PATIENCE_S)
     connections = json.loads(msg.data)["data"]["connections"]
     return sum(connection["subscriptions"] for connection in connections if connection["cid"] != client.client_id)
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from live_subscriber import Refused, Subscriber, ask, connected, subscribe
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 
@@ -18,7 +19,7 @@ async def first_message(
 ) -> dict[str, Any]:
     """The first message of a live query as Server-Sent Events, or the problem object."""
     headers = {"X-Kalam-User": user, **headers}
-    async with http.stream("GET", f"{url}/v1/live", params={"sql": sql}, headers=headers, timeout=20) as answer:
+    async with http.stream("GET", f"{url}/v1/live", params={"sql": sql}, headers=headers, timeout=PATIENCE_S) as answer:
         if answer.status_code != 200:
             return dict(json.loads(await answer.aread()))
         async for line in answer.aiter_lines():

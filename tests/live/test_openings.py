@@ -99,7 +99,7 @@ async def test_what_is_flushed_and_not_yet_told_is_there_for_a_resume(
     async with (
         asyncio.timeout(PATIENCE_S),
         httpx.AsyncClient() as http,
-        http.stream("GET", f"{server.http_url}/v1/live", params=parameters, timeout=20) as answer,
+        http.stream("GET", f"{server.http_url}/v1/live", params=parameters, timeout=PATIENCE_S) as answer,
     ):
         async for line in answer.aiter_lines():
             if line.startswith("data: "):

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from change_feed import connected
 from flush_pause import paused_flush
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.storage.log.copies import Segment
@@ -164,7 +165,7 @@ async def test_of_inserts_of_one_key_that_race_a_flush_exactly_one_is_accepted(s
         async def write(writer: int) -> None:
             for key in accepted:
                 reply = await client.request(
-                    "kalam.api.w.insert.race.t", b'{"key": %d, "writer": %d}' % (key, writer), timeout=20
+                    "kalam.api.w.insert.race.t", b'{"key": %d, "writer": %d}' % (key, writer), timeout=PATIENCE_S
                 )
                 if reply.headers is None:
                     accepted[key].append(writer)

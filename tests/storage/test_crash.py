@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from change_feed import connected, read_feed, replay, work_until_cut_off
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 STATUS = 137
@@ -89,7 +90,7 @@ async def insert(client: Client, table: str, user: str, row_id: int, msg_id: str
     """One acknowledged insert."""
     headers = {"Nats-Msg-Id": msg_id} if msg_id else None
     row = json.dumps({"id": row_id, "v": "late"}).encode()
-    reply = await client.request(f"kalam.api.{user}.insert.{table}", row, timeout=5, headers=headers)
+    reply = await client.request(f"kalam.api.{user}.insert.{table}", row, timeout=PATIENCE_S, headers=headers)
     assert reply.headers is None, reply.headers
     assert json.loads(reply.data)["rows"] == 1
 

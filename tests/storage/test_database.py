@@ -19,6 +19,7 @@ import nats
 import pytest
 from change_feed import read_feed, replay
 from conftest import NatsServer
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 from kalam.errors import DuplicateKey, StorageFull, Unavailable
@@ -204,7 +205,7 @@ def test_a_second_server_on_a_data_directory_is_refused(kalam_server: ServerProc
 
 
 def second_run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kalam", *command], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "kalam", *command], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def limit_files(server: ServerProcess, size: int) -> None:
@@ -215,7 +216,7 @@ def limit_files(server: ServerProcess, size: int) -> None:
 
 def get_status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:
@@ -229,7 +230,9 @@ async def fill_up(server: ServerProcess, table: str, first: int = 1, *, size: in
     try:
         for row_id in range(first, 10_000):
             row = {"id": row_id, "body": "x" * size}
-            reply = await client.request(f"kalam.api.{user}.insert.{table}", json.dumps(row).encode(), timeout=20)
+            reply = await client.request(
+                f"kalam.api.{user}.insert.{table}", json.dumps(row).encode(), timeout=PATIENCE_S
+            )
             if reply.headers is not None:
                 problem = json.loads(reply.data)
                 assert (problem["code"], problem["status"]) == ("storage_full", 503)

@@ -14,6 +14,7 @@ import pytest
 from change_feed import connected, read_feed, replay
 from failing_calls import REFUSED, SYNC, WRITE, failing_calls, log_of, pid_of, refused
 from nats.aio.client import Client
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 USERS = ("ann", "bob")
@@ -22,7 +23,7 @@ COLUMNS = "(id BIGINT PRIMARY KEY, v TEXT)"
 
 def readiness(server: ServerProcess) -> int:
     try:
-        with urllib.request.urlopen(f"{server.http_url}/readyz", timeout=10) as response:
+        with urllib.request.urlopen(f"{server.http_url}/readyz", timeout=PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:
@@ -42,7 +43,7 @@ class Ledger:
     async def insert(self, client: Client, row_ids: Sequence[int]) -> None:
         rows = [{"id": row_id, "v": f"v{row_id}"} for row_id in row_ids]
         subject = f"kalam.api.{self.user}.insert.{self.table}"
-        reply = await client.request(subject, json.dumps(rows).encode(), timeout=20)
+        reply = await client.request(subject, json.dumps(rows).encode(), timeout=PATIENCE_S)
         told = json.loads(reply.data)
         if reply.headers is None:
             assert told["rows"] == len(rows)

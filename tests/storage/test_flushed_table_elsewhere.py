@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 Read = Callable[[Path], pa.Table]
@@ -99,7 +100,7 @@ def insert_rows(server: ServerProcess, name: str) -> None:
     request = urllib.request.Request(
         f"{server.http_url}/v1/tables/e/{name}/rows", body.encode(), {"Content-Type": "application/x-ndjson"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert json.load(answer)["rows"] == len(ROWS)
 
 

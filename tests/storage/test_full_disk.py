@@ -12,6 +12,7 @@ import pytest
 from change_feed import connected, read_feed, replay
 from conftest import NatsServer
 from failing_calls import REFUSED, refused
+from patience import PATIENCE_S
 from server_process import ServerProcess
 from small_disk import fill, small_disk
 
@@ -34,7 +35,7 @@ async def insert_until_full(server: ServerProcess, first: int) -> dict[str, set[
         for row_id in range(first, first + 10_000):
             for table, user in list(open_tables.items()):
                 row = json.dumps({"id": row_id, "body": "x" * BODY}).encode()
-                reply = await client.request(f"kalam.api.{user}.insert.{table}", row, timeout=20)
+                reply = await client.request(f"kalam.api.{user}.insert.{table}", row, timeout=PATIENCE_S)
                 if reply.headers is None:
                     acknowledged[table].add(row_id)
                     continue

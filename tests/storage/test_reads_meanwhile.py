@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from patience import PATIENCE_S
 from server_process import ServerProcess
 
 ROWS = 2_000
@@ -88,7 +89,7 @@ async def test_a_reader_that_began_before_a_compaction_ends_on_its_old_files(
     folder = server.data_dir / "shared" / "n" / "t"
     old = {path.name for path in folder.iterdir()}
 
-    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=PATIENCE_S)
     headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
     connection.request("POST", "/v1/sql", json.dumps({"sql": "SELECT id, v FROM n.t"}), headers)
     answer = connection.getresponse()

@@ -120,7 +120,7 @@ def test_the_cache_keeps_its_bound_and_what_left_it_is_read_all_the_same(server,
         request = urllib.request.Request(
             f"{server.http_url}/v1/tables/r/big/rows", body, {"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request, timeout=60).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         server.sql("FLUSH TABLE r.big")
         assert sum(path.stat().st_size for path in cached(server)) <= 1 << 20
     for _ in range(2):

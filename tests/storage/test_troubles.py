@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from failing_calls import SYNC, failing_calls, log_of, pid_of
 from held_process import held
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 ROWS = "(id BIGINT PRIMARY KEY)"
@@ -25,7 +26,7 @@ ROWS = "(id BIGINT PRIMARY KEY)"
 
 def readiness(server: ServerProcess) -> dict[str, Any]:
     try:
-        with urllib.request.urlopen(f"{server.http_url}/readyz", timeout=10) as response:
+        with urllib.request.urlopen(f"{server.http_url}/readyz", timeout=PATIENCE_S) as response:
             return dict(json.load(response))
     except urllib.error.HTTPError as exc:
         with exc:
@@ -174,7 +175,7 @@ def test_running_out_of_file_descriptors_is_told_as_that(start_kalam: Callable[.
     server.sql(text.replace("d.t", "d.other"))  # what the first query imports is no matter here
     address = urllib.parse.urlsplit(server.http_url)
     assert server.process is not None
-    with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE_S)) as connection:
         ask(connection, "SELECT 1")  # the server has accepted it
         limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1, limits[1]))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from patience import PATIENCE_S
 
 from kalam.schema import Compression
 from kalam.storage.work.flush_worker import FlushAnswer, FlushRequest
@@ -35,7 +36,7 @@ def test_a_worker_answers_though_its_log_takes_nothing(tmp_path: Path) -> None:
             input=2 * (len(message).to_bytes(4, "big") + message),
             stdout=subprocess.PIPE,
             stderr=full,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     frames = []
     rest = done.stdout

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from foreign_program import Program
 from held_process import held
+from patience import PATIENCE_S
 from server_process import ServerProcess, SqlFailed
 
 Connect = Callable[..., Awaitable[Program]]
@@ -160,7 +161,7 @@ async def test_a_repeat_of_an_insert_of_unknown_outcome_is_not_stored_twice(
             {"Content-Type": "application/json", "Idempotency-Key": "once"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as exc:
             return exc.code, json.loads(exc.read())

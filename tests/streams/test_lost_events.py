@@ -16,6 +16,7 @@ import httpx
 import pytest
 from conftest import NatsServer
 from live_subscriber import Refused, connected, subscribe
+from patience import PATIENCE_S
 from server_process import ServerProcess
 from warm_start import run_kalam
 
@@ -244,7 +245,9 @@ def test_a_broker_that_comes_back_with_less_is_told_of_while_the_server_runs(
     for number in range(11, 18):
         insert(server, number, number + 1)
         change(server, number, wait_for)
-    with httpx.stream("GET", f"{server.http_url}/v1/live", params={"sql": "SELECT id FROM l.t"}, timeout=60) as answer:
+    with httpx.stream(
+        "GET", f"{server.http_url}/v1/live", params={"sql": "SELECT id FROM l.t"}, timeout=PATIENCE_S
+    ) as answer:
         data = (json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: "))
         next(message for message in data if message["type"] == "ready")
         nats_server.stop()

@@ -56,7 +56,7 @@ def expected(number: int, name: str | None = None, grade: int = 7) -> list[Any]:
 async def insert(server: ServerProcess, table: str, payload: bytes, user: str = "ann", **headers: str) -> Msg:
     async with connected(server.nats_url) as client:
         subject, said = f"kalam.api.{user}.insert.{table}", ARROW | {n.replace("_", "-"): v for n, v in headers.items()}
-        return await client.request(subject, payload, timeout=20, headers=said)
+        return await client.request(subject, payload, timeout=PATIENCE_S, headers=said)
 
 
 def create(server: ServerProcess, namespace: str, kind: str = "SHARED", rest: str = "") -> str:
@@ -196,7 +196,7 @@ async def test_cut_off_each_message_is_there_whole_or_not_at_all(
 
     async def work(client: Client) -> None:
         for first in range(0, 100 * ROWS, ROWS):
-            await client.request(f"kalam.api.ann.insert.{table}", sent(first), timeout=20, headers=ARROW)
+            await client.request(f"kalam.api.ann.insert.{table}", sent(first), timeout=PATIENCE_S, headers=ARROW)
             acknowledged.append(first)
 
     await work_until_cut_off(server.nats_url, work)
