@@ -14,7 +14,7 @@ from kalam.rows.columns import from_arrow
 from kalam.rows.shown import which_differ
 from kalam.rows.stored import pack_pieces, pack_rows, row_count
 from kalam.rows.types import Row
-from kalam.schema import SEQ, UPDATED, Table
+from kalam.schema import SEQ, UPDATED, Key, Table
 from kalam.storage.log.former_times import pack_times, to_us
 from kalam.storage.log.writes import Change
 from kalam.storage.segments.key_rows import KeyedRows
@@ -28,7 +28,8 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
 
     ``updated_us`` is their ``_updated``; ``news`` is None for a DELETE; ``inserts`` are rows of an upsert whose keys
     the snapshot does not have; ``removed`` are rows that are deleted beside those that become others. ``changes`` is
-    what all of it is in the log, where that has been made.
+    what all of it is in the log, where that has been made. ``keys`` are those of ``olds`` where they are known and the
+    ``news`` have them too, ``packed`` is what ``olds`` are packed as, where that is known.
     """
 
     olds: Sequence[Row]
@@ -39,6 +40,8 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
     inserts: Sequence[Row] = ()
     removed: Matched | None = None
     changes: Sequence[Change] | None = None
+    keys: Sequence[Key] | None = None
+    packed: bytes | None = None
 
     @property
     def count(self) -> int:
@@ -84,7 +87,7 @@ def changes_of_old(table: Table, matched: Matched, packed: Sequence[bytes]) -> l
     everything = range(len(matched.olds))
     if matched.news is None:
         return list(_deletes(table, matched, everything))
-    moved = sorted(_moved(table, matched.olds, matched.news))
+    moved = sorted(_moved(table, matched, matched.news))
     if not moved:
         return list(_updates(table, matched, everything, packed))
     stayed = sorted(set(everything) - set(moved))
@@ -96,9 +99,11 @@ def changes_of_old(table: Table, matched: Matched, packed: Sequence[bytes]) -> l
     ]
 
 
-def _moved(table: Table, olds: Sequence[Row], news: Sequence[Row]) -> set[int]:
+def _moved(table: Table, matched: Matched, news: Sequence[Row]) -> set[int]:
     """Which rows are told otherwise: their key is another, or the last token of their events' subjects."""
-    named, moved = {*table.key, table.options.subject_key}, set[int]()
+    olds, named, moved = matched.olds, {*table.key, table.options.subject_key}, set[int]()
+    if matched.keys is not None:
+        named -= set(table.key)
     for place, column in enumerate(table.columns):
         if column.name in named:
             value = itemgetter(place)
@@ -111,8 +116,9 @@ def _updates(table: Table, matched: Matched, places: Sequence[int], pieces: Sequ
     for part, packed in _parts(places, pieces):
         olds, news = _at(matched.olds, part), _at(matched.news or (), part)
         seqs, times = _seqs_and_times(matched, part)
-        keys = list(map(table.key_of, olds))
-        yield Change("update", keys, packed, news, seqs, pack_rows(olds), times, olds)
+        keys = list(map(table.key_of, olds)) if matched.keys is None else _at(matched.keys, part)
+        old = matched.packed if matched.packed is not None and len(part) == len(matched.olds) else pack_rows(olds)
+        yield Change("update", keys, packed, news, seqs, old, times, olds)
 
 
 def _deletes(table: Table, matched: Matched, places: Sequence[int]) -> Iterator[Change]:

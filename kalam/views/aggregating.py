@@ -26,7 +26,7 @@ from kalam.query.computed import ComputeProcess
 from kalam.query.executor import BoundQuery, Wanted
 from kalam.query.queries import Queries
 from kalam.query.wire import Around
-from kalam.rows.columns import arrow_schema, from_arrow
+from kalam.rows.columns import arrow_schema
 from kalam.rows.keys import keys_in, shown_key
 from kalam.rows.types import Row
 from kalam.schema import VIEW_KEY, Key, Table
@@ -349,7 +349,7 @@ class Aggregating:
             every = pc.all(part["_shown"], skip_nulls=False).as_py()
             shown = part if every else part.filter(part["_shown"])
             there.append(shown[PLACE].to_numpy())
-            rows += from_arrow(shown.drop_columns(["_shown", PLACE]))
+            rows += self._computed.as_rows(shown.drop_columns(["_shown", PLACE]), self._known, there[-1])
         places = values.rows[PLACE]
         return np.concatenate(there), rows, values.failed | {places[each.place].as_py(): each.reason for each in failed}
 
@@ -366,7 +366,7 @@ class Aggregating:
         if not len(slots):
             return []
         if self._hidden:
-            return hidden_keys(self._known.keys_of(slots))
+            return self._known.named(slots, hidden_keys)
         columns = self._known.key_columns(slots)
         values = [
             columns[f"_k{number}"].cast(kind).to_pylist()

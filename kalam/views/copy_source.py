@@ -27,6 +27,8 @@ from kalam.views.followed import Lag, RefillNeeded, Taken
 from kalam.views.method import Changes
 from kalam.views.readings import Readings, Run
 
+AT_ONCE_CHUNKS = 100
+"""So many chunks whose rows are at hand are taken without a visit to a thread, which costs more."""
 _LAST_SEQ = attrgetter("last_seq")
 
 
@@ -106,7 +108,9 @@ class CopySource:
             logged = self._logged(table, zip(chosen, at_hand, strict=True), position.seq)
             return Changes(table, logged, generation, retracts=True)
 
-        return Taken(await self._readings.changes(run, read), after, more=len(chosen) < len(waiting))
+        at_once = len(at_hand) <= AT_ONCE_CHUNKS and None not in at_hand
+        changes = await self._readings.changes(run, read, at_once=at_once)
+        return Taken(changes, after, more=len(chosen) < len(waiting))
 
     async def _older(self, table: Table, seq: int, before_seq: int) -> Sequence[Chunk]:
         """The chunks with changes from one on and before another, of which memory has none any more."""

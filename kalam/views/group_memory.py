@@ -16,6 +16,8 @@ from kalam.views.method import Remembering
 
 _SLACK_GROUPS: Final = 10_000
 _NAME_BYTES: Final = 8
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+"""Most bytes of what is kept are zeros; to write what is left costs less than to write all of it."""
 
 
 class GroupMemory:
@@ -59,6 +61,6 @@ class GroupMemory:
 
 def _stream(chunk: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, chunk.schema) as writer:
+    with pa.ipc.new_stream(sink, chunk.schema, options=_PACKED) as writer:
         writer.write_batch(chunk)
     return bytes(sink.getvalue().to_pybytes())

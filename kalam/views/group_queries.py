@@ -15,8 +15,11 @@ import pyarrow as pa
 
 from kalam.errors import Unsupported
 from kalam.query.computed import ComputedQuery, ComputeProcess, Failed, each_of
+from kalam.rows.columns import SLICE_ROWS, column_values, from_arrow
+from kalam.rows.types import Row
 from kalam.schema import Table
 from kalam.views.groups import GroupTable, KeptCall
+from kalam.views.groups.batch import Ints
 from kalam.views.groups.plain import is_kept
 from kalam.views.relation import Relation
 from kalam.views.shape import Grouped
@@ -128,6 +131,22 @@ class GroupQueries:
             return each_of(found, checked)
         assert self._groups is not None
         return self._groups.run_each(groups, checked)
+
+    def as_rows(self, shown: pa.Table, groups: GroupTable, slots: Ints) -> list[Row]:
+        """The rows of results of these groups; texts of keys are the objects that the groups have.
+
+        What compares them later, or looks for them, finds the same object.
+        """
+        copied = self._grouped.copied_groups
+        if copied is None or not 0 < len(slots) <= SLICE_ROWS:
+            return from_arrow(shown)
+        texts = {f"_k{number}": number for number, kind in enumerate(groups.key_types) if pa.types.is_string(kind)}
+        keys = groups.keys_of(slots)
+        columns = [
+            [key[texts[name]] for key in keys] if name in texts else column_values(column)
+            for name, column in zip(copied, shown.columns, strict=True)
+        ]
+        return list(zip(*columns, strict=True))
 
 
 def _copied(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:

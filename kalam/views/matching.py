@@ -19,7 +19,7 @@ from kalam.storage.segments.cold_keys import KeyedRow
 from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.matched import Matched
 from kalam.threads import beside
-from kalam.views.known_rows import Former, Unknown
+from kalam.views.known_rows import Former, Unknown, Whole
 from kalam.views.method import Outcome
 from kalam.views.row_wise import duplicate
 
@@ -31,6 +31,9 @@ _ROW = attrgetter("row")
 
 class Finds(Protocol):
     """Finds rows of a view."""
+
+    def whole(self, view: View, keys: Sequence[Key]) -> Whole | None:
+        """The rows that have these keys where they, and no others, were written together last; None for otherwise."""
 
     def known(self, view: View, keys: Sequence[Key]) -> list[Former]:
         """The rows that have these keys in this state of the copy, as far as that is known without reading."""
@@ -72,13 +75,33 @@ class Matching:
     def _of_known(self, table: Table, view: View, *, looked: bool) -> Matched | _Wanted:
         """What is changed, where all is known of the rows that are concerned; else what has to be known."""
         if self._outcome.appends and not looked:
-            return self._changed(table, KeyedRows([], view.last_seq), [], [], self._outcome.upserts)
+            return self._changed(table, KeyedRows([], view.last_seq), [], [], [], self._outcome.upserts)
         news = dict(zip(map(self._table.key_of, self._outcome.upserts), self._outcome.upserts, strict=True))
         keys = [*news, *(key for key in self._outcome.deletes if key not in news)]
+        whole = None if looked or self._outcome.deletes or self._outcome.fresh else self._rows.whole(view, keys)
+        if whole is not None:
+            return self._of_whole(table, whole, keys, list(news.values()), view.last_seq)
         former: list[Former] = [Unknown.ROW] * len(keys) if looked else self._rows.known(view, keys)
         wanted = _Wanted(news, keys, former)
         there = [row for row in former if row is not Unknown.ROW]
         return self._matched(table, wanted, there, view.last_seq) if len(there) == len(keys) else wanted
+
+    def _of_whole(self, table: Table, whole: Whole, keys: Sequence[Key], news: Sequence[Row], seen_seq: int) -> Matched:
+        """What is changed of rows that were written together, which mostly is all of them."""
+        different = self._differ(whole.rows, news)
+        seqs = range(whole.first_seq, whole.first_seq + len(keys))
+        chosen = [list(compress(each, different)) for each in (whole.rows, seqs, keys, news)]
+        olds, old_seqs, kept, become = chosen
+        matched = Matched(
+            olds=olds,
+            seqs=old_seqs,
+            updated_us=[whole.updated_us] * len(olds),
+            news=become,
+            seen_seq=seen_seq,
+            keys=kept,
+            packed=whole.packed if len(olds) == len(keys) else None,
+        )
+        return replace(matched, changes=self._changing(table, matched))
 
     def _of_found(self, table: Table, view: View, wanted: _Wanted, found: KeyedRows) -> Matched:
         by_key = dict(zip((self._table.key_of(each.row) for each in found.rows), found.rows, strict=True))
@@ -96,19 +119,21 @@ class Matching:
                     raise duplicate(self._table, old.row)
         different = self._differ(list(map(_ROW, olds)), become)
         updated = KeyedRows(list(compress(olds, different)), seen_seq)
+        keys = list(compress(compress(wanted.keys, there), different))
         inserts = list(compress(news, map(not_, there)))
-        return self._changed(table, updated, list(compress(become, different)), removed, inserts)
+        return self._changed(table, updated, keys, list(compress(become, different)), removed, inserts)
 
     def _changed(
         self,
         table: Table,
         updated: KeyedRows,
+        keys: Sequence[Key],
         news: Sequence[Row],
         removed: Sequence[KeyedRow],
         inserts: Sequence[Row],
     ) -> Matched:
         of_removed = Matched.of_keyed(KeyedRows(list(removed), updated.seen_seq), None) if removed else None
-        matched = replace(Matched.of_keyed(updated, news), inserts=inserts, removed=of_removed)
+        matched = replace(Matched.of_keyed(updated, news), keys=keys, inserts=inserts, removed=of_removed)
         return replace(matched, changes=self._changing(table, matched))
 
     def _differ(self, olds: Sequence[Row], news: Sequence[Row]) -> Sequence[bool]:

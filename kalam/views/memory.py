@@ -24,7 +24,7 @@ from kalam.storage.segments.key_rows import KeyedRows
 from kalam.tables.kinds import Source
 from kalam.tables.stored import StoredTables
 from kalam.threads import Purpose, in_thread
-from kalam.views.known_rows import Former
+from kalam.views.known_rows import Former, Whole
 from kalam.views.ledger import MemoryLedger
 from kalam.views.matching import Matching
 from kalam.views.method import Outcome, Stopped
@@ -95,6 +95,10 @@ class MemoryRows(Fitting):
         if outcome.committed is not None:
             outcome.committed()
         return state
+
+    def whole(self, view: View, keys: Sequence[Key]) -> Whole | None:
+        """None: rows are kept one by one."""
+        return None
 
     def known(self, view: View, keys: Sequence[Key]) -> list[Former]:
         """The rows that have these keys; all is known."""

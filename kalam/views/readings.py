@@ -37,13 +37,16 @@ class Readings:
         self._read: WeakValueDictionary[Run, Changes] = WeakValueDictionary()
         self._turns: WeakValueDictionary[Run, asyncio.Lock] = WeakValueDictionary()
 
-    async def changes(self, run: Run, read: Callable[[], Changes]) -> Changes:
-        """The changes of a run: at hand, or from ``read``, which is blocking; raises what that raises."""
+    async def changes(self, run: Run, read: Callable[[], Changes], *, at_once: bool = False) -> Changes:
+        """The changes of a run: at hand, or from ``read``, which is blocking unless it is done ``at_once``.
+
+        Raises what that raises.
+        """
         turn = self._turns.get(run)
         if turn is None:
             turn = self._turns[run] = asyncio.Lock()
         async with turn:
             changes = self._read.get(run)
             if changes is None:
-                changes = self._read[run] = await in_thread(Purpose.LIVE, read)
+                changes = self._read[run] = read() if at_once else await in_thread(Purpose.LIVE, read)
             return changes

@@ -30,6 +30,8 @@ def data_type_of(field: pa.Field) -> DataType:
 def fitted(result: pa.Table, schema: pa.Schema) -> pa.Table:
     """The result with these names and types; raises InvalidValue, which names the column that a value does not fit."""
     result = result.rename_columns(schema.names)
+    if result.schema.types == schema.types:
+        return result
     try:
         return result.cast(schema)
     except pa.ArrowInvalid as exc:

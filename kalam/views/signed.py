@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from threading import Lock
 
 import numpy as np
@@ -57,5 +58,5 @@ class Signed:
     def _column(self, place: int, kind: pa.DataType) -> pa.Array:
         made = self._columns.get((place, kind))
         if made is None:
-            made = self._columns[place, kind] = pa.array([row[place] for row in self._rows], kind)
+            made = self._columns[place, kind] = pa.array(list(map(itemgetter(place), self._rows)), kind)
         return made

@@ -32,7 +32,7 @@ from kalam.table_options import How
 from kalam.tables.kinds import Source
 from kalam.tables.stored import StoredTables
 from kalam.threads import beside
-from kalam.views.known_rows import Former, KnownRows
+from kalam.views.known_rows import Former, KnownRows, Whole
 from kalam.views.matching import Matching
 from kalam.views.method import LeftOut, Outcome
 
@@ -152,6 +152,10 @@ class Writer(Fitting):
         if outcome.committed is not None:
             outcome.committed()
         return state
+
+    def whole(self, view: View, keys: Sequence[Key]) -> Whole | None:
+        """The rows that have these keys where they, and no others, were written together last; None for otherwise."""
+        return self.known_rows.whole(view.last_seq, keys)
 
     def known(self, view: View, keys: Sequence[Key]) -> list[Former]:
         """The rows that have these keys in this state of the copy, as far as they were written or read last."""

@@ -36,7 +36,7 @@ from kalam.storage.work.flush_worker import FlushRequest, flush
 from kalam.table_options import How, ViewOptions
 from kalam.tables.outbox import Outbox
 from kalam.tables.stored import Bounds, StoredTables
-from kalam.views.known_rows import ENTRY_BYTES, KnownRows, Unknown
+from kalam.views.known_rows import ENTRY_BYTES, KnownRows, Unknown, Whole
 from kalam.views.method import Outcome
 from kalam.views.writer import Progress, Writer
 
@@ -185,6 +185,11 @@ async def test_rows_are_those_that_were_written_whatever_comes_between(lab: Lab,
         rows.update({row[0]: row for row in upserts})
         for key in deletes:
             rows.pop(key, None)
+        again = dice.sample(sorted(rows, key=repr), dice.randrange(len(rows) + 1))
+        for number in range(dice.randrange(4)):  # the same rows, and nothing else, all of them or some of them changed
+            changed = [(key, number, None) for key in again] if dice.randrange(3) else some(dice, again)
+            await lab.write(changed)
+            rows.update({row[0]: row for row in changed})
         assert repr(sorted(lab.told.items())) == repr(sorted(rows.items()))  # which tells the zeros apart
         await check_others(lab, keys[:3], rows)
         assert repr(sorted((await lab.rows()).items())) == repr(sorted(rows.items()))
@@ -232,6 +237,27 @@ async def test_what_was_written_is_not_read_again_be_it_flushed_or_gone(lab: Lab
     await lab.write([(1, 3, 0.0), (2, 3, 0.0)])
     assert lab.reading.read_keys > read, "another one has written"
     assert await lab.rows() == lab.told == {1: (1, 3, 0.0), 2: (2, 3, 0.0), 3: (3, 1, 0.0)}
+
+
+async def test_rows_that_are_written_again_and_again_are_known_together(lab: Lab) -> None:
+    keys = [1, 2, 3]
+    await lab.write([(key, 0, 0.0) for key in [*keys, 4]])
+    read = lab.reading.read_keys
+    for number in range(1, 4):
+        await lab.write([(key, number, 0.0) for key in keys])
+    view, known = await lab.stored.view(lab.view, ""), lab.writer.known_rows
+    assert view is not None
+    assert view.last_seq == 13
+    rows = [(key, 3, 0.0) for key in keys]
+    assert known.whole(13, keys) == Whole(rows, 11, view.chunks[-1].updated_us, pack_rows(rows))
+    assert view.chunks[-1].old == view.chunks[-2].payload
+    assert [known.whole(13, others) for others in ([1, 2], [2, 1, 3], [1, 2, 3, 4])] == [None] * 3
+    assert known.whole(12, keys) is None
+    await lab.write([(1, 4, 0.0), (2, 3, 0.0), (3, 4, 0.0)])
+    await lab.write([(key, 5, 0.0) for key in [*keys, 4]])
+    assert lab.reading.read_keys == read
+    assert await lab.rows() == lab.told == {key: (key, 5, 0.0) for key in [*keys, 4]}
+    assert sorted(await lab.writer.others({1})) == [2, 3, 4], "whose number is known all the time"
 
 
 async def test_what_is_known_wrongly_is_read_again_and_written_nowhere(lab: Lab) -> None:
@@ -313,3 +339,17 @@ def test_what_is_known_stays_within_its_bound() -> None:
         assert min(number + 1, 9) <= len(there) <= 20
     known.learn(1, {number: KeyedRow((number,), 1, updated) for number in range(100)})
     assert known.find(1, range(200)) == [Unknown.ROW] * 200, "what has no room is not known by halves"
+
+
+def test_rows_that_wait_take_the_room_of_others() -> None:
+    known, updated = KnownRows(20 * ENTRY_BYTES), datetime(2026, 1, 1, tzinfo=UTC)
+    known.find(0, [])
+    known.learn(0, {number: KeyedRow((number,), 1, updated) for number in range(100, 109)})
+    keys = list(range(15))
+    for number in range(1, 4):
+        rows = [(number,) for _ in keys]
+        known.wrote([Change("update", keys, b"", rows)], 15 * number, 1)
+    assert known.whole(45, keys) == Whole(rows, 31, 1, b"")
+    found = known.find(45, [0, 100])
+    assert found[1] is Unknown.ROW
+    assert found[0] is Unknown.ROW or (isinstance(found[0], KeyedRow) and found[0].row == (3,))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -109,6 +111,25 @@ def test_values_of_groups(
         found = shown(kept)
         assert found.keys() == expected.keys()
         assert {key: repr(found[key]) for key in expected} == {key: repr(value) for key, value in expected.items()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_groups_are_found_together_whatever_came_and_went(seed: int) -> None:
+    dice, groups, kept = random.Random(seed), table_of(Kind.COUNT, I8, I8), Counter[str | None]()
+    for _ in range(300):
+        new = dice.choices([*"abcdefgh", None], k=dice.randrange(8))
+        old = [key for key in kept if not dice.randrange(6)]
+        take(groups, I8, [*((key, 1, 1) for key in new), *((key, 1, -1) for key in old)])
+        kept += Counter(new)
+        kept -= Counter(old)
+        groups.forget(groups.gone(groups.all_slots()))
+        slots = groups.all_slots()
+        assert shown(groups) == kept
+        assert groups.named(slots, hidden_keys) == hidden_keys(groups.keys_of(slots))
+        assert groups.key_columns(slots)["_k0"].to_pylist() == [key for (key,) in groups.keys_of(slots)]
+        some = slots[::2]
+        assert groups.named(some, hidden_keys) == [hidden_key(key) for key in groups.keys_of(some)]
+        assert groups.key_columns(some)["_k0"].to_pylist() == [key for (key,) in groups.keys_of(some)]
 
 
 def test_the_two_zeros_every_nan_and_null_are_one_group_each() -> None:

@@ -73,7 +73,7 @@ class Counts:
     def add(self, batch: Batch, values: pa.Array | None) -> None:
         """Count the values of a batch's rows in."""
         counted = batch if values is None or not values.null_count else batch.part(present(values))
-        self.counts[batch.slots] += counted.number()
+        self.counts[batch.slots] += counted.number
 
     def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
         """Count in how many were gathered."""
@@ -197,7 +197,7 @@ class Truths:
         """Count the values of a batch's rows in."""
         for place, wanted in enumerate((False, True)):
             chosen = pc.equal(values, wanted).fill_null(False).to_numpy(zero_copy_only=False)
-            self._counts[place, batch.slots] += batch.part(chosen).number()
+            self._counts[place, batch.slots] += batch.part(chosen).number
 
     def merge(self, batch: Batch, columns: Sequence[pa.Array]) -> None:
         """Count in how many false and true ones were gathered."""

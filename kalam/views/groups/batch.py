@@ -1,11 +1,13 @@
 """Rows on their way into groups: each with the slot of its group, and with a sign.
 
 A row that is new counts once, one that is gone minus once (``weights``), so the order of the rows of a batch does not
-count. ``codes`` number the groups of the batch from 0; ``slots`` are the places at which these groups are kept.
+count. ``codes`` number the groups of the batch from 0, of which some may have no row; ``slots`` are the places at which
+these groups are kept.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ SLICE_ROWS = 1 << 16
 """Rows of a batch at most: sums of 32 bits a row then stay within the 53 that a DOUBLE counts exactly."""
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, dict=True):
     """Signed rows of at most ``SLICE_ROWS``."""
 
     codes: Ints
@@ -34,6 +36,7 @@ class Batch(msgspec.Struct, frozen=True):
         """For each group the sum of a whole number of at most 32 bits a row, signs apart."""
         return np.bincount(self.codes, weights=values, minlength=len(self.slots)).astype(np.int64)
 
+    @cached_property
     def number(self) -> Ints:
         """For each group its rows, those that are gone taken off."""
         return self.total(self.weights)

@@ -109,7 +109,7 @@ class FloatSums:
         if not finite.all():
             for place, test in enumerate((np.isnan(values), values == np.inf, values == -np.inf)):
                 chosen = batch.part(test)
-                self.special[place, batch.slots] += chosen.number()
+                self.special[place, batch.slots] += chosen.number
             batch, values = batch.part(finite), values[finite]
         chosen = values != 0
         if not chosen.all():
@@ -188,9 +188,12 @@ class FloatSums:
 
     def floats(self, slots: Ints) -> tuple[Floats, Flags]:
         """The sums, and which of them no DOUBLE can hold although all values were finite."""
-        nan, up, down = (self.special[place, slots] > 0 for place in range(3))
         with np.errstate(over="ignore"):
             sums = _floats(self.limbs[:, slots], self.lowest * _LIMB + _LEAST)
+        special = self.special[:, slots]
+        if not special.any():
+            return sums, np.isinf(sums)
+        nan, up, down = special > 0
         too_large = np.isinf(sums) & ~(nan | up | down)
         sums = np.where(up, np.inf, np.where(down, -np.inf, sums))
         return np.where(nan | (up & down), np.nan, sums), too_large
@@ -212,11 +215,13 @@ def _floats(limbs: Ints, lowest: int) -> Floats:
     if not len(limbs):
         return total
     negative = limbs[-1] < 0
-    plain = np.where(negative, -limbs, limbs)
-    _settle(plain, np.arange(limbs.shape[1]))
-    for place, limb in enumerate(plain):
+    has_negative = bool(negative.any())
+    if has_negative:
+        limbs = np.where(negative, -limbs, limbs)
+        _settle(limbs, np.arange(limbs.shape[1]))
+    for place, limb in enumerate(limbs):
         total += np.ldexp(limb.astype(np.float64), lowest + place * _LIMB)
-    return np.where(negative, -total, total)
+    return np.where(negative, -total, total) if has_negative else total
 
 
 def _limbs_of(values: pa.Array, count: int) -> list[npt.NDArray[Any]]:

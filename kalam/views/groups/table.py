@@ -7,7 +7,7 @@ there are no keys there is one group from the beginning, which never goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,8 +20,8 @@ from kalam.views.groups.batch import SLICE_ROWS, Batch, Flags, Ints
 from kalam.views.groups.calls import KeptCall
 from kalam.views.groups.extremes import DistinctCounts, Extremes
 from kalam.views.groups.gathering import TIMES, Gathering
-from kalam.views.groups.keys import GroupIndex, GroupKey, encoded
-from kalam.views.groups.plain import from_plain, unified
+from kalam.views.groups.keys import GroupIndex, GroupKey, Naming, encoded
+from kalam.views.groups.plain import unified
 from kalam.views.shape.classified import PLACE, AggregateKind
 
 PAIRS_MAX: Final = 1_000_000
@@ -42,6 +42,7 @@ class GroupTable:
     ) -> None:
         self._keys, self._calls = tuple(keys), tuple(calls)
         self._index = GroupIndex(groups_max)
+        self._called: tuple[Ints, Mapping[str, pa.Array]] | None = None
         self._rows = Counts(self._index.capacity)
         self._kept = [_accumulator(call, self._index.capacity, pairs_max) for call in calls]
         if not keys:
@@ -53,6 +54,11 @@ class GroupTable:
     def gathering(self, *, careful: bool = False) -> Gathering:
         """The texts for what ``merge`` takes; ``careful`` ones take any values and groups of any size."""
         return Gathering(len(self._keys), self._calls, careful=careful)
+
+    @property
+    def key_types(self) -> Sequence[pa.DataType]:
+        """The types of what is grouped by."""
+        return self._keys
 
     @property
     def stale(self) -> Ints:
@@ -76,12 +82,18 @@ class GroupTable:
         return np.concatenate(slots) if slots else np.zeros(0, np.int64)
 
     def _take(self, rows: pa.Table, weights: Ints) -> Ints:
-        codes, keys = encoded([rows[f"_k{number}"] for number in range(len(self._keys))], rows.num_rows)
-        batch = Batch(codes, self._slots(keys), weights)
+        batch = self._batch(rows, weights)
         self._rows.add(batch, None)
         for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
             kept.add(batch, None if call.argument is None else unified(rows[f"_a{number}"]))
-        return batch.slots[codes]
+        return batch.slots[batch.codes]
+
+    def _batch(self, rows: pa.Table, weights: Ints) -> Batch:
+        found = self._index.find(unified(rows["_k0"])) if len(self._keys) == 1 else None
+        if found is not None:
+            return Batch(*found, weights)
+        codes, keys = encoded([rows[f"_k{number}"] for number in range(len(self._keys))], rows.num_rows)
+        return Batch(codes, self._slots(keys), weights)
 
     def merge(self, gathered: pa.Table) -> dict[int, int]:
         """Count in what was gathered of rows, none of which is known yet (``gathering``).
@@ -144,7 +156,7 @@ class GroupTable:
 
     def keys_of(self, slots: Ints) -> list[GroupKey]:
         """The keys of these groups."""
-        return [key for slot in slots.tolist() if (key := self._index.keys[slot]) is not None]
+        return self._index.keys_of(slots)
 
     def slots_of(self, keys: Sequence[GroupKey]) -> Ints:
         """The slots of those of these groups that there are."""
@@ -169,10 +181,11 @@ class GroupTable:
         if self._keys:
             self.empty(slots)
             self._index.give_back(slots)
+            self._called = None
 
     def values(self, slots: Ints) -> GroupValues:
         """The keys and values of these groups; of one whose value is out of range only why."""
-        columns = self.key_columns(slots)
+        columns = dict(self.key_columns(slots))
         failed: dict[int, str] = {}
         for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
             columns[f"_v{number}"], out = kept.values(slots)
@@ -207,11 +220,17 @@ class GroupTable:
             place += width
         self.forget(self.gone(slots))
 
-    def key_columns(self, slots: Ints) -> dict[str, pa.Array]:
-        """The keys of these groups, ``_k0`` …."""
-        keys = self.keys_of(slots)
-        named = enumerate(self._keys)
-        return {f"_k{number}": from_plain([key[number] for key in keys], kind) for number, kind in named}
+    def key_columns(self, slots: Ints) -> Mapping[str, pa.Array]:
+        """The keys of these groups, ``_k0`` …; they are asked for twice in a refresh, and made once."""
+        if self._called is not None and np.array_equal(self._called[0], slots):
+            return self._called[1]
+        columns = {f"_k{number}": column for number, column in enumerate(self._index.columns(slots, self._keys))}
+        self._called = (slots, columns) if len(slots) <= SLICE_ROWS else None
+        return columns
+
+    def named(self, slots: Ints, name: Naming) -> list[str]:
+        """What these groups are called by ``name``, always the same one: the same objects each time."""
+        return self._index.named(slots, name)
 
 
 def _accumulator(call: KeptCall, capacity: int, pairs_max: int) -> Accumulator:
