@@ -331,3 +331,25 @@ def test_a_parameter_that_is_none_of_its_type_is_refused(
     with pytest.raises(psycopg.Error) as raised:
         connection.execute(sql, (value,))
     assert raised.value.sqlstate == sqlstate
+
+
+def test_the_columns_of_many_tables_are_told_in_their_order(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE NAMESPACE many")
+    for number in range(100):
+        connection.execute(f"CREATE SHARED TABLE many.t{number:02} (id BIGINT PRIMARY KEY, n{number} INT, name TEXT)")
+    asked = (
+        "SELECT table_schema, table_name, column_name, ordinal_position, data_type, is_nullable, is_generated "
+        "FROM information_schema.columns WHERE table_schema = 'many' ORDER BY table_name, ordinal_position"
+    )
+    expected = [
+        ("many", f"t{number:02}", *told, "NEVER")
+        for number in range(100)
+        for told in (
+            ("id", 1, "bigint", "NO"),
+            (f"n{number}", 2, "integer", "YES"),
+            ("name", 3, "text", "YES"),
+        )
+    ]
+    for binary in (False, True):
+        assert connection.execute(asked, binary=binary).fetchall() == expected
+    connection.execute("DROP NAMESPACE many CASCADE")

@@ -50,6 +50,8 @@ NO_ROW, ONE_ROW = messages.complete("SELECT 0"), messages.complete("SELECT 1")
 PARAMETERS_MAX: Final = 65_535
 TEXTS_MAX: Final = 512
 """So many texts and statements are kept as they were read, whoever sent them."""
+INLINE_CELLS_MAX: Final = 2_000
+"""Values of an answer about the catalogue that are made columns of in the event loop; more, in a thread."""
 _TOLD_BY_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "DROP", "ALTER", "GRANT", "REVOKE"})
 """Statements whose message says nothing that the tag does not."""
 
@@ -226,7 +228,10 @@ class Executor:
             await self._check_columns(prepared)
         if prepared.question is not None:
             asked = await self._catalogue.answer(prepared.question, session, portal.parameters, prepared.declared)
-            return Answer.of_rows(prepared.tag, formatted(catalogue_columns(asked.fields), formats), asked.rows)
+            columns = formatted(catalogue_columns(asked.fields), formats)
+            if len(asked.rows) * len(columns) <= INLINE_CELLS_MAX:
+                return Answer.of_rows(prepared.tag, columns, asked.rows)
+            return await in_thread(Purpose.DESCRIPTIONS, Answer.of_rows, prepared.tag, columns, asked.rows)
         if prepared.reads:
             return await self._query(portal, formats, paused=paused)
         if not prepared.writes:
