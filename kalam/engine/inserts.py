@@ -178,7 +178,10 @@ class Inserts:
         self, table: Table, user: str, users: Sequence[str] | None, messages: Sequence[InsertMessage], traced: bool
     ) -> list[Answer]:
         codec = self._codecs.of(table)
-        with batch_span("kalam.decode", _traces(messages, traced), table=str(table.name), messages=len(messages)):
+        if traced:
+            with batch_span("kalam.decode", _traces(messages, traced), table=str(table.name), messages=len(messages)):
+                batch = self._reader.read(codec, user, users, messages)
+        else:
             batch = self._reader.read(codec, user, users, messages)
         return await self._checked(table, users or [user] * len(messages), batch, traced)
 

@@ -7,8 +7,6 @@ whether our own acks have not come yet. Once everything that is on its way has l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Flights:
@@ -19,20 +17,20 @@ class Flights:
         self._flying: dict[int, dict[int, None]] = {}  # the numbers of each table's flights, the oldest first
         self._landed: dict[int, asyncio.Event] = {}  # of the tables that somebody waits for
 
-    @contextmanager
-    def one(self, table_id: int) -> Iterator[None]:
-        """A publish is on its way while the block runs, which also announces what came of it."""
+    def begin(self, table_id: int) -> int:
+        """A publish is on its way from now on, until ``end`` is told this number."""
         self._count += 1
-        number, flying = self._count, self._flying.setdefault(table_id, {})
-        flying[number] = None
-        try:
-            yield
-        finally:
-            del flying[number]
-            if not flying:
-                self._flying.pop(table_id, None)
-            if (landed := self._landed.pop(table_id, None)) is not None:
-                landed.set()
+        self._flying.setdefault(table_id, {})[self._count] = None
+        return self._count
+
+    def end(self, table_id: int, number: int) -> None:
+        """What came of it has been announced, or it has failed."""
+        flying = self._flying[table_id]
+        del flying[number]
+        if not flying:
+            del self._flying[table_id]
+        if (landed := self._landed.pop(table_id, None)) is not None:
+            landed.set()
 
     async def wait_landed(self, table_id: int) -> None:
         """Wait until everything of the table that is on its way now has landed."""

@@ -95,7 +95,7 @@ class StreamPort(Protocol):
         """Remove the stream with all its events; nothing if it is not there."""
 
     async def publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Acked:
-        """Publish events in order; returns once all are stored.
+        """Publish events in order; returns once all are stored. One call for a table after another is handed over.
 
         ``handed_over`` is called when they are on their way and nothing that is published later comes before them.
         """

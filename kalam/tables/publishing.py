@@ -114,7 +114,6 @@ class Publishing:
             batch = Batch.of(batch.messages, each, batch.names, batch.traced)
             events = streams.events(table, batch.rows, batch.ids, batch.traces)
         counts.rejected += len(batch.errors) + sum(len(sifted.refused) for sifted in batch.sifted.values())
-        answers = batch.answers(NO_ROWS)
         if batch.rows:
             try:
                 published = await streams.publish(table, events, in_turn=in_turn)
@@ -123,6 +122,8 @@ class Publishing:
                     exc.fields["stored"] = "unknown"
                 raise
             answers = _answers(batch, published)
+        else:
+            answers = batch.answers(NO_ROWS)
         self._tally.note(len(batch.rows), ((users[place], sifted.refused) for place, sifted in batch.sifted.items()))
         return batch.told(answers)
 

@@ -58,8 +58,11 @@ class StreamRows:
 
     async def take_batch(self, table: Table, users: Sequence[str], batch: Batch, tally: Tally) -> list[Answer]:
         """Publish the messages of all users as one run."""
+        publishing = Publishing(self._tables, table, users, batch, tally)
+        if not batch.traced:
+            return await publishing.run()
         with batch_span("kalam.publish", batch.spans, table=str(table.name), rows=len(batch.rows)):
-            return await Publishing(self._tables, table, users, batch, tally).run()
+            return await publishing.run()
 
     async def take_rows(self, table: Table, user: str, rows: Sequence[Row]) -> TakenRows:
         """Publish the rows of a statement."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from itertools import compress
 from typing import Protocol
 
@@ -123,9 +122,16 @@ class StreamTables:
         self.joinable.pop(table.table_id, None)  # who comes later does not overtake these
         turn = self.turn(table)
         await turn.acquire()
-        with ExitStack() as stack:
-            stack.callback(turn.release)
-            return await self._publish(table, events, stack.close)
+        held = [turn]
+
+        def handed_over() -> None:
+            if held:
+                held.pop().release()
+
+        try:
+            return await self._publish(table, events, handed_over)
+        finally:
+            handed_over()
 
     async def _publish(self, table: Table, events: Events, handed_over: Callable[[], None]) -> Published:
         table = self._catalogue.newest(table)  # an ALTER may have passed while this waited for its turn
@@ -135,10 +141,13 @@ class StreamTables:
         if not len(events):
             return Published((), stored)
         await self.room.wait(table)
-        with self.flights.one(table.table_id):
+        flight = self.flights.begin(table.table_id)
+        try:
             acked = await self.port.publish(table, events, handed_over)
             for listener in self._listeners:
                 listener.announce_events(table, events.payloads, acked)
+        finally:
+            self.flights.end(table.table_id, flight)
         self.counters.of(table.table_id).published += len(events) - acked.repeats
         self.evictions.note_publish(table)
         return Published(acked.seqs, stored)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import nats
 import pytest
@@ -75,6 +78,95 @@ async def test_a_tap_ends_with_its_subscription_and_others_go_on(nats_url, wait_
         await client.publish_batch([(b"a", b"", b"late"), (b"b", b"", b"last")])
         await wait_until(lambda: len(plain) == 11)
     assert len(taken) == 10
+
+
+async def test_a_tap_takes_in_the_read_itself_and_behind_what_nats_py_has_to_read_first(nats_url, wait_until):
+    readers: list[object] = []
+
+    async def ignore(_):
+        return
+
+    async with broker_connection(nats_url) as connection:
+        client = connection.client
+        await client.tap("a", lambda *_: readers.append(asyncio.current_task()))
+        await client.subscribe("b", cb=ignore)
+        await client.flush()
+        await client.publish_batch([(b"a", b"", b"")])
+        await wait_until(lambda: len(readers) == 1)
+        await client.publish_batch([(b"b", b"", bytes(100_000)), (b"a", b"", b"")])
+        await wait_until(lambda: len(readers) == 2)
+        await client.flush()
+        await client.publish_batch([(b"a", b"", b"")])
+        await wait_until(lambda: len(readers) == 3)
+        assert readers == [None, client._reading_task, None]  # noqa: SLF001 - which is nats-py's loop
+
+
+@asynccontextmanager
+async def cutting_proxy(url: str, chance: random.Random) -> AsyncIterator[str]:
+    """Stands before a broker, and passes on what it says in pieces of any size."""
+    host, port = url.removeprefix("nats://").split(":")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sizes: tuple[int, ...]) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                while data:
+                    size = chance.choice(sizes)
+                    writer.write(data[:size])
+                    data = data[size:]
+                    await asyncio.sleep(0)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection(host, port)
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.gather(
+            pass_on(reader, to_broker, (1 << 16,)), pass_on(from_broker, writer, (1, 7, 150, 1_000, 40_000))
+        )
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_wherever_a_broker_s_words_are_cut_everybody_gets_his_messages_in_order(nats_url, wait_until, seed):
+    chance = random.Random(seed)
+    tapped: list[tuple[bytes, bytes, object]] = []
+    headed: list[tuple[bytes, bytes]] = []
+    plain: list[bytes] = []
+
+    async def take(msg):
+        plain.append(msg.data)
+
+    messages = [
+        (
+            chance.choice("abc"),
+            HEADER if chance.random() < 0.2 else b"",
+            chance.randbytes(chance.choice((0, 20, 80_000))),
+        )
+        for _ in range(400)
+    ]
+    async with cutting_proxy(nats_url, chance) as url, broker_connection(url) as connection:
+        client = connection.client
+        await client.tap("a", lambda _, reply, payload, headers: tapped.append((reply, payload, headers)))
+        await client.tap_headed("b", lambda _, __, blocks, payloads: headed.extend(zip(blocks, payloads, strict=True)))
+        await client.subscribe("c", cb=take)
+        for start in range(0, len(messages), 20):
+            part = messages[start : start + 20]
+            await client.publish_headed_batch([(on, "r", header, payload) for on, header, payload in part])
+            await client.flush()
+            behind = start + len(part)
+            wanted = [
+                (b"r", payload, {"Nats-Msg-Id": "7"} if head else None)
+                for on, head, payload in messages[:behind]
+                if on == "a"
+            ]
+            assert tapped == wanted, "the broker's answer to the ping comes behind the messages"
+        await wait_until(lambda: len(plain) == sum(on == "c" for on, _, _ in messages))
+    assert headed == [(header, payload) for on, header, payload in messages if on == "b"]
+    assert plain == [payload for on, _, payload in messages if on == "c"]
 
 
 HEADER = b"NATS/1.0\r\nNats-Msg-Id: 7\r\n\r\n"

@@ -28,6 +28,7 @@ from kalam_nats.broker.tapping_parser import (
     hand_over_headed,
     shown,
 )
+from kalam_nats.broker.tapping_protocol import TappingProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +59,11 @@ class GuardedClient(Client):
         super().__init__()
         self._taps: dict[bytes, Tap] = {}
         self._headed: dict[bytes, HeadedTap] = {}
-        self._ps = TappingParser(self, self._taps, self._headed)
+        self._ps = self._parser = TappingParser(self, self._taps, self._headed)
         self._held: list[bytes] = []  # what goes out together at the end of this turn of the loop
         self._held_bytes = 0
         self._held_for: object = None  # the transport that it was meant for
+        self._writing_soon = False
 
     async def request(self, *args: Any, **options: Any) -> Msg:
         """nats-py's request, which in Python 3.11 forgets a cancellation that comes together with the answer."""
@@ -81,6 +83,14 @@ class GuardedClient(Client):
         subscription = await self.subscribe(subject, cb=_ignore)
         self._headed[b"%d" % subscription._id] = take  # noqa: SLF001 - likewise
         return subscription
+
+    async def _read_loop(self) -> None:
+        """Read, with what is tapped taken out before; a WebSocket's messages have no such way."""
+        writer, reader = (getattr(self._transport, name, None) for name in ("_io_writer", "_io_reader"))
+        if writer is not None and reader is not None:
+            inner = writer.transport.get_protocol()
+            writer.transport.set_protocol(TappingProtocol(inner, reader, self._parser, self._write_soon))
+        await super()._read_loop()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         number = b"%d" % sid
@@ -199,11 +209,21 @@ class GuardedClient(Client):
             self._transport.writelines(list(parts))
             return
         if not self._held:
-            asyncio.get_running_loop().call_soon(self._write_held)
+            self._write_soon()
         self._held += parts
         self._held_bytes += size
         if self._held_bytes >= UNSENT_BYTES_MAX:
             self._write_held()
+
+    def _write_soon(self) -> None:
+        """Write what is held behind all that waits for the loop now: after a read, what it gives rise to at once."""
+        if not self._writing_soon:
+            self._writing_soon = True
+            asyncio.get_running_loop().call_soon(self._written_soon)
+
+    def _written_soon(self) -> None:
+        self._writing_soon = False
+        self._write_held()
 
     def _write_held(self) -> None:
         if not self._held:

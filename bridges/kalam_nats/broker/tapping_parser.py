@@ -35,6 +35,22 @@ class TappingParser(Parser):
         super().__init__(client)
         self._taps, self._headed = taps, headed
 
+    def take(self, data: bytes) -> bytes:
+        """Hand over the tapped messages with which it begins; what is left for ``parse``.
+
+        The start of a message that comes in part is kept for the next call of either.
+        """
+        if self.state != AWAITING_CONTROL_LINE:
+            return data
+        if self.buf:
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        place, _, held = self._dispatch(data, 0)
+        if held:
+            self.buf.extend(data[place:])
+            return b""
+        return data[place:]
+
     async def parse(self, data: bytes = b"") -> None:
         """Parse what came, and dispatch it."""
         if self.state != AWAITING_CONTROL_LINE:

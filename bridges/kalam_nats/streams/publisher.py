@@ -51,9 +51,13 @@ class Line(msgspec.Struct):
     inflight: int = 0
     freed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
+    def has_room(self, count: int, window: int) -> bool:
+        """Whether ``count`` more events may be in flight."""
+        return not self.inflight or self.inflight + count <= window
+
     async def wait_room(self, count: int, window: int) -> None:
-        """Wait until ``count`` more events may be in flight."""
-        while self.inflight and self.inflight + count > window:
+        """Wait until they may."""
+        while not self.has_room(count, window):
             self.freed.clear()
             await self.freed.wait()
 
@@ -102,8 +106,6 @@ class StreamPublisher:
         self._connection, self._jetstream, self._window = connection, jetstream, window
         self._state, self._events = state, events
         self._lines: dict[int, Line] = {}
-        # Held while a batch is handed over, the question for the stream's end included: nobody overtakes a first batch.
-        self._orders: dict[int, asyncio.Lock] = {}
         connection.on_disconnected(self._lines.clear)
 
     def forget(self, table: Table) -> None:
@@ -114,26 +116,23 @@ class StreamPublisher:
         self, table: Table, stream: str, messages: Sequence[Message], handed_over: Callable[[], None]
     ) -> Acked:
         """Publish in order; the sequences of the events, once all are stored."""
-        order = self._orders.setdefault(table.table_id, asyncio.Lock())
         if len(messages) <= self._window:
-            async with order:
-                line, sent = await self._send(messages, table)
+            line, sent = await self._send(messages, table)
             handed_over()
             return await self._confirmed(table, stream, line, sent)
         seqs: list[int] = []
         repeats, created = 0, set()
-        async with order:
-            for start in range(0, len(messages), self._window):
-                try:
-                    line, sent = await self._send(messages[start : start + self._window], table)
-                    acked = await self._confirmed(table, stream, line, sent)
-                    seqs += acked.seqs
-                    repeats += acked.repeats
-                    created.add(acked.created)
-                except BrokerUnavailable as exc:
-                    if start and exc.fields.get("stored") != "unknown":
-                        exc.fields["stored"] = start + exc.fields.get("stored", 0)
-                    raise
+        for start in range(0, len(messages), self._window):
+            try:
+                line, sent = await self._send(messages[start : start + self._window], table)
+                acked = await self._confirmed(table, stream, line, sent)
+                seqs += acked.seqs
+                repeats += acked.repeats
+                created.add(acked.created)
+            except BrokerUnavailable as exc:
+                if start and exc.fields.get("stored") != "unknown":
+                    exc.fields["stored"] = start + exc.fields.get("stored", 0)
+                raise
         return Acked(seqs, repeats, created.pop() if len(created) == 1 else "")
 
     async def _new_line(self, table: Table) -> Line:
@@ -150,16 +149,19 @@ class StreamPublisher:
 
     async def _send(self, messages: Sequence[Message], table: Table) -> tuple[Line, Sent]:
         count = len(messages)
-        line = await self._roomy_line(table, count)
+        line = self._lines.get(table.table_id)
+        if line is None or not line.has_room(count, self._window):
+            line = await self._roomy_line(table, count)
         evicts_itself = count > table.stream_options.max_buffer_rows  # and could not be read back
         # A repeat gets no sequence of its own.
-        known_again = any(map(_HEADER, messages)) and any(b"Nats-Msg-Id:" in header for _, header, _ in messages)
+        headed = any(map(_HEADER, messages))
+        known_again = headed and any(b"Nats-Msg-Id:" in header for _, header, _ in messages)
         asking = count if line.watched or evicts_itself or known_again else 1
         acks = [self._jetstream.expect_ack() for _ in range(asking)]
         after_seq = line.acked  # before anything of it is handed over
         line.inflight += count
         try:
-            await _hand_over(self._connection.client, messages, [reply for reply, _ in acks])
+            await _hand_over(self._connection.client, messages, [reply for reply, _ in acks], headed=headed)
         except BaseException as exc:
             line.release(count)
             for reply, _ in acks:
@@ -229,11 +231,13 @@ class StreamPublisher:
         return seqs
 
 
-async def _hand_over(client: GuardedClient, messages: Sequence[Message], replies: Sequence[str]) -> None:
+async def _hand_over(
+    client: GuardedClient, messages: Sequence[Message], replies: Sequence[str], *, headed: bool
+) -> None:
     """Publish as one write; the last ones ask for acks."""
     quiet, asking = messages[: -len(replies)], messages[-len(replies) :]
     asked = zip(asking, replies, strict=True)
-    if any(map(_HEADER, messages)):
+    if headed:
         await client.publish_headed_batch(
             [
                 *((subject.decode(), "", header, payload) for subject, header, payload in quiet),
