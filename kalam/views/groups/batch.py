@@ -28,6 +28,11 @@ class Batch(msgspec.Struct, frozen=True, dict=True):
     slots: Ints
     weights: Ints
 
+    @cached_property
+    def takes_away(self) -> bool:
+        """Whether one of its rows is gone."""
+        return bool((self.weights < 0).any())
+
     def part(self, chosen: Flags) -> Batch:
         """The rows that are chosen, with the groups of all."""
         return Batch(self.codes[chosen], self.slots, self.weights[chosen])

@@ -57,9 +57,8 @@ class Extremes:
         self._counts.add(batch, values)
         batch, values = _net(batch, values)
         self._take(batch, values)
-        gone = batch.weights < 0
-        if gone.any():
-            slots, found = self._extremes(batch, values, gone)
+        if batch.takes_away:
+            slots, found = self._extremes(batch, values, batch.weights < 0)
             self.stale.update(slots[~self._here_is_beyond(slots, found)].tolist())
         if self.stale:
             stale = np.fromiter(self.stale, np.int64, len(self.stale))
@@ -165,7 +164,7 @@ def _net(batch: Batch, values: pa.Array) -> tuple[Batch, pa.Array]:
     """The values that are there, once for each group, without those that came and went in the same batch."""
     if values.null_count:
         batch, values = batch.part(present(values)), values.drop_null()
-    if not len(values) or not (batch.weights < 0).any():
+    if not len(values) or not batch.takes_away:
         return batch, values
     coded = values.dictionary_encode()
     count = len(coded.dictionary)

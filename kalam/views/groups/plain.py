@@ -17,8 +17,8 @@ NAN: Final = float("nan")
 _types = pa.types
 
 
-def unified(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One array without views and dictionaries, with one zero and one NaN."""
+def joined(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array without views and dictionaries."""
     column = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -28,7 +28,13 @@ def unified(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         column = column.cast(pa.string())
     elif _types.is_binary_view(column.type) or _types.is_large_binary(column.type):
         column = column.cast(pa.binary())
-    elif _types.is_floating(column.type):
+    return column
+
+
+def unified(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The same, with one zero and one NaN."""
+    column = joined(values)
+    if _types.is_floating(column.type):
         column = pc.add(column, pa.scalar(0.0, column.type))
         is_nan = pc.is_nan(column)
         if pc.any(is_nan).as_py():  # NaN has many forms, and Arrow tells them apart

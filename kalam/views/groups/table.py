@@ -21,7 +21,7 @@ from kalam.views.groups.calls import KeptCall
 from kalam.views.groups.extremes import DistinctCounts, Extremes
 from kalam.views.groups.gathering import TIMES, Gathering
 from kalam.views.groups.keys import GroupIndex, GroupKey, Naming, encoded
-from kalam.views.groups.plain import unified
+from kalam.views.groups.plain import joined, unified
 from kalam.views.shape.classified import PLACE, AggregateKind
 
 PAIRS_MAX: Final = 1_000_000
@@ -85,7 +85,9 @@ class GroupTable:
         batch = self._batch(rows, weights)
         self._rows.add(batch, None)
         for number, (call, kept) in enumerate(zip(self._calls, self._kept, strict=True)):
-            kept.add(batch, None if call.argument is None else unified(rows[f"_a{number}"]))
+            # What only counts or adds up takes any zero and NaN.
+            single = unified if isinstance(kept, (Extremes, DistinctCounts)) else joined
+            kept.add(batch, None if call.argument is None else single(rows[f"_a{number}"]))
         return batch.slots[batch.codes]
 
     def _batch(self, rows: pa.Table, weights: Ints) -> Batch:
