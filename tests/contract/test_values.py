@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -207,6 +208,25 @@ async def test_a_value_is_shown_alike_hot_and_cold_whatever_its_door(
     assert shown_values(program, table) == expected
     program.server.sql(f"FLUSH TABLE {table}")
     assert shown_values(program, table) == expected
+
+
+@pytest.mark.parametrize("count", [2, 3_000])
+@pytest.mark.parametrize("door", ["msgpack", "arrow"])
+@pytest.mark.parametrize("sql_type", ["DOUBLE", "FLOAT"])
+async def test_a_nan_with_a_sign_is_any_other_nan(
+    program: Program, namespace: str, door: str, sql_type: str, count: int
+) -> None:
+    table, arrow = f"{namespace}.t", pa.float64() if sql_type == "DOUBLE" else pa.float32()
+    signed = math.copysign(NAN, -1.0)  # as processors make it of 0 / 0
+    program.server.sql(f"CREATE TABLE {table} (k BIGINT PRIMARY KEY, v {sql_type})")
+    await insert(program, table, door, Sample(sql_type, arrow, [(signed, "NaN"), (NAN, "NaN")] * (count // 2)))
+    for _ in range(2):
+        assert program.server.sql(f"SELECT v, count(*) FROM {table} GROUP BY v ORDER BY v") == [
+            ["NaN", count],
+            [None, 1],
+        ]
+        assert program.server.sql(f"SELECT count(*) FROM {table} WHERE v > 5 AND v = 'NaN'") == [[count]]
+        program.server.sql(f"FLUSH TABLE {table}")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)

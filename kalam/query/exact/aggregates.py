@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from kalam.query.exact.arithmetic import quotient_scale
 from kalam.query.exact.float_programs import BOUNDED, BOUNDED_NAMES
+from kalam.query.exact.floats import without_sign_of_nan
 from kalam.query.exact.mixtures import without_sign_of_zero
 from kalam.query.exact.scopes import Scope, arrow_name
 from kalam.query.exact.types import DIGITS_MAX, WIDE_DIGITS, digits_of, is_decimal, is_float, is_whole
@@ -49,6 +50,8 @@ def aggregate(scope: Scope, node: exp.Expr) -> None:
     if is_float(kind) and isinstance(node, (exp.Sum, exp.Avg, exp.Anonymous, *_SPREADS)):
         if kind.bit_width == 64 or not isinstance(node, (exp.Sum, exp.Avg)):
             _bounded(scope, whole, argument)
+        else:
+            without_sign_of_nan(scope, whole, pa.float64())
     elif isinstance(node, exp.Sum):
         _sum(scope, whole, argument, kind)
     elif isinstance(node, exp.Avg) or (isinstance(node, exp.Anonymous) and node.name.lower() == "mean"):

@@ -3,7 +3,9 @@
 A program is a tree of operators in the order in which they are carried out, as a text: ``$0`` is the first argument,
 ``#1.8`` a number, ``*d`` a product of DOUBLEs, ``*s`` one of FLOATs. It runs once without a look at each step, and
 again with one where the processor says that there was something to look at: a number that became an infinity, a
-division by zero, a value that is not defined. An infinity or NaN that is stored takes part as IEEE 754 has it.
+division by zero, a value that is not defined. An infinity or NaN that is stored takes part as IEEE 754 has it. A NaN
+that is made of infinities has no sign: processors give it one, by which DataFusion tells it from others and takes it
+for the least number.
 """
 
 from __future__ import annotations
@@ -148,6 +150,7 @@ def _compute(text: pa.Array, *arguments: pa.Array) -> pa.Array:
                 found = _run(program, operands, count, checked=True)
     result = np.zeros(len(text))
     result[valid] = found
+    result[np.isnan(result)] = np.nan
     return pa.array(result, pa.float64(), mask=None if count == len(text) else ~valid)
 
 
@@ -160,6 +163,7 @@ def _bounded(name: str) -> Callable[[pa.Array, pa.Array], pa.Array]:
             wrong = pc.and_(pa.array(infinite), pc.equal(zeros, 0.0))
             if pc.any(wrong).as_py():
                 raise OutOfRange(f"{MARK}{name} of finite numbers is out of range of DOUBLE;")
+            return pc.if_else(pc.is_nan(values), np.nan, values)
         return values
 
     return check

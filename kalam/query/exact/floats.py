@@ -106,6 +106,21 @@ def float_function(scope: Scope, node: exp.Expr) -> None:
         settle(scope, node)
 
 
+def negate(scope: Scope, node: exp.Neg) -> None:
+    """Have a NaN without a sign, which the others of its tree's operators see to for themselves."""
+    if number_of(node) is not None or isinstance(node.parent, exp.Neg) or isinstance(_above(node), _TREE):
+        return
+    kind = scope.type_of(_bare(node))
+    if is_float(kind) and scope.work.tree.span(node) is not None and not _only_orders(scope, node):
+        without_sign_of_nan(scope, node, kind)
+
+
+def without_sign_of_nan(scope: Scope, node: exp.Expr, kind: pa.DataType) -> None:
+    """Write the NaN that SQL knows in the place of any; the value is of this type."""
+    scope.work.enclose(node, "nanvl(", f", CAST('NaN' AS {'REAL' if kind.bit_width == 32 else 'DOUBLE'}))")
+    scope.work.known[id(node)] = kind
+
+
 def _digits(node: exp.Expr) -> exp.Expr | None:
     digits = node.args.get("decimals")
     return digits if isinstance(digits, exp.Expr) and number_of(digits) is not None else None
@@ -158,7 +173,7 @@ def _write(scope: Scope, node: exp.Expr) -> None:
     _add(program, node)
     work.floats.discard(id(node))
     work.written.add(id(node))
-    if program.safe or (_has_ancestor_part(node, exp.Order) and not _names_groups(scope)):
+    if program.safe or _only_orders(scope, node):
         return  # what rows are ordered by is not told
     kind = work.known[id(node)]
     may_fail = any(step[:-1] in FAILING for step in program.steps)
@@ -186,6 +201,10 @@ def _has_ancestor_part(node: exp.Expr, kind: type[exp.Expr]) -> bool:
             return True
         here = here.parent
     return False
+
+
+def _only_orders(scope: Scope, node: exp.Expr) -> bool:
+    return _has_ancestor_part(node, exp.Order) and not _names_groups(scope)
 
 
 def _is_in_window_alone(scope: Scope, node: exp.Expr) -> bool:
@@ -240,6 +259,7 @@ def _add_operand(program: _Program, operand: exp.Expr) -> None:
         _add_leaf(program, inner)
     if negated:
         program.steps.append("negd")
+        program.safe = program.safe and number_of(inner) is not None  # NaN would get a sign
 
 
 def _add_leaf(program: _Program, node: exp.Expr) -> None:
@@ -262,9 +282,7 @@ def _is_safe(name: str, operands: list[exp.Expr]) -> bool:
         case (("+" | "-"), ([None, float(number)] | [float(number), None])):
             return abs(number) <= _ADDED_MAX
         case "*", ([None, float(number)] | [float(number), None]):
-            return abs(number) <= 1
+            return 0 < abs(number) <= 1  # an infinity times 0 is NaN
         case ("/", [None, float(number)]):
             return abs(number) >= 1
-        case ("%", [None, float(number)]):
-            return number != 0
     return False

@@ -24,7 +24,7 @@ from kalam.query.exact.aggregates import AGGREGATES, aggregate, is_aggregate, na
 from kalam.query.exact.arithmetic import ARITHMETIC, compute
 from kalam.query.exact.checked import register
 from kalam.query.exact.float_programs import register as register_floats
-from kalam.query.exact.floats import FUNCTIONS, float_function
+from kalam.query.exact.floats import FUNCTIONS, float_function, negate
 from kalam.query.exact.guards import CHAINS, guard, guard_branches
 from kalam.query.exact.intervals import with_intervals
 from kalam.query.exact.mixtures import CASTS, CHOICES, COMPARISONS, as_float, cast, mix, nearest
@@ -319,7 +319,7 @@ def _rewrite_expressions(scope: Scope, query: exp.Expr, without: set[str]) -> No
             todo += node.iter_expressions()
     todo_from = _join_conditions(query)
     order = [*todo_from, *order]
-    concerned = [node for node in order if isinstance(node, _CONCERNED_NODES)]
+    concerned = [node for node in order if isinstance(node, (exp.Neg, *_CONCERNED_NODES))]
     if concerned:
         scope.look_up(list({id(c): c for node in concerned for c in own_columns(node)}.values()))
     for node in reversed(order):
@@ -354,6 +354,8 @@ def _rewrite_node(scope: Scope, node: exp.Expr) -> None:
         look_in(scope, node)
     elif isinstance(node, (*ARITHMETIC, *TIMES, *FUNCTIONS)):
         _compute(scope, node)
+    elif isinstance(node, exp.Neg):
+        negate(scope, node)
     elif isinstance(node, (*COMPARISONS, *CHOICES)):
         mix(scope, node)
         if isinstance(node, exp.Case):

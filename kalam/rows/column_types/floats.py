@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from decimal import Decimal, InvalidOperation
-from math import isfinite
+from math import isfinite, isnan, nan
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -30,10 +30,18 @@ def float_of(text: str) -> float:
 
 
 def _fix_doubles(values: Values) -> Values:
-    """The texts NaN, Infinity and -Infinity to their floats."""
-    return (
-        [float(value) if type(value) is str else value for value in values] if str in set(map(type, values)) else values
-    )
+    """The texts NaN, Infinity and -Infinity to their floats; of NaN the one that SQL knows."""
+    if str in set(map(type, values)):
+        values = [float(value) if type(value) is str else value for value in values]
+    return [nan if value != value else value for value in values] if _some_nan(values) else values
+
+
+def _some_nan(values: Values) -> bool:
+    """Whether there may be a NaN: processors make such ones with a sign, which DataFusion takes for another number."""
+    try:
+        return isnan(sum(filter(None, values)))
+    except TypeError:  # a value that was not given
+        return True
 
 
 def _fix_floats(values: Values) -> Values:
@@ -100,11 +108,18 @@ def _floats(values: pa.ChunkedArray, kind: DataType) -> list[Any]:
 
 
 def _whole_doubles(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
-    return values.cast(pa.float64()) if pa.types.is_float32(values.type) or pa.types.is_float64(values.type) else None
+    if not (pa.types.is_float32(values.type) or pa.types.is_float64(values.type)):
+        return None
+    return _without_signs_of_nan(values.cast(pa.float64()))
 
 
 def _whole_floats(values: pa.ChunkedArray, _: DataType) -> pa.ChunkedArray | None:
-    return values if pa.types.is_float32(values.type) else None
+    return _without_signs_of_nan(values) if pa.types.is_float32(values.type) else None
+
+
+def _without_signs_of_nan(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    undefined = pc.is_nan(values)
+    return pc.if_else(undefined, pa.scalar(nan, values.type), values) if pc.any(undefined).as_py() else values
 
 
 def _default(value: Any, kind: DataType) -> float | str:
