@@ -2,7 +2,7 @@
 
 Both start with a millisecond clock, so that keys grow and segments stay apart by their statistics, and both stay
 monotonic when the clock steps back or a batch outruns it: the clock is a lower bound for the next key and not its
-source.
+source. Rows are decoded on the event loop and in threads: keys are taken under a lock, so that two never get the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from threading import Lock
 from uuid import UUID
 
 SNOWFLAKE_EPOCH_MS = 1_577_836_800_000  # 2020-01-01T00:00:00Z
@@ -35,11 +36,13 @@ class SnowflakeIds:
         self._worker = worker
         self._clock = clock
         self._tick = 0  # milliseconds and sequence as one number
+        self._lock = Lock()
 
     def take(self, count: int) -> list[int]:
         """The next ``count`` ids, growing."""
-        first = max(self._tick, (self._clock() - SNOWFLAKE_EPOCH_MS) << SEQUENCE_BITS)
-        self._tick = first + count
+        with self._lock:
+            first = max(self._tick, (self._clock() - SNOWFLAKE_EPOCH_MS) << SEQUENCE_BITS)
+            self._tick = first + count
         worker, mask = self._worker << SEQUENCE_BITS, (1 << SEQUENCE_BITS) - 1
         return [
             (tick >> SEQUENCE_BITS) << (WORKER_BITS + SEQUENCE_BITS) | worker | tick & mask
@@ -65,11 +68,13 @@ class UuidV7s:
     def __init__(self, clock: Callable[[], int] = clock_ms) -> None:
         self._clock = clock
         self._tick = 0
+        self._lock = Lock()
 
     def take(self, count: int) -> list[str]:
         """The texts of the next ``count`` UUIDs, growing."""
-        first = max(self._tick, self._clock() << UUID_COUNTER_BITS)
-        self._tick = first + count
+        with self._lock:
+            first = max(self._tick, self._clock() << UUID_COUNTER_BITS)
+            self._tick = first + count
         random = os.urandom(8 * count)
         return [_uuid_v7(first + i, int.from_bytes(random[8 * i : 8 * i + 8]) & (1 << 62) - 1) for i in range(count)]
 
