@@ -40,6 +40,8 @@ BATCH_ROWS: Final = 5_000
 """Rows that are inserted together: a body of no more is one transaction on SHARED and USER tables."""
 BATCH_BYTES: Final = 4 << 20
 ROW_BYTES_MAX: Final = 8 << 20
+CUT_BYTES: Final = 64 << 10
+"""So many are looked through in one go: as JSON they take the event loop up to a millisecond."""
 ARROW_READ_BYTES_MAX: Final = 64 << 20
 """The largest message of an Arrow stream, which is held as a whole."""
 
@@ -77,8 +79,11 @@ async def batches(request: Request, media_type: str, on_bad: OnBad | None = None
 async def _raw_batches(pieces: AsyncIterator[bytes], cutter: Cutter, *, msgpack: bool = False) -> AsyncIterator[Batch]:
     batcher = RawBatcher(BATCH_ROWS, BATCH_BYTES, msgpack=msgpack)
     async for piece in pieces:
-        for batch in batcher.add(cutter.feed(piece)):
-            yield batch
+        for start in range(0, len(piece), CUT_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            for batch in batcher.add(cutter.feed(piece[start : start + CUT_BYTES])):
+                yield batch
     for batch in batcher.add(cutter.end()):
         yield batch
     for batch in batcher.end():

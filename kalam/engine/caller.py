@@ -189,8 +189,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         that the messages are meant for, and no other of its name; raises TableNotFound. ``traced`` says that one of
         them names a trace, ``asking`` that one asks for another taking than the rule.
 
-        The rows are handed to the store before the first pause, so batches that are handed in one after another are
-        stored in that order.
+        Batches that are handed in one after another are stored in that order: the rows are handed to the store before
+        the first pause, those of long messages in their turn.
         """
         if into is not None:
             self._dispatch.catalogue.newest(into)

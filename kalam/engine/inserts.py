@@ -19,8 +19,9 @@ from kalam.access.identity import Identity
 from kalam.engine.access import Audited
 from kalam.engine.gate import Gate
 from kalam.engine.merges import Merges
-from kalam.engine.message_reader import MessageReader
+from kalam.engine.message_reader import MessageReader, is_long
 from kalam.engine.row_checks import RowChecks
+from kalam.engine.turns import Turns
 from kalam.errors import KalamError, PermissionDenied, TableNotFound, TooBusy
 from kalam.latency import Latency
 from kalam.names import TableName
@@ -59,7 +60,7 @@ class Inserts:
         self._settings, self._catalogue, self._codecs = settings, catalogue, codecs
         self._tables, self._merges, self._gate, self._on_refused = tables, merges, gate, on_refused
         self._audited, self._checks = audited, checks
-        self._reader = MessageReader(settings.batch_rows_max)
+        self._reader, self._turns = MessageReader(settings.batch_rows_max), Turns()
         self.rows_inflight = 0
         self.bytes_inflight = 0
         self.accepted_rows = 0
@@ -83,8 +84,8 @@ class Inserts:
         ``door``. ``traced`` says that one of them names a trace, ``asking`` that one asks for another taking than the
         rule.
 
-        The rows are handed to the store before the first pause, so batches that are handed in one after another are
-        stored in that order.
+        Batches that are handed in one after another are stored in that order: the rows are handed to the store before
+        the first pause, those of long messages in their turn.
         """
         started = time.perf_counter()
         byte_count = sum(map(len, map(_PAYLOAD, messages)))
@@ -177,13 +178,22 @@ class Inserts:
     async def _insert(
         self, table: Table, user: str, users: Sequence[str] | None, messages: Sequence[InsertMessage], traced: bool
     ) -> list[Answer]:
-        codec = self._codecs.of(table)
         if traced:
             with batch_span("kalam.decode", _traces(messages, traced), table=str(table.name), messages=len(messages)):
-                batch = self._reader.read(codec, user, users, messages)
+                batch = await self._read(table, user, users, messages)
         else:
-            batch = self._reader.read(codec, user, users, messages)
+            batch = await self._read(table, user, users, messages)
         return await self._checked(table, users or [user] * len(messages), batch, traced)
+
+    async def _read(
+        self, table: Table, user: str, users: Sequence[str] | None, messages: Sequence[InsertMessage]
+    ) -> Batch:
+        """The rows of messages, behind which they are handed over before a pause: at once, or in their turn."""
+        codec = self._codecs.of(table)
+        if not is_long(messages) and not self._turns.waited_for(table.table_id):
+            return self._reader.read(codec, user, users, messages)
+        async with self._turns.turn(table.table_id):
+            return await self._reader.read_beside(codec, user, users, messages)
 
     async def _insert_asking(
         self, table: Table, users: Sequence[str], messages: Sequence[InsertMessage], traced: bool
@@ -193,10 +203,12 @@ class Inserts:
         for merging, run in groupby(zip(users, messages, strict=True), lambda pair: bool(pair[1].taking.conflict)):
             senders, sent = zip(*run, strict=True)
             if merging:
+                await self._turns.behind(table.table_id)
                 answers += [await self._merge(table, *pair) for pair in zip(senders, sent, strict=True)]
                 continue
             with batch_span("kalam.decode", _traces(sent, traced), table=str(table.name), messages=len(sent)):
-                batch = await self._reader.read_asking(self._codecs.of(table), senders, sent)
+                async with self._turns.turn(table.table_id):
+                    batch = await self._reader.read_asking(self._codecs.of(table), senders, sent)
             answers += await self._checked(table, senders, batch, traced)
         return answers
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
@@ -19,12 +19,21 @@ from kalam.rows.taking import Taking
 from kalam.rows.types import Row
 from kalam.tables.insert_batch import Batch, InsertMessage
 from kalam.tables.sifted import Sifted
-from kalam.threads import beside
+from kalam.threads import Purpose, beside, in_thread
 
 _START = itemgetter(slice(0, 1))
 _ROW_STARTS = frozenset({b"{", *(b"%c" % first for first in range(0x80, 0x90))})
 """The first byte of a message that is a single row: of a JSON object or a msgpack map."""
 _ARROW, _PAYLOAD = attrgetter("arrow"), attrgetter("payload")
+
+
+INLINE_BYTES_MAX: Final = 384 << 10
+"""More bytes of messages are read in a thread: as JSON they take the event loop two or three milliseconds."""
+
+
+def is_long(messages: Sequence[InsertMessage]) -> bool:
+    """Whether messages that came together are read in a thread."""
+    return sum(map(len, map(_PAYLOAD, messages))) > INLINE_BYTES_MAX
 
 
 class MessageReader:
@@ -42,6 +51,14 @@ class MessageReader:
             part = self._together(codec.decoder, sender, [message for _, message in run])
             decoded += [rows for _, rows in part.each()]
         return Batch.of(messages, decoded)
+
+    async def read_beside(
+        self, codec: Codec, user: str, users: Sequence[str] | None, messages: Sequence[InsertMessage]
+    ) -> Batch:
+        """The same, in a thread where the messages are long."""
+        if not is_long(messages):
+            return self.read(codec, user, users, messages)
+        return await in_thread(Purpose.ROWS, self.read, codec, user, users, messages)
 
     def _together(self, decoder: RowDecoder, user: str, messages: Sequence[InsertMessage]) -> Batch:
         payloads = list(map(_PAYLOAD, messages))
@@ -68,7 +85,9 @@ class MessageReader:
         decoded: list[Sequence[Row] | Sifted | KalamError] = []
         for taking, user, sent in _runs(codec.decoder.needs_user, users, messages):
             decoder = codec.decoder_of(msgspec.structs.replace(taking, conflict=None))
-            for message, rows in self._together(decoder, user, sent).each():
+            read = partial(self._together, decoder, user, sent)
+            batch = await in_thread(Purpose.ROWS, read) if is_long(sent) else read()
+            for message, rows in batch.each():
                 decoded.append(await self._sifted(decoder, user, message, rows) if taking.skip else rows)
         return Batch.of(messages, decoded)
 

@@ -193,8 +193,9 @@ class StoredTables:
             return held
         copy = self._store.loaded.get((table.table_id, owner))
         keys = _all_keys(statements)
-        if copy is not None and not may_meet(copy.segments, keys):
-            task = InsertTask(self._store, table, owner, statements, epoch=copy.epoch, answer=answer)
+        if copy is None or not may_meet(copy.segments, keys):  # one that is not in memory is read by the writer
+            epoch = None if copy is None else copy.epoch
+            task = InsertTask(self._store, table, owner, statements, epoch=epoch, answer=answer)
             return self._insert_again(self._store.database.submit(task), table, owner, statements, answer)
         return self._insert_prepared(table, owner, statements, keys, answer)
 

@@ -286,6 +286,34 @@ async def test_several_arrays_as_large_as_a_message_are_stored(program: Program,
     assert sorted(answer.json["seq"] for answer in answers) == [8_000 * n for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("kind", ["STREAM", "SHARED"])
+@pytest.mark.parametrize("asked", [{}, {"Kalam-On-Invalid": "skip"}])
+async def test_what_comes_behind_a_long_message_is_stored_behind_it(
+    program: Program, namespace: str, kind: str, asked: dict[str, str]
+) -> None:
+    table = make_table(program, namespace, kind)
+    long = json.dumps([{"k": k, "v": "x" * 300} for k in range(8_000)]).encode()
+    answers = [asyncio.ensure_future(program.insert(table, long, headers=asked))]
+    for k in range(8_000, 8_030):
+        await program.broker.flush()
+        user, headers = ("ann", "bob")[k % 2], asked if k % 3 else None
+        answers.append(asyncio.ensure_future(program.insert(table, {"k": k}, user=user, headers=headers)))
+        await asyncio.sleep(0)
+    first, *others = [answer.json["seq"] for answer in await asyncio.gather(*answers)]
+    assert (first, sorted(others)) == (8_000, list(range(8_001, 8_031)))
+    assert [others[user::2] for user in (0, 1)] == [sorted(others[user::2]) for user in (0, 1)]
+    assert [row[0] for row in stored(program, table)] == list(range(8_030))
+
+
+async def test_a_long_message_that_is_wrong_says_where_and_holds_nothing_up(program: Program, namespace: str) -> None:
+    table = make_table(program, namespace, "SHARED")
+    rows = [{"k": k, "v": "x" * 300} for k in range(4_000)]
+    rows[3_210] |= {"k": "no number"}
+    wrong, right = await asyncio.gather(program.insert(table, rows), program.insert(table, {"k": 1}))
+    assert (wrong.json["code"], "row 3211" in wrong.json["detail"]) == ("invalid_value", True), wrong.json
+    assert right.json == {"rows": 1, "seq": 1}
+
+
 async def test_a_message_may_be_as_large_as_the_broker_allows(program: Program, namespace: str) -> None:
     table = make_table(program, namespace, "SHARED")
     row = b'[{"k": 1}]'

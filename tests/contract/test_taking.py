@@ -240,6 +240,24 @@ async def test_many_taken_keys_are_refused_alone_while_others_insert(program: Pr
     assert rows(program, table, "k") == [[k] for k in range(4_000)]
 
 
+@pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV])
+async def test_what_is_no_row_of_a_long_body_is_refused_alone_with_its_number(
+    program: Program, namespace: str, send: Send, media_type: str
+) -> None:
+    table = create(program, namespace)
+    lines = [json.dumps({"k": k, "t": "x" * 40}) for k in range(7_000)]
+    if media_type == CSV:
+        lines = [f"{k},{'x' * 40}" for k in range(7_000)]
+    for k in (10, 4_998, 5_000, 6_999):
+        lines[k] = f"{k}" if media_type != CSV else f"{k},a,b"
+    body = "\n".join(["k,t", *lines] if media_type == CSV else lines)
+    if media_type == JSON:
+        body = f"[{','.join(lines)}]"
+    status, answer = await send("query", table, media_type, body.encode(), SKIP)
+    assert (status, answer["rows"], answer["refused"]) == (200, 6_996, 4)
+    assert [error["row"] for error in answer["errors"]] == [11, 4_999, 5_001, 7_000]
+
+
 @pytest.mark.parametrize("media_type", [CSV, NDJSON])
 async def test_a_line_that_is_no_row_is_refused_alone_with_its_number(
     program: Program, namespace: str, send: Send, media_type: str
