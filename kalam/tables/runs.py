@@ -89,11 +89,6 @@ def messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max:
         yield from _encode(pending, codec, payload_bytes_max)
 
 
-def all_messages_of(waiting: Iterable[Unpublished], codec: Codec, payload_bytes_max: int) -> list[ChangeMessage]:
-    """The same, made at once."""
-    return list(messages_of(waiting, codec, payload_bytes_max))
-
-
 def columns_to_show(unpublished: Unpublished, codec: Codec) -> pa.Table | None:
     """The columns of a chunk that is to be told by these; None for one whose rows are."""
     chunk, rows, traces = unpublished.chunk, unpublished.rows, unpublished.traces
