@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 
 class Turns:
     """The tables into which a message is being read in a thread, or waits for its turn."""
 
     def __init__(self) -> None:
-        self._turns: dict[int, tuple[asyncio.Lock, list[None]]] = {}
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # held by whose turns they are
 
     def waited_for(self, table_id: int) -> bool:
         """Whether a message into this table has to wait for its turn."""
@@ -23,19 +24,14 @@ class Turns:
 
     async def behind(self, table_id: int) -> None:
         """Wait until what came before is handed over."""
-        if table_id in self._turns:
-            async with self.turn(table_id):
-                return
+        async with self.turn(table_id):
+            return
 
     @asynccontextmanager
     async def turn(self, table_id: int) -> AsyncIterator[None]:
         """Wait for the turn, and have what comes behind wait; the block's end does not pause."""
-        lock, members = self._turns.setdefault(table_id, (asyncio.Lock(), []))
-        members.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            members.pop()
-            if not members:
-                del self._turns[table_id]
+        turn = self._turns.get(table_id)
+        if turn is None:
+            turn = self._turns[table_id] = asyncio.Lock()
+        async with turn:
+            yield
